@@ -1,0 +1,1 @@
+"""Tell what is done: sequences of embeddings to scores per step, scores to segments."""

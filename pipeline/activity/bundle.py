@@ -1,0 +1,120 @@
+"""A model bundle: a folder with weights, `model.json` and a model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.segments import SegmentOptions
+from pipeline.errors import UsageError
+
+DEFAULT_BUNDLE = "jhmdb21-frame"
+"""Name of the bundle that comes with the package."""
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained activity model with all that is needed to use it rightly."""
+
+    name: str
+    """Names the partition `model=<name>` of its segments."""
+    labels: tuple[str, ...]
+    """Activities, in the order of the model's outputs."""
+    scope: str
+    """What its sequences are made of: `frame` or `person`."""
+    embedder: str
+    """The CNN whose embeddings it reads."""
+    sample_fps: float
+    """Steps per second that it was trained at."""
+    model: ActivityModel
+    """The network, in evaluation mode."""
+    segments: SegmentOptions = field(default_factory=SegmentOptions)
+    """How its scores become segments."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What it was trained on and how."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What was measured of it."""
+    sha256: str = ""
+    """Digest of the weights, filled in when a bundle is read or written."""
+
+    def save(self, folder: str | Path, card: str = "") -> None:
+        """Write the bundle into a folder; weights are rounded to float16, which halves it.
+
+        Args:
+            folder: Where to; created if missing.
+            card: Text of the model card, `README.md`.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in self.model.state_dict().items()}
+        save_file(weights, target / "model.safetensors")
+        record = {
+            "format": _FORMAT,
+            "name": self.name,
+            "labels": list(self.labels),
+            "scope": self.scope,
+            "embedder": self.embedder,
+            "sample_fps": self.sample_fps,
+            "model": self.model.spec.to_dict(),
+            "segments": asdict(self.segments),
+            "training": self.training,
+            "metrics": self.metrics,
+        }
+        (target / "model.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (target / "README.md").write_text(card or f"# {self.name}\n", encoding="utf-8")
+
+
+def default_bundle_path() -> Path:
+    """Return the folder of the bundle that comes with the package."""
+    return Path(str(files("pipeline.activity") / "bundles" / DEFAULT_BUNDLE))
+
+
+def load_bundle(folder: str | Path | None = None) -> Bundle:
+    """Read a bundle; without a folder, the one that comes with the package.
+
+    Raises:
+        UsageError: The folder is not a bundle, or what it holds does not fit together.
+    """
+    source = Path(folder).expanduser() if folder is not None else default_bundle_path()
+    way_out = "name a folder that `actionlake train` wrote"
+    try:
+        record = json.loads((source / "model.json").read_text(encoding="utf-8"))
+        weights_file = source / "model.safetensors"
+        weights = load_file(weights_file)
+        sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise UsageError(f"{source}: not a model bundle, {Path(error.filename or 'model.safetensors').name} is missing; {way_out}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError) as error:
+        raise UsageError(f"{source}: unreadable model bundle ({error}); {way_out}") from error
+    try:
+        if record["format"] != _FORMAT:
+            raise UsageError(f"{source}: bundle format {record['format']}, but this version reads format {_FORMAT}")
+        model = ActivityModel(ModelSpec(**record["model"]))
+        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        labels = tuple(record["labels"])
+        if len(labels) != model.spec.n_labels:
+            raise UsageError(f"{source}: {len(labels)} labels for a model with {model.spec.n_labels} outputs")
+        return Bundle(
+            name=record["name"],
+            labels=labels,
+            scope=record["scope"],
+            embedder=record["embedder"],
+            sample_fps=float(record["sample_fps"]),
+            model=model.eval(),
+            segments=SegmentOptions(**record["segments"]),
+            training=record["training"],
+            metrics=record["metrics"],
+            sha256=sha256,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{source}: model.json and the weights do not fit together ({error}); {way_out}") from error

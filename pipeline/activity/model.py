@@ -1,0 +1,64 @@
+"""The activity network: a CNN sees one frame, the LSTM remembers the ones before."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that is needed to build the network before its weights are read."""
+
+    input_dim: int
+    """Length of an input vector: that of the frame's, or the crop's, embedding."""
+    n_labels: int
+    """Number of activities."""
+    hidden_dim: int = 192
+    """Units of one LSTM layer in one direction."""
+    bidirectional: bool = True
+    """Whether a step also sees what comes after it."""
+    num_layers: int = 2
+    """Stacked LSTM layers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ActivityModel(nn.Module):
+    """`input -> LayerNorm -> LSTM -> linear`: a score for each activity at every time step.
+
+    The layer norm takes the place of stored feature statistics: embeddings of one network differ in scale from
+    camera to camera more than in direction.
+    """
+
+    def __init__(self, spec: ModelSpec, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.spec = spec
+        self.norm = nn.LayerNorm(spec.input_dim)
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.lstm = nn.LSTM(
+            spec.input_dim,
+            spec.hidden_dim,
+            num_layers=spec.num_layers,
+            batch_first=True,
+            bidirectional=spec.bidirectional,
+            dropout=dropout if spec.num_layers > 1 else 0.0,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(spec.hidden_dim * (2 if spec.bidirectional else 1), spec.n_labels)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return logits `float32 [B, T, n_labels]` for padded sequences `float32 [B, T, input_dim]`.
+
+        `lengths` is `int64 [B]`, on the CPU; what lies past a sequence's length is padding and scores nothing.
+        """
+        x = self.input_dropout(self.norm(x))
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        hidden, _ = self.lstm(packed)
+        padded, _ = pad_packed_sequence(hidden, batch_first=True, total_length=x.shape[1])
+        return self.head(self.dropout(padded))

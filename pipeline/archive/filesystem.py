@@ -1,0 +1,54 @@
+"""One way to reach files: the local disk, object stores, and every file system that fsspec knows."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+
+import fsspec
+from pyarrow import ArrowInvalid
+from pyarrow import fs as pafs
+
+from pipeline.errors import UsageError
+
+# Schemes that Arrow's own C++ clients serve; fsspec serves all others.
+_ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "abfs", "abfss")
+
+
+def is_local(uri: str) -> bool:
+    """Whether a URI is a plain path or a `file://` URI."""
+    scheme = urlsplit(uri).scheme if "://" in uri else ""
+    return scheme in ("", "file")
+
+
+def local_path(uri: str) -> str:
+    """Return the absolute path that a local URI names."""
+    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+
+
+def canonical_uri(uri: str) -> str:
+    """Return the one spelling of a URI that ids are made from: an absolute path, or the URI as it is."""
+    return local_path(uri) if is_local(uri) else uri
+
+
+def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Return the file system that serves a URI, and the path on it.
+
+    Raises:
+        UsageError: No installed package serves the URI's scheme, or the URI can't be understood.
+    """
+    if is_local(uri):
+        return pafs.LocalFileSystem(), local_path(uri)
+    scheme = urlsplit(uri).scheme
+    try:
+        if scheme in _ARROW_SCHEMES:
+            return pafs.FileSystem.from_uri(uri)
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
+    except (ImportError, ValueError, ArrowInvalid) as error:
+        raise UsageError(f"{uri}: no file system for {scheme}:// ({error})") from error
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path components to a local or remote URI."""
+    return "/".join([uri.rstrip("/"), *parts])

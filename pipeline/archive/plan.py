@@ -1,0 +1,112 @@
+"""Cut the work: whole videos into shards, a video's span into keyframe-aligned chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pipeline.archive.probe import Probe
+from pipeline.archive.sources import VideoRef
+from pipeline.errors import VideoError
+
+OPEN_END = -1
+"""`end_step` of a chunk that runs to the end of its file, wherever that is."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A half-open span of the sampling grid: the unit of decoding, of retry and of resume."""
+
+    index: int
+    """Number within its video, from 0."""
+    first_step: int
+    """First point of the sampling grid that the chunk owns; step `k` lies at `k / sample_fps` seconds."""
+    end_step: int
+    """First point that it does not own any more, or `OPEN_END`."""
+    duration_s: float
+    """About how much video it holds; for deadlines and for balancing."""
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """A video with its place in the plan: either its probe and chunks, or why it can't be read."""
+
+    ref: VideoRef
+    probe: Probe | None
+    chunks: tuple[Chunk, ...]
+    failure: VideoError | None = None
+
+    @property
+    def video_id(self) -> str:
+        return self.ref.video_id
+
+    @property
+    def span_s(self) -> float:
+        """Seconds of video to be read."""
+        return sum(chunk.duration_s for chunk in self.chunks)
+
+
+def plan_video(ref: VideoRef, probe: Probe | VideoError, rate: Fraction, chunk_s: float) -> PlannedVideo:
+    """Cut a probed video into chunks of about `chunk_s` seconds that start on keyframes.
+
+    A file without an index, or without a duration, becomes one chunk, streamed. The last chunk of a whole file has
+    an open end, since headers lie about the length.
+
+    Args:
+        ref: The video, perhaps with a span.
+        probe: What is known of it, or the reason why nothing is.
+        rate: Points of the sampling grid per second.
+        chunk_s: Wanted length of a chunk in seconds.
+    """
+    if isinstance(probe, VideoError):
+        return PlannedVideo(ref, None, (), probe)
+    start_s = ref.start_s or 0.0
+    end_s = ref.end_s if ref.end_s is not None else math.inf
+    declared_end_s = min(end_s, probe.duration_s) if probe.duration_s else end_s
+    if ref.start_s and probe.duration_s and start_s >= probe.duration_s:
+        failure = VideoError(
+            "truncated", f"{ref.uri}: the span starts at {start_s:g} s, past the end at {probe.duration_s:g} s"
+        )
+        return PlannedVideo(ref, probe, (), failure)
+    cuts = [start_s]
+    if math.isfinite(declared_end_s):
+        for keyframe in probe.keyframes_s:
+            # A remainder of less than half a chunk stays with its predecessor.
+            if keyframe >= cuts[-1] + chunk_s and keyframe <= declared_end_s - chunk_s / 2:
+                cuts.append(float(keyframe))
+    steps = [step_at(cut, rate) for cut in cuts] + [OPEN_END if math.isinf(end_s) else step_at(end_s, rate)]
+    ends_s = cuts[1:] + [declared_end_s]
+    chunks = []
+    for first, end, cut_s, until_s in zip(steps[:-1], steps[1:], cuts, ends_s, strict=True):
+        if end == OPEN_END or end > first:
+            duration_s = until_s - cut_s if math.isfinite(until_s) else 0.0
+            chunks.append(Chunk(len(chunks), first, end, max(0.0, duration_s)))
+    return PlannedVideo(ref, probe, tuple(chunks))
+
+
+def step_at(time_s: float, rate: Fraction) -> int:
+    """Return the first step of the sampling grid that lies at or after a time."""
+    return math.ceil(Fraction(time_s) * rate)
+
+
+def close_shards(
+    videos: Iterable[PlannedVideo], max_videos: int, max_hours: float
+) -> Iterator[list[PlannedVideo]]:
+    """Gather videos, in order, into shards; a shard is closed by count or by hours, whichever comes first.
+
+    The result depends on the order of the videos alone, so that a plan cut short and taken up again is the same plan.
+    """
+    shard: list[PlannedVideo] = []
+    seconds = 0.0
+    for video in videos:
+        shard.append(video)
+        seconds += video.span_s
+        if len(shard) >= max_videos or seconds >= max_hours * 3600:
+            yield shard
+            shard, seconds = [], 0.0
+    if shard:
+        yield shard
+
+

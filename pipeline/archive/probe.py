@@ -1,0 +1,139 @@
+"""Look into a video without decoding it: what it is, how long, and where its keyframes lie."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.archive.container import open_video
+from pipeline.archive.sources import VideoRef
+from pipeline.errors import VideoError
+
+# So many packets may pass before the first picture must have come out.
+_PACKETS_TO_FIRST_FRAME = 500
+# By so many frames, at most, do the usual encoders move a keyframe when they reorder.
+_REORDERED_FRAMES = 4.5
+# Formats whose index, where there is one, holds only what was read so far.
+_INDEXLESS_FORMATS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "flv", "asf")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a video says of itself. Time zero is its first frame."""
+
+    codec: str
+    width: int
+    """Pixels, upright: after rotation, and with square pixels."""
+    height: int
+    """Pixels, upright."""
+    rotation_deg: int
+    """Counter-clockwise turn that sets the stored frames upright: 0, 90, 180 or 270."""
+    fps: float
+    """Average frame rate, or 0 where the file does not tell."""
+    vfr: bool
+    """Whether frames are unevenly spaced."""
+    duration_s: float
+    """As declared by the stream, else by the container; 0 where neither tells."""
+    time_base: Fraction
+    """Seconds per unit of PTS."""
+    origin_pts: int
+    """PTS of the first frame."""
+    keyframes_s: NDArray[np.float64]
+    """Times at which decoding can start, from the container's index; empty without one."""
+
+
+def probe_video(ref: VideoRef) -> Probe:
+    """Open a video, decode its first frame and read its index.
+
+    Raises:
+        VideoError: The file is missing, empty, not a video, without a video stream, or none of its frames decodes.
+    """
+    if ref.size_bytes < 0:
+        raise VideoError("missing", f"{ref.uri}: no such file")
+    if ref.size_bytes == 0:
+        raise VideoError("empty", f"{ref.uri}: the file is empty (0 bytes)")
+    with open_video(ref.uri) as (container, stream):
+        first = _first_frame(ref.uri, container, stream)
+        keyframes, spacing = _read_index(container, stream)
+        assert stream.time_base is not None
+        origin = first.pts if first.pts is not None else stream.start_time or 0
+        rotation = round(first.rotation / 90) * 90 % 360
+        aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+        width, height = max(1, round(first.width * aspect)), first.height
+        if rotation in (90, 270):
+            width, height = height, width
+        rate = stream.average_rate or stream.guessed_rate
+        if len(keyframes):
+            # An index counts decoding times, and a keyframe is shown up to some frames later than that says. A chunk
+            # that starts just after its keyframe costs its predecessor those frames; just before, a whole group.
+            margin = _REORDERED_FRAMES if stream.codec_context.has_b_frames else 0.5
+            keyframes = (keyframes - keyframes[0]) * float(stream.time_base) + margin / float(rate or 30)
+        return Probe(
+            codec=stream.codec_context.name,
+            width=width,
+            height=height,
+            rotation_deg=rotation,
+            fps=float(rate or 0),
+            vfr=_is_variable(spacing, stream),
+            duration_s=_declared_duration_s(container, stream),
+            time_base=stream.time_base,
+            origin_pts=origin,
+            keyframes_s=keyframes,
+        )
+
+
+def _first_frame(uri: str, container: InputContainer, stream: VideoStream) -> VideoFrame:
+    cause = "no frame in its first packets"
+    try:
+        for packet in itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME):
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                cause = error.strerror
+                continue
+            if frames:
+                assert isinstance(frames[0], VideoFrame)
+                return frames[0]
+    except FFmpegError as error:
+        cause = error.strerror
+    raise VideoError("corrupt", f"{uri}: none of its frames decodes ({cause})")
+
+
+def _read_index(container: InputContainer, stream: VideoStream) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `(timestamps of keyframes, spacing of all frames)` in time-base units; both empty without an index."""
+    nothing = np.empty(0)
+    if any(name in _INDEXLESS_FORMATS for name in container.format.name.split(",")):
+        return nothing, nothing
+    try:
+        # Matroska's cues are read only when somebody seeks.
+        container.seek(0, stream=stream)
+    except FFmpegError:
+        return nothing, nothing
+    entries = stream.index_entries
+    keyframes = np.array([entry.timestamp for entry in entries if entry.is_keyframe], dtype=np.float64)
+    complete = stream.frames and len(entries) >= stream.frames
+    spacing = np.diff(np.sort([entry.timestamp for entry in entries])) if complete else nothing
+    return keyframes, spacing
+
+
+def _is_variable(spacing: NDArray[np.float64], stream: VideoStream) -> bool:
+    if len(spacing):
+        usual = float(np.median(spacing))
+        return bool(np.any(np.abs(spacing - usual) > max(1.0, usual * 0.1)))
+    if stream.average_rate and stream.guessed_rate:
+        return abs(float(stream.average_rate / stream.guessed_rate) - 1) > 0.02
+    return False
+
+
+def _declared_duration_s(container: InputContainer, stream: VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return max(0.0, float(stream.duration * stream.time_base))
+    return max(0.0, (container.duration or 0) / 1e6)

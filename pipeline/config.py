@@ -1,0 +1,197 @@
+"""The options of a job: one frozen record, from defaults, a TOML file and the command line."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+
+SCOPES = ("frame", "person", "both")
+LAYOUTS = ("auto", "fused", "split")
+PRECISIONS = ("auto", "f32", "bf16", "f16")
+DEVICES = ("auto", "cpu", "cuda")
+
+# Options that shape the features themselves. A lake remembers them and refuses features made otherwise.
+_SHAPES_FEATURES = {"shapes_features": True}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to extract, how finely to cut the work, and with what resources. Checked on construction."""
+
+    scope: str = field(default="frame", metadata=_SHAPES_FEATURES)
+    """`frame` labels whole frames, `person` each tracked person, `both` does both."""
+    sample_fps: float = field(default=15.0, metadata=_SHAPES_FEATURES)
+    """Points of the sampling grid per second of video."""
+    embedder: str = field(default="efficientnet_lite0", metadata=_SHAPES_FEATURES)
+    """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`."""
+    detector: str | None = field(default=None, metadata=_SHAPES_FEATURES)
+    """Path or name of Ultralytics detection weights; needed by the scopes `person` and `both`."""
+    classes: tuple[str, ...] = field(default=("person",), metadata=_SHAPES_FEATURES)
+    """Names of the detector's classes to follow."""
+    detector_px: int = field(default=640, metadata=_SHAPES_FEATURES)
+    """Longest side of the detector's input in pixels, a multiple of 32."""
+    detector_score: float = field(default=0.1, metadata=_SHAPES_FEATURES)
+    """Boxes below this score are not kept. Tracking uses the weak ones to bridge gaps."""
+    max_people: int = field(default=32, metadata=_SHAPES_FEATURES)
+    """At most so many boxes per frame, the best by score."""
+    frame_px: int | None = field(default=None, metadata=_SHAPES_FEATURES)
+    """Longest side of decoded frames in pixels; nothing is enlarged. None: 320 in scope `frame`, else 640."""
+    precision: str = "auto"
+    """Arithmetic of the networks: `f32`, `bf16`, `f16`, or the fastest that the processor computes natively."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or what the node has."""
+    labels: tuple[str, ...] = ()
+    """Activities to write segments of; empty: all that the model knows."""
+    min_track_s: float = 0.5
+    """A track shorter than this gives no segment."""
+    chunk_s: float = 60.0
+    """A chunk is about so long; its ends lie on keyframes."""
+    shard_videos: int = 256
+    """A shard holds at most so many videos ..."""
+    shard_hours: float = 4.0
+    """... or is closed when it holds so many hours of video."""
+    layout: str = "auto"
+    """`fused`: one actor decodes and extracts. `split`: CPU decoders feed GPU actors. `auto`: split where there are GPUs."""
+    workers: int | None = None
+    """Actors that decode. None: one per CPU."""
+    gpus_per_actor: float = 1.0
+    """GPUs, or a fraction of one, that an extracting actor holds in the split layout."""
+    classifiers: int = 1
+    """Actors that label finished shards."""
+    max_attempts: int = 3
+    """A chunk that killed its worker so often is given up, with a row in `failures`."""
+    deadline_base_s: float = 120.0
+    """A chunk may take this long ..."""
+    deadline_per_s: float = 20.0
+    """... plus this for each second of video in it; then its worker is ended and the attempt counted."""
+    keep_features: bool = True
+    """Whether the lake keeps the embeddings, to train on or to label again without decoding."""
+    run_id: str | None = None
+    """Name of this run in the tables. None: made from the time."""
+
+    def __post_init__(self) -> None:
+        _one_of("scope", self.scope, SCOPES)
+        _one_of("layout", self.layout, LAYOUTS)
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("device", self.device, DEVICES)
+        _within("sample_fps", self.sample_fps, 0.01, 1000)
+        _within("detector_px", self.detector_px, 64, 4096)
+        _within("detector_score", self.detector_score, 0.0, 1.0)
+        _within("max_people", self.max_people, 1, 1000)
+        if self.frame_px is not None:
+            _within("frame_px", self.frame_px, 16, 8192)
+        _within("chunk_s", self.chunk_s, 0.1, 86_400)
+        _within("shard_videos", self.shard_videos, 1, 100_000)
+        _within("shard_hours", self.shard_hours, 0.01, 10_000)
+        _within("gpus_per_actor", self.gpus_per_actor, 0.01, 64)
+        _within("classifiers", self.classifiers, 1, 1000)
+        _within("max_attempts", self.max_attempts, 1, 100)
+        _within("deadline_base_s", self.deadline_base_s, 0.001, 1e6)
+        _within("deadline_per_s", self.deadline_per_s, 0.0, 1e6)
+        if self.workers is not None:
+            _within("workers", self.workers, 1, 100_000)
+        if self.detector_px % 32:
+            raise UsageError(f"detector_px = {self.detector_px} is not a multiple of 32; try {self.detector_px // 32 * 32}")
+        if self.sees_people and self.detector is None:
+            raise UsageError(
+                f"scope = {self.scope!r} needs a person detector; name its weights with --detector (for one, yolo11n.pt)"
+            )
+
+    @property
+    def sees_people(self) -> bool:
+        """Whether people are detected and followed."""
+        return self.scope in ("person", "both")
+
+    @property
+    def sees_frames(self) -> bool:
+        """Whether whole frames are embedded and labelled."""
+        return self.scope in ("frame", "both")
+
+    @property
+    def grid_rate(self) -> Fraction:
+        """The sampling rate as an exact fraction, so that a grid point's time has no rounding error."""
+        return Fraction(self.sample_fps).limit_denominator(100_000)
+
+    @property
+    def decoded_px(self) -> int:
+        """Longest side of a decoded frame in pixels."""
+        return self.frame_px or (640 if self.sees_people else 320)
+
+    def deadline_s(self, duration_s: float) -> float:
+        """Seconds that a chunk of so many seconds of video may take."""
+        return self.deadline_base_s + self.deadline_per_s * duration_s
+
+    def feature_options(self) -> dict[str, Any]:
+        """The options that shape the features, as plain JSON values."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("shapes_features")}
+        chosen["frame_px"] = self.decoded_px
+        chosen["classes"] = list(self.classes)
+        if not self.sees_people:
+            for name in ("detector", "classes", "detector_px", "detector_score", "max_people"):
+                del chosen[name]
+        return chosen
+
+    def to_json(self) -> str:
+        """The whole configuration as canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, **overrides: Any) -> Config:
+        """Read a TOML file, if one is named, and lay the overrides that are not None over it.
+
+        Raises:
+            UsageError: The file can't be read, an option is unknown, or a value is of the wrong type or out of range.
+        """
+        values: dict[str, Any] = {}
+        if path is not None:
+            try:
+                values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            except OSError as error:
+                raise UsageError(f"{path}: can't be read ({error.strerror})") from error
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise UsageError(f"{path}: not valid TOML ({error})") from error
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        known = {f.name: str(f.type) for f in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+                raise UsageError(f"{path or 'configuration'}: unknown option {name!r}{hint}")
+            values[name] = _typed(name, value, known[name])
+        return cls(**values)
+
+
+def digest(options: dict[str, Any]) -> str:
+    """Return the first 16 hex digits of SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} = {value!r} is not one of {', '.join(allowed)}")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} = {value} is not between {low:g} and {high:g}")
+
+
+def _typed(name: str, value: Any, annotation: str) -> Any:
+    """Check a value from outside against the annotation of its option; a list becomes a tuple, an int a float."""
+    wanted = annotation.split(" |")[0]
+    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted == "tuple[str, ...]" and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    python_type = {"str": str, "int": int, "float": float, "bool": bool}.get(wanted)
+    if python_type is None or not isinstance(value, python_type) or (python_type is int and isinstance(value, bool)):
+        raise UsageError(f"{name} = {value!r} should be of type {wanted}")
+    return value

@@ -1,0 +1,1 @@
+"""The engine: Ray Data arranges the steps over whatever machines there are."""

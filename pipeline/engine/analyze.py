@@ -1,0 +1,296 @@
+"""The main job: an archive in, a lake of labelled segments out."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.config import Config
+from pipeline.engine.commit import ShardCommitter, ShardSummary
+from pipeline.engine.extract import ChunkTask, tasks_of
+from pipeline.engine.graph import extract_features
+from pipeline.engine.ledger import Ledger
+from pipeline.engine.planning import plan_archive
+from pipeline.engine.resources import choose_layout, connect
+from pipeline.errors import UsageError
+from pipeline.lake.plans import read_plan
+from pipeline.lake.store import Lake
+from pipeline.lake.work import ChunkKey, Receipt, finished_chunks
+from pipeline.vision.detector import Detector
+from pipeline.vision.embedder import Embedder
+from pipeline.vision.runtime import choose_runtime
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "default"
+"""Stands for the bundle that comes with the package."""
+
+
+@dataclass
+class JobState:
+    """How far the job is; every field but `started` only grows."""
+
+    lake: str
+    run_id: str
+    started: float = field(default_factory=time.monotonic)
+    stage: str = "starting"
+    """`starting`, `planning`, `extracting` or `done`."""
+    n_videos: int = 0
+    n_videos_before: int = 0
+    """Videos that an earlier run had committed."""
+    n_videos_done: int = 0
+    n_chunks: int = 0
+    n_chunks_before: int = 0
+    """Chunks that an earlier run had finished; they are not decoded again."""
+    n_chunks_done: int = 0
+    video_s: float = 0.0
+    """Seconds of video to be read by this run."""
+    video_done_s: float = 0.0
+    n_frames: int = 0
+    n_boxes: int = 0
+    stage_s: Counter[str] = field(default_factory=Counter)
+    """Seconds of work, summed over workers, by stage."""
+    n_failed: int = 0
+    n_partial: int = 0
+    failures: list[str] = field(default_factory=list)
+    label_n: Counter[str] = field(default_factory=Counter)
+    label_s: Counter[str] = field(default_factory=Counter)
+    covered_s: float = 0.0
+    runtime: str = ""
+    layout: str = ""
+    wall_s: float = 0.0
+
+
+Observer = Callable[[JobState], None]
+
+
+def analyze(
+    sources: Sequence[str] | str,
+    lake: str,
+    model: str | Path | Bundle | None = DEFAULT_MODEL,
+    config: Config | None = None,
+    address: str | None = None,
+    observer: Observer | None = None,
+) -> JobState:
+    """Analyse videos into a lake, or take up where an earlier run of the same lake was cut off.
+
+    Args:
+        sources: Files, folders, globs or manifests, local or remote.
+        lake: Folder or bucket prefix to write to.
+        model: A bundle, the folder of one, `"default"`, or None to extract features alone.
+        config: Options; the sampling rate is the model's unless another is set.
+        address: A Ray cluster to join; without it `$RAY_ADDRESS`, and without that Ray starts on this machine.
+        observer: Called whenever something is finished.
+
+    Returns:
+        What was done and found.
+
+    Raises:
+        UsageError: The sources, the options, the model or the lake can't be used.
+        ActionlakeError: The job can't go on.
+    """
+    config = config or Config()
+    bundle = load_bundle(None if model == DEFAULT_MODEL else model) if isinstance(model, (str, Path)) else model
+    if bundle is not None:
+        _check_fit(bundle, config)
+    config = replace(config, run_id=config.run_id or _new_run_id())
+    assert config.run_id is not None
+    target = Lake(lake)
+    state = JobState(target.uri, config.run_id)
+    notify = observer or (lambda _: None)
+    target.claim(config.feature_options())
+    started_ray = connect(address, config)
+    try:
+        _run(target, [sources] if isinstance(sources, str) else sources, bundle, config, state, notify)
+    finally:
+        if started_ray:
+            ray.shutdown()
+    state.stage, state.wall_s = "done", time.monotonic() - state.started
+    notify(state)
+    return state
+
+
+def _run(
+    lake: Lake, sources: Sequence[str], bundle: Bundle | None, config: Config, state: JobState, notify: Observer
+) -> None:
+    layout = choose_layout(config)
+    state.layout = str(layout)
+    state.stage = "planning"
+    notify(state)
+    networks = _describe_networks.remote(config)
+    lake.sweep()
+    shards = plan_archive(lake, sources, config)
+    dim, class_names = _value_of(ray.get(networks))
+    board = _Board(lake, shards, state)
+    state.stage = "extracting"
+    notify(state)
+    ledger = Ledger.remote()
+    committers = [_Committer.remote(lake.uri, config, bundle, class_names, dim) for _ in range(layout.classifiers)]
+    commits: list[ray.ObjectRef] = []
+
+    def collect(wait_for_all: bool) -> None:
+        nonlocal commits
+        done, commits = ray.wait(commits, num_returns=len(commits), timeout=None if wait_for_all else 0) if commits else ([], [])
+        for summary in ray.get(done):
+            board.committed(summary)
+            notify(state)
+
+    def commit(shard: int) -> None:
+        commits.append(committers[shard % len(committers)].commit.remote(shard))
+
+    for shard in board.ready():
+        commit(shard)
+    if board.tasks:
+        for receipt in extract_features(board.tasks, lake.uri, config, layout, ledger, dim):
+            if receipt.runtime and not state.runtime:
+                state.runtime = receipt.runtime
+                log.info("networks run on %s", receipt.runtime)
+            shard_done = board.received(receipt)
+            if shard_done:
+                commit(receipt.shard)
+            collect(wait_for_all=False)
+            notify(state)
+    while commits:
+        collect(wait_for_all=True)
+
+
+class _Board:
+    """Keeps track of which chunks are still out, and so of which shards are ready to be committed."""
+
+    def __init__(self, lake: Lake, shards: Sequence[int], state: JobState) -> None:
+        self._state = state
+        self._open: dict[int, set[ChunkKey]] = {}
+        self._pieces: Counter[ChunkKey] = Counter()
+        self._ends: dict[ChunkKey, int] = {}
+        self._durations: dict[ChunkKey, float] = {}
+        self.tasks: list[ChunkTask] = []
+        committed = set(lake.committed())
+        for shard in shards:
+            videos = read_plan(lake, shard)
+            state.n_videos += len(videos)
+            if shard in committed:
+                state.n_videos_before += len(videos)
+                continue
+            finished = finished_chunks(lake.work_names(shard))
+            tasks = [task for video in videos for task in tasks_of(shard, video)]
+            todo = [task for task in tasks if task.key not in finished]
+            state.n_chunks += len(todo)
+            state.n_chunks_before += len(tasks) - len(todo)
+            self._open[shard] = {task.key for task in todo}
+            self._durations |= {task.key: task.chunk.duration_s for task in todo}
+            self.tasks += todo
+        state.video_s = sum(self._durations.values())
+        if state.n_videos_before or state.n_chunks_before:
+            log.info(
+                "resuming: %d videos were committed and %d chunks finished before; they are not decoded again",
+                state.n_videos_before,
+                state.n_chunks_before,
+            )
+
+    def ready(self) -> list[int]:
+        """Return the shards of which no chunk is out."""
+        return [shard for shard, out in self._open.items() if not out]
+
+    def received(self, receipt: Receipt) -> bool:
+        """Take note of a piece; return whether it was the last that its shard waited for."""
+        state = self._state
+        state.n_frames += receipt.n_frames
+        state.n_boxes += receipt.n_boxes
+        for stage in ("decode", "detect", "embed", "write"):
+            state.stage_s[stage] += getattr(receipt, f"{stage}_s")
+        key = receipt.key
+        self._pieces[key] += 1
+        if receipt.last:
+            self._ends[key] = receipt.piece
+        if key not in self._ends or self._pieces[key] <= self._ends[key] or key not in self._open[receipt.shard]:
+            return False
+        state.n_chunks_done += 1
+        state.video_done_s += self._durations.pop(key)
+        del self._pieces[key], self._ends[key]
+        self._open[receipt.shard].discard(key)
+        return not self._open[receipt.shard]
+
+    def committed(self, summary: ShardSummary) -> None:
+        """Take note of a committed shard."""
+        state = self._state
+        state.n_videos_done += summary.n_videos
+        state.n_failed += summary.n_failed
+        state.n_partial += summary.n_partial
+        state.failures += summary.failures
+        state.covered_s += summary.covered_s
+        state.label_n += summary.label_n
+        state.label_s += summary.label_s
+        state.stage_s["label"] += summary.wall_s
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)
+class _Committer:
+    """Labels and commits shards beside the decoders."""
+
+    def __init__(
+        self, lake_uri: str, config: Config, bundle: Bundle | None, class_names: dict[int, str], dim: int
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._lake = Lake(lake_uri)
+        self._committer = ShardCommitter(config, bundle, class_names, dim)
+
+    def commit(self, shard: int) -> ShardSummary:
+        return self._committer.commit(self._lake, shard)
+
+
+@ray.remote(num_cpus=0, max_retries=2)
+def _describe_networks(config: Config) -> tuple[int, dict[int, str]] | UsageError:
+    """Load the networks once before the workers do: they are exported then, and what is wrong with them is told."""
+    try:
+        runtime = choose_runtime("cpu" if config.device == "auto" else config.device)
+        dim = Embedder(config.embedder, runtime).dim
+        if config.detector is None or not config.sees_people:
+            return dim, {}
+        detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
+        return dim, detector.names
+    except UsageError as error:
+        return error
+
+
+def _value_of(answer: Any) -> Any:
+    if isinstance(answer, UsageError):
+        raise answer
+    return answer
+
+
+def _check_fit(bundle: Bundle, config: Config) -> None:
+    """Raise if a model can't label these features; warn if it was trained on others."""
+    if bundle.embedder != config.embedder:
+        raise UsageError(
+            f"model {bundle.name!r} reads embeddings of {bundle.embedder!r}, but embedder = {config.embedder!r}; "
+            "use the same, or train a model for it"
+        )
+    unknown = [label for label in config.labels if label not in bundle.labels]
+    if unknown:
+        raise UsageError(
+            f"model {bundle.name!r} has no label {', '.join(map(repr, unknown))}; it knows {', '.join(bundle.labels)}"
+        )
+    if bundle.sample_fps != config.sample_fps:
+        log.warning(
+            "model %r was trained at %g frames/s; at %g its scores are less sure",
+            bundle.name, bundle.sample_fps, config.sample_fps,
+        )  # fmt: skip
+    if config.sees_people and bundle.scope == "frame":
+        log.warning("model %r was trained on whole frames; on people's crops its scores are less sure", bundle.name)
+
+
+def _new_run_id() -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

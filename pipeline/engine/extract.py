@@ -1,0 +1,286 @@
+"""From a chunk to its features: decode, detect, embed, write. Plain functions; the actors only call them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.archive.plan import Chunk, PlannedVideo
+from pipeline.archive.probe import Probe
+from pipeline.config import Config
+from pipeline.errors import VideoError
+from pipeline.lake.store import Lake
+from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
+from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
+from pipeline.vision.detector import Boxes, Detector
+from pipeline.vision.embedder import Embedder
+from pipeline.vision.runtime import choose_runtime
+
+log = logging.getLogger(__name__)
+
+# A piece holds frames of about this size in all: enough to fill network batches, little enough to pass between nodes.
+_PIECE_BYTES = 32 << 20
+_MOST_PIECE_FRAMES = 256
+# A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
+_CROP_MARGIN = 0.1
+_IO_RETRIES_S = (1.0, 5.0, 25.0)
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """One chunk to extract: all that a worker must know of it."""
+
+    shard: int
+    video_id: str
+    uri: str
+    probe: Probe
+    chunk: Chunk
+    attempts: int = 1
+    """How often a worker has taken it up, this time included."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.video_id, self.chunk.index
+
+
+@dataclass(frozen=True)
+class DecodedPiece:
+    """Some of a chunk's frames, decoded, with the receipt as far as it is known."""
+
+    task: ChunkTask
+    receipt: Receipt
+    frames: FrameBatch | None
+    """None where a chunk ends without a frame."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the networks found in one piece."""
+
+    rows: WorkRows
+    n_boxes: int
+
+
+@dataclass
+class _Clock:
+    """Sums the time spent in parts of a pass."""
+
+    started: float = field(default_factory=time.perf_counter)
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap."""
+        now = time.perf_counter()
+        lap, self.started = now - self.started, now
+        return lap
+
+
+def tasks_of(shard: int, video: PlannedVideo) -> list[ChunkTask]:
+    """Return the tasks of a planned video; none if it can't be read."""
+    if video.probe is None:
+        return []
+    return [ChunkTask(shard, video.video_id, video.ref.uri, video.probe, chunk) for chunk in video.chunks]
+
+
+def worker_name() -> str:
+    """Name this process for the tables: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def decode_pieces(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
+    """Decode a chunk piece by piece; what goes wrong with the file ends up in the receipt of the last piece.
+
+    A file that can't be reached for the moment is tried again, with growing pauses, before that counts as a failure.
+    """
+    for pause_s in (*_IO_RETRIES_S, None):
+        pieces = _decode_once(task, config)
+        for piece in pieces:
+            if piece.receipt.failure_kind == "io" and pause_s is not None:
+                log.warning("%s; trying again in %g s", piece.receipt.failure_message, pause_s)
+                time.sleep(pause_s)
+                break
+            yield piece
+        else:
+            return
+
+
+def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
+    report = DecodeReport()
+    clock = _Clock()
+    width, height = scaled_size(task.probe.width, task.probe.height, config.decoded_px)
+    batch_frames = min(_MOST_PIECE_FRAMES, max(8, _PIECE_BYTES // (width * height * 3)))
+    receipt = Receipt(
+        task.shard, task.video_id, task.chunk.index, 0, False, attempts=task.attempts, worker=worker_name()
+    )
+    held: FrameBatch | None = None
+    failure: VideoError | None = None
+    try:
+        for batch in decode_chunk(
+            task.uri, task.probe, task.chunk, config.grid_rate, config.decoded_px, batch_frames, report
+        ):
+            if held is not None:
+                yield DecodedPiece(task, replace(receipt, n_frames=len(held.steps), decode_s=clock.lap()), held)
+                receipt = replace(receipt, piece=receipt.piece + 1)
+                clock.lap()
+            held = batch
+    except VideoError as error:
+        failure = error
+    end_s = report.end_s
+    if failure is not None and held is not None:
+        end_s = float((held.steps[-1] + held.n_steps[-1]) / config.grid_rate)
+    yield DecodedPiece(
+        task,
+        replace(
+            receipt,
+            last=True,
+            n_frames=0 if held is None else len(held.steps),
+            n_decoded=report.n_decoded,
+            decode_s=clock.lap(),
+            end_s=end_s,
+            reached_eof=report.reached_eof,
+            n_errors=report.n_errors,
+            first_error=report.first_error,
+            failure_kind="" if failure is None else failure.kind,
+            failure_message="" if failure is None else str(failure),
+        ),
+        held,
+    )
+
+
+class Extractor:
+    """The networks of one worker: decoded pieces in, features out."""
+
+    def __init__(self, config: Config) -> None:
+        """Load what the configuration asks for."""
+        runtime = choose_runtime(config.device, config.precision)
+        self.runtime_name = f"{runtime.device}, {runtime.precision}"
+        self._config = config
+        self._embedder = Embedder(config.embedder, runtime)
+        self._detector = None
+        if config.sees_people:
+            assert config.detector is not None
+            self._detector = Detector(
+                config.detector, runtime, config.classes, config.detector_px, config.detector_score, config.max_people
+            )
+
+    def extract(self, lake: Lake, pieces: Sequence[DecodedPiece]) -> list[Receipt]:
+        """Compute and write the features of pieces, and return their receipts.
+
+        All images go through a network together, so that a GPU's batches are full also for short clips.
+        """
+        clock = _Clock()
+        boxes = [self._detect(piece) for piece in pieces]
+        detect_s = clock.lap()
+        images: list[NDArray[np.uint8]] = []
+        for piece, of_frames in zip(pieces, boxes, strict=True):
+            images += self._images_to_embed(piece, of_frames)
+        embeddings = self._embedder.embed(images)
+        embed_s = clock.lap()
+        n_frames = max(1, sum(piece.receipt.n_frames for piece in pieces))
+        receipts = []
+        used = 0
+        for piece, of_frames in zip(pieces, boxes, strict=True):
+            rows, n_used = self._rows(piece, of_frames, embeddings[used:])
+            used += n_used
+            share = piece.receipt.n_frames / n_frames
+            receipt = replace(
+                piece.receipt,
+                n_boxes=sum(len(found.scores) for found in of_frames),
+                detect_s=detect_s * share,
+                embed_s=embed_s * share,
+                runtime=self.runtime_name,
+            )
+            write_piece(lake, receipt, rows)
+            receipts.append(replace(receipt, write_s=clock.lap()))
+        return receipts
+
+    def _detect(self, piece: DecodedPiece) -> list[Boxes]:
+        if piece.frames is None:
+            return []
+        if self._detector is None:
+            return [_NO_BOXES] * len(piece.frames.steps)
+        return self._detector.detect(piece.frames.images)
+
+    def _images_to_embed(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> list[NDArray[np.uint8]]:
+        if piece.frames is None:
+            return []
+        images = list(piece.frames.images) if self._config.sees_frames else []
+        for image, found in zip(piece.frames.images, boxes, strict=True):
+            images += [_crop(image, box) for box in found.xyxy]
+        return images
+
+    def _rows(
+        self, piece: DecodedPiece, boxes: Sequence[Boxes], embeddings: NDArray[np.float16]
+    ) -> tuple[WorkRows, int]:
+        """Return the piece's rows, a frame's followed by those of its boxes, and how many embeddings they used."""
+        frames = piece.frames
+        if frames is None:
+            return empty_rows(self._embedder.dim), 0
+        n_frames = len(frames.steps)
+        n_boxes = np.array([len(found.scores) for found in boxes])
+        of_frame = np.repeat(np.arange(n_frames), n_boxes + 1)
+        box = np.concatenate([np.arange(-1, n) for n in n_boxes]).astype(np.int32)
+        is_frame = box < 0
+        n_rows = len(box)
+        class_id, score = np.full(n_rows, -1, np.int32), np.zeros(n_rows, np.float32)
+        xyxy = np.zeros((n_rows, 4), np.float32)
+        height, width = frames.images.shape[1:3]
+        to_source = np.array([piece.task.probe.width / width, piece.task.probe.height / height] * 2, np.float32)
+        class_id[~is_frame] = np.concatenate([found.class_ids for found in boxes])
+        score[~is_frame] = np.concatenate([found.scores for found in boxes])
+        xyxy[~is_frame] = np.concatenate([found.xyxy for found in boxes]) * to_source
+        embedding = np.zeros((n_rows, self._embedder.dim), np.float16)
+        embedded = np.ones(n_rows, np.bool_)
+        n_used = int(n_boxes.sum())
+        if self._config.sees_frames:
+            embedding[is_frame] = embeddings[:n_frames]
+            embeddings = embeddings[n_frames:]
+            n_used += n_frames
+        else:
+            embedded[is_frame] = False
+        embedding[~is_frame] = embeddings[: int(n_boxes.sum())]
+        rows = WorkRows(
+            frames.steps[of_frame],
+            frames.n_steps[of_frame],
+            frames.pts_s[of_frame],
+            box,
+            class_id,
+            score,
+            xyxy,
+            embedding,
+            embedded,
+        )
+        return rows, n_used
+
+
+_NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+
+
+def _crop(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a person's part of an image, with a margin."""
+    margin_x, margin_y = (box[2] - box[0]) * _CROP_MARGIN, (box[3] - box[1]) * _CROP_MARGIN
+    left, top = max(0, int(box[0] - margin_x)), max(0, int(box[1] - margin_y))
+    right = min(image.shape[1], max(left + 1, round(float(box[2] + margin_x))))
+    bottom = min(image.shape[0], max(top + 1, round(float(box[3] + margin_y))))
+    return image[top:bottom, left:right]
+
+
+def given_up(task: ChunkTask, attempts: int, cause: str) -> Receipt:
+    """Return the receipt of a chunk that is not tried again."""
+    kind = "deadline" if "deadline" in cause else "worker_died"
+    message = f"{task.uri}: given up after {attempts} attempts; {cause}"
+    return Receipt(
+        task.shard, task.video_id, task.chunk.index, 0, True,
+        failure_kind=kind, failure_message=message, attempts=attempts, worker=worker_name(),
+    )  # fmt: skip
+
+
+def write_given_up(lake: Lake, receipt: Receipt, dim: int) -> None:
+    """Write the piece of a chunk that was given up, so that nobody tries it again in this lake."""
+    write_piece(lake, receipt, empty_rows(dim))

@@ -1,0 +1,94 @@
+"""The data path on one screen: chunks in, receipts out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipeline.config import Config
+from pipeline.engine.extract import ChunkTask
+from pipeline.engine.resources import Layout
+from pipeline.engine.workers import DecodeWorker, ExtractWorker, FusedWorker, pack_tasks, receipts_of
+from pipeline.lake.work import Receipt
+
+# A block costs about 11 ms whatever is in it, so it shall hold work for seconds; but not so much that one worker still
+# computes when all others are done.
+_BLOCK_VIDEO_S = 60.0
+_MOST_BLOCK_CHUNKS = 64
+_BLOCKS_PER_WORKER = 16
+# GPU batches are filled across so many pieces, where chunks are short.
+_PIECES_PER_PASS = 8
+# An actor that died is started anew and given its block again; the ledger counts, and ends it.
+_RETRY = {"max_restarts": -1, "max_task_retries": -1}
+
+
+def extract_features(
+    tasks: Sequence[ChunkTask], lake_uri: str, config: Config, layout: Layout, ledger: Any, dim: int
+) -> Iterator[Receipt]:
+    """Extract chunks on the cluster and yield a receipt for each piece as it is written.
+
+        chunks --> [decode, detect, embed, write] x workers --> receipts                    (fused)
+        chunks --> [decode] x workers --> [detect, embed, write] x GPU actors --> receipts  (split)
+
+    Args:
+        tasks: The chunks, in the order in which they should be done.
+        lake_uri: Where features are written.
+        config: The job's configuration.
+        layout: How many actors do what.
+        ledger: The actor that counts attempts.
+        dim: Length of an embedding.
+    """
+    _quieten()
+    blocks = [pa.table({"task": pack_tasks(block)}) for block in _blocks(tasks, layout.decoders)]
+    chunks = ray.data.from_arrow(blocks)
+    every = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
+    # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster.
+    decoders = ActorPoolStrategy(size=layout.decoders)
+    if layout.kind == "fused":
+        receipts = chunks.map_batches(
+            FusedWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every, **_RETRY
+        )
+    else:
+        frames = chunks.map_batches(
+            DecodeWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every, **_RETRY
+        )
+        receipts = frames.map_batches(
+            ExtractWorker,
+            batch_size=_PIECES_PER_PASS,
+            compute=ActorPoolStrategy(size=layout.extractors),
+            num_cpus=0,
+            num_gpus=layout.gpus_per_extractor or None,
+            fn_constructor_kwargs={"lake_uri": lake_uri, "config": config},
+            **_RETRY,
+        )
+    for block in receipts.iter_batches(batch_size=None, prefetch_batches=0):
+        yield from receipts_of(block)
+
+
+def _blocks(tasks: Sequence[ChunkTask], workers: int) -> Iterator[list[ChunkTask]]:
+    """Group chunks, in order, into blocks of useful and even work."""
+    total_s = sum(task.chunk.duration_s for task in tasks)
+    aim_s = min(_BLOCK_VIDEO_S, total_s / (workers * _BLOCKS_PER_WORKER))
+    block: list[ChunkTask] = []
+    block_s = 0.0
+    for task in tasks:
+        block.append(task)
+        block_s += task.chunk.duration_s
+        if block_s >= aim_s or len(block) >= _MOST_BLOCK_CHUNKS:
+            yield block
+            block, block_s = [], 0.0
+    if block:
+        yield block
+
+
+def _quieten() -> None:
+    """The job has a progress display of its own."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

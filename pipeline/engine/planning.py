@@ -1,0 +1,89 @@
+"""Plan the archive: list it, probe what is new on all cores, write shards that stay as they are."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import ray
+from ray.exceptions import WorkerCrashedError
+
+from pipeline.archive.plan import PlannedVideo, close_shards, plan_video
+from pipeline.archive.probe import Probe, probe_video
+from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.config import Config
+from pipeline.errors import VideoError
+from pipeline.lake.plans import planned_ids, write_plan
+from pipeline.lake.store import Lake
+
+log = logging.getLogger(__name__)
+
+_BATCH = 32
+# So many batches are on their way at once, for each CPU.
+_AHEAD = 2
+
+
+def plan_archive(lake: Lake, sources: Sequence[str], config: Config) -> list[int]:
+    """Plan what is new among the sources, and return the shards that hold any of them, sorted.
+
+    Videos that were planned before keep their shard; new ones get new shards, in the order of their URIs.
+
+    Raises:
+        UsageError: A source does not exist or holds no video.
+    """
+    refs = {ref.video_id: ref for ref in list_videos(sources)}
+    shards = set()
+    for shard, ids in planned_ids(lake):
+        known = [video_id for video_id in ids if video_id in refs]
+        if known:
+            shards.add(shard)
+        for video_id in known:
+            del refs[video_id]
+    next_shard = max(lake.planned(), default=-1) + 1
+    planned = (
+        plan_video(ref, probe, config.grid_rate, config.chunk_s)
+        for ref, probe in zip(refs.values(), _probe_all(list(refs.values())), strict=True)
+    )
+    for number, videos in enumerate(close_shards(planned, config.shard_videos, config.shard_hours), start=next_shard):
+        write_plan(lake, number, videos)
+        shards.add(number)
+    return sorted(shards)
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def _probe_batch(refs: Sequence[VideoRef]) -> list[Probe | VideoError]:
+    found: list[Probe | VideoError] = []
+    for ref in refs:
+        try:
+            found.append(probe_video(ref))
+        except VideoError as error:
+            found.append(error)
+    return found
+
+
+def _probe_all(refs: Sequence[VideoRef]) -> Iterator[Probe | VideoError]:
+    """Probe files on the cluster, in order, without ever trusting one to leave its process alive."""
+    if not refs:
+        return
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    size = max(1, min(_BATCH, len(refs) // (2 * cpus)))
+    batches = deque(refs[start : start + size] for start in range(0, len(refs), size))
+    running: deque[tuple[Sequence[VideoRef], ray.ObjectRef]] = deque()
+    while batches or running:
+        while batches and len(running) < cpus * _AHEAD:
+            batch = batches.popleft()
+            running.append((batch, _probe_batch.remote(batch)))
+        batch, result = running.popleft()
+        try:
+            yield from ray.get(result)
+        except WorkerCrashedError:
+            for ref in batch:
+                yield _probe_alone(ref)
+
+
+def _probe_alone(ref: VideoRef) -> Probe | VideoError:
+    try:
+        return ray.get(_probe_batch.remote([ref]))[0]
+    except WorkerCrashedError:
+        return VideoError("worker_died", f"{ref.uri}: the process that opened it died; the file is left out")

@@ -1,0 +1,99 @@
+"""What the cluster has, and how the job uses it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import ray
+
+from pipeline.config import Config
+from pipeline.errors import ActionlakeError
+
+log = logging.getLogger(__name__)
+
+# Receipts are small and frames pass through only in the split layout, so a laptop need not reserve much.
+_LOCAL_STORE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many actors do what."""
+
+    kind: str
+    """`fused` or `split`."""
+    decoders: int
+    """Actors that decode; in the fused layout they extract, too."""
+    extractors: int
+    """Actors that only extract; 0 in the fused layout."""
+    gpus_per_extractor: float
+    classifiers: int
+
+    def __str__(self) -> str:
+        if self.kind == "fused":
+            return f"fused: {self.decoders} workers decode and extract, {self.classifiers} label"
+        return (
+            f"split: {self.decoders} workers decode, {self.extractors} extract "
+            f"on {self.gpus_per_extractor:g} GPU each, {self.classifiers} label"
+        )
+
+
+def connect(address: str | None, config: Config) -> bool:
+    """Join the cluster at `address` or `$RAY_ADDRESS`, or start Ray on this machine; return whether it was started.
+
+    Raises:
+        ActionlakeError: No cluster answers at the address.
+    """
+    if ray.is_initialized():
+        return False
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Ray's own usage report has no network to go to on an edge node, and nobody asked for it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    common = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        try:
+            ray.init(address, **common)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ActionlakeError(f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS") from error
+        return False
+    split = config.layout == "split"
+    ray.init(
+        address="local",
+        num_cpus=config.workers,
+        include_dashboard=False,
+        object_store_memory=_LOCAL_STORE_BYTES * (4 if split else 1),
+        **common,
+    )
+    return True
+
+
+def choose_layout(config: Config) -> Layout:
+    """Choose the layout by what the cluster has, and log it.
+
+    Raises:
+        ActionlakeError: The cluster has not what the configuration asks for.
+    """
+    have = ray.cluster_resources()
+    cpus, gpus = int(have.get("CPU", 0)), float(have.get("GPU", 0))
+    if cpus < 1:
+        raise ActionlakeError("the cluster has no CPU to decode with; add a worker node")
+    wanted = config.workers or cpus
+    if wanted > cpus:
+        raise ActionlakeError(f"workers = {wanted}, but the cluster has {cpus} CPUs; lower it or add nodes")
+    kind = config.layout
+    if kind == "auto":
+        kind = "split" if gpus >= config.gpus_per_actor and config.device != "cpu" else "fused"
+    if kind == "fused":
+        layout = Layout(kind, wanted, 0, 0.0, config.classifiers)
+    elif gpus:
+        per_actor = config.gpus_per_actor
+        n_actors = int(gpus / per_actor) if per_actor < 1 else int(gpus // per_actor)
+        if n_actors < 1:
+            raise ActionlakeError(f"gpus_per_actor = {per_actor:g}, but the cluster has {gpus:g} GPUs; lower it")
+        layout = Layout(kind, wanted, n_actors, per_actor, config.classifiers)
+    else:
+        layout = Layout(kind, wanted, 1, 0.0, config.classifiers)
+    log.info("layout %s", layout)
+    return layout

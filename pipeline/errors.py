@@ -1,0 +1,23 @@
+"""Errors by kind: what a user can mend, and what belongs to one video only."""
+
+from __future__ import annotations
+
+
+class ActionlakeError(Exception):
+    """The job can't go on. The message names what is wrong and the way out; it is shown without a traceback."""
+
+
+class UsageError(ActionlakeError):
+    """The command was given something that can't work: an option, a path, a configuration."""
+
+
+class VideoError(ActionlakeError):
+    """One video can't be read, or not to its end. It becomes a row in `failures`; the job goes on.
+
+    `kind` is one of `missing`, `empty`, `not_video`, `no_video_stream`, `corrupt`, `truncated`, `io`, `worker_died`,
+    `deadline`.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,1 @@
+"""The Parquet data sets of one archive: written exactly once, read by any tool."""

@@ -1,0 +1,110 @@
+"""A lake's plan: one Parquet part a shard, so that every run cuts the archive in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.archive.plan import Chunk, PlannedVideo
+from pipeline.archive.probe import Probe
+from pipeline.archive.sources import VideoRef
+from pipeline.errors import VideoError
+from pipeline.lake.store import Lake, open_part, part_name
+
+_FOLDER = "_plan"
+_CHUNK = pa.struct([("first_step", pa.int64()), ("end_step", pa.int64()), ("duration_s", pa.float64())])
+_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("modified", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("codec", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("rotation_deg", pa.int32()),
+        ("fps", pa.float64()),
+        ("vfr", pa.bool_()),
+        ("duration_s", pa.float64()),
+        ("time_base", pa.string()),
+        ("origin_pts", pa.int64()),
+        ("chunks", pa.list_(_CHUNK)),
+        ("failure_kind", pa.string()),
+        ("failure_message", pa.string()),
+    ]
+)
+
+
+def write_plan(lake: Lake, shard: int, videos: Sequence[PlannedVideo]) -> None:
+    """Write the plan of one shard."""
+    with open_part(lake, _FOLDER, shard, _SCHEMA) as part:
+        part.write_rows([_to_row(video) for video in videos])
+
+
+def read_plan(lake: Lake, shard: int) -> list[PlannedVideo]:
+    """Return the videos of one shard. Their keyframes are left out: the chunks are cut already."""
+    table = pq.read_table(lake.path(_FOLDER, part_name(shard)), filesystem=lake.fs)
+    return [_from_row(row) for row in table.to_pylist()]
+
+
+def planned_ids(lake: Lake) -> Iterator[tuple[int, list[str]]]:
+    """Yield `(shard, ids of its videos)` for every planned shard."""
+    for shard in lake.planned():
+        column = pq.read_table(lake.path(_FOLDER, part_name(shard)), columns=["video_id"], filesystem=lake.fs)
+        yield shard, column["video_id"].to_pylist()
+
+
+def _to_row(video: PlannedVideo) -> dict[str, Any]:
+    ref, probe, failure = video.ref, video.probe, video.failure
+    row: dict[str, Any] = {
+        "video_id": video.video_id,
+        "uri": ref.uri,
+        "size_bytes": ref.size_bytes,
+        "modified": ref.modified,
+        "start_s": ref.start_s,
+        "end_s": ref.end_s,
+        "chunks": [
+            {"first_step": chunk.first_step, "end_step": chunk.end_step, "duration_s": chunk.duration_s}
+            for chunk in video.chunks
+        ],
+        "failure_kind": failure.kind if failure else None,
+        "failure_message": str(failure) if failure else None,
+    }
+    if probe is not None:
+        row |= {
+            name: getattr(probe, name)
+            for name in ("codec", "width", "height", "rotation_deg", "fps", "vfr", "duration_s", "origin_pts")
+        }
+        row["time_base"] = str(probe.time_base)
+    return row
+
+
+def _from_row(row: dict[str, Any]) -> PlannedVideo:
+    ref = VideoRef(row["uri"], row["size_bytes"], row["modified"], row["start_s"], row["end_s"])
+    probe = None
+    if row["codec"] is not None:
+        probe = Probe(
+            codec=row["codec"],
+            width=row["width"],
+            height=row["height"],
+            rotation_deg=row["rotation_deg"],
+            fps=row["fps"],
+            vfr=row["vfr"],
+            duration_s=row["duration_s"],
+            time_base=Fraction(row["time_base"]),
+            origin_pts=row["origin_pts"],
+            keyframes_s=np.empty(0),
+        )
+    chunks = tuple(
+        Chunk(index, chunk["first_step"], chunk["end_step"], chunk["duration_s"])
+        for index, chunk in enumerate(row["chunks"])
+    )
+    failure = VideoError(row["failure_kind"], row["failure_message"]) if row["failure_kind"] else None
+    return PlannedVideo(ref, probe, chunks, failure)

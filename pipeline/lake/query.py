@@ -1,0 +1,130 @@
+"""Ask a lake questions: by DuckDB, pyarrow or pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+from fsspec.implementations.arrow import ArrowFSWrapper
+from pyarrow import fs as pafs
+
+from pipeline.archive.filesystem import join
+from pipeline.errors import UsageError
+from pipeline.lake.schemas import TABLES
+from pipeline.lake.store import Lake, part_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+# DuckDB reads half floats from Parquet, but not from Arrow: an empty table of features goes without them.
+_READABLE = {"features": [name for name in TABLES["features"].names if name != "embedding"]}
+
+
+class _LakeFileSystem(ArrowFSWrapper):  # type: ignore[misc]
+    """Lets DuckDB read through whatever file system the lake lies on."""
+
+    protocol = "lake"
+
+
+class LakeReader:
+    """A lake, opened for reading. Only committed shards are seen.
+
+    Example:
+        >>> lake = open_lake("lake")  # doctest: +SKIP
+        >>> lake.sql("SELECT label, sum(end_s - start_s) FROM segments GROUP BY label").to_pandas()  # doctest: +SKIP
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Open a lake.
+
+        Raises:
+            UsageError: There is no lake.
+        """
+        self._lake = Lake(uri)
+        self.feature_options = self._lake.features_made_with()
+
+    def dataset(self, table: str) -> pads.Dataset:
+        """Return a table as a pyarrow data set, for filters and columns to be pushed down.
+
+        Raises:
+            UsageError: There is no table of that name.
+        """
+        if table not in TABLES:
+            raise UsageError(f"no table {table!r}; there are {', '.join(TABLES)}")
+        paths = self._committed_parts(table)
+        if not paths:
+            schema = TABLES[table]
+            if table == "segments":
+                schema = schema.append(pa.field("model", pa.string()))
+            return pads.dataset(schema.empty_table())
+        if table == "segments":
+            partitioning = pads.partitioning(pa.schema([("model", pa.string())]), flavor="hive")
+            base = self._lake.path("segments")
+            return pads.dataset(paths, filesystem=self._lake.fs, format="parquet", partitioning=partitioning, partition_base_dir=base)
+        return pads.dataset(paths, filesystem=self._lake.fs, format="parquet")
+
+    def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a table, whole or some columns of it, in the order of its parts."""
+        return self.dataset(table).to_table(columns=list(columns) if columns else None)
+
+    def pandas(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return a table as a pandas data frame."""
+        return self.table(table, columns).to_pandas()
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return a DuckDB connection with a view for every table; it can't reach other files, nor the network."""
+        connection = duckdb.connect(":memory:")
+        prefix = ""
+        if not isinstance(self._lake.fs, pafs.LocalFileSystem):
+            connection.register_filesystem(_LakeFileSystem(self._lake.fs))
+            prefix = f"{_LakeFileSystem.protocol}://"
+        connection.execute("SET allowed_directories = [?]", [prefix + self._lake.root])
+        for table in TABLES:
+            paths = [prefix + path for path in self._committed_parts(table)]
+            if paths:
+                view = connection.read_parquet(paths, hive_partitioning=table == "segments")  # type: ignore[arg-type]
+                view.create_view(table)
+            else:
+                connection.register(table, self.dataset(table).to_table(columns=_READABLE.get(table)))
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        return connection
+
+    def sql(self, query: str) -> pa.Table:
+        """Answer a query in SQL.
+
+        Raises:
+            UsageError: The query is not valid, or is anything but one SELECT.
+        """
+        with self.connect() as connection:
+            try:
+                statements = connection.extract_statements(query)
+                if len(statements) != 1 or statements[0].type not in _READING:
+                    raise UsageError("query: one SELECT is wanted; a lake is only read")
+                return connection.execute(statements[0]).to_arrow_table()
+            except duckdb.Error as error:
+                raise UsageError(f"query: {error}") from error
+
+    def _committed_parts(self, table: str) -> list[str]:
+        shards = self._lake.committed()
+        if table == "segments":
+            folders = [join("segments", f"model={model}") for model in self._lake.models()]
+        else:
+            folders = [table]
+        paths = [self._lake.path(folder, part_name(shard)) for folder in folders for shard in shards]
+        infos = self._lake.fs.get_file_info(paths)
+        return [info.path for info in infos if info.is_file]
+
+
+def open_lake(uri: str) -> LakeReader:
+    """Open a lake for reading: `.table("segments")`, `.pandas(...)`, `.dataset(...)`, `.sql(...)`.
+
+    Raises:
+        UsageError: There is no lake.
+    """
+    return LakeReader(uri)

@@ -1,0 +1,130 @@
+"""The tables of a lake, schema version 1. Seconds are float64, boxes float32 in upright source pixels."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+_BOX = [(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")]
+
+VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("codec", pa.string()),
+        ("rotation_deg", pa.int32()),
+        ("vfr", pa.bool_()),
+        ("n_frames_sampled", pa.int64()),
+        ("status", pa.string()),
+        ("covered_s", pa.float64()),
+        ("truncated", pa.bool_()),
+        ("n_chunks", pa.int32()),
+        ("attempts", pa.int32()),
+        ("shard", pa.int32()),
+        ("run_id", pa.string()),
+        ("processed_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+"""One row a video. `status` is `ok`, `partial` or `failed`."""
+
+SEGMENTS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("segment_id", pa.string()),
+        ("scope", pa.string()),
+        ("track_id", pa.int64()),
+        ("label", pa.string()),
+        ("label_id", pa.int32()),
+        ("score", pa.float32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        *_BOX,
+        ("run_id", pa.string()),
+    ]
+)
+"""One row a segment; the model's name is the Hive partition `model`."""
+
+DETECTIONS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("frame_index", pa.int64()),
+        ("pts_s", pa.float64()),
+        ("track_id", pa.int64()),
+        ("class_id", pa.int32()),
+        ("label", pa.string()),
+        ("score", pa.float32()),
+        *_BOX,
+    ]
+)
+"""One row a box. `frame_index` counts steps of the sampling grid; `track_id` is null outside of tracks."""
+
+FAILURES = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("stage", pa.string()),
+        ("kind", pa.string()),
+        ("message", pa.string()),
+        ("attempts", pa.int32()),
+        ("worker", pa.string()),
+    ]
+)
+"""One row a failed chunk, or a video that can't be read at all."""
+
+
+def features_schema(dim: int) -> pa.Schema:
+    """Return the schema of `features`: one row a frame or crop, with the steps of the sampling grid that show it."""
+    return pa.schema(
+        [
+            ("video_id", pa.string()),
+            ("pts_s", pa.float64()),
+            ("step", pa.int64()),
+            ("n_steps", pa.int32()),
+            ("scope", pa.string()),
+            ("track_id", pa.int64()),
+            ("embedding", pa.list_(pa.float16(), dim)),
+        ]
+    )
+
+
+def work_schema(dim: int) -> pa.Schema:
+    """Return the schema of a piece of a chunk's features: rows of frames (`box` is -1) and of the boxes in them."""
+    return pa.schema(
+        [
+            ("step", pa.int64()),
+            ("n_steps", pa.int32()),
+            ("pts_s", pa.float64()),
+            ("box", pa.int32()),
+            ("class_id", pa.int32()),
+            ("score", pa.float32()),
+            *_BOX,
+            ("embedding", pa.list_(pa.float16(), dim)),
+        ]
+    )
+
+
+TABLES = {
+    "videos": VIDEOS,
+    "segments": SEGMENTS,
+    "detections": DETECTIONS,
+    "failures": FAILURES,
+    "features": features_schema(1),
+}
+"""Every table that can be queried; the length of an embedding is the lake's own."""
+
+
+def with_footer(schema: pa.Schema, **facts: Any) -> pa.Schema:
+    """Return the schema with a footer: its version, and facts as JSON under the key `actionlake`."""
+    footer = {"schema_version": SCHEMA_VERSION, **facts}
+    return schema.with_metadata({"actionlake": json.dumps(footer, sort_keys=True)})

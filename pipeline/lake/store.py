@@ -1,0 +1,229 @@
+"""Where a lake's files lie, how they are written at once, and which of them count."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from pipeline.archive import filesystem
+from pipeline.errors import UsageError
+from pipeline.lake.schemas import SCHEMA_VERSION
+
+_IDENTITY = "lake.json"
+_PART = re.compile(r"part-(\d{5,})\.parquet$")
+_SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp$")
+# Small tables are gathered into row groups of this many rows.
+_ROW_GROUP_ROWS = 8192
+
+
+def part_name(shard: int) -> str:
+    """Return the file name of a shard in every table."""
+    return f"part-{shard:05d}.parquet"
+
+
+class Lake:
+    """A folder, local or remote, that holds the Parquet data sets of one archive.
+
+    A file is written under another name and then renamed (object stores: put at once), so it is whole or not there.
+    A shard counts as soon as its part of `videos`, the last to be written, is there.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Name a lake; nothing is read or written yet."""
+        self.uri = filesystem.canonical_uri(uri)
+        self.fs, self.root = filesystem.resolve(uri)
+
+    def path(self, *parts: str) -> str:
+        """Return the path of something in the lake, on the lake's file system."""
+        return filesystem.join(self.root, *parts)
+
+    def exists(self) -> bool:
+        """Whether a lake lies there."""
+        return self.fs.get_file_info(self.path(_IDENTITY)).type == pafs.FileType.File
+
+    def features_made_with(self) -> dict[str, Any]:
+        """Return the options that the lake's features were made with.
+
+        Raises:
+            UsageError: There is no lake, or a later version made it.
+        """
+        try:
+            record = json.loads(self.read_bytes(_IDENTITY))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(f"{self.uri}: no lake there; `actionlake analyze` makes one") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self.uri}/{_IDENTITY}: damaged ({error}); use another folder, or analyze again") from error
+        if record.get("schema_version") != SCHEMA_VERSION:
+            raise UsageError(
+                f"{self.uri}: schema version {record.get('schema_version')}, this program reads {SCHEMA_VERSION}"
+            )
+        options: dict[str, Any] = record["features"]
+        return options
+
+    def claim(self, feature_options: dict[str, Any]) -> None:
+        """Make the lake if it is new; else check that its features were made with the same options.
+
+        Raises:
+            UsageError: An option differs; the message names it. Or the folder holds something else.
+        """
+        if not self.exists():
+            if self._list("") and not self._list("_plan"):
+                raise UsageError(f"{self.uri}: not empty, and not a lake; name a new folder with --lake")
+            self.write_bytes(_IDENTITY, _json_bytes({"schema_version": SCHEMA_VERSION, "features": feature_options}))
+            return
+        there = self.features_made_with()
+        differing = [
+            f"{name} = {there.get(name)!r} there, {feature_options.get(name)!r} now"
+            for name in sorted(there.keys() | feature_options.keys())
+            if there.get(name) != feature_options.get(name)
+        ]
+        if differing:
+            raise UsageError(
+                f"{self.uri}: its features were made with other options ({'; '.join(differing)}); "
+                "use the same, or another lake"
+            )
+
+    def read_bytes(self, *parts: str) -> bytes:
+        """Return the content of a small file."""
+        with self.fs.open_input_stream(self.path(*parts)) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a small file at once."""
+        with self.open_new(name) as sink:
+            sink.write(content)
+
+    @contextmanager
+    def open_new(self, *parts: str) -> Iterator[pa.NativeFile]:
+        """Yield a stream whose file appears, whole, when the block ends without an error."""
+        target = self.path(*parts)
+        if not isinstance(self.fs, pafs.LocalFileSystem):
+            # An object appears when its stream is closed; until then there is nothing.
+            with self.fs.open_output_stream(target) as sink:
+                yield sink
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        folder, name = os.path.split(target)
+        scratch = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with self.fs.open_output_stream(scratch) as sink:
+                yield sink
+            os.replace(scratch, target)
+        except BaseException:
+            if os.path.exists(scratch):
+                os.unlink(scratch)
+            raise
+
+    def sweep(self) -> int:
+        """Delete what a killed run left half-written, and the work files of committed shards; return how many files."""
+        stale = [info.path for info in self._list("", recursive=True) if _SCRATCH.search(info.path)]
+        for path in stale:
+            self.fs.delete_file(path)
+        for shard in self.committed():
+            self.drop_work(shard)
+        return len(stale)
+
+    def committed(self) -> list[int]:
+        """Return the numbers of the committed shards, sorted."""
+        return self._parts("videos")
+
+    def planned(self) -> list[int]:
+        """Return the numbers of the planned shards, sorted."""
+        return self._parts("_plan")
+
+    def models(self) -> list[str]:
+        """Return the names of the models that have segments in the lake."""
+        return sorted(
+            info.base_name.removeprefix("model=")
+            for info in self._list("segments")
+            if info.type == pafs.FileType.Directory and info.base_name.startswith("model=")
+        )
+
+    def work_folder(self, shard: int) -> str:
+        """Return where the features of a shard's chunks wait, relative to the lake."""
+        return f"_work/{shard:05d}"
+
+    def work_names(self, shard: int) -> list[str]:
+        """Return the names of the files in a shard's work folder, sorted."""
+        found = self._list(self.work_folder(shard))
+        return sorted(info.base_name for info in found if not _SCRATCH.search(info.base_name))
+
+    def drop_work(self, shard: int) -> None:
+        """Delete a shard's work folder."""
+        path = self.path(self.work_folder(shard))
+        if self.fs.get_file_info(path).type == pafs.FileType.Directory:
+            self.fs.delete_dir(path)
+
+    def _parts(self, table: str) -> list[int]:
+        matches = (_PART.search(info.path) for info in self._list(table))
+        return sorted(int(match.group(1)) for match in matches if match)
+
+    def _list(self, folder: str, recursive: bool = False) -> Sequence[pafs.FileInfo]:
+        selector = pafs.FileSelector(self.path(folder) if folder else self.root, recursive=recursive, allow_not_found=True)
+        found: Sequence[pafs.FileInfo] = self.fs.get_file_info(selector)
+        return found
+
+
+@dataclass
+class PartWriter:
+    """Writes the rows of one part, gathered into row groups of useful size."""
+
+    writer: pq.ParquetWriter
+    schema: pa.Schema
+    n_rows: int = 0
+
+    def __post_init__(self) -> None:
+        self._waiting: list[pa.Table] = []
+        self._n_waiting = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        self._waiting.append(table.cast(self.schema) if table.schema != self.schema else table)
+        self._n_waiting += len(table)
+        self.n_rows += len(table)
+        if self._n_waiting >= _ROW_GROUP_ROWS:
+            self.flush()
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows given as dictionaries."""
+        if rows:
+            self.write(pa.Table.from_pylist(rows, schema=self.schema))
+
+    def flush(self) -> None:
+        """Write what waits as a row group."""
+        if self._n_waiting:
+            self.writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
+            self._waiting, self._n_waiting = [], 0
+
+
+@contextmanager
+def open_part(lake: Lake, folder: str, shard: int, schema: pa.Schema) -> Iterator[PartWriter]:
+    """Yield a writer for one part of a table; the part appears, whole, when the block ends."""
+    # Embeddings do not compress; dictionaries of them only cost time.
+    plain = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    compression = {
+        name: "none" if name.split(".")[0] in plain else "zstd"
+        for name in (f"{field.name}.list.element" if field.name in plain else field.name for field in schema)
+    }
+    dictionary = [field.name for field in schema if pa.types.is_string(field.type)]
+    with (
+        lake.open_new(folder, part_name(shard)) as sink,
+        pq.ParquetWriter(sink, schema, compression=compression, use_dictionary=dictionary) as writer,
+    ):
+        part = PartWriter(writer, schema)
+        yield part
+        part.flush()
+
+
+def _json_bytes(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()

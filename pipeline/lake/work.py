@@ -1,0 +1,166 @@
+"""Features of chunks on their way: small Arrow files in `_work/`, each with a receipt of how it was made.
+
+A chunk gives one or more pieces. The name tells video, chunk and piece, and which piece is the last; so the names
+alone tell what is finished, and a retry overwrites its own pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.lake.schemas import work_schema
+from pipeline.lake.store import Lake
+
+ChunkKey = tuple[str, int]
+"""`(video_id, number of the chunk within it)`."""
+
+_NAME = re.compile(r"([0-9a-f]{16})-c(\d+)-p(\d+)(-last)?\.arrow$")
+_RECEIPT = b"receipt"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one piece of a chunk. Counts and times are those of the piece."""
+
+    shard: int
+    video_id: str
+    chunk: int
+    piece: int
+    last: bool
+    """Whether the chunk ends with this piece."""
+    n_frames: int = 0
+    """Frames sampled."""
+    n_boxes: int = 0
+    n_decoded: int = 0
+    """Frames that left the decoder; of the whole chunk, on its last piece."""
+    decode_s: float = 0.0
+    embed_s: float = 0.0
+    detect_s: float = 0.0
+    write_s: float = 0.0
+    end_s: float = 0.0
+    """Up to where the chunk was seen; on its last piece."""
+    reached_eof: bool = False
+    """Whether the file ended within the chunk; on its last piece."""
+    n_errors: int = 0
+    """Damaged packets and frames; on the last piece."""
+    first_error: str = ""
+    failure_kind: str = ""
+    """Kind of the error that ended the chunk early, if one did; on its last piece."""
+    failure_message: str = ""
+    attempts: int = 1
+    worker: str = ""
+    runtime: str = ""
+    """Device, precision and library that computed it."""
+
+    @property
+    def key(self) -> ChunkKey:
+        return self.video_id, self.chunk
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Receipt:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class WorkRows:
+    """The rows of one piece, column by column; see `work_schema`."""
+
+    step: NDArray[np.int64]
+    n_steps: NDArray[np.int32]
+    pts_s: NDArray[np.float64]
+    box: NDArray[np.int32]
+    class_id: NDArray[np.int32]
+    score: NDArray[np.float32]
+    xyxy: NDArray[np.float32]
+    embedding: NDArray[np.float16]
+    """`float16 [N, D]`."""
+    embedded: NDArray[np.bool_]
+    """Which rows have an embedding at all."""
+
+    def to_batch(self, receipt: Receipt) -> pa.RecordBatch:
+        """Return the rows as Arrow, with the receipt in the schema's metadata."""
+        dim = self.embedding.shape[1]
+        flat = pa.array(np.ascontiguousarray(self.embedding).reshape(-1), pa.float16())
+        missing = None if self.embedded.all() else pa.array(~self.embedded)
+        embedding = pa.FixedSizeListArray.from_arrays(flat, dim, mask=missing)
+        columns = [self.step, self.n_steps, self.pts_s, self.box, self.class_id, self.score, *self.xyxy.T]
+        schema = work_schema(dim).with_metadata({_RECEIPT: receipt.to_json().encode()})
+        arrays = [pa.array(np.ascontiguousarray(column)) for column in columns]
+        return pa.RecordBatch.from_arrays([*arrays, embedding], schema=schema)
+
+
+def piece_name(receipt: Receipt) -> str:
+    """Return the file name of a piece."""
+    ending = "-last" if receipt.last else ""
+    return f"{receipt.video_id}-c{receipt.chunk:05d}-p{receipt.piece:05d}{ending}.arrow"
+
+
+def write_piece(lake: Lake, receipt: Receipt, rows: WorkRows) -> None:
+    """Write one piece at once."""
+    batch = rows.to_batch(receipt)
+    with (
+        lake.open_new(lake.work_folder(receipt.shard), piece_name(receipt)) as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
+
+
+def empty_rows(dim: int) -> WorkRows:
+    """Return no rows, of the right types."""
+    none_i32, none_f32 = np.empty(0, np.int32), np.empty(0, np.float32)
+    return WorkRows(
+        np.empty(0, np.int64), none_i32, np.empty(0), none_i32, none_i32, none_f32,
+        np.empty((0, 4), np.float32), np.empty((0, dim), np.float16), np.empty(0, np.bool_),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece in the lake; its columns are read when asked for."""
+
+    lake: Lake
+    path: str
+
+    def read(self, *columns: str) -> pa.RecordBatch:
+        """Return some columns of the rows; the others are not even read from disk."""
+        with self.lake.fs.open_input_file(self.lake.path(self.path)) as source:
+            names = pa.ipc.open_file(source).schema.names
+            options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
+            source.seek(0)
+            return pa.ipc.open_file(source, options=options).get_batch(0)
+
+    def receipt(self) -> Receipt:
+        """Return how the piece was made."""
+        with self.lake.fs.open_input_file(self.lake.path(self.path)) as source:
+            return Receipt.from_json(pa.ipc.open_file(source).schema.metadata[_RECEIPT])
+
+
+def finished_chunks(names: Iterable[str]) -> dict[ChunkKey, list[str]]:
+    """Return the finished chunks among the files of a work folder: for each the names of its pieces, in order.
+
+    A chunk is finished when its last piece and all before it are there.
+    """
+    pieces: dict[ChunkKey, dict[int, str]] = {}
+    ends: dict[ChunkKey, int] = {}
+    for name in names:
+        match = _NAME.match(name)
+        if match:
+            key, piece = (match.group(1), int(match.group(2))), int(match.group(3))
+            pieces.setdefault(key, {})[piece] = name
+            if match.group(4):
+                ends[key] = piece
+    return {
+        key: [pieces[key][i] for i in range(end + 1)]
+        for key, end in sorted(ends.items())
+        if all(i in pieces[key] for i in range(end + 1))
+    }

@@ -1,0 +1,1 @@
+"""Follow people from frame to frame."""

@@ -1,0 +1,1 @@
+"""Train activity models on labelled video."""

@@ -1,0 +1,136 @@
+"""The training loop: labelled sequences in, an activity model out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from pipeline.activity.model import ActivityModel, ModelSpec
+
+IGNORE = -1
+"""Label id of a step that no annotation covers: it takes no part in the loss."""
+
+
+@dataclass(frozen=True)
+class LabelledSequence:
+    """One video's (or one track's) inputs on the sampling grid, with a label for each step."""
+
+    inputs: NDArray[np.float16]
+    """`float16 [T, D]`."""
+    label_ids: NDArray[np.int64]
+    """`int64 [T]`, `IGNORE` where nothing is annotated."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a model is trained. The defaults were chosen by cross-validation inside JHMDB's training clips."""
+
+    hidden_dim: int = 192
+    bidirectional: bool = True
+    epochs: int = 40
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    input_dropout: float = 0.5
+    dropout: float = 0.5
+    label_smoothing: float = 0.1
+    max_steps: int = 256
+    """A longer sequence is cropped at random to so many steps, anew in each epoch."""
+    min_crop: float = 0.5
+    """A crop keeps at least this share of a shorter sequence."""
+    join: float = 0.25
+    """Share of training sequences followed by another one without a break, so that the state learns to let go."""
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def fit(
+    sequences: Sequence[LabelledSequence],
+    n_labels: int,
+    options: FitOptions,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> ActivityModel:
+    """Train an activity model on the CPU or the first GPU, and return it on the CPU in evaluation mode.
+
+    Args:
+        sequences: What to learn from; each with at least one labelled step.
+        n_labels: Number of activities; label ids lie below it.
+        options: Sizes, regularisation and the seed. The same seed gives the same model on one machine.
+        on_epoch: Called with the epoch (from 1) and its mean loss.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rng = np.random.default_rng(options.seed)
+    torch.manual_seed(options.seed)
+    spec = ModelSpec(sequences[0].inputs.shape[1], n_labels, options.hidden_dim, options.bidirectional)
+    model = ActivityModel(spec, options.input_dropout, options.dropout).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    batches_per_epoch = -(-len(sequences) // options.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, options.learning_rate, total_steps=options.epochs * batches_per_epoch, pct_start=0.15
+    )
+    for epoch in range(1, options.epochs + 1):
+        order = rng.permutation(len(sequences))
+        total = 0.0
+        for start in range(0, len(order), options.batch_size):
+            drawn = [
+                _draw(sequences, int(index), options, rng) for index in order[start : start + options.batch_size]
+            ]
+            x, y, lengths = _pad(drawn)
+            logits = model(x.to(device), lengths)
+            loss = functional.cross_entropy(
+                logits.flatten(0, 1),
+                y.to(device).flatten(),
+                ignore_index=IGNORE,
+                label_smoothing=options.label_smoothing,
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach())
+        if on_epoch is not None:
+            on_epoch(epoch, total / batches_per_epoch)
+    return model.cpu().eval()
+
+
+def _draw(
+    sequences: Sequence[LabelledSequence], index: int, options: FitOptions, rng: np.random.Generator
+) -> LabelledSequence:
+    drawn = _crop(sequences[index], options, rng)
+    if rng.random() < options.join:
+        other = _crop(sequences[int(rng.integers(len(sequences)))], options, rng)
+        drawn = LabelledSequence(
+            np.concatenate([drawn.inputs, other.inputs]), np.concatenate([drawn.label_ids, other.label_ids])
+        )
+    return drawn
+
+
+def _crop(sequence: LabelledSequence, options: FitOptions, rng: np.random.Generator) -> LabelledSequence:
+    """Return a random stretch that holds at least one labelled step."""
+    n = len(sequence.label_ids)
+    longest = min(n, options.max_steps)
+    length = int(rng.integers(max(1, int(longest * options.min_crop)), longest + 1))
+    labelled = np.flatnonzero(sequence.label_ids != IGNORE)
+    anchor = int(rng.choice(labelled))
+    first = int(rng.integers(max(0, anchor - length + 1), min(anchor, n - length) + 1))
+    return LabelledSequence(sequence.inputs[first : first + length], sequence.label_ids[first : first + length])
+
+
+def _pad(batch: Sequence[LabelledSequence]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([len(item.label_ids) for item in batch])
+    x = torch.zeros(len(batch), int(lengths.max()), batch[0].inputs.shape[1])
+    y = torch.full(x.shape[:2], IGNORE, dtype=torch.int64)
+    for row, item in enumerate(batch):
+        x[row, : len(item.label_ids)] = torch.from_numpy(item.inputs.astype(np.float32))
+        y[row, : len(item.label_ids)] = torch.from_numpy(item.label_ids)
+    return x, y, lengths

@@ -1,0 +1,251 @@
+"""Decode one chunk of a video: the frames that its steps of the sampling grid show, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from av.container import InputContainer
+from av.error import EOFError as AVEOFError
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.archive.container import open_video
+from pipeline.archive.plan import OPEN_END, Chunk
+from pipeline.archive.probe import Probe
+from pipeline.errors import VideoError
+from pipeline.video.sampling import Grid
+
+# Seconds by which a seek that landed too late is moved back, one after the other; then the file is read from its start.
+_BACK_OFF_S = (0.0, 2.0, 20.0)
+# A file with so many damaged packets is given up; what was decoded before is kept.
+_MAX_ERRORS = 10_000
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Decoded frames in order of presentation, each with the steps of the sampling grid that show it."""
+
+    images: NDArray[np.uint8]
+    """`uint8 [T, H, W, 3]`, RGB, upright, resized."""
+    pts_s: NDArray[np.float64]
+    """`float64 [T]`: when each frame is shown, in seconds since the video's first frame."""
+    steps: NDArray[np.int64]
+    """`int64 [T]`: first step of the grid that shows the frame."""
+    n_steps: NDArray[np.int32]
+    """`int32 [T]`: how many steps show it; more than one where the video is slower than the grid."""
+
+
+@dataclass
+class DecodeReport:
+    """What happened while a chunk was decoded; filled in as its frames are drawn."""
+
+    n_errors: int = 0
+    """Packets that did not decode, and frames marked corrupt."""
+    first_error: str = ""
+    """What the decoder said of the first of them."""
+    end_s: float = 0.0
+    """Up to where the video was seen, in seconds."""
+    reached_eof: bool = False
+    """Whether the file ended before the chunk did."""
+    n_decoded: int = 0
+    """Frames that left the decoder, sampled or not."""
+
+    def reset(self) -> None:
+        """Forget everything: decoding starts anew."""
+        self.__init__()  # type: ignore[misc]
+
+    def note(self, message: str) -> None:
+        """Count an error and keep the words of the first."""
+        self.n_errors += 1
+        self.first_error = self.first_error or message
+
+
+def scaled_size(width: int, height: int, longest_px: int) -> tuple[int, int]:
+    """Return `(width, height)` shrunk, never enlarged, so that the longer side is at most `longest_px` pixels."""
+    scale = min(1.0, longest_px / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def decode_chunk(
+    uri: str,
+    probe: Probe,
+    chunk: Chunk,
+    rate: Fraction,
+    longest_px: int,
+    batch_frames: int,
+    report: DecodeReport | None = None,
+) -> Iterator[FrameBatch]:
+    """Decode a chunk and yield its frames in batches.
+
+    A step shows the frame with the largest PTS that is not after it; so every step has one owner and one frame
+    whatever the chunking. Damaged packets are skipped and counted; what can be decoded is.
+
+    Args:
+        uri: Local path or remote URI of the video.
+        probe: What is known of the video; its size, rotation and origin hold for all chunks alike.
+        chunk: The span of the grid to decode.
+        rate: Steps of the grid per second.
+        longest_px: Longest side of the frames in pixels; smaller videos are not enlarged.
+        batch_frames: Most frames in a batch.
+        report: Where to note what happened.
+
+    Raises:
+        VideoError: The file can't be opened or read at all.
+    """
+    report = report if report is not None else DecodeReport()
+    pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
+    for shown in _shown_frames(uri, probe, chunk, rate, report):
+        pending.add(shown)
+        if len(pending.images) == batch_frames:
+            yield pending.flush()
+    if pending.images:
+        yield pending.flush()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame with the half-open range of steps that show it."""
+
+    frame: VideoFrame
+    pts_s: float
+    first_step: int
+    end_step: int
+
+
+@dataclass
+class _Pending:
+    """Converts frames and gathers them into a batch."""
+
+    width: int
+    height: int
+    rotation_deg: int
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
+    times: list[tuple[float, int, int]] = field(default_factory=list)
+    reformatter: VideoReformatter = field(default_factory=VideoReformatter)
+
+    def add(self, shown: _Shown) -> None:
+        sideways = self.rotation_deg in (90, 270)
+        width, height = (self.height, self.width) if sideways else (self.width, self.height)
+        # One pass converts the colours and resizes, and only for frames that are sampled.
+        image = self.reformatter.reformat(
+            shown.frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR
+        ).to_ndarray()
+        if self.rotation_deg:
+            image = np.rot90(image, self.rotation_deg // 90)
+        self.images.append(image)
+        self.times.append((shown.pts_s, shown.first_step, shown.end_step - shown.first_step))
+
+    def flush(self) -> FrameBatch:
+        pts_s, steps, n_steps = zip(*self.times, strict=True)
+        batch = FrameBatch(
+            np.stack(self.images),
+            np.array(pts_s, dtype=np.float64),
+            np.array(steps, dtype=np.int64),
+            np.array(n_steps, dtype=np.int32),
+        )
+        self.images.clear()
+        self.times.clear()
+        return batch
+
+
+def _shown_frames(uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport) -> Iterator[_Shown]:
+    grid = Grid(rate, probe.time_base, probe.origin_pts)
+    current: VideoFrame | None = None
+    for frame in _frames_from(uri, grid.pts_at(chunk.first_step), chunk.first_step > 0, report):
+        if current is not None:
+            yield from _show(grid, chunk, current, frame.pts)
+            if chunk.end_step != OPEN_END and grid.first_step(frame.pts) >= chunk.end_step:
+                report.end_s = float(chunk.end_step / rate)
+                return
+        current = frame
+    report.reached_eof = True
+    if current is not None:
+        end_pts = current.pts + _last_duration(current, probe)
+        yield from _show(grid, chunk, current, end_pts)
+        report.end_s = grid.seconds(end_pts)
+
+
+def _last_duration(frame: VideoFrame, probe: Probe) -> int:
+    """Return how long a video's last frame is shown, in time-base units: its own word if believable, else one over fps."""
+    longest = max(1, int(1 / probe.time_base))
+    if 0 < frame.duration <= longest:
+        return frame.duration
+    usual = round(1 / (Fraction(probe.fps or 25.0).limit_denominator(100_000) * probe.time_base))
+    return min(max(1, usual), longest)
+
+
+def _show(grid: Grid, chunk: Chunk, frame: VideoFrame, next_pts: int) -> Iterator[_Shown]:
+    """Yield the frame if any step of the chunk shows it, given when the next frame is shown."""
+    first = max(grid.first_step(frame.pts), chunk.first_step)
+    end = min(grid.first_step(next_pts), grid.hold_end(frame.pts))
+    if chunk.end_step != OPEN_END:
+        end = min(end, chunk.end_step)
+    if first < end:
+        yield _Shown(frame, grid.seconds(frame.pts), first, end)
+
+
+def _frames_from(uri: str, pts: int, seeks: bool, report: DecodeReport) -> Iterator[VideoFrame]:
+    """Yield frames with rising PTS, the first of them not after `pts` wherever the file allows it.
+
+    A container's index may point past the wanted frame (it counts decoding times), and the first frames after an
+    open keyframe may be undecodable; both show in the first PTS, so the seek moves back until it fits.
+    """
+    for back_off_s in (*_BACK_OFF_S, None) if seeks else (None,):
+        report.reset()
+        with open_video(uri) as (container, stream):
+            if back_off_s is not None:
+                assert stream.time_base is not None
+                try:
+                    container.seek(pts - int(back_off_s / stream.time_base), stream=stream, backward=True)
+                except FFmpegError:
+                    continue
+            frames = _decode(container, stream, back_off_s is not None, report)
+            first = next(frames, None)
+            if first is not None and (back_off_s is None or first.pts <= pts):
+                yield first
+                yield from frames
+                return
+
+
+def _decode(
+    container: InputContainer, stream: VideoStream, after_seek: bool, report: DecodeReport
+) -> Iterator[VideoFrame]:
+    """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
+    key_pts: int | None = None
+    last_pts: int | None = None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if after_seek and key_pts is None and packet.size:
+                if not packet.is_keyframe:
+                    continue
+                key_pts = packet.pts if packet.pts is not None else packet.dts
+            frames = packet.decode()
+        except AVEOFError:
+            return
+        except FFmpegError as error:
+            report.note(error.strerror)
+            if report.n_errors >= _MAX_ERRORS:
+                raise VideoError("corrupt", f"{container.name}: {_MAX_ERRORS} damaged packets, given up") from error
+            continue
+        for frame in frames:
+            assert isinstance(frame, VideoFrame)
+            report.n_decoded += 1
+            if frame.is_corrupt:
+                report.note("a frame is marked corrupt")
+            if frame.pts is None or (last_pts is not None and frame.pts <= last_pts):
+                continue
+            # Frames shown before the keyframe lean on others that were not decoded (an open group of pictures).
+            if key_pts is not None and frame.pts < key_pts:
+                continue
+            last_pts = frame.pts
+            yield frame

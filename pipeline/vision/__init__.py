@@ -1,0 +1,1 @@
+"""See: embeddings of images by a CNN, boxes of people by YOLO."""

@@ -1,0 +1,222 @@
+"""Find people, or other things, by any Ultralytics detection weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from pipeline.vision.runtime import ImageNetwork, Runtime, cache_dir, export_in_subprocess, exported
+
+if TYPE_CHECKING:
+    import torch
+
+_TASKS_WITH_BOXES = ("detect", "segment", "pose")
+_LETTERBOX_GREY = 114
+_STRIDE = 32
+# Two boxes of one class that overlap by more than this are one thing: the value Ultralytics predicts with.
+_NMS_IOU = 0.7
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of one frame, best first."""
+
+    xyxy: NDArray[np.float32]
+    """`float32 [N, 4]`: left, top, right, bottom in pixels of the given image."""
+    scores: NDArray[np.float32]
+    """`float32 [N]`."""
+    class_ids: NDArray[np.int32]
+    """`int32 [N]`: numbers of the weights' own classes."""
+
+
+class Detector:
+    """Images in, boxes out, with the pre- and post-processing of Ultralytics."""
+
+    def __init__(
+        self, weights: str, runtime: Runtime, classes: Sequence[str], longest_px: int, min_score: float, max_boxes: int
+    ) -> None:
+        """Load detection weights, exporting them first if this node has not used them before.
+
+        Args:
+            weights: Path of a `.pt` file, or a name such as `yolo11n.pt` that Ultralytics downloads.
+            runtime: Where and how to compute.
+            classes: Names of the classes to keep.
+            longest_px: Longest side of the network's input in pixels.
+            min_score: Boxes below this are dropped.
+            max_boxes: At most so many boxes per image, the best by score.
+
+        Raises:
+            UsageError: The weights are missing, are of a task without boxes, or lack one of the classes.
+        """
+        path = find_weights(weights)
+        folder = exported(path.stem, _fingerprint(path), lambda target: export_in_subprocess(__name__, str(path), str(target)))
+        info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+        self.names: dict[int, str] = {int(number): name for number, name in info["names"].items()}
+        self._end2end = bool(info["end2end"])
+        self._class_ids = _class_ids(self.names, classes, weights)
+        self._longest_px, self._min_score, self._max_boxes = longest_px, min_score, max_boxes
+        self._network = ImageNetwork(
+            runtime, lambda: folder / "model.xml", lambda: _first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
+        )
+
+    def detect(self, images: NDArray[np.uint8]) -> list[Boxes]:
+        """Return the boxes of each of N images `uint8 [N, H, W, 3]`, RGB."""
+        if not len(images):
+            return []
+        height, width = images.shape[1:3]
+        scale = min(1.0, self._longest_px / max(height, width))
+        inner_h, inner_w = round(height * scale), round(width * scale)
+        outer_h, outer_w = (-(-side // _STRIDE) * _STRIDE for side in (inner_h, inner_w))
+        top, left = (outer_h - inner_h) // 2, (outer_w - inner_w) // 2
+        padded = np.full((len(images), outer_h, outer_w, 3), _LETTERBOX_GREY, np.uint8)
+        for i, image in enumerate(images):
+            inside = padded[i, top : top + inner_h, left : left + inner_w]
+            inside[:] = image if scale == 1.0 else cv2.resize(image, (inner_w, inner_h), interpolation=cv2.INTER_AREA)
+        return [self._to_boxes(found, scale, top, left, height, width) for found in self._suppress(self._network(padded))]
+
+    def _suppress(self, predictions: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return `[N, 6]` (xyxy, score, class) per image after non-maximum suppression."""
+        import torch
+        from ultralytics.utils.nms import non_max_suppression
+
+        kept = non_max_suppression(
+            torch.from_numpy(predictions),
+            conf_thres=self._min_score,
+            iou_thres=_NMS_IOU,
+            classes=self._class_ids,
+            max_det=self._max_boxes,
+            nc=len(self.names),
+            end2end=self._end2end,
+            # The time limit of the default silently drops boxes on a slow machine.
+            max_time_img=60.0,
+        )
+        return [boxes[:, :6].numpy() for boxes in kept]
+
+    def _to_boxes(
+        self, found: NDArray[np.float32], scale: float, top: int, left: int, height: int, width: int
+    ) -> Boxes:
+        xyxy = (found[:, :4] - np.array([left, top, left, top], np.float32)) / np.float32(scale)
+        xyxy[:, 0::2] = xyxy[:, 0::2].clip(0, width)
+        xyxy[:, 1::2] = xyxy[:, 1::2].clip(0, height)
+        solid = (xyxy[:, 2] - xyxy[:, 0] >= 1) & (xyxy[:, 3] - xyxy[:, 1] >= 1)
+        return Boxes(xyxy[solid], found[solid, 4], found[solid, 5].astype(np.int32))
+
+
+def find_weights(weights: str) -> Path:
+    """Return the path of weights: as given, or downloaded once per node by Ultralytics into the cache folder.
+
+    Raises:
+        UsageError: The file does not exist and can't be downloaded.
+    """
+    path = Path(weights).expanduser()
+    if path.exists():
+        return path
+    cached = cache_dir() / path.name
+    if not cached.exists():
+        from filelock import FileLock
+
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        hint = f"detector = {weights!r}: no such file, and it can't be downloaded"
+        way_out = f"put the file there, or into {cache_dir()}, on every node"
+        if path.parent != Path("."):
+            raise UsageError(f"detector = {weights!r}: no such file; {way_out}")
+        with FileLock(f"{cached}.lock"):
+            if not cached.exists():
+                from ultralytics.utils.downloads import attempt_download_asset
+
+                try:
+                    attempt_download_asset(cached)
+                except (OSError, RuntimeError) as error:
+                    raise UsageError(f"{hint} ({error}); {way_out}") from error
+                if not cached.exists():
+                    raise UsageError(f"{hint}; {way_out}")
+    return cached
+
+
+def load_weights(path: Path) -> torch.nn.Module:
+    """Load Ultralytics weights as a network in inference mode.
+
+    Raises:
+        UsageError: The file is not an Ultralytics checkpoint, or its task has no boxes.
+    """
+    from ultralytics import YOLO
+
+    try:
+        network: Any = YOLO(str(path)).model
+    except Exception as error:  # The loader unpickles: a damaged file raises whatever it likes.
+        raise UsageError(f"detector = {str(path)!r}: not readable as Ultralytics weights ({error})") from error
+    task = getattr(network, "task", "?")
+    if task not in _TASKS_WITH_BOXES:
+        raise UsageError(f"detector = {str(path)!r} holds weights for {task!r}, which finds no boxes; use detection weights")
+    return network.fuse(verbose=False).eval()
+
+
+def _first_output(network: torch.nn.Module) -> torch.nn.Module:
+    """Wrap a network so that it returns its predictions alone."""
+    import torch
+
+    class Predictions(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output = self.network(x)
+            while isinstance(output, (tuple, list)):
+                output = output[0]
+            return output
+
+    return Predictions()
+
+
+def _class_ids(names: dict[int, str], wanted: Sequence[str], weights: str) -> list[int]:
+    numbers = {name: number for number, name in names.items()}
+    unknown = [name for name in wanted if name not in numbers]
+    if unknown:
+        raise UsageError(
+            f"detector {weights!r} has no class {', '.join(map(repr, unknown))}; it has {', '.join(names.values())}"
+        )
+    return [numbers[name] for name in wanted]
+
+
+def _fingerprint(path: Path) -> str:
+    from importlib.metadata import version
+
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{digest}|ultralytics {version('ultralytics')}|1"
+
+
+def _export(path: Path, folder: Path) -> None:
+    """Write `model.xml` and `info.json` for weights into a folder, by Ultralytics' own exporter."""
+    os.environ["YOLO_AUTOINSTALL"] = "false"
+    from ultralytics import YOLO
+
+    network = load_weights(path)
+    copy = folder / path.name
+    shutil.copy(path, copy)
+    made = Path(YOLO(str(copy)).export(format="openvino", dynamic=True, half=False, verbose=False))
+    for suffix in (".xml", ".bin"):
+        next(made.glob(f"*{suffix}")).rename(folder / f"model{suffix}")
+    shutil.rmtree(made)
+    copy.unlink()
+    info = {"names": network.names, "end2end": bool(getattr(network, "end2end", False))}
+    (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        _export(Path(sys.argv[1]), Path(sys.argv[2]))
+    except UsageError as error:
+        sys.exit(str(error))
