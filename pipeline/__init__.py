@@ -6,15 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.activity.bundle import load_bundle as load_bundle
-    from pipeline.config import Config as Config
-    from pipeline.engine.analyze import analyze as analyze
-    from pipeline.engine.train import train as train
-    from pipeline.errors import ActionlakeError as ActionlakeError
-    from pipeline.errors import UsageError as UsageError
-    from pipeline.lake.query import open_lake as open_lake
+    from pipeline.activity.bundle import load_bundle
+    from pipeline.config import Config
+    from pipeline.engine.analyze import analyze
+    from pipeline.engine.train import train
+    from pipeline.errors import ActionlakeError, UsageError
+    from pipeline.lake.query import open_lake
 
-_PUBLIC = {
+__all__ = ["ActionlakeError", "Config", "UsageError", "analyze", "load_bundle", "open_lake", "train"]
+_HOME = {
     "ActionlakeError": "pipeline.errors",
     "Config": "pipeline.config",
     "UsageError": "pipeline.errors",
@@ -23,11 +23,10 @@ _PUBLIC = {
     "open_lake": "pipeline.lake.query",
     "train": "pipeline.engine.train",
 }
-__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: a worker that only decodes need not load all the rest."""
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

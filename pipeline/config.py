@@ -59,7 +59,7 @@ class Config:
     shard_hours: float = 4.0
     """... or is closed when it holds so many hours of video."""
     layout: str = "auto"
-    """`fused`: one actor decodes and extracts. `split`: CPU decoders feed GPU actors. `auto`: split where there are GPUs."""
+    """`fused`: one actor decodes and extracts. `split`: CPU decoders feed GPU actors. `auto`: by what there is."""
     workers: int | None = None
     """Actors that decode. None: one per CPU."""
     gpus_per_actor: float = 1.0
@@ -99,10 +99,12 @@ class Config:
         if self.workers is not None:
             _within("workers", self.workers, 1, 100_000)
         if self.detector_px % 32:
-            raise UsageError(f"detector_px = {self.detector_px} is not a multiple of 32; try {self.detector_px // 32 * 32}")
+            raise UsageError(
+                f"detector_px = {self.detector_px} is not a multiple of 32; try {self.detector_px // 32 * 32}"
+            )
         if self.sees_people and self.detector is None:
             raise UsageError(
-                f"scope = {self.scope!r} needs a person detector; name its weights with --detector (for one, yolo11n.pt)"
+                f"scope = {self.scope!r} needs a person detector; name its weights with --detector (yolo11n.pt, say)"
             )
 
     @property
@@ -144,8 +146,13 @@ class Config:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, **overrides: Any) -> Config:
+    def load(cls, path: str | Path | None = None, defaults: dict[str, Any] | None = None, **overrides: Any) -> Config:
         """Read a TOML file, if one is named, and lay the overrides that are not None over it.
+
+        Args:
+            path: The TOML file.
+            defaults: Values for what neither the file nor the overrides name.
+            overrides: Options by name, for one from the command line.
 
         Raises:
             UsageError: The file can't be read, an option is unknown, or a value is of the wrong type or out of range.
@@ -158,7 +165,7 @@ class Config:
                 raise UsageError(f"{path}: can't be read ({error.strerror})") from error
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise UsageError(f"{path}: not valid TOML ({error})") from error
-        values |= {name: value for name, value in overrides.items() if value is not None}
+        values = (defaults or {}) | values | {name: value for name, value in overrides.items() if value is not None}
         known = {f.name: str(f.type) for f in fields(cls)}
         for name, value in values.items():
             if name not in known:
@@ -186,7 +193,7 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 def _typed(name: str, value: Any, annotation: str) -> Any:
     """Check a value from outside against the annotation of its option; a list becomes a tuple, an int a float."""
-    wanted = annotation.split(" |")[0]
+    wanted = annotation.split(" |", maxsplit=1)[0]
     if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted == "tuple[str, ...]" and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):

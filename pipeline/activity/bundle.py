@@ -65,7 +65,7 @@ class Bundle:
             "scope": self.scope,
             "embedder": self.embedder,
             "sample_fps": self.sample_fps,
-            "model": self.model.spec.to_dict(),
+            "model": asdict(self.model.spec),
             "segments": asdict(self.segments),
             "training": self.training,
             "metrics": self.metrics,
@@ -93,7 +93,9 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
         weights = load_file(weights_file)
         sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
     except FileNotFoundError as error:
-        raise UsageError(f"{source}: not a model bundle, {Path(error.filename or 'model.safetensors').name} is missing; {way_out}") from error
+        raise UsageError(
+            f"{source}: not a model bundle, {Path(error.filename or 'model.safetensors').name} is missing; {way_out}"
+        ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError) as error:
         raise UsageError(f"{source}: unreadable model bundle ({error}); {way_out}") from error
     try:

@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.activity.model import ActivityModel
 
 PIECE_STEPS = 512
-"""Steps of one pass. Input is cut anew into pieces of this length, so that the result does not depend on how it came."""
+"""Steps of one pass. Input is cut anew into pieces of this length, so the result does not depend on how it came."""
 # Outputs of a layer up to this size stay in memory; those of a longer video go to a temporary file.
 _SPOOL_BYTES = 16 << 20
 
@@ -30,7 +30,10 @@ class SequenceClassifier:
         """Take a model in evaluation mode."""
         self._model = model.eval()
         self._layers = [
-            [_direction(model.lstm, layer, reverse) for reverse in ([False, True] if model.spec.bidirectional else [False])]
+            [
+                _direction(model.lstm, layer, reverse)
+                for reverse in ([False, True] if model.spec.bidirectional else [False])
+            ]
             for layer in range(model.spec.num_layers)
         ]
 
@@ -51,15 +54,19 @@ class SequenceClassifier:
                 yield logits.softmax(dim=-1).numpy()
             return
         directions = self._layers[layer]
-        with _Spool(self._model.spec.hidden_dim) as backward, _Spool(self._model.spec.hidden_dim * len(directions)) as out:
+        with (
+            _Spool(self._model.spec.hidden_dim) as backward,
+            _Spool(self._model.spec.hidden_dim * len(directions)) as out,
+        ):
             if len(directions) > 1:
                 for hidden in _run(directions[1], (below.read(i).flip(0) for i in reversed(range(below.n_pieces)))):
                     backward.append(hidden.flip(0))
             forward = _run(directions[0], (below.read(i) for i in range(below.n_pieces)))
             for index, hidden in enumerate(forward):
-                if len(directions) > 1:
-                    hidden = torch.cat([hidden, backward.read(below.n_pieces - 1 - index)], dim=1)
-                out.append(hidden)
+                if len(directions) == 1:
+                    out.append(hidden)
+                else:
+                    out.append(torch.cat([hidden, backward.read(below.n_pieces - 1 - index)], dim=1))
             yield from self._through_layers(out, layer + 1)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -24,9 +23,6 @@ class ModelSpec:
     """Whether a step also sees what comes after it."""
     num_layers: int = 2
     """Stacked LSTM layers."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class ActivityModel(nn.Module):
@@ -61,4 +57,5 @@ class ActivityModel(nn.Module):
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         hidden, _ = self.lstm(packed)
         padded, _ = pad_packed_sequence(hidden, batch_first=True, total_length=x.shape[1])
-        return self.head(self.dropout(padded))
+        logits: torch.Tensor = self.head(self.dropout(padded))
+        return logits

@@ -55,7 +55,11 @@ def find_segments(
     for run in _runs(_decoded(scores, options.switch_penalty), first_step):
         if run.score < options.threshold or run.end_step - run.first_step < min_steps:
             continue
-        if waiting is not None and waiting.label_id == run.label_id and run.first_step - waiting.end_step <= merge_steps:
+        if (
+            waiting is not None
+            and waiting.label_id == run.label_id
+            and run.first_step - waiting.end_step <= merge_steps
+        ):
             waiting = _joined(waiting, run)
             continue
         if waiting is not None:

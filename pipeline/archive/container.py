@@ -45,11 +45,9 @@ def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         except OSError as error:
             raise VideoError("io", f"{uri}: can't be read ({error.strerror or error})") from error
         with container:
-            pictures = [
-                stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE
-            ]
+            pictures = [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
             if not pictures:
-                kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+                kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
                 raise VideoError("no_video_stream", f"{uri}: holds {' and '.join(kinds)} but no video")
             stream = pictures[0]
             if stream.codec_context is None:
@@ -67,6 +65,6 @@ _ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 def _as_video_error(uri: str, error: FFmpegError) -> VideoError:
     if isinstance(error, av.error.FileNotFoundError):
         return VideoError("missing", f"{uri}: no such file")
-    if isinstance(error, (av.error.InvalidDataError, av.error.ValueError, av.error.EOFError)):
+    if isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError)):
         return VideoError("not_video", f"{uri}: not a video that can be read ({error.strerror})")
     return VideoError("io", f"{uri}: can't be opened ({error.strerror})")

@@ -42,7 +42,8 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     scheme = urlsplit(uri).scheme
     try:
         if scheme in _ARROW_SCHEMES:
-            return pafs.FileSystem.from_uri(uri)
+            served: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(uri)
+            return served
         filesystem, path = fsspec.core.url_to_fs(uri)
         return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
     except (ImportError, ValueError, ArrowInvalid) as error:

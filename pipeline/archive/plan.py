@@ -40,6 +40,7 @@ class PlannedVideo:
 
     @property
     def video_id(self) -> str:
+        """The id of its reference."""
         return self.ref.video_id
 
     @property
@@ -77,8 +78,8 @@ def plan_video(ref: VideoRef, probe: Probe | VideoError, rate: Fraction, chunk_s
             if keyframe >= cuts[-1] + chunk_s and keyframe <= declared_end_s - chunk_s / 2:
                 cuts.append(float(keyframe))
     steps = [step_at(cut, rate) for cut in cuts] + [OPEN_END if math.isinf(end_s) else step_at(end_s, rate)]
-    ends_s = cuts[1:] + [declared_end_s]
-    chunks = []
+    ends_s = [*cuts[1:], declared_end_s]
+    chunks: list[Chunk] = []
     for first, end, cut_s, until_s in zip(steps[:-1], steps[1:], cuts, ends_s, strict=True):
         if end == OPEN_END or end > first:
             duration_s = until_s - cut_s if math.isfinite(until_s) else 0.0
@@ -91,9 +92,7 @@ def step_at(time_s: float, rate: Fraction) -> int:
     return math.ceil(Fraction(time_s) * rate)
 
 
-def close_shards(
-    videos: Iterable[PlannedVideo], max_videos: int, max_hours: float
-) -> Iterator[list[PlannedVideo]]:
+def close_shards(videos: Iterable[PlannedVideo], max_videos: int, max_hours: float) -> Iterator[list[PlannedVideo]]:
     """Gather videos, in order, into shards; a shard is closed by count or by hours, whichever comes first.
 
     The result depends on the order of the videos alone, so that a plan cut short and taken up again is the same plan.
@@ -108,5 +107,3 @@ def close_shards(
             shard, seconds = [], 0.0
     if shard:
         yield shard
-
-

@@ -97,13 +97,13 @@ def _first_frame(uri: str, container: InputContainer, stream: VideoStream) -> Vi
             try:
                 frames = packet.decode()
             except FFmpegError as error:
-                cause = error.strerror
+                cause = error.strerror or cause
                 continue
             if frames:
                 assert isinstance(frames[0], VideoFrame)
                 return frames[0]
     except FFmpegError as error:
-        cause = error.strerror
+        cause = error.strerror or cause
     raise VideoError("corrupt", f"{uri}: none of its frames decodes ({cause})")
 
 

@@ -17,9 +17,8 @@ from pyarrow import fs as pafs
 from pipeline.archive import filesystem
 from pipeline.errors import UsageError
 
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .wmv .asf .flv .3gp .3g2 .ogv .mjpeg .mjpg".split()
-)
+_SUFFIXES = "mp4 m4v mov mkv webm avi ts mts m2ts mpg mpeg wmv asf flv 3gp 3g2 ogv mjpeg mjpg"
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 """What counts as a video when a folder is listed. A file that is named itself is always taken."""
 MANIFEST_SUFFIXES = frozenset([".csv", ".jsonl", ".parquet"])
 
@@ -82,7 +81,7 @@ def _expand(source: str) -> Iterator[VideoRef]:
     elif info.type == pafs.FileType.NotFound:
         raise UsageError(f"{source}: no such file or folder")
     elif info.type == pafs.FileType.Directory:
-        yield from _refs(fs, path, source, fs.get_file_info(pafs.FileSelector(path, recursive=True)))
+        yield from _refs(path, source, fs.get_file_info(pafs.FileSelector(path, recursive=True)))
     elif suffix in MANIFEST_SUFFIXES:
         yield from _read_manifest(source, fs, path, suffix)
     else:
@@ -105,7 +104,7 @@ def _expand_glob(pattern: str) -> Iterator[VideoRef]:
         yield _ref(uri, fs.get_file_info(local))
 
 
-def _refs(fs: pafs.FileSystem, root: str, source: str, infos: Iterable[pafs.FileInfo]) -> Iterator[VideoRef]:
+def _refs(root: str, source: str, infos: Iterable[pafs.FileInfo]) -> Iterator[VideoRef]:
     for info in infos:
         suffix = os.path.splitext(info.path)[1].lower()
         if info.type == pafs.FileType.File and suffix in VIDEO_SUFFIXES:
@@ -124,7 +123,9 @@ def _read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> 
     for line, row in _manifest_rows(source, fs, path, suffix):
         uri = row.get("uri")
         if not isinstance(uri, str) or not uri:
-            raise UsageError(f"{source}: row {line} has no `uri`; a manifest needs a column `uri` (and may have start_s, end_s)")
+            raise UsageError(
+                f"{source}: row {line} has no `uri`; a manifest needs a column `uri` (and may have start_s, end_s)"
+            )
         start_s, end_s = (_seconds(source, line, name, row.get(name)) for name in ("start_s", "end_s"))
         if start_s is not None and end_s is not None and end_s <= start_s:
             raise UsageError(f"{source}: row {line} ends at {end_s:g} s, before it starts at {start_s:g} s")

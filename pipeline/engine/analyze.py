@@ -6,7 +6,7 @@ import datetime
 import logging
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,13 +58,13 @@ class JobState:
     video_done_s: float = 0.0
     n_frames: int = 0
     n_boxes: int = 0
-    stage_s: Counter[str] = field(default_factory=Counter)
+    stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work, summed over workers, by stage."""
     n_failed: int = 0
     n_partial: int = 0
     failures: list[str] = field(default_factory=list)
     label_n: Counter[str] = field(default_factory=Counter)
-    label_s: Counter[str] = field(default_factory=Counter)
+    label_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     covered_s: float = 0.0
     runtime: str = ""
     layout: str = ""
@@ -88,7 +88,7 @@ def analyze(
         sources: Files, folders, globs or manifests, local or remote.
         lake: Folder or bucket prefix to write to.
         model: A bundle, the folder of one, `"default"`, or None to extract features alone.
-        config: Options; the sampling rate is the model's unless another is set.
+        config: Options. None: the defaults, with the model's sampling rate and embedder.
         address: A Ray cluster to join; without it `$RAY_ADDRESS`, and without that Ray starts on this machine.
         observer: Called whenever something is finished.
 
@@ -99,8 +99,9 @@ def analyze(
         UsageError: The sources, the options, the model or the lake can't be used.
         ActionlakeError: The job can't go on.
     """
-    config = config or Config()
     bundle = load_bundle(None if model == DEFAULT_MODEL else model) if isinstance(model, (str, Path)) else model
+    if config is None:
+        config = Config(sample_fps=bundle.sample_fps, embedder=bundle.embedder) if bundle is not None else Config()
     if bundle is not None:
         _check_fit(bundle, config)
     config = replace(config, run_id=config.run_id or _new_run_id())
@@ -127,20 +128,23 @@ def _run(
     state.layout = str(layout)
     state.stage = "planning"
     notify(state)
-    networks = _describe_networks.remote(config)
+    networks = ray.remote(num_cpus=0, max_retries=2)(_describe_networks).remote(config)
     lake.sweep()
     shards = plan_archive(lake, sources, config)
     dim, class_names = _value_of(ray.get(networks))
     board = _Board(lake, shards, state)
     state.stage = "extracting"
     notify(state)
-    ledger = Ledger.remote()
-    committers = [_Committer.remote(lake.uri, config, bundle, class_names, dim) for _ in range(layout.classifiers)]
+    ledger = ray.remote(num_cpus=0)(Ledger).remote()
+    committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(_Committer)
+    committers = [committer.remote(lake.uri, config, bundle, class_names, dim) for _ in range(layout.classifiers)]
     commits: list[ray.ObjectRef] = []
 
     def collect(wait_for_all: bool) -> None:
         nonlocal commits
-        done, commits = ray.wait(commits, num_returns=len(commits), timeout=None if wait_for_all else 0) if commits else ([], [])
+        done, commits = (
+            ray.wait(commits, num_returns=len(commits), timeout=None if wait_for_all else 0) if commits else ([], [])
+        )
         for summary in ray.get(done):
             board.committed(summary)
             notify(state)
@@ -229,11 +233,11 @@ class _Board:
         state.failures += summary.failures
         state.covered_s += summary.covered_s
         state.label_n += summary.label_n
-        state.label_s += summary.label_s
+        for label, seconds in summary.label_s.items():
+            state.label_s[label] += seconds
         state.stage_s["label"] += summary.wall_s
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)
 class _Committer:
     """Labels and commits shards beside the decoders."""
 
@@ -250,7 +254,6 @@ class _Committer:
         return self._committer.commit(self._lake, shard)
 
 
-@ray.remote(num_cpus=0, max_retries=2)
 def _describe_networks(config: Config) -> tuple[int, dict[int, str]] | UsageError:
     """Load the networks once before the workers do: they are exported then, and what is wrong with them is told."""
     try:

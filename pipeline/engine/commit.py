@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -40,7 +40,7 @@ class ShardSummary:
     n_failed: int = 0
     n_partial: int = 0
     covered_s: float = 0.0
-    label_s: Counter[str] = field(default_factory=Counter)
+    label_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of segments, by label."""
     label_n: Counter[str] = field(default_factory=Counter)
     """Number of segments, by label."""
@@ -136,9 +136,7 @@ class ShardCommitter:
         fps = video.probe.fps if video.probe is not None else 0.0
         return min(self._config.sample_fps, fps or self._config.sample_fps)
 
-    def _segments(
-        self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64]
-    ) -> Iterator[dict[str, Any]]:
+    def _segments(self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         """Yield the rows of `segments`, by start."""
         found = []
         if self._config.sees_frames:
@@ -171,7 +169,8 @@ class ShardCommitter:
             }
 
     def _label(self, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
-        assert self._classifier is not None and self._bundle is not None
+        assert self._classifier is not None
+        assert self._bundle is not None
         scores = self._classifier.scores(rows.inputs(sequence))
         return find_segments(scores, sequence.first_step, self._config.sample_fps, self._bundle.segments)
 
@@ -186,7 +185,10 @@ class ShardCommitter:
             "class_id": boxes.class_id,
             "label": pa.array(names, pa.string()),
             "score": boxes.score,
-            **{name: np.ascontiguousarray(side) for name, side in zip(("x1", "y1", "x2", "y2"), boxes.xyxy.T, strict=True)},
+            **{
+                name: np.ascontiguousarray(side)
+                for name, side in zip(("x1", "y1", "x2", "y2"), boxes.xyxy.T, strict=True)
+            },
         }
         return pa.table(columns, schema=schemas.DETECTIONS)
 

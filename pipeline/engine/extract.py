@@ -17,7 +17,7 @@ from pipeline.archive.probe import Probe
 from pipeline.config import Config
 from pipeline.errors import VideoError
 from pipeline.lake.store import Lake
-from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
+from pipeline.lake.work import ChunkKey, Receipt, WorkRows, empty_rows, write_piece
 from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
@@ -46,7 +46,8 @@ class ChunkTask:
     """How often a worker has taken it up, this time included."""
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> ChunkKey:
+        """What the chunk is known by in its shard."""
         return self.video_id, self.chunk.index
 
 

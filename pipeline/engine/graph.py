@@ -24,7 +24,6 @@ _BLOCKS_PER_WORKER = 16
 # GPU batches are filled across so many pieces, where chunks are short.
 _PIECES_PER_PASS = 8
 # An actor that died is started anew and given its block again; the ledger counts, and ends it.
-_RETRY = {"max_restarts": -1, "max_task_retries": -1}
 
 
 def extract_features(
@@ -47,15 +46,16 @@ def extract_features(
     blocks = [pa.table({"task": pack_tasks(block)}) for block in _blocks(tasks, layout.decoders)]
     chunks = ray.data.from_arrow(blocks)
     every = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
-    # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster.
+    # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
+    # actor that died anew and gives it its block again, for ever; the ledger counts, and ends that.
     decoders = ActorPoolStrategy(size=layout.decoders)
     if layout.kind == "fused":
         receipts = chunks.map_batches(
-            FusedWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every, **_RETRY
+            FusedWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every
         )
     else:
         frames = chunks.map_batches(
-            DecodeWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every, **_RETRY
+            DecodeWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every
         )
         receipts = frames.map_batches(
             ExtractWorker,
@@ -64,7 +64,6 @@ def extract_features(
             num_cpus=0,
             num_gpus=layout.gpus_per_extractor or None,
             fn_constructor_kwargs={"lake_uri": lake_uri, "config": config},
-            **_RETRY,
         )
     for block in receipts.iter_batches(batch_size=None, prefetch_batches=0):
         yield from receipts_of(block)

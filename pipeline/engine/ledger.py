@@ -14,7 +14,6 @@ from pipeline.lake.work import ChunkKey
 DEADLINE_EXIT_CODE = 75
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
 class Ledger:
     """Knows how often each chunk was taken up; lives beside the driver, so the death of a worker does not touch it."""
 

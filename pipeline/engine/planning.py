@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import ray
 from ray.exceptions import WorkerCrashedError
 
-from pipeline.archive.plan import PlannedVideo, close_shards, plan_video
+from pipeline.archive.plan import close_shards, plan_video
 from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import VideoRef, list_videos
 from pipeline.config import Config
@@ -51,7 +51,6 @@ def plan_archive(lake: Lake, sources: Sequence[str], config: Config) -> list[int
     return sorted(shards)
 
 
-@ray.remote(num_cpus=1, max_retries=0)
 def _probe_batch(refs: Sequence[VideoRef]) -> list[Probe | VideoError]:
     found: list[Probe | VideoError] = []
     for ref in refs:
@@ -66,6 +65,7 @@ def _probe_all(refs: Sequence[VideoRef]) -> Iterator[Probe | VideoError]:
     """Probe files on the cluster, in order, without ever trusting one to leave its process alive."""
     if not refs:
         return
+    probe = ray.remote(num_cpus=1, max_retries=0)(_probe_batch)
     cpus = int(ray.cluster_resources().get("CPU", 1))
     size = max(1, min(_BATCH, len(refs) // (2 * cpus)))
     batches = deque(refs[start : start + size] for start in range(0, len(refs), size))
@@ -73,17 +73,13 @@ def _probe_all(refs: Sequence[VideoRef]) -> Iterator[Probe | VideoError]:
     while batches or running:
         while batches and len(running) < cpus * _AHEAD:
             batch = batches.popleft()
-            running.append((batch, _probe_batch.remote(batch)))
+            running.append((batch, probe.remote(batch)))
         batch, result = running.popleft()
         try:
             yield from ray.get(result)
         except WorkerCrashedError:
             for ref in batch:
-                yield _probe_alone(ref)
-
-
-def _probe_alone(ref: VideoRef) -> Probe | VideoError:
-    try:
-        return ray.get(_probe_batch.remote([ref]))[0]
-    except WorkerCrashedError:
-        return VideoError("worker_died", f"{ref.uri}: the process that opened it died; the file is left out")
+                try:
+                    yield ray.get(probe.remote([ref]))[0]
+                except WorkerCrashedError:
+                    yield VideoError("worker_died", f"{ref.uri}: the process that opened it died; it is left out")

@@ -56,7 +56,9 @@ def connect(address: str | None, config: Config) -> bool:
         try:
             ray.init(address, **common)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ActionlakeError(f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS") from error
+            raise ActionlakeError(
+                f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS"
+            ) from error
         return False
     split = config.layout == "split"
     ray.init(

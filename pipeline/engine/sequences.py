@@ -1,8 +1,9 @@
-"""Put a video's pieces together again: its frames without doubles, its tracks, and the sequences that the LSTM reads."""
+"""Put a video's pieces together again: its frames without doubles, its tracks, the sequences that the LSTM reads."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ class StepSequence:
 
     @property
     def n_steps(self) -> int:
+        """Length of the sequence."""
         return int(self.counts.sum())
 
     def mean_box(self, first_step: int, end_step: int) -> NDArray[np.float32] | None:
@@ -112,7 +114,7 @@ class VideoRows:
     def frames_of_boxes(self) -> Iterator[tuple[float, Boxes]]:
         """Yield the time and the boxes of every frame."""
         bounds = np.searchsorted(self.boxes.frame, np.arange(len(self.frames.step) + 1))
-        for index, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        for index, (start, end) in enumerate(itertools.pairwise(bounds)):
             boxes = Boxes(self.boxes.xyxy[start:end], self.boxes.score[start:end], self.boxes.class_id[start:end])
             yield float(self.frames.pts_s[index]), boxes
 
@@ -137,7 +139,12 @@ class VideoRows:
             steps = self.frames.step[frames]
             counts = np.append(np.diff(steps), self.frames.n_steps[frames[-1]])
             yield StepSequence(
-                int(steps[0]), counts, self.boxes.piece[boxes], self.boxes.row[boxes], int(track_id), self.boxes.xyxy[boxes]
+                int(steps[0]),
+                counts,
+                self.boxes.piece[boxes],
+                self.boxes.row[boxes],
+                int(track_id),
+                self.boxes.xyxy[boxes],
             )
 
     def inputs(self, sequence: StepSequence) -> Iterator[NDArray[np.float16]]:
@@ -153,7 +160,8 @@ class VideoRows:
 
     def _read_embeddings(self, piece: int) -> NDArray[np.float16]:
         column = self._pieces[piece].read("embedding").column(0)
-        return column.values.to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
+        values: NDArray[np.float16] = column.values.to_numpy(zero_copy_only=True)
+        return values.reshape(len(column), column.type.list_size)
 
 
 def _numpy(batch: pa.RecordBatch, name: str) -> NDArray[np.generic]:

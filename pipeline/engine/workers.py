@@ -89,6 +89,7 @@ class FusedWorker:
         self._is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
 
     def __call__(self, block: Block) -> Block:
+        """Take a block of tasks and return their receipts."""
         tasks = [pickle.loads(cell) for cell in block["task"]]
         earlier = self._runner.finished(tasks) if self._is_restarted else {}
         receipts: list[Receipt] = []
@@ -96,14 +97,14 @@ class FusedWorker:
             if task.key in earlier:
                 receipts += earlier[task.key]
                 continue
-            task, written_off = self._runner.begin(task)
+            begun, written_off = self._runner.begin(task)
             if written_off is not None:
                 receipts.append(written_off)
                 continue
-            with self._runner.deadline(task):
-                for piece in decode_pieces(task, self._runner.config):
+            with self._runner.deadline(begun):
+                for piece in decode_pieces(begun, self._runner.config):
                     receipts += self._extractor.extract(self._runner.lake, [piece])
-            self._runner.finish(task)
+            self._runner.finish(begun)
         return _receipt_block(receipts)
 
 
@@ -114,6 +115,7 @@ class DecodeWorker:
         self._runner = _ChunkRunner(lake_uri, config, ledger, dim)
 
     def __call__(self, block: Block) -> Iterator[Block]:
+        """Take a block of tasks and yield their decoded pieces."""
         for cell in block["task"]:
             task, written_off = self._runner.begin(pickle.loads(cell))
             if written_off is not None:
@@ -133,6 +135,7 @@ class ExtractWorker:
         self._extractor = Extractor(config)
 
     def __call__(self, block: Block) -> Block:
+        """Take decoded pieces and return their receipts."""
         pieces = [_unpack_piece(block, row) for row in range(len(block["piece"]))]
         # What was written off has its piece in the lake already.
         given = [piece.receipt for piece in pieces if piece.receipt.failure_kind in ("deadline", "worker_died")]
@@ -154,6 +157,7 @@ def _pack_piece(piece: DecodedPiece) -> Block:
 
 
 def _unpack_piece(block: Block, row: int) -> DecodedPiece:
+    head: DecodedPiece
     head, shape, grid = pickle.loads(block["piece"][row])
     if grid is None:
         return head

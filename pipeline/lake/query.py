@@ -65,7 +65,9 @@ class LakeReader:
         if table == "segments":
             partitioning = pads.partitioning(pa.schema([("model", pa.string())]), flavor="hive")
             base = self._lake.path("segments")
-            return pads.dataset(paths, filesystem=self._lake.fs, format="parquet", partitioning=partitioning, partition_base_dir=base)
+            return pads.dataset(
+                paths, filesystem=self._lake.fs, format="parquet", partitioning=partitioning, partition_base_dir=base
+            )
         return pads.dataset(paths, filesystem=self._lake.fs, format="parquet")
 
     def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -87,7 +89,7 @@ class LakeReader:
         for table in TABLES:
             paths = [prefix + path for path in self._committed_parts(table)]
             if paths:
-                view = connection.read_parquet(paths, hive_partitioning=table == "segments")  # type: ignore[arg-type]
+                view = connection.read_parquet(paths, hive_partitioning=table == "segments")
                 view.create_view(table)
             else:
                 connection.register(table, self.dataset(table).to_table(columns=_READABLE.get(table)))
@@ -106,7 +108,7 @@ class LakeReader:
                 statements = connection.extract_statements(query)
                 if len(statements) != 1 or statements[0].type not in _READING:
                     raise UsageError("query: one SELECT is wanted; a lake is only read")
-                return connection.execute(statements[0]).to_arrow_table()
+                return connection.sql(query).to_arrow_table()
             except duckdb.Error as error:
                 raise UsageError(f"query: {error}") from error
 

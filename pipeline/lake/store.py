@@ -49,7 +49,7 @@ class Lake:
 
     def exists(self) -> bool:
         """Whether a lake lies there."""
-        return self.fs.get_file_info(self.path(_IDENTITY)).type == pafs.FileType.File
+        return bool(self.fs.get_file_info(self.path(_IDENTITY)).type == pafs.FileType.File)
 
     def features_made_with(self) -> dict[str, Any]:
         """Return the options that the lake's features were made with.
@@ -62,7 +62,9 @@ class Lake:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UsageError(f"{self.uri}: no lake there; `actionlake analyze` makes one") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.uri}/{_IDENTITY}: damaged ({error}); use another folder, or analyze again") from error
+            raise UsageError(
+                f"{self.uri}/{_IDENTITY}: damaged ({error}); use another folder, or analyze again"
+            ) from error
         if record.get("schema_version") != SCHEMA_VERSION:
             raise UsageError(
                 f"{self.uri}: schema version {record.get('schema_version')}, this program reads {SCHEMA_VERSION}"
@@ -169,7 +171,9 @@ class Lake:
         return sorted(int(match.group(1)) for match in matches if match)
 
     def _list(self, folder: str, recursive: bool = False) -> Sequence[pafs.FileInfo]:
-        selector = pafs.FileSelector(self.path(folder) if folder else self.root, recursive=recursive, allow_not_found=True)
+        selector = pafs.FileSelector(
+            self.path(folder) if folder else self.root, recursive=recursive, allow_not_found=True
+        )
         found: Sequence[pafs.FileInfo] = self.fs.get_file_info(selector)
         return found
 

@@ -61,13 +61,16 @@ class Receipt:
 
     @property
     def key(self) -> ChunkKey:
+        """What its chunk is known by in its shard."""
         return self.video_id, self.chunk
 
     def to_json(self) -> str:
+        """Return the receipt as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Receipt:
+        """Read what `to_json` wrote."""
         return cls(**json.loads(text))
 
 

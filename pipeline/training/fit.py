@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,9 +48,6 @@ class FitOptions:
     """Share of training sequences followed by another one without a break, so that the state learns to let go."""
     seed: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def fit(
     sequences: Sequence[LabelledSequence],
@@ -81,9 +77,7 @@ def fit(
         order = rng.permutation(len(sequences))
         total = 0.0
         for start in range(0, len(order), options.batch_size):
-            drawn = [
-                _draw(sequences, int(index), options, rng) for index in order[start : start + options.batch_size]
-            ]
+            drawn = [_draw(sequences, int(index), options, rng) for index in order[start : start + options.batch_size]]
             x, y, lengths = _pad(drawn)
             logits = model(x.to(device), lengths)
             loss = functional.cross_entropy(
@@ -93,7 +87,7 @@ def fit(
                 label_smoothing=options.label_smoothing,
             )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -108,6 +109,13 @@ def decode_chunk(
         yield pending.flush()
 
 
+class _Timed(NamedTuple):
+    """A decoded frame with its PTS."""
+
+    pts: int
+    frame: VideoFrame
+
+
 @dataclass(frozen=True)
 class _Shown:
     """A decoded frame with the half-open range of steps that show it."""
@@ -133,9 +141,10 @@ class _Pending:
         sideways = self.rotation_deg in (90, 270)
         width, height = (self.height, self.width) if sideways else (self.width, self.height)
         # One pass converts the colours and resizes, and only for frames that are sampled.
-        image = self.reformatter.reformat(
+        small = self.reformatter.reformat(
             shown.frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR
-        ).to_ndarray()
+        )
+        image = np.asarray(small.to_ndarray(), np.uint8)
         if self.rotation_deg:
             image = np.rot90(image, self.rotation_deg // 90)
         self.images.append(image)
@@ -156,23 +165,23 @@ class _Pending:
 
 def _shown_frames(uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport) -> Iterator[_Shown]:
     grid = Grid(rate, probe.time_base, probe.origin_pts)
-    current: VideoFrame | None = None
-    for frame in _frames_from(uri, grid.pts_at(chunk.first_step), chunk.first_step > 0, report):
+    current: _Timed | None = None
+    for timed in _frames_from(uri, grid.pts_at(chunk.first_step), chunk.first_step > 0, report):
         if current is not None:
-            yield from _show(grid, chunk, current, frame.pts)
-            if chunk.end_step != OPEN_END and grid.first_step(frame.pts) >= chunk.end_step:
+            yield from _show(grid, chunk, current, timed.pts)
+            if chunk.end_step != OPEN_END and grid.first_step(timed.pts) >= chunk.end_step:
                 report.end_s = float(chunk.end_step / rate)
                 return
-        current = frame
+        current = timed
     report.reached_eof = True
     if current is not None:
-        end_pts = current.pts + _last_duration(current, probe)
+        end_pts = current.pts + _last_duration(current.frame, probe)
         yield from _show(grid, chunk, current, end_pts)
         report.end_s = grid.seconds(end_pts)
 
 
 def _last_duration(frame: VideoFrame, probe: Probe) -> int:
-    """Return how long a video's last frame is shown, in time-base units: its own word if believable, else one over fps."""
+    """Return how long a video's last frame is shown, in PTS units: its own word if believable, else one over fps."""
     longest = max(1, int(1 / probe.time_base))
     if 0 < frame.duration <= longest:
         return frame.duration
@@ -180,17 +189,17 @@ def _last_duration(frame: VideoFrame, probe: Probe) -> int:
     return min(max(1, usual), longest)
 
 
-def _show(grid: Grid, chunk: Chunk, frame: VideoFrame, next_pts: int) -> Iterator[_Shown]:
+def _show(grid: Grid, chunk: Chunk, timed: _Timed, next_pts: int) -> Iterator[_Shown]:
     """Yield the frame if any step of the chunk shows it, given when the next frame is shown."""
-    first = max(grid.first_step(frame.pts), chunk.first_step)
-    end = min(grid.first_step(next_pts), grid.hold_end(frame.pts))
+    first = max(grid.first_step(timed.pts), chunk.first_step)
+    end = min(grid.first_step(next_pts), grid.hold_end(timed.pts))
     if chunk.end_step != OPEN_END:
         end = min(end, chunk.end_step)
     if first < end:
-        yield _Shown(frame, grid.seconds(frame.pts), first, end)
+        yield _Shown(timed.frame, grid.seconds(timed.pts), first, end)
 
 
-def _frames_from(uri: str, pts: int, seeks: bool, report: DecodeReport) -> Iterator[VideoFrame]:
+def _frames_from(uri: str, pts: int, seeks: bool, report: DecodeReport) -> Iterator[_Timed]:
     """Yield frames with rising PTS, the first of them not after `pts` wherever the file allows it.
 
     A container's index may point past the wanted frame (it counts decoding times), and the first frames after an
@@ -213,9 +222,7 @@ def _frames_from(uri: str, pts: int, seeks: bool, report: DecodeReport) -> Itera
                 return
 
 
-def _decode(
-    container: InputContainer, stream: VideoStream, after_seek: bool, report: DecodeReport
-) -> Iterator[VideoFrame]:
+def _decode(container: InputContainer, stream: VideoStream, after_seek: bool, report: DecodeReport) -> Iterator[_Timed]:
     """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
     key_pts: int | None = None
     last_pts: int | None = None
@@ -233,7 +240,7 @@ def _decode(
         except AVEOFError:
             return
         except FFmpegError as error:
-            report.note(error.strerror)
+            report.note(error.strerror or str(error))
             if report.n_errors >= _MAX_ERRORS:
                 raise VideoError("corrupt", f"{container.name}: {_MAX_ERRORS} damaged packets, given up") from error
             continue
@@ -248,4 +255,4 @@ def _decode(
             if key_pts is not None and frame.pts < key_pts:
                 continue
             last_pts = frame.pts
-            yield frame
+            yield _Timed(frame.pts, frame)

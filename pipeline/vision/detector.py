@@ -61,7 +61,9 @@ class Detector:
             UsageError: The weights are missing, are of a task without boxes, or lack one of the classes.
         """
         path = find_weights(weights)
-        folder = exported(path.stem, _fingerprint(path), lambda target: export_in_subprocess(__name__, str(path), str(target)))
+        folder = exported(
+            path.stem, _fingerprint(path), lambda target: export_in_subprocess(__name__, str(path), str(target))
+        )
         info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         self.names: dict[int, str] = {int(number): name for number, name in info["names"].items()}
         self._end2end = bool(info["end2end"])
@@ -84,7 +86,9 @@ class Detector:
         for i, image in enumerate(images):
             inside = padded[i, top : top + inner_h, left : left + inner_w]
             inside[:] = image if scale == 1.0 else cv2.resize(image, (inner_w, inner_h), interpolation=cv2.INTER_AREA)
-        return [self._to_boxes(found, scale, top, left, height, width) for found in self._suppress(self._network(padded))]
+        return [
+            self._to_boxes(found, scale, top, left, height, width) for found in self._suppress(self._network(padded))
+        ]
 
     def _suppress(self, predictions: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return `[N, 6]` (xyxy, score, class) per image after non-maximum suppression."""
@@ -159,8 +163,11 @@ def load_weights(path: Path) -> torch.nn.Module:
         raise UsageError(f"detector = {str(path)!r}: not readable as Ultralytics weights ({error})") from error
     task = getattr(network, "task", "?")
     if task not in _TASKS_WITH_BOXES:
-        raise UsageError(f"detector = {str(path)!r} holds weights for {task!r}, which finds no boxes; use detection weights")
-    return network.fuse(verbose=False).eval()
+        raise UsageError(
+            f"detector = {str(path)!r} holds weights for {task!r}, which finds no boxes; use detection weights"
+        )
+    fused: torch.nn.Module = network.fuse(verbose=False).eval()
+    return fused
 
 
 def _first_output(network: torch.nn.Module) -> torch.nn.Module:
@@ -173,10 +180,11 @@ def _first_output(network: torch.nn.Module) -> torch.nn.Module:
             self.network = network
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            output = self.network(x)
+            output: Any = self.network(x)
             while isinstance(output, (tuple, list)):
                 output = output[0]
-            return output
+            predictions: torch.Tensor = output
+            return predictions
 
     return Predictions()
 

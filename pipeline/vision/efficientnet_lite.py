@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", 2019, table 1; the Lite variants drop squeeze-and-excite
-# and swap swish for ReLU6. One row a stage: expansion, kernel, stride, output channels, repeats.
+# Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", 2019, table 1; the Lite variants drop
+# squeeze-and-excite and swap swish for ReLU6. A row a stage: expansion, kernel, stride, output channels, repeats.
 _STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -63,7 +63,8 @@ class _MobileBlock(nn.Module):
         y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = functional.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
+        result: torch.Tensor = x + y if self.residual else y
+        return result
 
 
 class EfficientNetLite0(nn.Module):
@@ -82,7 +83,7 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = _SameConv2d(channels, EMBEDDING_DIM, 1)
         self._bn1 = _batch_norm(EMBEDDING_DIM)
-        self._fc = nn.Linear(EMBEDDING_DIM, 1000)
+        self._fc: nn.Module = nn.Linear(EMBEDDING_DIM, 1000)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Return the pooled features `[N, 1280]` that the classification layer reads."""
@@ -92,4 +93,6 @@ class EfficientNetLite0(nn.Module):
         return functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._fc(self.embed(x))
+        """Return the logits `[N, 1000]`; cut off `_fc` for the features before."""
+        logits: torch.Tensor = self._fc(self.embed(x))
+        return logits

@@ -80,7 +80,10 @@ class Embedder:
         for i, image in enumerate(images):
             shrinks = image.shape[0] * image.shape[1] > self._px**2
             cv2.resize(
-                image, (self._px, self._px), dst=square[i], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+                image,
+                (self._px, self._px),
+                dst=square[i],
+                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
             )
         return self._network(square).astype(np.float16)
 

@@ -178,8 +178,8 @@ class ImageNetwork:
             # Archives hold few sizes; a hostile one shall not fill the memory with compiled networks.
             if len(self._compiled) >= _MAX_COMPILED:
                 del self._compiled[next(iter(self._compiled))]
-            compile_for = self._compile_openvino if self.runtime.device == "cpu" else self._compile_torch
-            self._compiled[size] = compile_for(size)
+            on_cpu = self.runtime.device == "cpu"
+            self._compiled[size] = self._compile_openvino(size) if on_cpu else self._compile_torch()
         return self._compiled[size]
 
     def _compile_openvino(self, size: tuple[int, int]) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -212,12 +212,12 @@ class ImageNetwork:
 
         return run
 
-    def _compile_torch(self, size: tuple[int, int]) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    def _compile_torch(self) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
         import torch
 
         device = torch.device(self.runtime.device)
         dtype = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[self.runtime.precision]
-        module = self._load_torch().eval().to(device=device, memory_format=torch.channels_last)
+        module = self._load_torch().eval().to(device).to(memory_format=torch.channels_last)
         mean = torch.tensor(self._mean, device=device).view(1, -1, 1, 1)
         scale = torch.tensor(self._scale, device=device).view(1, -1, 1, 1)
 
@@ -231,7 +231,8 @@ class ImageNetwork:
             x = (x.float() - mean) / scale
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 output = module(x)
-            return output.float().cpu().numpy()
+            values: NDArray[np.float32] = output.float().cpu().numpy()
+            return values
 
         return run
 

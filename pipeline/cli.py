@@ -1,0 +1,251 @@
+"""The command `actionlake`: parse, call, show, exit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from pipeline.config import Config
+from pipeline.errors import ActionlakeError, UsageError
+from pipeline.terminal import ProgressDisplay, closing_table
+
+EXIT_JOB_ERROR = 1
+EXIT_USAGE = 2
+EXIT_FAILED_VIDEOS = 3
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From an archive of video to a queryable lake of labelled activity segments.",
+)
+console = Console(stderr=True)
+out = Console()
+
+
+class Scope(StrEnum):
+    """What is labelled."""
+
+    frame = "frame"
+    person = "person"
+    both = "both"
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with options; the command line wins.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join; default: $RAY_ADDRESS, else this machine.")]
+SampleFps = Annotated[
+    float | None, typer.Option(help="Frames looked at per second of video.", show_default="the model's")
+]
+Embedder = Annotated[str | None, typer.Option(help="CNN: efficientnet_lite0, or a torchvision classifier.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.")]
+Workers = Annotated[int | None, typer.Option(help="Decoding actors.", show_default="one per CPU")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is decided on the way.")]
+
+
+@app.command()
+def analyze(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs or manifests, local or remote.")],
+    lake: Annotated[str, typer.Option(help="Folder or bucket prefix of the results.")],
+    model: Annotated[str, typer.Option(help="Folder of a model bundle.")] = "default",
+    detector: Annotated[str | None, typer.Option(help="Ultralytics detection weights, for people.")] = None,
+    scope: Annotated[
+        Scope | None, typer.Option(help="Label whole frames, people, or both.", show_default="frame")
+    ] = None,
+    sample_fps: SampleFps = None,
+    config_file: ConfigFile = None,
+    embedder: Embedder = None,
+    labels: Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")] = None,
+    layout: Annotated[str | None, typer.Option(help="auto, fused or split.")] = None,
+    workers: Workers = None,
+    device: Device = None,
+    precision: Precision = None,
+    address: Address = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if any video failed.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode, embed and label videos into a lake. The same command again takes up where it was cut off."""
+    from pipeline.activity.bundle import load_bundle
+    from pipeline.engine.analyze import analyze as run
+
+    _log_to_console(verbose)
+    bundle = load_bundle(None if model == "default" else model)
+    config = Config.load(
+        config_file,
+        {"sample_fps": bundle.sample_fps, "embedder": bundle.embedder},
+        scope=scope.value if scope else None,
+        detector=detector,
+        sample_fps=sample_fps,
+        embedder=embedder,
+        labels=_split(labels),
+        layout=layout,
+        workers=workers,
+        device=device,
+        precision=precision,
+    )
+    with ProgressDisplay(console) as display:
+        state = run(sources, lake, bundle, config, address, display.update)
+    closing_table(out, state)
+    if strict and state.n_failed + state.n_partial:
+        raise typer.Exit(EXIT_FAILED_VIDEOS)
+
+
+@app.command()
+def train(
+    annotations: Annotated[
+        Path, typer.Argument(help="CSV: video,start_s,end_s,label[,split] or label,video,split1,...")
+    ],
+    videos: Annotated[str, typer.Option(help="Folder that the annotated paths are relative to.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the model's.")],
+    lake: Annotated[
+        str | None, typer.Option(help="Where features stay for next time.", show_default="OUT-lake")
+    ] = None,
+    sample_fps: SampleFps = None,
+    embedder: Embedder = None,
+    hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
+    bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
+    note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
+    config_file: ConfigFile = None,
+    workers: Workers = None,
+    device: Device = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train an activity model on labelled videos and write a bundle with its metrics."""
+    from pipeline.engine.train import train as run
+    from pipeline.training.fit import FitOptions
+
+    _log_to_console(verbose)
+    config = Config.load(config_file, sample_fps=sample_fps, embedder=embedder, workers=workers, device=device)
+    chosen = {"hidden_dim": hidden_dim, "bidirectional": bidirectional, "epochs": epochs, "seed": seed}
+    options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+    with ProgressDisplay(console) as display:
+        result = run(
+            annotations, videos, out_folder, lake, config, options, note, address, display.update, display.epoch
+        )
+    table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
+    for heading in ("split", "accuracy", "mean class accuracy", "frame accuracy", "spans"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, split in result.metrics["splits"].items():
+        figures = [f"{split[key]:.3f}" for key in ("accuracy", "mean_class_accuracy", "frame_accuracy")]
+        table.add_row(name, *figures, str(split["n_spans"]))
+    mean = result.metrics["mean"]
+    table.add_row("mean", *(f"{mean[key]:.3f}" for key in ("accuracy", "mean_class_accuracy", "frame_accuracy")), "")
+    out.print(table)
+    out.print(f"bundle: {result.folder}")
+
+
+@app.command()
+def query(
+    lake: Annotated[str, typer.Argument(help="The lake.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT over videos, segments, detections, features, failures.")],
+    output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
+) -> None:
+    """Ask a lake a question in SQL (DuckDB)."""
+    from pipeline.lake.query import open_lake
+
+    answer = open_lake(lake).sql(sql)
+    if output_format is Format.table:
+        table = Table()
+        for name in answer.column_names:
+            table.add_column(name)
+        for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
+            table.add_row(*(_cell(value) for value in row))
+        out.print(table)
+    elif output_format is Format.csv:
+        import pyarrow.csv
+
+        pyarrow.csv.write_csv(answer, sys.stdout.buffer)
+    elif output_format is Format.json:
+        sys.stdout.write(json.dumps(answer.to_pylist(), default=str, indent=1) + "\n")
+    else:
+        import pyarrow.parquet
+
+        if sys.stdout.isatty():
+            raise UsageError("--format parquet is binary; send it to a file with > answer.parquet")
+        pyarrow.parquet.write_table(answer, sys.stdout.buffer)
+
+
+@app.command()
+def info(lake: Annotated[str, typer.Argument(help="The lake.")]) -> None:
+    """Show what a lake holds and how its features were made."""
+    from pipeline.lake.query import open_lake
+    from pipeline.lake.store import Lake
+
+    reader = open_lake(lake)
+    store = Lake(lake)
+    counts = reader.sql(
+        "SELECT count(*) AS videos, coalesce(sum(covered_s), 0) / 3600 AS hours,"
+        " count(*) FILTER (status = 'partial') AS partial, count(*) FILTER (status = 'failed') AS failed FROM videos"
+    ).to_pylist()[0]
+    open_shards = len(store.planned()) - len(store.committed())
+    table = Table(title=f"lake {lake}", show_header=False)
+    table.add_row("videos", f"{counts['videos']} ({counts['partial']} partial, {counts['failed']} failed)")
+    table.add_row("hours covered", f"{counts['hours']:.2f}")
+    table.add_row("shards", f"{len(store.committed())} committed, {open_shards} open")
+    for name in ("segments", "detections", "features", "failures"):
+        table.add_row(name, str(reader.dataset(name).count_rows()))
+    table.add_row("models", ", ".join(store.models()) or "none")
+    table.add_row("features made with", ", ".join(f"{k} = {v}" for k, v in sorted(reader.feature_options.items())))
+    out.print(table)
+
+
+def main() -> None:
+    """Run the command; a user's mistake gets one line, not a traceback."""
+    try:
+        app()
+    except UsageError as error:
+        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_USAGE)
+    except ActionlakeError as error:
+        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_JOB_ERROR)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command takes up where it was cut off", highlight=False)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _plain(text: str) -> str:
+    """Keep what a message quotes from being read as markup."""
+    return text.replace("[", r"\[")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else _plain(str(value))
+
+
+def _split(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def _log_to_console(verbose: bool) -> None:
+    handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Train an activity model on labelled videos: features by the main job, then the LSTM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.activity.model import ActivityModel
+from pipeline.archive import filesystem
+from pipeline.config import Config
+from pipeline.engine.analyze import Observer, analyze
+from pipeline.errors import UsageError
+from pipeline.lake.query import open_lake
+from pipeline.training.annotations import Annotation, read_annotations
+from pipeline.training.card import model_card
+from pipeline.training.dataset import LabelledVideo, load_videos
+from pipeline.training.fit import FitOptions, fit
+from pipeline.training.metrics import evaluate
+
+log = logging.getLogger(__name__)
+
+OnEpoch = Callable[[str, int, float], None]
+"""Called with the name of the split, the epoch and its loss."""
+# Without splits, every fifth video, by its name, is held out to measure on.
+_HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A written bundle with what was measured on the way."""
+
+    bundle: Bundle
+    folder: Path
+    metrics: dict[str, Any]
+
+
+def train(
+    annotations: str | Path,
+    videos: str,
+    out: str | Path,
+    lake: str | None = None,
+    config: Config | None = None,
+    options: FitOptions | None = None,
+    note: str = "",
+    address: str | None = None,
+    observer: Observer | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> TrainResult:
+    """Train a model and write it as a bundle, with its metrics.
+
+    For every column of splits a model is trained on `train` and measured on `test` (else `val`). With one such
+    column, or none (then every fifth video is held out), that model is the bundle; with several, the bundle is trained
+    on every clip once the splits are measured.
+
+    Args:
+        annotations: CSV; see `read_annotations`.
+        videos: Folder that the annotated paths are relative to, local or remote.
+        out: Folder of the bundle; its name is the model's.
+        lake: Where features are kept for the next time. None: beside the bundle, `<out>-lake`.
+        config: Options of the extraction.
+        options: Options of the training.
+        note: Where the data come from and under which licence, for the model card.
+        address: A Ray cluster to join.
+        observer: Told of the progress of the extraction.
+        on_epoch: Told of the progress of the training.
+
+    Raises:
+        UsageError: The annotations, a video or an option can't be used; the message names it.
+    """
+    config, options = config or Config(), options or FitOptions()
+    if config.scope != "frame":
+        raise UsageError(f"scope = {config.scope!r}: models are trained in scope 'frame' for now; leave --scope out")
+    records = read_annotations(annotations)
+    uris = {record.video: filesystem.canonical_uri(filesystem.join(videos, record.video)) for record in records}
+    _check_present(annotations, records, uris)
+    labels = sorted({record.label for record in records})
+    if len(labels) < 2:
+        raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
+    lake = lake or f"{str(out).rstrip('/')}-lake"
+    analyze(sorted(set(uris.values())), lake, None, config, address, observer)
+    data = load_videos(open_lake(lake), uris, records, labels)
+    if not data:
+        raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
+    split_names = sorted({name for record in records for name in record.splits}) or [_HELD_OUT]
+    results: dict[str, Any] = {}
+    model: ActivityModel | None = None
+    for name in split_names:
+        training, testing = _divide(data, name)
+        if not training or not testing:
+            raise UsageError(
+                f"{annotations}: {name} has {len(training)} videos to train on and {len(testing)} to test on"
+            )
+        model = _fit(training, labels, options, name, on_epoch)
+        results[name] = evaluate(model, testing, len(labels)) | {"n_train": len(training), "n_test": len(testing)}
+        log.info("%s: accuracy %.3f on %d spans", name, results[name]["accuracy"], results[name]["n_spans"])
+    if len(split_names) > 1:
+        model = _fit(data, labels, options, "all", on_epoch)
+    assert model is not None
+    figures = ("accuracy", "mean_class_accuracy", "frame_accuracy")
+    metrics = {"splits": results, "mean": {key: mean(result[key] for result in results.values()) for key in figures}}
+    bundle = Bundle(
+        name=Path(out).name,
+        labels=tuple(labels),
+        scope=config.scope,
+        embedder=config.embedder,
+        sample_fps=config.sample_fps,
+        model=model,
+        training={
+            "annotations": Path(annotations).name,
+            "n_videos": len(data),
+            "trained_on": "all clips" if len(split_names) > 1 else f"{split_names[0]}, training part",
+            "features": config.feature_options(),
+            "options": asdict(options),
+            "note": note,
+        },
+        metrics=metrics,
+    )
+    bundle.save(out, model_card(bundle))
+    return TrainResult(load_bundle(out), Path(out), metrics)
+
+
+def _fit(
+    videos: Sequence[LabelledVideo], labels: Sequence[str], options: FitOptions, name: str, on_epoch: OnEpoch | None
+) -> ActivityModel:
+    model = fit(
+        [video.sequence for video in videos],
+        len(labels),
+        options,
+        (lambda epoch, loss: on_epoch(name, epoch, loss)) if on_epoch else None,
+    )
+    # A bundle holds float16 weights: what is measured is what is shipped.
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(weights.half().float())
+    return model
+
+
+def _divide(data: Sequence[LabelledVideo], name: str) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
+    """Return the videos to train on and those to measure on; a video is never in both."""
+    if name == _HELD_OUT:
+        held_out = [zlib.crc32(video.video.encode()) % 5 == 0 for video in data]
+        return (
+            [video for video, held in zip(data, held_out, strict=True) if not held],
+            [video for video, held in zip(data, held_out, strict=True) if held],
+        )
+    parts: dict[str, list[LabelledVideo]] = {"train": [], "val": [], "test": []}
+    for video in data:
+        values = {item.annotation.splits.get(name, "") for item in video.items} - {""}
+        if len(values) > 1:
+            raise UsageError(
+                f"{video.video}: {name} is both {' and '.join(sorted(values))}; a video belongs to one part"
+            )
+        if values:
+            parts[values.pop()].append(video)
+    return parts["train"], parts["test"] or parts["val"]
+
+
+def _check_present(annotations: str | Path, records: Sequence[Annotation], uris: dict[str, str]) -> None:
+    """Raise if a local video is missing: better now than a model trained on two thirds of the clips."""
+    for record in records:
+        uri = uris[record.video]
+        if filesystem.is_local(uri) and not os.path.isfile(uri):
+            raise UsageError(f"{annotations}, line {record.line}: no video {record.video!r}; looked for {uri}")

@@ -1,0 +1,154 @@
+"""What a person sees: live progress, plain lines where there is no terminal, and a closing table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipeline.engine.analyze import JobState
+
+# Without a terminal, a line at most this often.
+_PLAIN_EVERY_S = 10.0
+_MOST_FAILURES_SHOWN = 10
+_STAGE_NAMES = {
+    "decode": "decoding",
+    "detect": "detecting",
+    "embed": "embedding",
+    "write": "writing",
+    "label": "labelling",
+}
+
+
+class ProgressDisplay:
+    """Shows how far a job is; a context manager, to be told by `update` whenever something is finished."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line_s = 0.0
+        self._last_stage = ""
+        if console.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.description:<10}"),
+                BarColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+            )
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, state: JobState) -> None:
+        """Show the state of an analysis."""
+        if self._live is None:
+            self._print_line(state)
+            return
+        if state.stage in ("starting", "planning"):
+            self._bar(state.stage, None, 0, "")
+            return
+        for stage in ("starting", "planning"):
+            if stage in self._tasks:
+                self._live.remove_task(self._tasks.pop(stage))
+        self._bar("videos", state.n_videos - state.n_videos_before, state.n_videos_done, self._videos_note(state))
+        self._bar("chunks", state.n_chunks, state.n_chunks_done, self._speed_note(state))
+
+    def epoch(self, split: str, epoch: int, loss: float) -> None:
+        """Show an epoch of a training run."""
+        if self._live is not None:
+            self._bar(split, None, epoch, f"epoch {epoch}, loss {loss:.3f}")
+        elif time.monotonic() - self._last_line_s >= _PLAIN_EVERY_S:
+            self._last_line_s = time.monotonic()
+            self._console.print(f"training {split}: epoch {epoch}, loss {loss:.3f}", highlight=False)
+
+    def _bar(self, name: str, total: float | None, done: float, note: str) -> None:
+        assert self._live is not None
+        if name not in self._tasks:
+            self._tasks[name] = self._live.add_task(name, total=total, note=note)
+        self._live.update(self._tasks[name], total=total, completed=done, note=note)
+
+    def _print_line(self, state: JobState) -> None:
+        now = time.monotonic()
+        if state.stage == self._last_stage and now - self._last_line_s < _PLAIN_EVERY_S:
+            return
+        self._last_line_s, self._last_stage = now, state.stage
+        if state.stage in ("extracting", "done"):
+            chunks = f"{state.n_chunks_done}/{state.n_chunks} chunks"
+            line = f"{self._videos_note(state)} videos, {chunks}, {self._speed_note(state)}"
+        else:
+            line = state.stage
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    @staticmethod
+    def _videos_note(state: JobState) -> str:
+        note = f"{state.n_videos_done + state.n_videos_before}/{state.n_videos}"
+        if state.n_failed or state.n_partial:
+            note += f" ({state.n_failed} failed, {state.n_partial} partial)"
+        return note
+
+    @staticmethod
+    def _speed_note(state: JobState) -> str:
+        elapsed_s = time.monotonic() - state.started
+        speed = state.video_done_s / elapsed_s
+        if not speed:
+            return "starting workers"
+        left_s = max(0.0, state.video_s - state.video_done_s) / speed
+        return f"{speed:.1f} video-hours/h, {left_s / 60:.0f} min left" if left_s else f"{speed:.1f} video-hours/h"
+
+
+def closing_table(console: Console, state: JobState) -> None:
+    """Print what a job found and where its time went."""
+    if state.label_n:
+        table = Table(title="segments")
+        for heading in ("label", "segments", "hours"):
+            table.add_column(heading, justify="left" if heading == "label" else "right")
+        for label, seconds in _largest_first(state.label_s):
+            table.add_row(escape(label), str(state.label_n[label]), f"{seconds / 3600:.3f}")
+        console.print(table)
+    before = f", {state.n_videos_before} were done before" if state.n_videos_before else ""
+    again = f", {state.n_chunks_before} chunks were finished before" if state.n_chunks_before else ""
+    speed = state.video_done_s / state.wall_s if state.wall_s else 0.0
+    lines = [
+        f"{state.n_videos_done} videos, {state.covered_s / 3600:.3f} h covered, "
+        f"{state.n_failed} failed, {state.n_partial} partial{before}{again}",
+        f"{state.wall_s:.1f} s, {speed:.1f} video-hours/h; {state.n_chunks_done} chunks decoded, "
+        f"{state.n_frames} frames sampled, {state.n_boxes} boxes",
+    ]
+    total_s = sum(state.stage_s.values())
+    if state.n_chunks_done and total_s:
+        shares = ", ".join(
+            f"{_STAGE_NAMES[stage]} {seconds:.1f} s"
+            for stage, seconds in _largest_first(state.stage_s)
+            if seconds >= 0.05
+        )
+        worst, worst_s = _largest_first(state.stage_s)[0]
+        lines.append(f"worker time: {shares}; bottleneck: {_STAGE_NAMES[worst]} ({100 * worst_s / total_s:.0f} %)")
+    lines += [f"layout {state.layout}; {state.runtime}".removesuffix("; ")]
+    lines += [f"failed: {message}" for message in state.failures[:_MOST_FAILURES_SHOWN]]
+    if len(state.failures) > _MOST_FAILURES_SHOWN:
+        lines.append(f"... and {len(state.failures) - _MOST_FAILURES_SHOWN} more: SELECT * FROM failures")
+    lines.append(f"lake: {state.lake}")
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _largest_first(totals: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(totals.items(), key=lambda item: -item[1])
