@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.activity.segments import SegmentOptions
@@ -57,7 +57,7 @@ class Bundle:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in self.model.state_dict().items()}
-        save_file(weights, target / "model.safetensors")
+        (target / "model.safetensors").write_bytes(save(weights))
         record = {
             "format": _FORMAT,
             "name": self.name,

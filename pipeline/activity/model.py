@@ -17,7 +17,7 @@ class ModelSpec:
     """Length of an input vector: that of the frame's, or the crop's, embedding."""
     n_labels: int
     """Number of activities."""
-    hidden_dim: int = 192
+    hidden_dim: int = 128
     """Units of one LSTM layer in one direction."""
     bidirectional: bool = True
     """Whether a step also sees what comes after it."""

@@ -51,6 +51,8 @@ def connect(address: str | None, config: Config) -> bool:
     # Ray's own usage report has no network to go to on an edge node, and nobody asked for it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Its C++ core warns the terminal of Ray Data's own way of starting actors; what matters comes as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         try:

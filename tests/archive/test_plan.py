@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.archive.plan import OPEN_END, PlannedVideo, close_shards, plan_video
+from pipeline.archive.probe import Probe
+from pipeline.archive.sources import VideoRef
+
+
+def probe(duration_s: float, keyframes_s: list[float]) -> Probe:
+    return Probe("h264", 320, 240, 0, 30.0, False, duration_s, Fraction(1, 1000), 0, np.array(keyframes_s))
+
+
+keyframe_lists = st.lists(st.floats(0, 500), max_size=60).map(sorted)
+rates = st.sampled_from([Fraction(15), Fraction(30000, 1001), Fraction(1, 2), Fraction(7)])
+
+
+@given(keyframe_lists, st.floats(0.1, 600), rates, st.floats(0.2, 100))
+def test_chunks_share_out_the_whole_grid_and_start_on_keyframes(
+    keyframes: list[float], duration_s: float, rate: Fraction, chunk_s: float
+) -> None:
+    chunks = plan_video(VideoRef("v", 1, ""), probe(duration_s, keyframes), rate, chunk_s).chunks
+    assert chunks[0].first_step == 0
+    assert chunks[-1].end_step == OPEN_END
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    for left, right in zip(chunks, chunks[1:], strict=False):
+        assert left.end_step == right.first_step > left.first_step
+    grid_starts = {-((-Fraction(t) * rate) // 1) for t in keyframes}
+    assert all(chunk.first_step in grid_starts for chunk in chunks[1:])
+
+
+@given(st.floats(0, 50), st.floats(0.5, 40), keyframe_lists, st.floats(0.5, 20))
+def test_a_span_is_cut_exactly_at_its_ends(start_s: float, length_s: float, keyframes: list[float], chunk_s: float) -> None:
+    ref = VideoRef("v", 1, "", start_s, start_s + length_s)
+    chunks = plan_video(ref, probe(600.0, keyframes), Fraction(15), chunk_s).chunks
+    assert chunks[0].first_step == -((-Fraction(start_s) * 15) // 1)
+    assert chunks[-1].end_step == -((-Fraction(start_s + length_s) * 15) // 1)
+
+
+def test_without_an_index_there_is_one_chunk() -> None:
+    assert len(plan_video(VideoRef("v", 1, ""), probe(3600.0, []), Fraction(15), 60.0).chunks) == 1
+
+
+def test_a_span_past_the_end_is_a_failure_not_a_crash() -> None:
+    planned = plan_video(VideoRef("v.mp4", 1, "", 30.0, 40.0), probe(20.0, [0.0]), Fraction(15), 60.0)
+    assert planned.chunks == ()
+    assert planned.failure is not None
+    assert "starts at 30 s, past the end at 20 s" in str(planned.failure)
+
+
+@given(st.lists(st.floats(0.1, 4000), max_size=50), st.integers(0, 50))
+def test_a_plan_taken_up_after_any_shard_is_the_same_plan(durations: list[float], done: int) -> None:
+    videos: list[PlannedVideo] = [
+        plan_video(VideoRef(f"v{i:03d}", 1, ""), probe(s, []), Fraction(15), 60.0) for i, s in enumerate(durations)
+    ]
+    whole = list(close_shards(videos, 7, 2.0))
+    kept = whole[:done]
+    rest = list(close_shards(videos[sum(map(len, kept)) :], 7, 2.0))
+    assert kept + rest == whole
+    assert [video for shard in whole for video in shard] == videos

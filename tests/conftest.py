@@ -1,0 +1,59 @@
+"""Shared fixtures: real data, generated videos, one Ray for the whole run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic import RECIPES, make_video
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def _shared(variable: str, name: str) -> Path:
+    """Return a folder of shared inputs; without it skip, but never in CI."""
+    folder = Path(os.environ.get(variable) or REPOSITORY.parent / "shared" / name)
+    if not folder.is_dir():
+        message = f"{folder} is absent; set {variable}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real footage with ground truth."""
+    return _shared("ACTIONLAKE_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def person_weights() -> Path:
+    """Ultralytics weights that find people."""
+    return _shared("ACTIONLAKE_WEIGHTS", "weights") / "yolov8n_coco.pt"
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a numbered video of 60 frames for every recipe."""
+    folder = tmp_path_factory.mktemp("numbered")
+    for recipe in RECIPES:
+        make_video(folder / recipe.name, recipe)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Ray on this machine, shared by all tests that do not kill it, with a logical GPU that only bookkeeping knows."""
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        object_store_memory=1 << 30,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
