@@ -59,7 +59,7 @@ RECIPES = [
     Recipe("hevc.mp4", "libx265", {"x265-params": f"{_X265}:bframes=3"}),
     Recipe("hevc-opengop.mkv", "libx265", {"x265-params": f"{_X265}:bframes=3:open-gop=1"}),
     Recipe("vp9.webm", "libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "0"}),
-    Recipe("av1.mp4", "libsvtav1", {"preset": "12", "g": "12", "crf": "20", "svtav1-params": "lp=1"}),
+    Recipe("av1.mp4", "libsvtav1", {"preset": "8", "g": "12", "crf": "5", "svtav1-params": "lp=1"}),
     Recipe("mpeg4.avi", "mpeg4", {"g": "12", "bf": "2", "qmax": "4"}),
     Recipe("mpeg4.mp4", "mpeg4", {"g": "12", "bf": "2", "qmax": "4"}),
     Recipe("mjpeg.avi", "mjpeg", {"qmax": "4"}, pixel_format="yuvj420p"),

@@ -125,7 +125,8 @@ class ShardCommitter:
             for table in self._features(video, rows, track_ids):
                 parts.features.write(table)
         if parts.segments is not None:
-            segments = list(self._segments(video, rows, track_ids))
+            end_s = max((receipt.end_s for receipt in receipts), default=0.0)
+            segments = list(self._segments(video, rows, track_ids, end_s))
             parts.segments.write_rows(segments)
             for segment in segments:
                 summary.label_n[segment["label"]] += 1
@@ -136,8 +137,10 @@ class ShardCommitter:
         fps = video.probe.fps if video.probe is not None else 0.0
         return min(self._config.sample_fps, fps or self._config.sample_fps)
 
-    def _segments(self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of `segments`, by start."""
+    def _segments(
+        self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], video_end_s: float
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows of `segments`, by start; none reaches past the end of the video."""
         found = []
         if self._config.sees_frames:
             for sequence in rows.frame_sequences():
@@ -163,7 +166,7 @@ class ShardCommitter:
                 "label_id": run.label_id,
                 "score": run.score,
                 "start_s": float(run.first_step / self._config.grid_rate),
-                "end_s": float(run.end_step / self._config.grid_rate),
+                "end_s": min(float(run.end_step / self._config.grid_rate), video_end_s),
                 **(dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True)) if box is not None else {}),
                 "run_id": self._config.run_id,
             }
@@ -233,6 +236,11 @@ class ShardCommitter:
         n_sampled = len(rows.frames.step)
         status = "failed" if n_sampled == 0 and failures else "partial" if failures else "ok"
         covered_s = float(rows.frames.n_steps.sum() / self._config.grid_rate)
+        if n_sampled:
+            # The last step may reach past the end of the last frame.
+            last_step = int(rows.frames.step[-1] + rows.frames.n_steps[-1])
+            end_s = max(receipt.end_s for receipt in receipts)
+            covered_s -= max(0.0, float(last_step / self._config.grid_rate) - end_s)
         parts.failures.write_rows(failures)
         parts.videos.write_rows(
             [

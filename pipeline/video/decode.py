@@ -11,6 +11,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import EOFError as AVEOFError
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -26,6 +27,8 @@ from pipeline.video.sampling import Grid
 _BACK_OFF_S = (0.0, 2.0, 20.0)
 # A file with so many damaged packets is given up; what was decoded before is kept.
 _MAX_ERRORS = 10_000
+# A container from which so many reads in a row fail has ended.
+_MAX_READ_ERRORS = 50
 
 
 @dataclass(frozen=True)
@@ -226,19 +229,15 @@ def _decode(container: InputContainer, stream: VideoStream, after_seek: bool, re
     """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
     key_pts: int | None = None
     last_pts: int | None = None
-    packets = container.demux(stream)
-    while True:
+    for packet in _packets(container, stream, report):
+        if after_seek and key_pts is None and packet.size:
+            if not packet.is_keyframe:
+                continue
+            key_pts = packet.pts if packet.pts is not None else packet.dts
+        if packet.is_corrupt:
+            report.note("the container marks a packet corrupt")
         try:
-            packet = next(packets, None)
-            if packet is None:
-                return
-            if after_seek and key_pts is None and packet.size:
-                if not packet.is_keyframe:
-                    continue
-                key_pts = packet.pts if packet.pts is not None else packet.dts
             frames = packet.decode()
-        except AVEOFError:
-            return
         except FFmpegError as error:
             report.note(error.strerror or str(error))
             if report.n_errors >= _MAX_ERRORS:
@@ -256,3 +255,19 @@ def _decode(container: InputContainer, stream: VideoStream, after_seek: bool, re
                 continue
             last_pts = frame.pts
             yield _Timed(frame.pts, frame)
+
+
+def _packets(container: InputContainer, stream: VideoStream, report: DecodeReport) -> Iterator[Packet[VideoStream]]:
+    """Read packets to the end of the file, and on past places where the container itself is damaged."""
+    n_in_a_row = 0
+    while n_in_a_row < _MAX_READ_ERRORS:
+        try:
+            for packet in container.demux(stream):
+                n_in_a_row = 0
+                yield packet
+            return
+        except AVEOFError:
+            return
+        except FFmpegError as error:
+            n_in_a_row += 1
+            report.note(error.strerror or str(error))

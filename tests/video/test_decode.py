@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.archive.plan import OPEN_END, Chunk, plan_video
+from pipeline.archive.probe import probe_video
+from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.video.decode import DecodeReport, decode_chunk, scaled_size
+from pipeline.video.sampling import MAX_HOLD_S
+from tests.synthetic import RECIPES, Recipe, make_video, numbered_frame, read_number
+
+H264 = RECIPES[0]
+BFRAMES = RECIPES[1]
+
+Sampled = list[tuple[int, float, int, bytes]]
+"""For every step: `(step, PTS in seconds, number in the picture, the pixels)`."""
+
+
+def sample(
+    path: Path, rate: Fraction, chunk_s: float, span: tuple[float | None, float | None] = (None, None), px: int = 320
+) -> tuple[Sampled, list[DecodeReport]]:
+    """Decode a file chunk by chunk, as a job does, and lay the frames out on the grid."""
+    ref = list_videos([str(path)])[0]
+    ref = VideoRef(ref.uri, ref.size_bytes, ref.modified, *span)
+    probe = probe_video(ref)
+    steps: Sampled = []
+    reports = []
+    for chunk in plan_video(ref, probe, rate, chunk_s).chunks:
+        reports.append(DecodeReport())
+        for batch in decode_chunk(ref.uri, probe, chunk, rate, px, 7, reports[-1]):
+            for image, pts_s, first, count in zip(batch.images, batch.pts_s, batch.steps, batch.n_steps, strict=True):
+                for step in range(first, first + count):
+                    steps.append((step, float(pts_s), read_number(image), image.tobytes()))
+    return steps, reports
+
+
+def true_pts(path: Path) -> list[Fraction]:
+    """Return the presentation times of all frames, from one plain pass over the file."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        pts = [frame.pts for frame in container.decode(stream)]
+        return [(value - pts[0]) * stream.time_base for value in pts]
+
+
+def shown_at(times: list[Fraction], step: int, rate: Fraction) -> int:
+    """Return the number of the frame with the largest time not after a step: the definition, spelt out."""
+    return max(number for number, time in enumerate(times) if time <= step / rate)
+
+
+@pytest.mark.parametrize("rate", [Fraction(30), Fraction(15), Fraction(7), Fraction(1, 2)])
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_every_step_shows_the_frame_with_the_largest_pts_not_after_it(numbered: Path, recipe: Recipe, rate: Fraction) -> None:
+    path = numbered / recipe.name
+    times = true_pts(path)
+    steps, _ = sample(path, rate, 1e9)
+    assert [step for step, *_ in steps] == list(range(-(-2 * rate.numerator // rate.denominator)))
+    assert [number for _, _, number, _ in steps] == [shown_at(times, step, rate) for step, *_ in steps]
+    assert [pts_s for _, pts_s, _, _ in steps] == [float(times[shown_at(times, step, rate)]) for step, *_ in steps]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_chunked_equals_unchunked(numbered: Path, recipe: Recipe) -> None:
+    """Taking the rule about frames before an open keyframe out of `_decode` fails this for the open GOPs."""
+    path = numbered / recipe.name
+
+    @settings(max_examples=8, deadline=None, derandomize=True)
+    @given(chunk_s=st.floats(0.05, 2.5), rate=st.sampled_from([Fraction(30), Fraction(25), Fraction(10), Fraction(30000, 1001)]))
+    def check(chunk_s: float, rate: Fraction) -> None:
+        assert sample(path, rate, chunk_s)[0] == sample(path, rate, 1e9)[0]
+
+    check()
+    if not recipe.name.endswith(".ts"):
+        assert len(sample(path, Fraction(15), 0.1)[1]) >= 4
+
+
+@given(seed=st.integers(0, 10_000), chunk_s=st.floats(0.05, 3.0), bframes=st.booleans())
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+def test_variable_frame_rate(tmp_path: Path, seed: int, chunk_s: float, bframes: bool) -> None:
+    rng = np.random.default_rng(seed)
+    pts = (np.cumsum(rng.integers(1, 200, 40)) - 5).tolist()
+    path = make_video(tmp_path / "v.mp4", BFRAMES if bframes else H264, 40, pts=pts, time_base=Fraction(1, 1000))
+    times = true_pts(path)
+    rate = Fraction(15)
+    steps, _ = sample(path, rate, chunk_s)
+    assert [number for _, _, number, _ in steps] == [shown_at(times, step, rate) for step, *_ in steps]
+    assert [step for step, *_ in steps] == list(range(len(steps)))
+    assert steps == sample(path, rate, 1e9)[0]
+
+
+def test_negative_start_times(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "n.mkv", BFRAMES, pts=[i * 33 - 500 for i in range(60)], time_base=Fraction(1, 1000))
+    steps, _ = sample(path, Fraction(10), 1e9)
+    assert [number for _, _, number, _ in steps][:4] == [0, 3, 6, 9]
+    assert steps == sample(path, Fraction(10), 0.4)[0]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm", "mjpeg.avi", "h264.ts", "hevc.mp4"])
+def test_one_frame_only(tmp_path: Path, name: str) -> None:
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    steps, _ = sample(make_video(tmp_path / name, recipe, n_frames=1), Fraction(15), 60.0)
+    assert [(step, number) for step, _, number, _ in steps] == [(0, 0)]
+
+
+def test_a_slow_video_is_decoded_once_per_frame_and_shown_for_many_steps(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "slow.mp4", H264, n_frames=4, fps=2)
+    ref = list_videos([str(path)])[0]
+    batches = list(decode_chunk(ref.uri, probe_video(ref), Chunk(0, 0, OPEN_END, 2.0), Fraction(15), 320, 100))
+    assert np.concatenate([batch.steps for batch in batches]).tolist() == [0, 8, 15, 23]
+    assert np.concatenate([batch.n_steps for batch in batches]).tolist() == [8, 7, 8, 7]
+
+
+def test_a_frame_is_not_held_across_a_long_gap(tmp_path: Path) -> None:
+    pts = [0, 40, 80, 100_000, 100_040]
+    path = make_video(tmp_path / "gap.mp4", H264, 5, pts=pts, time_base=Fraction(1, 1000))
+    steps, _ = sample(path, Fraction(10), 1e9)
+    numbers = {step: number for step, _, number, _ in steps}
+    assert set(numbers) == set(range(int((0.08 + MAX_HOLD_S) * 10) + 1)) | {1000}
+    assert numbers[1000] == 3
+
+
+@given(start_s=st.floats(0, 1.5), length_s=st.floats(0.1, 1.0))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+def test_a_span_holds_the_same_frames_as_the_whole(numbered: Path, start_s: float, length_s: float) -> None:
+    path = numbered / "h264-bframes.mp4"
+    whole, _ = sample(path, Fraction(15), 1e9)
+    span, _ = sample(path, Fraction(15), 1e9, (start_s, start_s + length_s))
+    assert span == [row for row in whole if start_s <= row[0] / 15 < start_s + length_s]
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_rotation_sets_the_picture_upright(tmp_path: Path, turn: int) -> None:
+    path = make_video(tmp_path / "r.mp4", H264, n_frames=3, rotation_deg=turn)
+    ref = list_videos([str(path)])[0]
+    batch = next(decode_chunk(ref.uri, probe_video(ref), Chunk(0, 0, OPEN_END, 1.0), Fraction(30), 320, 8))
+    expected = np.rot90(numbered_frame(2), turn // 90)
+    assert batch.images[2].shape == expected.shape
+    assert np.abs(batch.images[2].astype(int) - expected).mean() < 12
+
+
+def test_frames_shrink_but_keep_their_shape(tmp_path: Path) -> None:
+    assert scaled_size(1920, 1080, 320) == (320, 180)
+    assert scaled_size(1080, 1920, 320) == (180, 320)
+    assert scaled_size(160, 90, 320) == (160, 90)
+    path = make_video(tmp_path / "wide.mp4", H264, n_frames=2, size=(640, 160))
+    ref = list_videos([str(path)])[0]
+    batch = next(decode_chunk(ref.uri, probe_video(ref), Chunk(0, 0, OPEN_END, 1.0), Fraction(30), 320, 8))
+    assert batch.images.shape == (2, 80, 320, 3)
+    assert [read_number(image) for image in batch.images] == [0, 1]
+
+
+def packet_positions(path: Path) -> list[int]:
+    with av.open(str(path)) as container:
+        return [packet.pos for packet in container.demux(container.streams.video[0]) if packet.size]
+
+
+@pytest.mark.parametrize("name", ["h264-bframes.mp4", "hevc.mp4", "mjpeg.avi", "vp9.webm", "h264.ts"])
+def test_damage_in_the_middle_costs_only_what_is_damaged(numbered: Path, tmp_path: Path, name: str) -> None:
+    content = bytearray((numbered / name).read_bytes())
+    positions = packet_positions(numbered / name)
+    damaged = slice(positions[26] + 16, positions[29])
+    content[damaged] = np.random.default_rng(1).bytes(damaged.stop - damaged.start)
+    (tmp_path / name).write_bytes(content)
+    steps, reports = sample(tmp_path / name, Fraction(30), 1e9)
+    if not name.endswith(".ts"):
+        # Of a transport stream the demuxer drops what it can't read, without a word.
+        assert reports[0].n_errors > 0
+        assert reports[0].first_error
+    intact = sample(numbered / name, Fraction(30), 1e9)[0]
+    assert steps[:20] == intact[:20]
+    if name != "vp9.webm":
+        # Matroska finds its next cluster again; this small file has only one.
+        assert steps[-10:] == intact[-10:]
+
+
+def test_a_file_cut_short_gives_what_is_there(numbered: Path, tmp_path: Path) -> None:
+    whole = (numbered / "mpeg4.avi").read_bytes()
+    (tmp_path / "short.avi").write_bytes(whole[: packet_positions(numbered / "mpeg4.avi")[40]])
+    steps, reports = sample(tmp_path / "short.avi", Fraction(30), 1e9)
+    assert 35 <= len(steps) <= 40
+    assert reports[-1].reached_eof
+    assert [number for _, _, number, _ in steps] == list(range(len(steps)))
