@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
@@ -51,26 +54,49 @@ def connect(address: str | None, config: Config) -> bool:
     # Ray's own usage report has no network to go to on an edge node, and nobody asked for it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Its C++ core warns the terminal of Ray Data's own way of starting actors; what matters comes as an exception.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         try:
-            ray.init(address, **common)
+            with _quiet_core():
+                ray.init(address, **common)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ActionlakeError(
                 f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS"
             ) from error
         return False
     split = config.layout == "split"
-    ray.init(
-        address="local",
-        num_cpus=config.workers,
-        include_dashboard=False,
-        object_store_memory=_LOCAL_STORE_BYTES * (4 if split else 1),
-        **common,
-    )
+    with _quiet_core():
+        ray.init(
+            address="local",
+            num_cpus=config.workers,
+            include_dashboard=False,
+            object_store_memory=_LOCAL_STORE_BYTES * (4 if split else 1),
+            **common,
+        )
     return True
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Keep Ray's C++ core from writing to the terminal: it complains of how Ray Data itself starts actors.
+
+    What matters comes as a Python exception. The core reads its level when it starts, and says so on file descriptor 2.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
+        del os.environ["RAY_BACKEND_LOG_LEVEL"]
 
 
 def choose_layout(config: Config) -> Layout:

@@ -160,7 +160,8 @@ def load_weights(path: Path) -> torch.nn.Module:
     try:
         network: Any = YOLO(str(path)).model
     except Exception as error:  # The loader unpickles: a damaged file raises whatever it likes.
-        raise UsageError(f"detector = {str(path)!r}: not readable as Ultralytics weights ({error})") from error
+        cause = " ".join(str(error).split())
+        raise UsageError(f"detector = {str(path)!r}: not readable as Ultralytics weights ({cause})") from error
     task = getattr(network, "task", "?")
     if task not in _TASKS_WITH_BOXES:
         raise UsageError(

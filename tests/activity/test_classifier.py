@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.activity import classifier as module
+from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
+from pipeline.activity.model import ActivityModel, ModelSpec
+
+N_STEPS = 2 * PIECE_STEPS + 77
+
+
+def model(bidirectional: bool) -> ActivityModel:
+    torch.manual_seed(0)
+    return ActivityModel(ModelSpec(12, 5, 8, bidirectional)).eval()
+
+
+INPUTS = np.random.default_rng(0).normal(size=(N_STEPS, 12)).astype(np.float16)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_pieces_give_what_one_pass_gives(bidirectional: bool) -> None:
+    """Resetting the state between pieces fails this."""
+    network = model(bidirectional)
+    with torch.inference_mode():
+        x = torch.from_numpy(INPUTS.astype(np.float32))[None]
+        expected = network(x, torch.tensor([N_STEPS]))[0].softmax(-1).numpy()
+    found = np.concatenate(list(SequenceClassifier(network).scores([INPUTS])))
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.lists(st.integers(1, N_STEPS - 1), max_size=20, unique=True).map(sorted), bidirectional=st.booleans())
+def test_scores_do_not_depend_on_how_the_inputs_come(cuts: list[int], bidirectional: bool) -> None:
+    classifier = SequenceClassifier(model(bidirectional))
+    whole = np.concatenate(list(classifier.scores([INPUTS])))
+    assert np.array_equal(whole, np.concatenate(list(classifier.scores(np.split(INPUTS, cuts)))))
+
+
+def test_long_sequences_go_through_a_file_and_come_back_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = SequenceClassifier(model(True))
+    in_memory = np.concatenate(list(classifier.scores([INPUTS])))
+    monkeypatch.setattr(module, "_SPOOL_BYTES", 1000)
+    assert np.array_equal(in_memory, np.concatenate(list(classifier.scores([INPUTS]))))
+
+
+def test_one_sequence_leaves_nothing_behind_for_the_next() -> None:
+    classifier = SequenceClassifier(model(True))
+    first = np.concatenate(list(classifier.scores([INPUTS[:50]])))
+    list(classifier.scores([INPUTS[50:]]))
+    assert np.array_equal(first, np.concatenate(list(classifier.scores([INPUTS[:50]]))))
+    assert list(classifier.scores([])) == []

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.activity import segments as module
+from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
+
+
+def scores(*runs: tuple[int, int], n_labels: int = 3, sure: float = 0.9) -> np.ndarray:
+    """Probabilities for runs of `(label, steps)`."""
+    rows = [label for label, n in runs for _ in range(n)]
+    probabilities = np.full((len(rows), n_labels), (1 - sure) / (n_labels - 1), np.float32)
+    probabilities[np.arange(len(rows)), rows] = sure
+    return probabilities
+
+
+def found(block: np.ndarray, first: int = 0, **options: float) -> list[StepRun]:
+    return list(find_segments([block], first, 10.0, SegmentOptions(**options)))
+
+
+def test_clear_changes_are_found_where_they_are() -> None:
+    runs = found(scores((0, 30), (2, 20), (1, 25)), first=100)
+    assert [(run.label_id, run.first_step, run.end_step) for run in runs] == [(0, 100, 130), (2, 130, 150), (1, 150, 175)]
+    assert runs[0].score == pytest.approx(0.9)
+
+
+def test_a_flicker_is_smoothed_away() -> None:
+    assert [(run.label_id, run.end_step - run.first_step) for run in found(scores((0, 20), (1, 1), (0, 20)))] == [(0, 41)]
+
+
+def test_doubtful_and_short_pieces_go() -> None:
+    block = np.concatenate([scores((0, 30)), scores((1, 30), sure=0.45), scores((2, 8))])
+    assert [run.label_id for run in found(block, threshold=0.5, switch_penalty=1.0)] == [0, 2]
+    assert [run.label_id for run in found(block, threshold=0.5, min_duration_s=1.0, switch_penalty=1.0)] == [0]
+
+
+def test_pieces_of_one_label_close_to_each_other_join() -> None:
+    block = np.concatenate([scores((0, 30)), scores((1, 4), sure=0.5), scores((0, 10))])
+    runs = found(block, threshold=0.6, switch_penalty=0.1, merge_gap_s=0.5)
+    assert [(run.label_id, run.first_step, run.end_step) for run in runs] == [(0, 0, 44)]
+    assert len(found(block, threshold=0.6, switch_penalty=0.1, merge_gap_s=0.3)) == 2
+
+
+def exhaustive_viterbi(block: np.ndarray, penalty: float) -> float:
+    """Score of the best path, by the textbook recursion over the whole sequence."""
+    log = np.log(np.maximum(block, 1e-6).astype(np.float64))
+    best = log[0]
+    for row in log[1:]:
+        best = np.maximum(best, best.max() - penalty) + row
+    return best.max()
+
+
+def path_score(block: np.ndarray, labels: list[int], penalty: float) -> float:
+    log = np.log(np.maximum(block, 1e-6).astype(np.float64))
+    switches = sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+    return sum(log[step, label] for step, label in enumerate(labels)) - penalty * switches
+
+
+random_blocks = st.builds(
+    lambda seed, n, sharp: np.random.default_rng(seed).dirichlet(np.full(4, sharp), n).astype(np.float32),
+    st.integers(0, 1000), st.integers(1, 700), st.sampled_from([0.1, 0.5, 2.0]),
+)  # fmt: skip
+
+
+@given(random_blocks, st.floats(0.0, 8.0))
+@settings(max_examples=40, deadline=None)
+def test_deciding_early_gives_the_best_path_of_the_whole(block: np.ndarray, penalty: float) -> None:
+    labels = [label for label, _ in module._decoded([block], penalty)]
+    assert len(labels) == len(block)
+    assert path_score(block, labels, penalty) == pytest.approx(exhaustive_viterbi(block, penalty), rel=1e-9)
+
+
+@given(random_blocks, st.lists(st.integers(1, 699), max_size=8, unique=True).map(sorted))
+@settings(max_examples=25, deadline=None)
+def test_how_scores_come_makes_no_difference(block: np.ndarray, cuts: list[int]) -> None:
+    pieces = np.split(block, [cut for cut in cuts if cut < len(block)])
+    assert list(find_segments(pieces, 0, 10.0, SegmentOptions())) == found(block)
+
+
+def test_memory_stays_bounded_where_nothing_is_ever_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_PENDING_STEPS", 256)
+    flat = np.full((3000, 4), 0.25, np.float32)
+    assert len(list(module._decoded([flat], 1e9))) == 3000
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert list(find_segments([], 0, 10.0, SegmentOptions())) == []

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.motion.tracking import GAP_S, NO_TRACK, track_video
+from pipeline.vision.detector import Boxes
+
+FPS = 15.0
+
+
+def boxes(*people: tuple[float, float]) -> Boxes:
+    xyxy = np.array([[x, y, x + 40, y + 100] for x, y in people], np.float32).reshape(-1, 4)
+    return Boxes(xyxy, np.full(len(people), 0.9, np.float32), np.zeros(len(people), np.int32))
+
+
+def walk(n: int, start: int = 0) -> list[tuple[float, Boxes]]:
+    """Two people: one walks to the right, one to the left, on separate paths."""
+    return [((start + i) / FPS, boxes((10 + 4 * i, 50), (600 - 4 * i, 300))) for i in range(n)]
+
+
+def test_each_person_keeps_one_id() -> None:
+    ids = np.stack(list(track_video(walk(60), FPS)))
+    assert len(np.unique(ids[:, 0])) == len(np.unique(ids[:, 1])) == 1
+    assert ids[0, 0] != ids[0, 1]
+
+
+def test_a_new_video_starts_without_memory() -> None:
+    first = np.stack(list(track_video(walk(30), FPS)))
+    assert np.array_equal(first, np.stack(list(track_video(walk(30), FPS))))
+    assert first.min() == 1
+
+
+def test_a_short_absence_is_bridged() -> None:
+    frames = walk(60)
+    for i in range(25, 35):
+        frames[i] = (frames[i][0], boxes())
+    ids = list(track_video(frames, FPS))
+    assert np.array_equal(ids[20], ids[50])
+
+
+def test_nobody_is_followed_across_a_hole_and_ids_stay_unique() -> None:
+    hole = int((GAP_S + 1) * FPS)
+    ids = list(track_video([*walk(20), *walk(20, start=20 + hole)], FPS))
+    assert not set(ids[19].tolist()) & set(ids[-1].tolist())
+    assert NO_TRACK not in ids[-1].tolist()
+
+
+def test_weak_boxes_start_no_track() -> None:
+    weak = Boxes(np.array([[0, 0, 40, 100]], np.float32), np.array([0.12], np.float32), np.zeros(1, np.int32))
+    assert all(ids.tolist() == [NO_TRACK] for ids in track_video([(i / FPS, weak) for i in range(10)], FPS))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import ultralytics
+from ultralytics import YOLO
+
+from pipeline.errors import UsageError
+from pipeline.vision.detector import Boxes, Detector
+from pipeline.vision.runtime import Runtime, choose_runtime
+
+
+@pytest.fixture(scope="module")
+def bus() -> np.ndarray:
+    return np.ascontiguousarray(cv2.imread(str(Path(ultralytics.__file__).parent / "assets" / "bus.jpg"))[:, :, ::-1])
+
+
+def detector(weights: Path | str, classes: list[str], precision: str = "f32", most: int = 32, px: int = 640) -> Detector:
+    return Detector(str(weights), Runtime("cpu", precision), classes, px, 0.25, most)
+
+
+def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = (high - low).clip(0).prod(-1)
+    return shared / ((a[:, 2:] - a[:, :2]).prod(-1)[:, None] + (b[:, 2:] - b[:, :2]).prod(-1)[None] - shared)
+
+
+def test_it_finds_what_ultralytics_finds(person_weights: Path, bus: np.ndarray) -> None:
+    expected = YOLO(str(person_weights))(bus[..., ::-1], verbose=False, conf=0.5)[0].boxes
+    for precision in ("f32", "bf16"):
+        found = detector(person_weights, ["person", "bus"], precision).detect(bus[None])[0]
+        sure = found.scores > 0.5
+        assert sorted(found.class_ids[sure].tolist()) == sorted(expected.cls.int().tolist())
+        best = overlaps(expected.xyxy.numpy(), found.xyxy[sure]).max(axis=1)
+        assert best.min() > 0.9
+
+
+def test_classes_scores_and_limits(person_weights: Path, bus: np.ndarray) -> None:
+    only_bus = detector(person_weights, ["bus"]).detect(bus[None])[0]
+    assert len(only_bus.scores) == 1
+    two = detector(person_weights, ["person"], most=2).detect(bus[None])[0]
+    assert len(two.scores) == 2
+    assert (np.diff(two.scores) <= 0).all()
+    assert (two.xyxy >= 0).all()
+    assert (two.xyxy[:, 2] <= bus.shape[1]).all()
+
+
+def test_images_do_not_influence_each_other(person_weights: Path, bus: np.ndarray) -> None:
+    blank = np.zeros_like(bus)
+    find = detector(person_weights, ["person"])
+    alone, mixed = find.detect(bus[None])[0], find.detect(np.stack([blank, bus, blank]))
+    assert [len(boxes.scores) for boxes in mixed] == [0, len(alone.scores), 0]
+    assert np.array_equal(mixed[1].xyxy, alone.xyxy)
+    assert find.detect(bus[:0][None][:0]) == []
+
+
+def test_weights_that_will_not_do_are_refused_by_name(person_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTIONLAKE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match=r"has no class 'unicorn'; it has person, bicycle"):
+        detector(person_weights, ["person", "unicorn"])
+    with pytest.raises(UsageError, match="/nowhere/yolo.pt'?: no such file; put the file there"):
+        detector("/nowhere/yolo.pt", ["person"])
+    (tmp_path / "noise.pt").write_bytes(b"not weights at all")
+    with pytest.raises(UsageError, match="not readable as Ultralytics weights"):
+        detector(tmp_path / "noise.pt", ["person"])
+    YOLO("yolo11n-cls.yaml").save(tmp_path / "classifier.pt")
+    with pytest.raises(UsageError, match="'classify', which finds no boxes"):
+        detector(tmp_path / "classifier.pt", ["person"])
+
+
+def test_segmentation_weights_work_through_their_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bus: np.ndarray) -> None:
+    monkeypatch.setenv("ACTIONLAKE_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    YOLO("yolo11n-seg.yaml").save(tmp_path / "segmenter.pt")
+    find = Detector(str(tmp_path / "segmenter.pt"), choose_runtime("cpu"), ["0"], 320, 0.0, 5)
+    found = find.detect(bus[None])[0]
+    assert isinstance(found, Boxes)
+    assert found.xyxy.shape[1] == 4
+    assert set(found.class_ids.tolist()) <= {0}
