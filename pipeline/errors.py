@@ -19,5 +19,9 @@ class VideoError(ActionlakeError):
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+        # Both in `args`, so that it can travel between processes.
+        super().__init__(kind, message)
         self.kind = kind
+
+    def __str__(self) -> str:
+        return str(self.args[1])

@@ -134,6 +134,9 @@ def _is_variable(spacing: NDArray[np.float64], stream: VideoStream) -> bool:
 
 
 def _declared_duration_s(container: InputContainer, stream: VideoStream) -> float:
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        # Of an AVI that lost its end FFmpeg tells what is left; the header still tells what there was.
+        return float(stream.frames / stream.average_rate)
     if stream.duration and stream.time_base:
         return max(0.0, float(stream.duration * stream.time_base))
     return max(0.0, (container.duration or 0) / 1e6)

@@ -137,7 +137,11 @@ def _run(
     notify(state)
     ledger = ray.remote(num_cpus=0)(Ledger).remote()
     committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(_Committer)
-    committers = [committer.remote(lake.uri, config, bundle, class_names, dim) for _ in range(layout.classifiers)]
+    # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
+    shared_bundle = [ray.put(bundle)]
+    committers = [
+        committer.remote(lake.uri, config, shared_bundle, class_names, dim) for _ in range(layout.classifiers)
+    ]
     commits: list[ray.ObjectRef] = []
 
     def collect(wait_for_all: bool) -> None:
@@ -241,14 +245,13 @@ class _Board:
 class _Committer:
     """Labels and commits shards beside the decoders."""
 
-    def __init__(
-        self, lake_uri: str, config: Config, bundle: Bundle | None, class_names: dict[int, str], dim: int
-    ) -> None:
+    def __init__(self, lake_uri: str, config: Config, bundle: list[Any], class_names: dict[int, str], dim: int) -> None:
+        """Take what `ShardCommitter` takes, the bundle as a list of one reference to it."""
         import torch
 
         torch.set_num_threads(1)
         self._lake = Lake(lake_uri)
-        self._committer = ShardCommitter(config, bundle, class_names, dim)
+        self._committer = ShardCommitter(config, ray.get(bundle[0]), class_names, dim)
 
     def commit(self, shard: int) -> ShardSummary:
         return self._committer.commit(self._lake, shard)

@@ -23,12 +23,18 @@ def found(block: np.ndarray, first: int = 0, **options: float) -> list[StepRun]:
 
 def test_clear_changes_are_found_where_they_are() -> None:
     runs = found(scores((0, 30), (2, 20), (1, 25)), first=100)
-    assert [(run.label_id, run.first_step, run.end_step) for run in runs] == [(0, 100, 130), (2, 130, 150), (1, 150, 175)]
+    assert [(run.label_id, run.first_step, run.end_step) for run in runs] == [
+        (0, 100, 130),
+        (2, 130, 150),
+        (1, 150, 175),
+    ]
     assert runs[0].score == pytest.approx(0.9)
 
 
 def test_a_flicker_is_smoothed_away() -> None:
-    assert [(run.label_id, run.end_step - run.first_step) for run in found(scores((0, 20), (1, 1), (0, 20)))] == [(0, 41)]
+    assert [(run.label_id, run.end_step - run.first_step) for run in found(scores((0, 20), (1, 1), (0, 20)))] == [
+        (0, 41)
+    ]
 
 
 def test_doubtful_and_short_pieces_go() -> None:

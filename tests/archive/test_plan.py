@@ -34,7 +34,9 @@ def test_chunks_share_out_the_whole_grid_and_start_on_keyframes(
 
 
 @given(st.floats(0, 50), st.floats(0.5, 40), keyframe_lists, st.floats(0.5, 20))
-def test_a_span_is_cut_exactly_at_its_ends(start_s: float, length_s: float, keyframes: list[float], chunk_s: float) -> None:
+def test_a_span_is_cut_exactly_at_its_ends(
+    start_s: float, length_s: float, keyframes: list[float], chunk_s: float
+) -> None:
     ref = VideoRef("v", 1, "", start_s, start_s + length_s)
     chunks = plan_video(ref, probe(600.0, keyframes), Fraction(15), chunk_s).chunks
     assert chunks[0].first_step == -((-Fraction(start_s) * 15) // 1)

@@ -29,7 +29,11 @@ def test_a_folder_is_searched_recursively_for_videos_only(archive: Path) -> None
 
 
 def test_a_glob_and_an_overlapping_folder_name_each_video_once(archive: Path) -> None:
-    assert names(list_videos([f"{archive}/**/*.mp4", str(archive), str(archive / "b.mp4")])) == ["b.mp4", "b.mp4", "a.MKV"]
+    assert names(list_videos([f"{archive}/**/*.mp4", str(archive), str(archive / "b.mp4")])) == [
+        "b.mp4",
+        "b.mp4",
+        "a.MKV",
+    ]
 
 
 def test_a_file_named_itself_is_taken_whatever_its_suffix(archive: Path) -> None:
@@ -52,7 +56,9 @@ def test_a_manifest_lists_files_and_spans(archive: Path, suffix: str) -> None:
     ]
     path = archive / f"list.{suffix}"
     if suffix == "csv":
-        path.write_text("uri,start_s,end_s\n" + "".join(f"{r['uri']},{r['start_s'] or ''},{r['end_s'] or ''}\n" for r in rows))
+        path.write_text(
+            "uri,start_s,end_s\n" + "".join(f"{r['uri']},{r['start_s'] or ''},{r['end_s'] or ''}\n" for r in rows)
+        )
     elif suffix == "jsonl":
         path.write_text("\n".join(json.dumps(row) for row in rows))
     else:

@@ -31,7 +31,14 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def write_shard(lake: Lake, shard: int, commit: bool = True) -> None:
-    segment = {"video_id": f"v{shard}", "uri": f"/{shard}.mp4", "label": "walk", "score": 0.5, "start_s": 0.0, "end_s": 2.0}
+    segment = {
+        "video_id": f"v{shard}",
+        "uri": f"/{shard}.mp4",
+        "label": "walk",
+        "score": 0.5,
+        "start_s": 0.0,
+        "end_s": 2.0,
+    }
     with open_part(lake, "segments/model=m", shard, schemas.SEGMENTS) as part:
         part.write_rows([segment])
     if commit:
@@ -139,7 +146,12 @@ def test_sweeping_takes_what_a_killed_run_left_and_nothing_else(lake: Lake) -> N
     scratch.touch()
     assert lake.sweep() == 1
     left = {str(path.relative_to(lake.root)) for path in Path(lake.root).rglob("*") if path.is_file()}
-    assert left == {"lake.json", "videos/part-00000.parquet", "segments/model=m/part-00000.parquet", "_work/00001/new.arrow"}
+    assert left == {
+        "lake.json",
+        "videos/part-00000.parquet",
+        "segments/model=m/part-00000.parquet",
+        "_work/00001/new.arrow",
+    }
 
 
 def test_row_groups_are_gathered_and_rows_keep_their_order(lake: Lake) -> None:

@@ -56,7 +56,9 @@ def shown_at(times: list[Fraction], step: int, rate: Fraction) -> int:
 
 @pytest.mark.parametrize("rate", [Fraction(30), Fraction(15), Fraction(7), Fraction(1, 2)])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_every_step_shows_the_frame_with_the_largest_pts_not_after_it(numbered: Path, recipe: Recipe, rate: Fraction) -> None:
+def test_every_step_shows_the_frame_with_the_largest_pts_not_after_it(
+    numbered: Path, recipe: Recipe, rate: Fraction
+) -> None:
     path = numbered / recipe.name
     times = true_pts(path)
     steps, _ = sample(path, rate, 1e9)
@@ -71,7 +73,10 @@ def test_chunked_equals_unchunked(numbered: Path, recipe: Recipe) -> None:
     path = numbered / recipe.name
 
     @settings(max_examples=8, deadline=None, derandomize=True)
-    @given(chunk_s=st.floats(0.05, 2.5), rate=st.sampled_from([Fraction(30), Fraction(25), Fraction(10), Fraction(30000, 1001)]))
+    @given(
+        chunk_s=st.floats(0.05, 2.5),
+        rate=st.sampled_from([Fraction(30), Fraction(25), Fraction(10), Fraction(30000, 1001)]),
+    )
     def check(chunk_s: float, rate: Fraction) -> None:
         assert sample(path, rate, chunk_s)[0] == sample(path, rate, 1e9)[0]
 

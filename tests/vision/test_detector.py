@@ -19,7 +19,9 @@ def bus() -> np.ndarray:
     return np.ascontiguousarray(cv2.imread(str(Path(ultralytics.__file__).parent / "assets" / "bus.jpg"))[:, :, ::-1])
 
 
-def detector(weights: Path | str, classes: list[str], precision: str = "f32", most: int = 32, px: int = 640) -> Detector:
+def detector(
+    weights: Path | str, classes: list[str], precision: str = "f32", most: int = 32, px: int = 640
+) -> Detector:
     return Detector(str(weights), Runtime("cpu", precision), classes, px, 0.25, most)
 
 
@@ -58,7 +60,9 @@ def test_images_do_not_influence_each_other(person_weights: Path, bus: np.ndarra
     assert find.detect(bus[:0][None][:0]) == []
 
 
-def test_weights_that_will_not_do_are_refused_by_name(person_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_will_not_do_are_refused_by_name(
+    person_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ACTIONLAKE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UsageError, match=r"has no class 'unicorn'; it has person, bicycle"):
         detector(person_weights, ["person", "unicorn"])
@@ -72,7 +76,9 @@ def test_weights_that_will_not_do_are_refused_by_name(person_weights: Path, tmp_
         detector(tmp_path / "classifier.pt", ["person"])
 
 
-def test_segmentation_weights_work_through_their_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bus: np.ndarray) -> None:
+def test_segmentation_weights_work_through_their_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bus: np.ndarray
+) -> None:
     monkeypatch.setenv("ACTIONLAKE_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     YOLO("yolo11n-seg.yaml").save(tmp_path / "segmenter.pt")

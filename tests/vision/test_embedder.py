@@ -41,7 +41,9 @@ def test_openvino_agrees_with_pytorch_at_every_precision(images: np.ndarray) -> 
 def test_an_embedding_does_not_depend_on_what_it_is_batched_with(images: np.ndarray) -> None:
     embedder = Embedder("efficientnet_lite0", choose_runtime("cpu"))
     together = embedder.embed(images)
-    assert np.array_equal(together, np.concatenate([embedder.embed(images[:1]), embedder.embed(images[1:4]), embedder.embed(images[4:])]))
+    assert np.array_equal(
+        together, np.concatenate([embedder.embed(images[:1]), embedder.embed(images[1:4]), embedder.embed(images[4:])])
+    )
     assert np.array_equal(embedder.embed(list(images[::-1]))[::-1], together)
     assert embedder.embed([]).shape == (0, 1280)
 
@@ -87,7 +89,9 @@ def test_a_torchvision_backbone_by_name(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "hub" / "checkpoints" / name
     path.parent.mkdir(parents=True)
     torch.save(network.state_dict(), path)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: torch.load(path), raising=True)
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: torch.load(path), raising=True
+    )
     backbone = load_backbone("resnet18")
     assert (backbone.dim, backbone.px) == (512, 224)
     x = torch.rand(2, 3, 224, 224)

@@ -1,0 +1,200 @@
+"""Whole jobs on Ray, on this machine: bad files, both layouts, dead workers, later runs."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline import Config, UsageError, analyze, open_lake
+from pipeline.engine.analyze import JobState
+from tests.archive.test_probe import write_audio
+from tests.lakes import assert_same, rows
+from tests.synthetic import RECIPES, make_video
+from tests.video.test_decode import packet_positions
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("local_ray")]
+
+FAST = Config(sample_fps=5.0, chunk_s=0.5, shard_videos=4)
+
+
+@pytest.fixture(scope="module")
+def videos(numbered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every format, and everything that goes wrong with files."""
+    folder = tmp_path_factory.mktemp("videos")
+    for path in numbered.iterdir():
+        shutil.copy(path, folder)
+    bad = folder / "bad"
+    bad.mkdir()
+    (bad / "text.mp4").write_text("this is no video " * 50)
+    (bad / "empty.mp4").touch()
+    write_audio(bad / "audio.mp4")
+    long = make_video(folder / "whole.avi", next(r for r in RECIPES if r.name == "mjpeg.avi"), n_frames=300)
+    (bad / "short.avi").write_bytes(long.read_bytes()[: packet_positions(long)[150]])
+    damaged = bytearray((numbered / "h264.mp4").read_bytes())
+    positions = packet_positions(numbered / "h264.mp4")
+    damaged[positions[26] + 16 : positions[29]] = b"\x5a" * (positions[29] - positions[26] - 16)
+    (bad / "damaged.mp4").write_bytes(damaged)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+    lake = tmp_path_factory.mktemp("undisturbed") / "lake"
+    state = analyze([str(videos)], str(lake), config=FAST)
+    assert (state.n_videos_done, state.n_failed, state.n_partial) == (22, 3, 2)
+    return lake
+
+
+def test_every_file_has_a_row_and_bad_ones_say_why(undisturbed: Path) -> None:
+    lake = open_lake(str(undisturbed))
+    videos = {row["uri"].rsplit("/", 1)[1]: row for row in lake.table("videos").to_pylist()}
+    assert len(videos) == 22
+    failures = {row["uri"].rsplit("/", 1)[1]: row for row in lake.table("failures").to_pylist()}
+    assert {name: (videos[name]["status"], row["stage"], row["kind"]) for name, row in failures.items()} == {
+        "text.mp4": ("failed", "probe", "not_video"),
+        "empty.mp4": ("failed", "probe", "empty"),
+        "audio.mp4": ("failed", "probe", "no_video_stream"),
+        "short.avi": ("partial", "decode", "truncated"),
+        "damaged.mp4": ("partial", "decode", "corrupt"),
+    }
+    assert all(row["message"].startswith(row["uri"]) for row in failures.values())
+    assert videos["short.avi"]["truncated"]
+    assert 4.0 < videos["short.avi"]["covered_s"] < 6.0
+    good = [row for name, row in videos.items() if name not in failures]
+    assert {row["status"] for row in good} == {"ok"}
+    assert all(abs(row["covered_s"] - row["duration_s"]) < 0.07 for row in good)
+
+
+def test_segments_cover_what_was_seen(undisturbed: Path) -> None:
+    covered = open_lake(str(undisturbed)).sql(
+        "SELECT v.uri, v.covered_s, sum(s.end_s - s.start_s) AS labelled, min(s.start_s) AS first, max(s.end_s) AS last"
+        " FROM videos v JOIN segments s USING (video_id) GROUP BY ALL"
+    )
+    assert len(covered) == 19
+    for row in covered.to_pylist():
+        assert row["labelled"] == pytest.approx(row["covered_s"])
+        assert row["first"] == 0.0
+
+
+def test_parts_are_sorted_and_named_after_their_shard(undisturbed: Path) -> None:
+    names = {path.name for path in (undisturbed / "videos").iterdir()}
+    assert names == {f"part-{shard:05d}.parquet" for shard in range(6)}
+    for table in ("segments/model=jhmdb21-frame", "features", "detections", "failures"):
+        assert {path.name for path in (undisturbed / table).iterdir()} == names
+    assert not (undisturbed / "_work" / "00000").exists()
+    lake = open_lake(str(undisturbed))
+    for fragment in lake.dataset("segments").get_fragments():
+        keys = [(row["video_id"], row["start_s"]) for row in fragment.to_table().to_pylist()]
+        assert keys == sorted(keys)
+
+
+def test_the_split_layout_writes_the_same_rows(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Frames cross from decoders to an actor that holds a (logical) GPU; nothing else may change."""
+    config = Config(**{**vars(FAST), "layout": "split", "gpus_per_actor": 0.5, "workers": 1})
+    state = analyze([str(videos)], str(tmp_path / "lake"), config=config)
+    assert state.layout == "split: 1 workers decode, 2 extract on 0.5 GPU each, 1 label"
+    assert_same(tmp_path / "lake", undisturbed)
+
+
+def test_the_same_command_again_does_nothing_again(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    lake = shutil.copytree(undisturbed, tmp_path / "lake")
+    before = {path: path.stat().st_mtime_ns for path in lake.rglob("*.parquet")}
+    state = analyze([str(videos)], str(lake), config=FAST)
+    assert (state.n_videos_before, state.n_chunks, state.n_chunks_done) == (22, 0, 0)
+    assert {path: path.stat().st_mtime_ns for path in lake.rglob("*.parquet")} == before
+
+
+def test_new_files_get_new_shards_and_old_ones_stay(numbered: Path, tmp_path: Path) -> None:
+    folder, lake = tmp_path / "videos", tmp_path / "lake"
+    folder.mkdir()
+    shutil.copy(numbered / "h264.mp4", folder / "b.mp4")
+    analyze([str(folder)], str(lake), config=FAST)
+    first = rows(lake, "segments")
+    shutil.copy(numbered / "hevc.mp4", folder / "a.mp4")
+    state = analyze([str(folder)], str(lake), config=FAST)
+    assert (state.n_videos, state.n_videos_before) == (2, 1)
+    shards = {row["uri"].rsplit("/", 1)[1]: row["shard"] for row in open_lake(str(lake)).table("videos").to_pylist()}
+    assert shards == {"b.mp4": 0, "a.mp4": 1}
+    assert rows(lake, "segments").slice(0, len(first)).equals(first)
+
+
+def test_a_manifest_with_spans_and_a_missing_file(numbered: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(
+        f"uri,start_s,end_s\n{numbered}/h264.mp4,0.5,1.5\n{numbered}/h264.mp4,1.5,2\n{tmp_path}/gone.mp4,,\n"
+    )
+    analyze([str(manifest)], str(tmp_path / "lake"), config=FAST)
+    lake = open_lake(str(tmp_path / "lake"))
+    videos = sorted(
+        (row["uri"].rsplit("/", 1)[1], row["status"], row["covered_s"]) for row in lake.table("videos").to_pylist()
+    )
+    assert videos == [
+        ("gone.mp4", "failed", 0.0),
+        ("h264.mp4", "ok", pytest.approx(0.4)),
+        ("h264.mp4", "ok", pytest.approx(1.0)),
+    ]
+    assert lake.table("failures")["kind"].to_pylist() == ["missing"]
+    spans = {(row["start_s"], row["end_s"]) for row in lake.table("segments").to_pylist()}
+    assert min(start for start, _ in spans) >= 0.5
+
+
+def extraction_workers() -> list[psutil.Process]:
+    """Return the processes that decode and extract."""
+    return [child for child in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(child.cmdline())]
+
+
+def test_a_worker_that_is_killed_costs_nothing(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Kills a worker at the first receipt; its chunks are done again, each row is there once."""
+    killed: list[int] = []
+
+    def kill_one(state: JobState) -> None:
+        if state.n_chunks_done and not killed:
+            victim = extraction_workers()[0]
+            killed.append(victim.pid)
+            victim.send_signal(signal.SIGKILL)
+
+    state = analyze([str(videos)], str(tmp_path / "lake"), config=FAST, observer=kill_one)
+    assert len(killed) == 1
+    assert (state.n_videos_done, state.n_failed, state.n_partial) == (22, 3, 2)
+    assert_same(tmp_path / "lake", undisturbed)
+
+
+def test_chunks_over_their_deadline_are_given_up_with_a_row(numbered: Path, tmp_path: Path) -> None:
+    """A deadline that nothing can meet: each worker ends itself, and after two attempts the chunk is let go."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    shutil.copy(numbered / "h264.mp4", folder)
+    config = Config(sample_fps=5.0, deadline_base_s=0.001, deadline_per_s=0.0, max_attempts=2, workers=1)
+    state = analyze([str(folder)], str(tmp_path / "lake"), config=config)
+    assert state.n_failed == 1
+    (failure,) = open_lake(str(tmp_path / "lake")).table("failures").to_pylist()
+    assert (failure["kind"], failure["attempts"]) == ("deadline", 2)
+    assert "passed its deadline of 0.001 s" in failure["message"]
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(numbered: Path, tmp_path: Path) -> None:
+    source, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
+    with pytest.raises(UsageError, match="has no label 'flying'; it knows brush_hair"):
+        analyze(source, lake, config=Config(labels=("flying",)))
+    with pytest.raises(UsageError, match="not a model bundle"):
+        analyze(source, lake, model=tmp_path)
+    with pytest.raises(UsageError, match="reads embeddings of 'efficientnet_lite0', but embedder = 'resnet50'"):
+        analyze(source, lake, config=Config(embedder="resnet50"))
+    assert not Path(lake).exists()
+    analyze(source, lake, config=FAST)
+    with pytest.raises(UsageError, match=r"sample_fps = 5\.0 there, 2\.0 now"):
+        analyze(source, lake, config=Config(sample_fps=2.0))
+    with pytest.raises(UsageError, match="no such file or folder"):
+        analyze(str(tmp_path / "nowhere"), lake, config=FAST)
+
+
+def test_exactly_one_row_per_video_and_frame(undisturbed: Path) -> None:
+    lake = open_lake(str(undisturbed))
+    assert max(Counter(lake.table("videos")["video_id"].to_pylist()).values()) == 1
+    frames = lake.table("features", ["video_id", "step"]).to_pylist()
+    assert max(Counter((row["video_id"], row["step"]) for row in frames).values()) == 1

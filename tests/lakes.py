@@ -1,0 +1,67 @@
+"""Compare lakes, and make one without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.activity.bundle import Bundle
+from pipeline.archive.plan import plan_video
+from pipeline.archive.probe import Probe, probe_video
+from pipeline.archive.sources import list_videos
+from pipeline.config import Config
+from pipeline.engine.commit import ShardCommitter, ShardSummary
+from pipeline.engine.extract import Extractor, decode_pieces, tasks_of
+from pipeline.errors import VideoError
+from pipeline.lake.plans import write_plan
+from pipeline.lake.query import open_lake
+from pipeline.lake.store import Lake
+
+# What a run may write differently: when it ran, where, and how the work was cut.
+_OF_THE_RUN = {"run_id", "processed_at", "worker", "attempts"}
+_OF_THE_CUT = {"n_chunks"}
+TABLES = ("videos", "segments", "detections", "features", "failures")
+
+
+def rows(lake: str | Path, table: str, ignore: set[str] = frozenset()) -> pa.Table:
+    """Return a table of a lake, in the order in which it lies there, without what may differ."""
+    found = open_lake(str(lake)).table(table)
+    return found.drop_columns([name for name in found.column_names if name in _OF_THE_RUN | ignore])
+
+
+def assert_same(a: str | Path, b: str | Path, but: set[str] = frozenset()) -> None:
+    """Assert that two lakes hold the same rows, to the last bit and in the same order."""
+    for table in TABLES:
+        left, right = rows(a, table, but), rows(b, table, but)
+        assert left.num_rows == right.num_rows, table
+        assert left.equals(right), table
+
+
+def assert_same_whatever_the_cut(a: str | Path, b: str | Path) -> None:
+    """Assert that two lakes of one archive, differently cut into chunks, hold the same rows."""
+    assert_same(a, b, _OF_THE_CUT)
+
+
+def analyze_here(
+    sources: list[str], lake_uri: str | Path, config: Config, bundle: Bundle | None, extractor: Extractor
+) -> ShardSummary:
+    """Do in this process, step by step, what a job does on a cluster."""
+    lake = Lake(str(lake_uri))
+    lake.claim(config.feature_options())
+    planned = []
+    for ref in list_videos(sources):
+        probe: Probe | VideoError
+        try:
+            probe = probe_video(ref)
+        except VideoError as error:
+            probe = error
+        planned.append(plan_video(ref, probe, config.grid_rate, config.chunk_s))
+    write_plan(lake, 0, planned)
+    for video in planned:
+        for task in tasks_of(0, video):
+            for piece in decode_pieces(task, config):
+                extractor.extract(lake, [piece])
+    names: dict[int, Any] = extractor._detector.names if extractor._detector else {}
+    return ShardCommitter(config, bundle, names, extractor._embedder.dim).commit(lake, 0)
