@@ -48,7 +48,7 @@ def extract_features(
     every = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
     # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
     # actor that died anew and gives it its block again, for ever; the ledger counts, and ends that.
-    decoders = ActorPoolStrategy(size=layout.decoders)
+    decoders = ActorPoolStrategy(size=min(layout.decoders, len(blocks)))
     if layout.kind == "fused":
         receipts = chunks.map_batches(
             FusedWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ def connect(address: str | None, config: Config) -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
+        _check_answers(address)
         try:
             with _quiet_core():
                 ray.init(address, **common)
@@ -74,6 +76,19 @@ def connect(address: str | None, config: Config) -> bool:
             **common,
         )
     return True
+
+
+def _check_answers(address: str) -> None:
+    """Raise if nobody listens at `host:port` or `ray://host:port`; Ray itself would keep trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ActionlakeError(
+            f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS"
+        ) from error
 
 
 @contextmanager

@@ -30,6 +30,11 @@ class _LakeFileSystem(ArrowFSWrapper):  # type: ignore[misc]
 
     protocol = "lake"
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        """Return the path as Arrow's file system spells it: the bucket first, without a slash before it."""
+        return path.removeprefix(f"{cls.protocol}://")
+
 
 class LakeReader:
     """A lake, opened for reading. Only committed shards are seen.

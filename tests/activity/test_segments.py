@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,7 +63,7 @@ def exhaustive_viterbi(block: np.ndarray, penalty: float) -> float:
 
 def path_score(block: np.ndarray, labels: list[int], penalty: float) -> float:
     log = np.log(np.maximum(block, 1e-6).astype(np.float64))
-    switches = sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+    switches = sum(a != b for a, b in itertools.pairwise(labels))
     return sum(log[step, label] for step, label in enumerate(labels)) - penalty * switches
 
 

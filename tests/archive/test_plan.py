@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_chunks_share_out_the_whole_grid_and_start_on_keyframes(
     assert chunks[0].first_step == 0
     assert chunks[-1].end_step == OPEN_END
     assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
-    for left, right in zip(chunks, chunks[1:], strict=False):
+    for left, right in itertools.pairwise(chunks):
         assert left.end_step == right.first_step > left.first_step
     grid_starts = {-((-Fraction(t) * rate) // 1) for t in keyframes}
     assert all(chunk.first_step in grid_starts for chunk in chunks[1:])

@@ -90,10 +90,14 @@ def test_a_playlist_posing_as_a_video_opens_nothing_else(tmp_path: Path) -> None
         url = f"http://127.0.0.1:{server.getsockname()[1]}/segment.ts"
         (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}\n#EXT-X-ENDLIST\n")
         code = (
-            "import sys; from pipeline.archive.probe import probe_video; from pipeline.archive.sources import list_videos\n"
+            "import sys\n"
+            "from pipeline.archive.probe import probe_video\n"
+            "from pipeline.archive.sources import list_videos\n"
             "probe_video(list_videos([sys.argv[1]])[0])"
         )
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "list.mp4")], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "list.mp4")], capture_output=True, text=True, check=False
+        )
         assert "not a video that can be read" in done.stderr
         with pytest.raises(TimeoutError):
             server.accept()

@@ -76,12 +76,10 @@ def main() -> None:
         shutil.rmtree(lake)
     n_loop, loop_s = plain_loop(paths[:: arguments.every])
     job_rate, loop_rate = state.n_frames / job_s, n_loop / loop_s
-    print(
-        f"machine   {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    print(f"machine   {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"whole job {state.n_frames:6d} frames in {job_s:6.1f} s = {job_rate:6.1f} frames/s  ({state.runtime})")
     print(
-        f"loop      {n_loop:6d} frames in {loop_s:6.1f} s = {loop_rate:6.1f} frames/s  (cpu, f32, eager, batches of {BATCH})"
+        f"loop      {n_loop:6d} frames in {loop_s:6.1f} s = {loop_rate:6.1f} frames/s  (eager f32, batches of {BATCH})"
     )
     print(f"ratio     {job_rate / loop_rate:.2f}")
 

@@ -66,7 +66,7 @@ def test_weights_that_will_not_do_are_refused_by_name(
     monkeypatch.setenv("ACTIONLAKE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UsageError, match=r"has no class 'unicorn'; it has person, bicycle"):
         detector(person_weights, ["person", "unicorn"])
-    with pytest.raises(UsageError, match="/nowhere/yolo.pt'?: no such file; put the file there"):
+    with pytest.raises(UsageError, match=r"/nowhere/yolo\.pt'?: no such file; put the file there"):
         detector("/nowhere/yolo.pt", ["person"])
     (tmp_path / "noise.pt").write_bytes(b"not weights at all")
     with pytest.raises(UsageError, match="not readable as Ultralytics weights"):

@@ -1,0 +1,245 @@
+"""The command, as a process: what it prints, how it exits, and that it survives being killed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import open_lake
+from tests.conftest import REPOSITORY
+from tests.lakes import assert_same
+from tests.synthetic import RECIPES, make_video
+
+COMMAND = [sys.executable, "-m", "pipeline.cli"]
+FAST = ["--sample-fps", "10", "--workers", "2"]
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        env=os.environ | (env or {}),
+        cwd=REPOSITORY,
+        timeout=240,
+    )
+
+
+def text(stream: bytes) -> str:
+    return " ".join(stream.decode().split())
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve videos of twenty seconds, in which there is something to be killed."""
+    folder = tmp_path_factory.mktemp("archive")
+    make_video(folder / "00.mp4", RECIPES[1], n_frames=600)
+    for number in range(1, 12):
+        shutil.copy(folder / "00.mp4", folder / f"{number:02d}.mp4")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("options") / "job.toml"
+    path.write_text("shard_videos = 3\nchunk_s = 4.0\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def lake(archive: Path, options: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("lake") / "lake"
+    done = run("analyze", archive, "--lake", target, "--config", options, *FAST)
+    assert done.returncode == 0, done.stderr.decode()
+    said = text(done.stdout)
+    assert "12 videos, 0.067 h covered, 0 failed, 0 partial" in said
+    assert "bottleneck: " in said
+    assert re.search(r"12/12 videos, 60/60 chunks, [\d.]+ video-hours/h", text(done.stderr))
+    assert "core_worker" not in done.stderr.decode()
+    return target
+
+
+@pytest.mark.e2e
+def test_every_way_to_ask(lake: Path) -> None:
+    query = "SELECT parse_filename(uri) AS video, count(*) AS n FROM segments GROUP BY 1 ORDER BY 1"
+    expected = open_lake(str(lake)).sql(query).to_pylist()
+    assert len(expected) == 12
+    assert "00.mp4" in text(run("query", lake, query).stdout)
+    assert json.loads(run("query", lake, query, "--format", "json").stdout) == expected
+    as_csv = run("query", lake, query, "--format", "csv").stdout
+    assert pyarrow.csv.read_csv(io.BytesIO(as_csv)).to_pylist() == expected
+    as_parquet = run("query", lake, query, "--format", "parquet").stdout
+    assert pq.read_table(io.BytesIO(as_parquet)).to_pylist() == expected
+
+
+@pytest.mark.e2e
+def test_info_tells_what_is_there(lake: Path) -> None:
+    said = text(run("info", lake).stdout)
+    for fact in ("12 (0 partial, 0 failed)", "4 committed, 0 open", "jhmdb21-frame", "sample_fps = 10.0"):
+        assert fact in said
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that came from it, without a chance to clean up; Ray's daemons too."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family, timeout=30)
+    process.wait()
+
+
+def finished_chunks(lake: Path) -> int:
+    return len(list(lake.glob("_work/*/*-last.arrow")))
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("moment", ["while extracting", "after the first commit"])
+def test_killed_as_a_whole_and_started_again(
+    archive: Path, options: Path, lake: Path, tmp_path: Path, moment: str
+) -> None:
+    """The lake ends as that of an undisturbed run, and what was finished is not decoded again."""
+    target = tmp_path / "lake"
+    command = ["analyze", str(archive), "--lake", str(target), "--config", str(options), *FAST]
+    process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    reached = False
+    while not reached and process.poll() is None:
+        committed = list(target.glob("videos/*.parquet"))
+        reached = bool(committed) if moment == "after the first commit" else finished_chunks(target) >= 4
+    kill_tree(process)
+    assert reached
+    n_committed = 15 * len(list(target.glob("videos/part-*.parquet")))
+    committed_shards = {path.stem.removeprefix("part-") for path in target.glob("videos/part-*.parquet")}
+    n_waiting = len([path for path in target.glob("_work/*/*-last.arrow") if path.parent.name not in committed_shards])
+    assert n_committed + n_waiting < 60, "killed too late to tell anything"
+    again = run(*command)
+    assert again.returncode == 0, again.stderr.decode()
+    said = re.search(r"(\d+) chunks decoded", text(again.stdout))
+    assert said
+    assert int(said.group(1)) == 60 - n_committed - n_waiting
+    if n_waiting:
+        assert f"{n_waiting} chunks were finished before" in text(again.stdout)
+    assert_same(target, lake)
+    assert not [path for path in target.rglob("*") if path.name.endswith(".tmp")]
+    assert not list(target.glob("_work/*/*"))
+
+
+def usage_error(*arguments: str | Path) -> str:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr.decode()
+    return text(done.stderr)
+
+
+def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) -> None:
+    lake = tmp_path / "lake"
+    video = archive / "00.mp4"
+    (tmp_path / "odd.toml").write_text("sample_fsp = 3\n")
+    (tmp_path / "wrong.toml").write_text('sample_fps = "many"\n')
+    (tmp_path / "broken.toml").write_text("a = = 1")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "model.json").write_text("{")
+    assert "did you mean 'sample_fps'?" in usage_error(
+        "analyze", video, "--lake", lake, "--config", tmp_path / "odd.toml"
+    )
+    assert "should be of type float" in usage_error(
+        "analyze", video, "--lake", lake, "--config", tmp_path / "wrong.toml"
+    )
+    assert "not valid TOML" in usage_error("analyze", video, "--lake", lake, "--config", tmp_path / "broken.toml")
+    assert "needs a person detector" in usage_error("analyze", video, "--lake", lake, "--scope", "person")
+    assert "unreadable model bundle" in usage_error("analyze", video, "--lake", lake, "--model", tmp_path / "bundle")
+    assert "has no label 'swim'" in usage_error("analyze", video, "--lake", lake, "--labels", "walk,swim")
+    assert "no lake there" in usage_error("query", lake, "SELECT 1")
+    assert "Missing option '--lake'" in usage_error("analyze", video)
+    assert not lake.exists()
+
+
+@pytest.mark.e2e
+def test_failed_videos_are_reported_and_strict_exits_with_3(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "[red]name.mp4").write_text("no video")
+    done = run("analyze", tmp_path / "videos", "--lake", tmp_path / "lake", "--strict", *FAST)
+    assert done.returncode == 3
+    assert "[red]name.mp4: not a video that can be read" in text(done.stdout)
+    assert run("analyze", tmp_path / "videos", "--lake", tmp_path / "lake", *FAST).returncode == 0
+
+
+@pytest.mark.e2e
+def test_a_cluster_that_does_not_answer_is_a_job_error(tmp_path: Path, archive: Path) -> None:
+    done = run("analyze", archive, "--lake", tmp_path / "lake", "--address", "127.0.0.1:1")
+    assert done.returncode == 1
+    assert "no Ray cluster answers at 127.0.0.1:1" in text(done.stderr)
+    assert "Traceback" not in done.stderr.decode()
+
+
+@pytest.fixture
+def object_store() -> Iterator[dict[str, str]]:
+    """A real S3 server on loopback, with the environment that leads to it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@pytest.mark.e2e
+def test_archive_and_lake_in_an_object_store(
+    numbered: Path, object_store: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are those of a local run, but for where the videos lie."""
+    import boto3
+
+    for name, value in object_store.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="archive")
+    (tmp_path / "videos").mkdir()
+    for name in ("h264-bframes.mp4", "h264.mkv", "mpeg4.avi", "h264.ts"):
+        shutil.copy(numbered / name, tmp_path / "videos")
+        client.upload_file(str(numbered / name), "archive", f"in/{name}")
+    local = run("analyze", tmp_path / "videos", "--lake", tmp_path / "lake", *FAST)
+    remote = run("analyze", "s3://archive/in", "--lake", "s3://archive/lake", *FAST)
+    assert (local.returncode, remote.returncode) == (0, 0), remote.stderr.decode()
+    query = (
+        "SELECT parse_filename(uri) AS name, label, score, start_s, end_s, n_frames_sampled, covered_s"
+        " FROM segments JOIN videos USING (video_id, uri) ORDER BY ALL"
+    )
+    there = json.loads(run("query", "s3://archive/lake", query, "--format", "json").stdout)
+    assert there == json.loads(run("query", tmp_path / "lake", query, "--format", "json").stdout)
+    assert len({row["name"] for row in there}) == 4
+    again = run("analyze", "s3://archive/in", "--lake", "s3://archive/lake", *FAST)
+    assert "0 chunks decoded" in text(again.stdout)
+
+
+@pytest.mark.e2e
+def test_the_job_scripts_take_the_same_options(tmp_path: Path) -> None:
+    for name in ("analyze", "train"):
+        done = subprocess.run(
+            [sys.executable, f"jobs/{name}.py", "--help"], capture_output=True, check=False, cwd=REPOSITORY
+        )
+        assert done.returncode == 0
+        by_command = run(name, "--help")
+        assert set(re.findall(rb"--[a-z-]+", done.stdout)) == set(re.findall(rb"--[a-z-]+", by_command.stdout))
