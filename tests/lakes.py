@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -13,7 +12,7 @@ from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
 from pipeline.engine.commit import ShardCommitter, ShardSummary
-from pipeline.engine.extract import Extractor, decode_pieces, tasks_of
+from pipeline.engine.extract import Extractor, NetworkFacts, decode_pieces, describe_networks, tasks_of
 from pipeline.errors import VideoError
 from pipeline.lake.plans import write_plan
 from pipeline.lake.query import open_lake
@@ -63,5 +62,6 @@ def analyze_here(
         for task in tasks_of(0, video):
             for piece in decode_pieces(task, config):
                 extractor.extract(lake, [piece])
-    names: dict[int, Any] = extractor._detector.names if extractor._detector else {}
-    return ShardCommitter(config, bundle, names, extractor._embedder.dim).commit(lake, 0)
+    networks = describe_networks(config)
+    assert isinstance(networks, NetworkFacts)
+    return ShardCommitter(config, bundle).commit(lake, 0, networks)

@@ -17,7 +17,7 @@ import ray
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.config import Config
 from pipeline.engine.commit import ShardCommitter, ShardSummary
-from pipeline.engine.extract import ChunkTask, tasks_of
+from pipeline.engine.extract import ChunkTask, NetworkFacts, describe_networks, tasks_of
 from pipeline.engine.graph import extract_features
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.planning import plan_archive
@@ -26,9 +26,6 @@ from pipeline.errors import UsageError
 from pipeline.lake.plans import read_plan
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Receipt, finished_chunks
-from pipeline.vision.detector import Detector
-from pipeline.vision.embedder import Embedder
-from pipeline.vision.runtime import choose_runtime
 
 log = logging.getLogger(__name__)
 
@@ -128,20 +125,21 @@ def _run(
     state.layout = str(layout)
     state.stage = "planning"
     notify(state)
-    networks = ray.remote(num_cpus=0, max_retries=2)(_describe_networks).remote(config)
+    # What takes long to load starts now, beside the planning.
+    description = ray.remote(num_cpus=0, max_retries=2)(describe_networks).remote(config)
+    committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(_Committer)
+    # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
+    shared_bundle = [ray.put(bundle)]
+    committers = [committer.remote(lake.uri, config, shared_bundle) for _ in range(layout.classifiers)]
     lake.sweep()
     shards = plan_archive(lake, sources, config)
-    dim, class_names = _value_of(ray.get(networks))
+    networks = ray.get(description)
+    if isinstance(networks, UsageError):
+        raise networks
     board = _Board(lake, shards, state)
     state.stage = "extracting"
     notify(state)
     ledger = ray.remote(num_cpus=0)(Ledger).remote()
-    committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(_Committer)
-    # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
-    shared_bundle = [ray.put(bundle)]
-    committers = [
-        committer.remote(lake.uri, config, shared_bundle, class_names, dim) for _ in range(layout.classifiers)
-    ]
     commits: list[ray.ObjectRef] = []
 
     def collect(wait_for_all: bool) -> None:
@@ -154,12 +152,12 @@ def _run(
             notify(state)
 
     def commit(shard: int) -> None:
-        commits.append(committers[shard % len(committers)].commit.remote(shard))
+        commits.append(committers[shard % len(committers)].commit.remote(shard, networks))
 
     for shard in board.ready():
         commit(shard)
     if board.tasks:
-        for receipt in extract_features(board.tasks, lake.uri, config, layout, ledger, dim):
+        for receipt in extract_features(board.tasks, lake.uri, config, layout, ledger, networks.dim):
             if receipt.runtime and not state.runtime:
                 state.runtime = receipt.runtime
                 log.info("networks run on %s", receipt.runtime)
@@ -245,35 +243,16 @@ class _Board:
 class _Committer:
     """Labels and commits shards beside the decoders."""
 
-    def __init__(self, lake_uri: str, config: Config, bundle: list[Any], class_names: dict[int, str], dim: int) -> None:
+    def __init__(self, lake_uri: str, config: Config, bundle: list[Any]) -> None:
         """Take what `ShardCommitter` takes, the bundle as a list of one reference to it."""
         import torch
 
         torch.set_num_threads(1)
         self._lake = Lake(lake_uri)
-        self._committer = ShardCommitter(config, ray.get(bundle[0]), class_names, dim)
+        self._committer = ShardCommitter(config, ray.get(bundle[0]))
 
-    def commit(self, shard: int) -> ShardSummary:
-        return self._committer.commit(self._lake, shard)
-
-
-def _describe_networks(config: Config) -> tuple[int, dict[int, str]] | UsageError:
-    """Load the networks once before the workers do: they are exported then, and what is wrong with them is told."""
-    try:
-        runtime = choose_runtime("cpu" if config.device == "auto" else config.device)
-        dim = Embedder(config.embedder, runtime).dim
-        if config.detector is None or not config.sees_people:
-            return dim, {}
-        detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
-        return dim, detector.names
-    except UsageError as error:
-        return error
-
-
-def _value_of(answer: Any) -> Any:
-    if isinstance(answer, UsageError):
-        raise answer
-    return answer
+    def commit(self, shard: int, networks: NetworkFacts) -> ShardSummary:
+        return self._committer.commit(self._lake, shard, networks)
 
 
 def _check_fit(bundle: Bundle, config: Config) -> None:

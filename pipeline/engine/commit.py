@@ -19,6 +19,7 @@ from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.segments import StepRun, find_segments
 from pipeline.archive.plan import OPEN_END, PlannedVideo
 from pipeline.config import Config, digest
+from pipeline.engine.extract import NetworkFacts
 from pipeline.engine.sequences import StepSequence, VideoRows
 from pipeline.lake import schemas
 from pipeline.lake.plans import read_plan
@@ -64,23 +65,22 @@ class _Parts:
 class ShardCommitter:
     """Labels finished shards with one model, or with none, and commits them."""
 
-    def __init__(self, config: Config, bundle: Bundle | None, class_names: dict[int, str], dim: int) -> None:
-        """Take a model, or None to keep features alone.
-
-        Args:
-            config: The job's configuration.
-            bundle: The activity model.
-            class_names: Names of the detector's classes.
-            dim: Length of an embedding.
-        """
-        self._config, self._bundle, self._class_names, self._dim = config, bundle, class_names, dim
+    def __init__(self, config: Config, bundle: Bundle | None) -> None:
+        """Take a model, or None to keep features alone."""
+        self._config, self._bundle = config, bundle
         self._classifier = SequenceClassifier(bundle.model) if bundle is not None else None
 
-    def commit(self, lake: Lake, shard: int) -> ShardSummary:
+    def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Write a shard's part of every table, that of `videos` last; then its work files go.
 
         Called again after a crash at any point, it writes the same rows under the same names.
+
+        Args:
+            lake: Where the shard is.
+            shard: Its number.
+            networks: What its features were made with.
         """
+        features_schema = schemas.features_schema(networks.dim)
         started = time.perf_counter()
         videos = sorted(read_plan(lake, shard), key=lambda video: video.video_id)
         chunks = finished_chunks(lake.work_names(shard))
@@ -99,20 +99,26 @@ class ShardCommitter:
                 detections=part("detections", schemas.DETECTIONS),
                 failures=part("failures", schemas.FAILURES),
                 segments=part(f"segments/model={self._bundle.name}", schemas.SEGMENTS) if self._bundle else None,
-                features=part("features", schemas.features_schema(self._dim)) if self._config.keep_features else None,
+                features=part("features", features_schema) if self._config.keep_features else None,
             )
             for video in videos:
                 pieces = [
                     [Piece(lake, f"{lake.work_folder(shard)}/{name}") for name in chunks[video.video_id, chunk.index]]
                     for chunk in video.chunks
                 ]
-                self._commit_video(shard, video, pieces, parts, summary)
+                self._commit_video(shard, video, pieces, networks, parts, summary)
         lake.drop_work(shard)
         summary.wall_s = time.perf_counter() - started
         return summary
 
     def _commit_video(
-        self, shard: int, video: PlannedVideo, pieces: Sequence[Sequence[Piece]], parts: _Parts, summary: ShardSummary
+        self,
+        shard: int,
+        video: PlannedVideo,
+        pieces: Sequence[Sequence[Piece]],
+        networks: NetworkFacts,
+        parts: _Parts,
+        summary: ShardSummary,
     ) -> None:
         rows = VideoRows([piece for of_chunk in pieces for piece in of_chunk])
         receipts = [of_chunk[-1].receipt() for of_chunk in pieces]
@@ -120,9 +126,9 @@ class ShardCommitter:
         if self._config.sees_people:
             frame_ids = list(track_video(rows.frames_of_boxes(), self._frame_rate(video)))
             track_ids = np.concatenate(frame_ids) if frame_ids else track_ids
-            parts.detections.write(self._detections(video, rows, track_ids))
+            parts.detections.write(self._detections(video, rows, track_ids, networks.class_names))
         if parts.features is not None:
-            for table in self._features(video, rows, track_ids):
+            for table in self._features(video, rows, track_ids, parts.features.schema):
                 parts.features.write(table)
         if parts.segments is not None:
             end_s = max((receipt.end_s for receipt in receipts), default=0.0)
@@ -177,9 +183,11 @@ class ShardCommitter:
         scores = self._classifier.scores(rows.inputs(sequence))
         return find_segments(scores, sequence.first_step, self._config.sample_fps, self._bundle.segments)
 
-    def _detections(self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64]) -> pa.Table:
+    def _detections(
+        self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
+    ) -> pa.Table:
         boxes, frames = rows.boxes, rows.frames
-        names = [self._class_names[int(class_id)] for class_id in boxes.class_id]
+        names = [class_names[int(class_id)] for class_id in boxes.class_id]
         columns = {
             "video_id": pa.array([video.video_id] * len(names), pa.string()),
             "frame_index": frames.step[boxes.frame],
@@ -195,9 +203,10 @@ class ShardCommitter:
         }
         return pa.table(columns, schema=schemas.DETECTIONS)
 
-    def _features(self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64]) -> Iterator[pa.Table]:
+    def _features(
+        self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], schema: pa.Schema
+    ) -> Iterator[pa.Table]:
         """Yield the rows of `features` piece by piece: the frames in order, then the boxes of people in tracks."""
-        schema = schemas.features_schema(self._dim)
         scopes: list[tuple[str, Any, Any, Any, NDArray[np.int64]]] = []
         if self._config.sees_frames:
             no_track = np.full(len(rows.frames.step), NO_TRACK, np.int64)
@@ -216,7 +225,7 @@ class ShardCommitter:
                     "n_steps": rows.frames.n_steps[of_frame].astype(np.int32),
                     "scope": pa.array([scope] * len(of_frame), pa.string()),
                     "track_id": pa.array(tracks[chosen], mask=tracks[chosen] == NO_TRACK),
-                    "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), self._dim),
+                    "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1]),
                 }
                 yield pa.table(columns, schema=schema)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
 from pipeline.config import Config
-from pipeline.errors import VideoError
+from pipeline.errors import UsageError, VideoError
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Receipt, WorkRows, empty_rows, write_piece
 from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
@@ -80,6 +80,29 @@ class _Clock:
         now = time.perf_counter()
         lap, self.started = now - self.started, now
         return lap
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What must be known of the networks where they are not loaded."""
+
+    dim: int
+    """Length of an embedding."""
+    class_names: dict[int, str]
+    """Names of the detector's classes; empty without a detector."""
+
+
+def describe_networks(config: Config) -> NetworkFacts | UsageError:
+    """Load the networks once before the workers do: they are exported then, and what is wrong with them is told."""
+    try:
+        runtime = choose_runtime("cpu" if config.device == "auto" else config.device)
+        dim = Embedder(config.embedder, runtime).dim
+        if config.detector is None or not config.sees_people:
+            return NetworkFacts(dim, {})
+        detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
+        return NetworkFacts(dim, detector.names)
+    except UsageError as error:
+        return error
 
 
 def tasks_of(shard: int, video: PlannedVideo) -> list[ChunkTask]:
