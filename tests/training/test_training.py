@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import Config, UsageError, analyze, load_bundle, open_lake, train
+from pipeline.activity.bundle import Bundle
+from pipeline.training.annotations import Annotation
+from pipeline.training.dataset import Item, LabelledVideo, load_videos
+from pipeline.training.fit import IGNORE, FitOptions, LabelledSequence, fit
+from pipeline.training.metrics import evaluate
+
+SMALL = FitOptions(hidden_dim=16, epochs=25, input_dropout=0.1, dropout=0.1)
+
+
+def order_of_cues(n: int, seed: int) -> list[LabelledSequence]:
+    """Sequences whose label is which of two cues came first: a mean over time can't tell."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(n):
+        inputs = rng.normal(0, 0.3, (20, 8)).astype(np.float16)
+        first, second = (0, 1) if number % 2 else (1, 0)
+        inputs[3, first] += 4
+        inputs[14, second] += 4
+        found.append(LabelledSequence(inputs, np.full(20, number % 2)))
+    return found
+
+
+def test_the_model_learns_what_only_memory_can_tell() -> None:
+    options = replace(SMALL, min_crop=1.0, join=0.0, epochs=60, learning_rate=5e-3)
+    model = fit(order_of_cues(240, 0), 2, options)
+    videos = [
+        LabelledVideo(str(i), sequence, (Item(Annotation("v", "x"), int(sequence.label_ids[0]), 0, 20),))
+        for i, sequence in enumerate(order_of_cues(40, 1))
+    ]
+    assert evaluate(model, videos, 2)["accuracy"] > 0.95
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another() -> None:
+    losses: dict[int, list[float]] = {}
+    models = []
+    for run, seed in enumerate((3, 3, 4)):
+        losses[run] = []
+        models.append(
+            fit(order_of_cues(16, 0), 2, replace(SMALL, epochs=2, seed=seed), lambda _, x, r=run: losses[r].append(x))
+        )
+    weights = [torch.cat([p.flatten() for p in model.parameters()]) for model in models]
+    assert torch.equal(weights[0], weights[1])
+    assert losses[0] == losses[1]
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_unlabelled_steps_teach_nothing() -> None:
+    """Where the first half says one thing and the ignored half's inputs another, only the first is learnt."""
+    sequences = order_of_cues(16, 0)
+    half = [LabelledSequence(s.inputs, np.where(np.arange(20) < 10, s.label_ids, IGNORE)) for s in sequences]
+    options = replace(SMALL, epochs=3, min_crop=1.0, join=0.0, bidirectional=False)
+    changed = [LabelledSequence(np.concatenate([s.inputs[:10], -s.inputs[10:]]), s.label_ids) for s in half]
+    first, second = (torch.cat([p.flatten() for p in fit(x, 2, options).parameters()]) for x in (half, changed))
+    assert torch.allclose(first, second, atol=1e-6)
+
+
+def test_metrics_of_a_case_worked_by_hand() -> None:
+    sequence = LabelledSequence(np.zeros((4, 8), np.float16), np.array([0, 0, 1, IGNORE]))
+    items = (Item(Annotation("v", "a"), 0, 0, 2), Item(Annotation("v", "b"), 1, 2, 3))
+    model = fit(order_of_cues(4, 0), 2, replace(SMALL, epochs=1))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        model.head.bias.copy_(torch.tensor([1.0, 0.0]))
+    found = evaluate(model, [LabelledVideo("v", sequence, items)], 2)
+    assert found["confusion"] == [[1, 0], [1, 0]]
+    assert (found["accuracy"], found["mean_class_accuracy"], found["n_spans"]) == (0.5, 0.5, 2)
+    assert found["frame_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    bundle = load_bundle()
+    replace(bundle, name="copy").save(tmp_path / "copy", "# card")
+    again = load_bundle(tmp_path / "copy")
+    assert (again.labels, again.segments, again.metrics, again.sha256) == (
+        bundle.labels,
+        bundle.segments,
+        bundle.metrics,
+        bundle.sha256,
+    )
+    for a, b in zip(again.model.parameters(), bundle.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (tmp_path / "copy" / "README.md").read_text() == "# card"
+
+
+def test_the_bundled_model_has_a_card_with_its_figures() -> None:
+    bundle = load_bundle()
+    assert len(bundle.labels) == 21
+    assert bundle.metrics["mean"]["accuracy"] >= 0.52
+    folder = Path(__import__("pipeline").__file__).parent / "activity" / "bundles" / bundle.name
+    assert f"{bundle.metrics['mean']['accuracy']:.3f}" in (folder / "README.md").read_text()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+
+
+@pytest.mark.parametrize("damage", ["no weights", "cut weights", "other format", "wrong labels", "missing key"])
+def test_damaged_bundles_are_refused(tmp_path: Path, damage: str) -> None:
+    bundle: Bundle = load_bundle()
+    bundle.save(tmp_path)
+    weights, record_file = tmp_path / "model.safetensors", tmp_path / "model.json"
+    record = json.loads(record_file.read_text())
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "other format":
+        record["format"] = 2
+    elif damage == "wrong labels":
+        record["labels"] = ["walk"]
+    else:
+        del record["segments"]
+    record_file.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        load_bundle(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def few_clips(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three activities that look different, twelve clips of each, with the first official split."""
+    with open(data_dir / "jhmdb" / "splits.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    path = tmp_path_factory.mktemp("few") / "few.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "video", "split"])
+        for label in ("golf", "pullup", "shoot_bow"):
+            for part, n in (("train", 8), ("test", 4)):
+                chosen = [row for row in rows if row["label"] == label and row["split1"] == part][:n]
+                writer.writerows([[label, row["video"], part] for row in chosen])
+    return path
+
+
+@pytest.mark.e2e
+@pytest.mark.accuracy
+def test_labels_to_bundle_to_segments(few_clips: Path, data_dir: Path, tmp_path: Path, local_ray: None) -> None:
+    out = tmp_path / "sports"
+    result = train(few_clips, str(data_dir / "jhmdb"), out, options=replace(SMALL, epochs=40))
+    assert result.metrics["splits"]["split"]["n_test"] == 12
+    assert result.metrics["mean"]["accuracy"] >= 0.75
+    assert "training part" in (out / "README.md").read_text()
+    # The features stay: trained again, no chunk is decoded.
+    states = []
+    again = train(few_clips, str(data_dir / "jhmdb"), out, options=replace(SMALL, epochs=40), observer=states.append)
+    assert (states[-1].n_chunks_done, states[-1].n_videos_before) == (0, 36)
+    assert again.metrics == result.metrics
+    clip = data_dir / "jhmdb" / "clips" / "golf"
+    analyze([str(next(clip.iterdir()))], str(tmp_path / "lake"), model=out)
+    segments = open_lake(str(tmp_path / "lake")).table("segments").to_pylist()
+    assert {row["model"] for row in segments} == {"sports"}
+    assert {row["label"] for row in segments} <= {"golf", "pullup", "shoot_bow"}
+
+
+@pytest.mark.e2e
+@pytest.mark.accuracy
+def test_the_bundled_model_names_what_it_was_taught(data_dir: Path, tmp_path: Path, local_ray: None) -> None:
+    """Its clips are known to it; a fault anywhere between the file and the row would show."""
+    clips = [
+        str(path)
+        for folder in sorted((data_dir / "jhmdb" / "clips").iterdir())
+        for path in sorted(folder.iterdir())[:2]
+    ]
+    analyze(clips, str(tmp_path / "lake"))
+    longest = open_lake(str(tmp_path / "lake")).sql(
+        "SELECT split_part(uri, '/', -2) AS truth, arg_max(label, end_s - start_s) AS label FROM segments GROUP BY uri"
+    )
+    right = [row["truth"] == row["label"] for row in longest.to_pylist()]
+    assert len(right) == 42
+    assert sum(right) >= 40
+
+
+def test_training_mistakes_are_told_before_anything_is_decoded(tmp_path: Path, data_dir: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("video,label\ngone.mp4,walk\nalso.mp4,run\n")
+    with pytest.raises(UsageError, match=r"line 2: no video 'gone\.mp4'; looked for"):
+        train(labels, str(tmp_path), tmp_path / "out")
+    clip = next((data_dir / "jhmdb" / "clips" / "golf").iterdir())
+    labels.write_text(f"video,label\n{clip.name},walk\n")
+    with pytest.raises(UsageError, match="only one label, 'walk'"):
+        train(labels, str(clip.parent), tmp_path / "out")
+    with pytest.raises(UsageError, match="'person'"):
+        train(labels, str(clip.parent), tmp_path / "out", config=Config(scope="person", detector="x.pt"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.e2e
+def test_steps_are_labelled_by_time_and_the_later_span_wins(numbered: Path, tmp_path: Path, local_ray: None) -> None:
+    uri = str(numbered / "h264.mp4")
+    analyze([uri], str(tmp_path / "lake"), model=None, config=Config(sample_fps=10.0))
+    spans = [Annotation("v", "sit", 0.2, 1.5), Annotation("v", "read", 0.5, 0.8)]
+    (video,) = load_videos(open_lake(str(tmp_path / "lake")), {"v": uri}, spans, ["read", "sit"])
+    assert video.sequence.inputs.shape == (20, 1280)
+    assert video.sequence.label_ids.tolist() == [IGNORE] * 2 + [1] * 3 + [0] * 3 + [1] * 7 + [IGNORE] * 5
