@@ -52,7 +52,7 @@ class Config:
     """Activities to write segments of; empty: all that the model knows."""
     min_track_s: float = 0.5
     """A track shorter than this gives no segment."""
-    chunk_s: float = 60.0
+    chunk_s: float = 30.0
     """A chunk is about so long; its ends lie on keyframes."""
     shard_videos: int = 256
     """A shard holds at most so many videos ..."""

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.archive.sources import VideoRef, list_videos
 from pipeline.config import Config
 from pipeline.engine.commit import ShardCommitter, ShardSummary
 from pipeline.engine.extract import ChunkTask, NetworkFacts, describe_networks, tasks_of
@@ -22,7 +24,7 @@ from pipeline.engine.graph import extract_features
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.planning import plan_archive
 from pipeline.engine.resources import choose_layout, connect
-from pipeline.errors import UsageError
+from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.plans import read_plan
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Receipt, finished_chunks
@@ -103,13 +105,21 @@ def analyze(
         _check_fit(bundle, config)
     config = replace(config, run_id=config.run_id or _new_run_id())
     assert config.run_id is not None
+    refs = list_videos([sources] if isinstance(sources, str) else sources)
     target = Lake(lake)
     state = JobState(target.uri, config.run_id)
     notify = observer or (lambda _: None)
     target.claim(config.feature_options())
     started_ray = connect(address, config)
     try:
-        _run(target, [sources] if isinstance(sources, str) else sources, bundle, config, state, notify)
+        _run(target, refs, bundle, config, state, notify)
+    except RayError as error:
+        log.info("the cause", exc_info=error)
+        cause = getattr(error, "cause", None) or error
+        raise ActionlakeError(
+            f"the job stopped ({type(cause).__name__}: {' '.join(str(cause).split())}); what is finished is kept, "
+            "and the same command goes on from there; -v shows where it happened"
+        ) from error
     finally:
         if started_ray:
             ray.shutdown()
@@ -119,7 +129,7 @@ def analyze(
 
 
 def _run(
-    lake: Lake, sources: Sequence[str], bundle: Bundle | None, config: Config, state: JobState, notify: Observer
+    lake: Lake, refs: Sequence[VideoRef], bundle: Bundle | None, config: Config, state: JobState, notify: Observer
 ) -> None:
     layout = choose_layout(config)
     state.layout = str(layout)
@@ -132,7 +142,7 @@ def _run(
     shared_bundle = [ray.put(bundle)]
     committers = [committer.remote(lake.uri, config, shared_bundle) for _ in range(layout.classifiers)]
     lake.sweep()
-    shards = plan_archive(lake, sources, config)
+    shards = plan_archive(lake, refs, config)
     networks = ray.get(description)
     if isinstance(networks, UsageError):
         raise networks
@@ -176,7 +186,7 @@ class _Board:
     def __init__(self, lake: Lake, shards: Sequence[int], state: JobState) -> None:
         self._state = state
         self._open: dict[int, set[ChunkKey]] = {}
-        self._pieces: Counter[ChunkKey] = Counter()
+        self._pieces: dict[ChunkKey, set[int]] = defaultdict(set)
         self._ends: dict[ChunkKey, int] = {}
         self._durations: dict[ChunkKey, float] = {}
         self.tasks: list[ChunkTask] = []
@@ -215,10 +225,14 @@ class _Board:
         for stage in ("decode", "detect", "embed", "write"):
             state.stage_s[stage] += getattr(receipt, f"{stage}_s")
         key = receipt.key
-        self._pieces[key] += 1
+        self._pieces[key].add(receipt.piece)
         if receipt.last:
             self._ends[key] = receipt.piece
-        if key not in self._ends or self._pieces[key] <= self._ends[key] or key not in self._open[receipt.shard]:
+        # In the split layout the pieces of a chunk come in any order.
+        if (
+            len(self._pieces[key]) <= self._ends.get(key, len(self._pieces[key]))
+            or key not in self._open[receipt.shard]
+        ):
             return False
         state.n_chunks_done += 1
         state.video_done_s += self._durations.pop(key)

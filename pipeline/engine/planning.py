@@ -1,4 +1,4 @@
-"""Plan the archive: list it, probe what is new on all cores, write shards that stay as they are."""
+"""Plan the archive: probe what is new on all cores, write shards that stay as they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ray.exceptions import WorkerCrashedError
 
 from pipeline.archive.plan import close_shards, plan_video
 from pipeline.archive.probe import Probe, probe_video
-from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.archive.sources import VideoRef
 from pipeline.config import Config
 from pipeline.errors import VideoError
 from pipeline.lake.plans import planned_ids, write_plan
@@ -24,15 +24,12 @@ _BATCH = 32
 _AHEAD = 2
 
 
-def plan_archive(lake: Lake, sources: Sequence[str], config: Config) -> list[int]:
-    """Plan what is new among the sources, and return the shards that hold any of them, sorted.
+def plan_archive(lake: Lake, videos: Sequence[VideoRef], config: Config) -> list[int]:
+    """Plan what is new among the videos, and return the shards that hold any of them, sorted.
 
-    Videos that were planned before keep their shard; new ones get new shards, in the order of their URIs.
-
-    Raises:
-        UsageError: A source does not exist or holds no video.
+    Videos that were planned before keep their shard; new ones get new shards, in the given order.
     """
-    refs = {ref.video_id: ref for ref in list_videos(sources)}
+    refs = {ref.video_id: ref for ref in videos}
     shards = set()
     for shard, ids in planned_ids(lake):
         known = [video_id for video_id in ids if video_id in refs]
@@ -45,8 +42,8 @@ def plan_archive(lake: Lake, sources: Sequence[str], config: Config) -> list[int
         plan_video(ref, probe, config.grid_rate, config.chunk_s)
         for ref, probe in zip(refs.values(), _probe_all(list(refs.values())), strict=True)
     )
-    for number, videos in enumerate(close_shards(planned, config.shard_videos, config.shard_hours), start=next_shard):
-        write_plan(lake, number, videos)
+    for number, members in enumerate(close_shards(planned, config.shard_videos, config.shard_hours), start=next_shard):
+        write_plan(lake, number, members)
         shards.add(number)
     return sorted(shards)
 
