@@ -116,7 +116,9 @@ def test_killed_as_a_whole_and_started_again(
     """The lake ends as that of an undisturbed run, and what was finished is not decoded again."""
     target = tmp_path / "lake"
     command = ["analyze", str(archive), "--lake", str(target), "--config", str(options), *FAST]
-    process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=REPOSITORY)
+    process = subprocess.Popen(
+        [*COMMAND, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY
+    )
     reached = False
     while not reached and process.poll() is None:
         committed = list(target.glob("videos/*.parquet"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -45,11 +46,13 @@ def extract_features(
     _quieten()
     blocks = [pa.table({"task": pack_tasks(block)}) for block in _blocks(tasks, layout.decoders)]
     chunks = ray.data.from_arrow(blocks)
-    every = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
+    every: dict[str, Any] = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
     # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
     # actor that died anew and gives it its block again, for ever; the ledger counts, and ends that.
     decoders = ActorPoolStrategy(size=min(layout.decoders, len(blocks)))
     if layout.kind == "fused":
+        # No GPU is reserved for these workers, so none may be used, though the node may have some.
+        every["config"] = replace(config, device="cpu")
         receipts = chunks.map_batches(
             FusedWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every
         )

@@ -54,7 +54,6 @@ def connect(address: str | None, config: Config) -> bool:
     address = address or os.environ.get("RAY_ADDRESS")
     # Ray's own usage report has no network to go to on an edge node, and nobody asked for it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     common = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
         _check_answers(address)
@@ -130,6 +129,8 @@ def choose_layout(config: Config) -> Layout:
     kind = config.layout
     if kind == "auto":
         kind = "split" if gpus >= config.gpus_per_actor and config.device != "cpu" else "fused"
+    if kind == "fused" and config.device == "cuda":
+        raise ActionlakeError(f"device = 'cuda' needs the split layout, and {config.gpus_per_actor:g} of {gpus:g} GPUs")
     if kind == "fused":
         layout = Layout(kind, wanted, 0, 0.0, config.classifiers)
     elif gpus:
