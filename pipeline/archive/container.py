@@ -29,7 +29,8 @@ def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     The decoder runs on one thread: many decoders run side by side.
 
     Raises:
-        VideoError: The file is missing, empty, not a video, without a video stream, or unreadable.
+        VideoError: The file is missing, empty, not a video, without a video stream, or unreadable; also while the block
+            reads it.
     """
     handle: Any = None
     try:
@@ -53,7 +54,13 @@ def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             if stream.codec_context is None:
                 raise VideoError("not_video", f"{uri}: no decoder for its codec")
             stream.codec_context.thread_count = 1
-            yield container, stream
+            try:
+                yield container, stream
+            except FFmpegError as error:
+                raise VideoError("corrupt", f"{uri}: can't be read on ({error.strerror})") from error
+            except OSError as error:
+                # From a remote file; FFmpeg passes on what its reading raised.
+                raise VideoError("io", f"{uri}: reading it failed ({error.strerror or error})") from error
     finally:
         if handle is not None:
             handle.close()

@@ -105,7 +105,10 @@ def decode_chunk(
     report = report if report is not None else DecodeReport()
     pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
     for shown in _shown_frames(uri, probe, chunk, rate, report):
-        pending.add(shown)
+        try:
+            pending.add(shown)
+        except FFmpegError as error:
+            report.note(f"a frame can't be converted ({error.strerror or error})")
         if len(pending.images) == batch_frames:
             yield pending.flush()
     if pending.images:
