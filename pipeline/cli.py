@@ -176,7 +176,10 @@ def query(
     elif output_format is Format.csv:
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(answer, sys.stdout.buffer)
+        try:
+            pyarrow.csv.write_csv(answer, sys.stdout.buffer)
+        except pyarrow.ArrowException as error:
+            raise UsageError(f"--format csv can't hold lists ({error}); leave such columns out, or use json") from error
     elif output_format is Format.json:
         sys.stdout.write(json.dumps(answer.to_pylist(), default=str, indent=1) + "\n")
     else:
@@ -219,6 +222,9 @@ def main() -> None:
         console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
     except ActionlakeError as error:
+        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_JOB_ERROR)
+    except OSError as error:
         console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_JOB_ERROR)
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,11 @@ class Config:
     max_attempts: int = 3
     """A chunk that killed its worker so often is given up, with a row in `failures`."""
     deadline_base_s: float = 120.0
-    """A chunk may take this long ..."""
+    """A worker may decode without a result for this long ..."""
     deadline_per_s: float = 20.0
-    """... plus this for each second of video in it; then its worker is ended and the attempt counted."""
+    """... plus this for each second of video in the chunk; then it is ended, and the attempt counted."""
     keep_features: bool = True
-    """Whether the lake keeps the embeddings, to train on or to label again without decoding."""
+    """Whether the lake keeps the embeddings, to train on."""
     run_id: str | None = None
     """Name of this run in the tables. None: made from the time."""
 
@@ -96,6 +96,8 @@ class Config:
         _within("max_attempts", self.max_attempts, 1, 100)
         _within("deadline_base_s", self.deadline_base_s, 0.001, 1e6)
         _within("deadline_per_s", self.deadline_per_s, 0.0, 1e6)
+        if self.gpus_per_actor > 1 and self.gpus_per_actor % 1:
+            raise UsageError(f"gpus_per_actor = {self.gpus_per_actor:g}: above 1 it must be whole")
         if self.workers is not None:
             _within("workers", self.workers, 1, 100_000)
         if self.detector_px % 32:
@@ -128,7 +130,7 @@ class Config:
         return self.frame_px or (640 if self.sees_people else 320)
 
     def deadline_s(self, duration_s: float) -> float:
-        """Seconds that a chunk of so many seconds of video may take."""
+        """Seconds without a result that are given to a chunk of so many seconds of video."""
         return self.deadline_base_s + self.deadline_per_s * duration_s
 
     def feature_options(self) -> dict[str, Any]:
@@ -140,10 +142,6 @@ class Config:
             for name in ("detector", "classes", "detector_px", "detector_score", "max_people"):
                 del chosen[name]
         return chosen
-
-    def to_json(self) -> str:
-        """The whole configuration as canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def load(cls, path: str | Path | None = None, defaults: dict[str, Any] | None = None, **overrides: Any) -> Config:

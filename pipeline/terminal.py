@@ -130,7 +130,7 @@ def closing_table(console: Console, state: JobState) -> None:
         f"{state.n_videos_done} videos, {state.covered_s / 3600:.3f} h covered, "
         f"{state.n_failed} failed, {state.n_partial} partial{before}{again}",
         f"{state.wall_s:.1f} s, {speed:.1f} video-hours/h; {state.n_chunks_done} chunks decoded, "
-        f"{state.n_frames} frames sampled, {state.n_boxes} boxes",
+        f"{state.n_decoded} frames decoded, {state.n_frames} sampled, {state.n_boxes} boxes",
     ]
     total_s = sum(state.stage_s.values())
     if state.n_chunks_done and total_s:

@@ -104,6 +104,13 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Wait a moment for a process to end, and return whether it has."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=0.02)
+    return process.returncode is not None
+
+
 def finished_chunks(lake: Path) -> int:
     return len(list(lake.glob("_work/*/*-last.arrow")))
 
@@ -120,7 +127,7 @@ def test_killed_as_a_whole_and_started_again(
         [*COMMAND, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY
     )
     reached = False
-    while not reached and process.poll() is None:
+    while not reached and not has_ended(process):
         committed = list(target.glob("videos/*.parquet"))
         reached = bool(committed) if moment == "after the first commit" else finished_chunks(target) >= 4
     kill_tree(process)

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -95,13 +96,20 @@ def _expand_glob(pattern: str) -> Iterator[VideoRef]:
                 fs, local = filesystem.resolve(path)
                 yield _ref(path, fs.get_file_info(local))
         return
-    import fsspec
+    prefix = pattern[: re.search(r"[*?[]", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    fs, root = filesystem.resolve(prefix)
+    wanted = re.compile(_glob_to_regex(pattern))
+    for info in fs.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True)):
+        uri = filesystem.join(prefix, info.path[len(root.rstrip("/")) + 1 :])
+        if info.type == pafs.FileType.File and wanted.fullmatch(uri):
+            yield _ref(uri, info)
 
-    matcher, remote = fsspec.core.url_to_fs(pattern)
-    for path in matcher.glob(remote):
-        uri = matcher.unstrip_protocol(path)
-        fs, local = filesystem.resolve(uri)
-        yield _ref(uri, fs.get_file_info(local))
+
+def _glob_to_regex(pattern: str) -> str:
+    """Translate a glob as the shell reads it: `*` stays within a folder, `**/` does not."""
+    parts = re.split(r"(\*\*/|\*|\?)", pattern)
+    wild = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return "".join(wild.get(part, re.escape(part)) for part in parts)
 
 
 def _refs(root: str, source: str, infos: Iterable[pafs.FileInfo]) -> Iterator[VideoRef]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.archive.sources import VideoRef, list_videos
@@ -55,7 +56,10 @@ class JobState:
     video_s: float = 0.0
     """Seconds of video to be read by this run."""
     video_done_s: float = 0.0
+    n_decoded: int = 0
+    """Frames that left the decoders."""
     n_frames: int = 0
+    """Frames sampled."""
     n_boxes: int = 0
     stage_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds of work, summed over workers, by stage."""
@@ -109,7 +113,7 @@ def analyze(
     target = Lake(lake)
     state = JobState(target.uri, config.run_id)
     notify = observer or (lambda _: None)
-    target.claim(config.feature_options())
+    target.check(config.feature_options())
     started_ray = connect(address, config)
     try:
         _run(target, refs, bundle, config, state, notify)
@@ -141,15 +145,20 @@ def _run(
     # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
     shared_bundle = [ray.put(bundle)]
     committers = [committer.remote(lake.uri, config, shared_bundle) for _ in range(layout.classifiers)]
-    lake.sweep()
-    shards = plan_archive(lake, refs, config)
     networks = ray.get(description)
     if isinstance(networks, UsageError):
         raise networks
+    lake.claim(config.feature_options())
+    lake.sweep()
+    shards = plan_archive(lake, refs, config)
+    if bundle is not None:
+        _check_labelled(lake, shards, bundle)
     board = _Board(lake, shards, state)
     state.stage = "extracting"
     notify(state)
-    ledger = ray.remote(num_cpus=0)(Ledger).remote()
+    # Beside the driver: if that node goes, all goes.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    ledger = ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
     commits: list[ray.ObjectRef] = []
 
     def collect(wait_for_all: bool) -> None:
@@ -166,16 +175,20 @@ def _run(
 
     for shard in board.ready():
         commit(shard)
-    if board.tasks:
-        for receipt in extract_features(board.tasks, lake.uri, config, layout, ledger, networks.dim):
+    while tasks := board.outstanding():
+        for receipt in extract_features(tasks, lake.uri, config, layout, ledger, networks.dim):
             if receipt.runtime and not state.runtime:
                 state.runtime = receipt.runtime
                 log.info("networks run on %s", receipt.runtime)
-            shard_done = board.received(receipt)
-            if shard_done:
+            if board.received(receipt):
                 commit(receipt.shard)
             collect(wait_for_all=False)
             notify(state)
+        # A node that died may have taken receipts, or decoded frames, with it.
+        for shard in board.recount():
+            commit(shard)
+        if len(board.outstanding()) == len(tasks):
+            raise ActionlakeError(f"{len(tasks)} chunks never came back; the same command tries them again")
     while commits:
         collect(wait_for_all=True)
 
@@ -189,7 +202,8 @@ class _Board:
         self._pieces: dict[ChunkKey, set[int]] = defaultdict(set)
         self._ends: dict[ChunkKey, int] = {}
         self._durations: dict[ChunkKey, float] = {}
-        self.tasks: list[ChunkTask] = []
+        self._lake = lake
+        self._tasks: list[ChunkTask] = []
         committed = set(lake.committed())
         for shard in shards:
             videos = read_plan(lake, shard)
@@ -204,7 +218,7 @@ class _Board:
             state.n_chunks_before += len(tasks) - len(todo)
             self._open[shard] = {task.key for task in todo}
             self._durations |= {task.key: task.chunk.duration_s for task in todo}
-            self.tasks += todo
+            self._tasks += todo
         state.video_s = sum(self._durations.values())
         if state.n_videos_before or state.n_chunks_before:
             log.info(
@@ -217,11 +231,27 @@ class _Board:
         """Return the shards of which no chunk is out."""
         return [shard for shard, out in self._open.items() if not out]
 
+    def outstanding(self) -> list[ChunkTask]:
+        """Return the chunks that are out, in the order in which they should be done."""
+        return [task for task in self._tasks if task.key in self._open[task.shard]]
+
+    def recount(self) -> list[int]:
+        """Look in the lake for finished chunks whose receipts were lost; return the shards that are ready by that."""
+        ready = []
+        for shard, out in self._open.items():
+            if out:
+                for key in out & finished_chunks(self._lake.work_names(shard)).keys():
+                    self._finish(shard, key)
+                if not out:
+                    ready.append(shard)
+        return ready
+
     def received(self, receipt: Receipt) -> bool:
         """Take note of a piece; return whether it was the last that its shard waited for."""
         state = self._state
         state.n_frames += receipt.n_frames
         state.n_boxes += receipt.n_boxes
+        state.n_decoded += receipt.n_decoded
         for stage in ("decode", "detect", "embed", "write"):
             state.stage_s[stage] += getattr(receipt, f"{stage}_s")
         key = receipt.key
@@ -234,11 +264,15 @@ class _Board:
             or key not in self._open[receipt.shard]
         ):
             return False
-        state.n_chunks_done += 1
-        state.video_done_s += self._durations.pop(key)
-        del self._pieces[key], self._ends[key]
-        self._open[receipt.shard].discard(key)
+        self._finish(receipt.shard, key)
         return not self._open[receipt.shard]
+
+    def _finish(self, shard: int, key: ChunkKey) -> None:
+        self._state.n_chunks_done += 1
+        self._state.video_done_s += self._durations.pop(key)
+        self._pieces.pop(key, None)
+        self._ends.pop(key, None)
+        self._open[shard].discard(key)
 
     def committed(self, summary: ShardSummary) -> None:
         """Take note of a committed shard."""
@@ -288,6 +322,16 @@ def _check_fit(bundle: Bundle, config: Config) -> None:
         )  # fmt: skip
     if config.sees_people and bundle.scope == "frame":
         log.warning("model %r was trained on whole frames; on people's crops its scores are less sure", bundle.name)
+
+
+def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:
+    """Raise if shards were committed without this model's segments: they would silently stay without."""
+    without = set(shards) & set(lake.committed()) - set(lake.labelled(bundle.name))
+    if without:
+        there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"
+        raise UsageError(
+            f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; use another lake"
+        )
 
 
 def _new_run_id() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -131,8 +132,7 @@ class ShardCommitter:
             for table in self._features(video, rows, track_ids, parts.features.schema):
                 parts.features.write(table)
         if parts.segments is not None:
-            end_s = max((receipt.end_s for receipt in receipts), default=0.0)
-            segments = list(self._segments(video, rows, track_ids, end_s))
+            segments = list(self._segments(video, rows, track_ids, _seen_to_end_s(receipts)))
             parts.segments.write_rows(segments)
             for segment in segments:
                 summary.label_n[segment["label"]] += 1
@@ -248,8 +248,7 @@ class ShardCommitter:
         if n_sampled:
             # The last step may reach past the end of the last frame.
             last_step = int(rows.frames.step[-1] + rows.frames.n_steps[-1])
-            end_s = max(receipt.end_s for receipt in receipts)
-            covered_s -= max(0.0, float(last_step / self._config.grid_rate) - end_s)
+            covered_s -= max(0.0, float(last_step / self._config.grid_rate) - _seen_to_end_s(receipts))
         parts.failures.write_rows(failures)
         parts.videos.write_rows(
             [
@@ -322,6 +321,11 @@ def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str,
     if receipt.n_errors:
         return "corrupt", f"{uri}: {receipt.n_errors} damaged packets or frames skipped ({receipt.first_error})"
     return None
+
+
+def _seen_to_end_s(receipts: Sequence[Receipt]) -> float:
+    """Return when the video ends, where its end was seen; without limit where it was not."""
+    return max((receipt.end_s for receipt in receipts if receipt.reached_eof), default=math.inf)
 
 
 def _duration_s(video: PlannedVideo, receipts: Sequence[Receipt]) -> float | None:

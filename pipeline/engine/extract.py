@@ -17,7 +17,15 @@ from pipeline.archive.probe import Probe
 from pipeline.config import Config
 from pipeline.errors import UsageError, VideoError
 from pipeline.lake.store import Lake
-from pipeline.lake.work import ChunkKey, Receipt, WorkRows, empty_rows, write_piece
+from pipeline.lake.work import (
+    ChunkKey,
+    Piece,
+    Receipt,
+    WorkRows,
+    empty_rows,
+    pieces_before_the_end,
+    write_piece,
+)
 from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
@@ -59,6 +67,8 @@ class DecodedPiece:
     receipt: Receipt
     frames: FrameBatch | None
     """None where a chunk ends without a frame."""
+    in_lake: bool = False
+    """Whether its features were written before, so that only the receipt is to be passed on."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,8 @@ class NetworkFacts:
 def describe_networks(config: Config) -> NetworkFacts | UsageError:
     """Load the networks once before the workers do: they are exported then, and what is wrong with them is told."""
     try:
-        runtime = choose_runtime("cpu" if config.device == "auto" else config.device)
+        # On a CPU, since no GPU is reserved for this look; the weights are the same.
+        runtime = choose_runtime("cpu")
         dim = Embedder(config.embedder, runtime).dim
         if config.detector is None or not config.sees_people:
             return NetworkFacts(dim, {})
@@ -122,13 +133,19 @@ def decode_pieces(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
 
     A file that can't be reached for the moment is tried again, with growing pauses, before that counts as a failure.
     """
+    n_given = 0
     for pause_s in (*_IO_RETRIES_S, None):
-        pieces = _decode_once(task, config)
-        for piece in pieces:
-            if piece.receipt.failure_kind == "io" and pause_s is not None:
+        for piece in _decode_once(task, config):
+            unreachable = piece.receipt.failure_kind == "io"
+            if unreachable and pause_s is not None:
                 log.warning("%s; trying again in %g s", piece.receipt.failure_message, pause_s)
                 time.sleep(pause_s)
                 break
+            if unreachable and piece.receipt.piece < n_given:
+                # An earlier try came further; what it gave is kept.
+                yield DecodedPiece(task, replace(piece.receipt, piece=n_given, n_frames=0), None)
+                return
+            n_given = max(n_given, piece.receipt.piece + 1)
             yield piece
         else:
             return
@@ -196,7 +213,7 @@ class Extractor:
     def extract(self, lake: Lake, pieces: Sequence[DecodedPiece]) -> list[Receipt]:
         """Compute and write the features of pieces, and return their receipts.
 
-        All images go through a network together, so that a GPU's batches are full also for short clips.
+        All frames and crops go through the embedder together, so that a GPU's batches are full also for short clips.
         """
         clock = _Clock()
         boxes = [self._detect(piece) for piece in pieces]
@@ -295,16 +312,23 @@ def _crop(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint
     return image[top:bottom, left:right]
 
 
-def given_up(task: ChunkTask, attempts: int, cause: str) -> Receipt:
-    """Return the receipt of a chunk that is not tried again."""
-    kind = "deadline" if "deadline" in cause else "worker_died"
-    message = f"{task.uri}: given up after {attempts} attempts; {cause}"
-    return Receipt(
-        task.shard, task.video_id, task.chunk.index, 0, True,
-        failure_kind=kind, failure_message=message, attempts=attempts, worker=worker_name(),
-    )  # fmt: skip
-
-
-def write_given_up(lake: Lake, receipt: Receipt, dim: int) -> None:
-    """Write the piece of a chunk that was given up, so that nobody tries it again in this lake."""
-    write_piece(lake, receipt, empty_rows(dim))
+def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, dim: int) -> list[Receipt]:
+    """End a chunk that is not tried again, after the pieces that earlier attempts left; return all its receipts."""
+    folder = lake.work_folder(task.shard)
+    kept = [
+        Piece(lake, f"{folder}/{name}").receipt()
+        for name in pieces_before_the_end(lake.work_names(task.shard), task.key)
+    ]
+    end = Receipt(
+        task.shard,
+        task.video_id,
+        task.chunk.index,
+        len(kept),
+        True,
+        failure_kind="deadline" if "deadline" in cause else "worker_died",
+        failure_message=f"{task.uri}: given up after {attempts} attempts; {cause}",
+        attempts=attempts,
+        worker=worker_name(),
+    )
+    write_piece(lake, end, empty_rows(dim))
+    return [*kept, end]

@@ -48,7 +48,7 @@ def extract_features(
     chunks = ray.data.from_arrow(blocks)
     every: dict[str, Any] = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
     # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
-    # actor that died anew and gives it its block again, for ever; the ledger counts, and ends that.
+    # actor that died anew and gives it its block again, for ever; the ledger counts attempts to decode, and ends that.
     decoders = ActorPoolStrategy(size=min(layout.decoders, len(blocks)))
     if layout.kind == "fused":
         # No GPU is reserved for these workers, so none may be used, though the node may have some.
@@ -66,7 +66,10 @@ def extract_features(
             compute=ActorPoolStrategy(size=layout.extractors),
             num_cpus=0,
             num_gpus=layout.gpus_per_extractor or None,
-            fn_constructor_kwargs={"lake_uri": lake_uri, "config": config},
+            fn_constructor_kwargs={
+                "lake_uri": lake_uri,
+                "config": config if layout.gpus_per_extractor else replace(config, device="cpu"),
+            },
         )
     for block in receipts.iter_batches(batch_size=None, prefetch_batches=0):
         yield from receipts_of(block)

@@ -15,7 +15,7 @@ DEADLINE_EXIT_CODE = 75
 
 
 class Ledger:
-    """Knows how often each chunk was taken up; lives beside the driver, so the death of a worker does not touch it."""
+    """Knows how often each chunk was taken up; runs beside the driver, so the death of a worker does not touch it."""
 
     def __init__(self) -> None:
         self._attempts: Counter[ChunkKey] = Counter()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
 import ray
-from ray.exceptions import WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.archive.plan import close_shards, plan_video
 from pipeline.archive.probe import Probe, probe_video
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 _BATCH = 32
 # So many batches are on their way at once, for each CPU.
 _AHEAD = 2
+_IO_RETRIES_S = (1.0, 5.0)
 
 
 def plan_archive(lake: Lake, videos: Sequence[VideoRef], config: Config) -> list[int]:
@@ -49,13 +51,19 @@ def plan_archive(lake: Lake, videos: Sequence[VideoRef], config: Config) -> list
 
 
 def _probe_batch(refs: Sequence[VideoRef]) -> list[Probe | VideoError]:
-    found: list[Probe | VideoError] = []
-    for ref in refs:
+    return [_probe_patiently(ref) for ref in refs]
+
+
+def _probe_patiently(ref: VideoRef) -> Probe | VideoError:
+    """Probe a file; one that can't be reached for the moment is tried again before it counts as failed."""
+    for pause_s in (*_IO_RETRIES_S, None):
         try:
-            found.append(probe_video(ref))
+            return probe_video(ref)
         except VideoError as error:
-            found.append(error)
-    return found
+            if error.kind != "io" or pause_s is None:
+                return error
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns")
 
 
 def _probe_all(refs: Sequence[VideoRef]) -> Iterator[Probe | VideoError]:
@@ -74,9 +82,14 @@ def _probe_all(refs: Sequence[VideoRef]) -> Iterator[Probe | VideoError]:
         batch, result = running.popleft()
         try:
             yield from ray.get(result)
-        except WorkerCrashedError:
+        except RayTaskError:
+            raise
+        except RayError:
+            # The process died, or its node: then each file in a process of its own.
             for ref in batch:
                 try:
                     yield ray.get(probe.remote([ref]))[0]
-                except WorkerCrashedError:
+                except RayTaskError:
+                    raise
+                except RayError:
                     yield VideoError("worker_died", f"{ref.uri}: the process that opened it died; it is left out")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import ray
 
 from pipeline.config import Config
-from pipeline.errors import ActionlakeError
+from pipeline.errors import ActionlakeError, UsageError
+from pipeline.vision.runtime import gpu_driver_present
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +66,13 @@ def connect(address: str | None, config: Config) -> bool:
                 f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS"
             ) from error
         return False
-    split = config.layout == "split"
+    may_split = config.layout == "split" or (config.layout == "auto" and gpu_driver_present())
     with _quiet_core():
         ray.init(
             address="local",
             num_cpus=config.workers,
             include_dashboard=False,
-            object_store_memory=_LOCAL_STORE_BYTES * (4 if split else 1),
+            object_store_memory=_LOCAL_STORE_BYTES * (8 if may_split else 1),
             **common,
         )
     return True
@@ -117,6 +118,7 @@ def choose_layout(config: Config) -> Layout:
     """Choose the layout by what the cluster has, and log it.
 
     Raises:
+        UsageError: The options ask for a GPU where none can be had.
         ActionlakeError: The cluster has not what the configuration asks for.
     """
     have = ray.cluster_resources()
@@ -128,18 +130,28 @@ def choose_layout(config: Config) -> Layout:
         raise ActionlakeError(f"workers = {wanted}, but the cluster has {cpus} CPUs; lower it or add nodes")
     kind = config.layout
     if kind == "auto":
-        kind = "split" if gpus >= config.gpus_per_actor and config.device != "cpu" else "fused"
-    if kind == "fused" and config.device == "cuda":
-        raise ActionlakeError(f"device = 'cuda' needs the split layout, and {config.gpus_per_actor:g} of {gpus:g} GPUs")
+        kind = "split" if config.device != "cpu" and _extractors(config.gpus_per_actor) else "fused"
+    n_extractors = _extractors(config.gpus_per_actor) if kind == "split" else 0
+    if not n_extractors and config.device == "cuda":
+        raise UsageError(
+            f"device = 'cuda' needs the split layout and gpus_per_actor = {config.gpus_per_actor:g} GPUs on one node; "
+            f"the cluster has {gpus:g}"
+        )
+    if not n_extractors and config.precision == "f16":
+        raise UsageError("precision = 'f16' needs a GPU; use bf16 or f32 on CPUs")
     if kind == "fused":
         layout = Layout(kind, wanted, 0, 0.0, config.classifiers)
-    elif gpus:
-        per_actor = config.gpus_per_actor
-        n_actors = int(gpus / per_actor) if per_actor < 1 else int(gpus // per_actor)
-        if n_actors < 1:
-            raise ActionlakeError(f"gpus_per_actor = {per_actor:g}, but the cluster has {gpus:g} GPUs; lower it")
-        layout = Layout(kind, wanted, n_actors, per_actor, config.classifiers)
+    elif n_extractors:
+        layout = Layout(kind, wanted, n_extractors, config.gpus_per_actor, config.classifiers)
     else:
         layout = Layout(kind, wanted, 1, 0.0, config.classifiers)
     log.info("layout %s", layout)
     return layout
+
+
+def _extractors(gpus_per_actor: float) -> int:
+    """Return how many actors of that size the GPUs hold: a fraction lies on one GPU, several GPUs on one node."""
+    per_node = [float(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if gpus_per_actor < 1:
+        return sum(int(gpus) * int(1 / gpus_per_actor) for gpus in per_node)
+    return sum(int(gpus // gpus_per_actor) for gpus in per_node)

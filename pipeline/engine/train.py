@@ -6,7 +6,7 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -76,7 +76,7 @@ def train(
     Raises:
         UsageError: The annotations, a video or an option can't be used; the message names it.
     """
-    config, options = config or Config(), options or FitOptions()
+    config, options = replace(config or Config(), keep_features=True), options or FitOptions()
     if config.scope != "frame":
         raise UsageError(f"scope = {config.scope!r}: models are trained in scope 'frame' for now; leave --scope out")
     records = read_annotations(annotations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from pipeline.engine.extract import (
     DecodedPiece,
     Extractor,
     decode_pieces,
-    given_up,
-    write_given_up,
+    give_up,
 )
 from pipeline.engine.ledger import Deadline
 from pipeline.lake.store import Lake
@@ -60,22 +60,26 @@ class _ChunkRunner:
                 done[key] = [Piece(self.lake, f"{folder}/{name}") for name in names]
         return {task.key: [piece.receipt() for piece in done[task.key]] for task in tasks if task.key in done}
 
-    def begin(self, task: ChunkTask) -> tuple[ChunkTask, Receipt | None]:
-        """Count an attempt; after too many, write the chunk off and return its receipt."""
+    def begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]]:
+        """Count an attempt; after too many, end the chunk and return its receipts."""
         attempts, overdue = ray.get(self._ledger.begin.remote(task.key))
         task = ChunkTask(task.shard, task.video_id, task.uri, task.probe, task.chunk, attempts)
         if attempts <= self.config.max_attempts:
-            return task, None
+            return task, []
         limit_s = self.config.deadline_s(task.chunk.duration_s)
         cause = f"it passed its deadline of {limit_s:g} s" if overdue else "its worker died each time"
-        receipt = given_up(task, attempts - 1, cause)
-        write_given_up(self.lake, receipt, self._dim)
-        return task, receipt
+        return task, give_up(self.lake, task, attempts - 1, cause, self._dim)
 
-    def deadline(self, task: ChunkTask) -> Deadline:
-        return Deadline(self._ledger, task.key, self.config.deadline_s(task.chunk.duration_s))
-
-    def finish(self, task: ChunkTask) -> None:
+    def decode(self, task: ChunkTask) -> Iterator[DecodedPiece]:
+        """Decode a chunk; the deadline runs while a piece is decoded, not while others do something with it."""
+        limit_s = self.config.deadline_s(task.chunk.duration_s)
+        pieces = decode_pieces(task, self.config)
+        while True:
+            with Deadline(self._ledger, task.key, limit_s):
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            yield piece
         self._ledger.finish.remote(task.key)
 
 
@@ -97,14 +101,11 @@ class FusedWorker:
             if task.key in earlier:
                 receipts += earlier[task.key]
                 continue
-            begun, written_off = self._runner.begin(task)
-            if written_off is not None:
-                receipts.append(written_off)
-                continue
-            with self._runner.deadline(begun):
-                for piece in decode_pieces(begun, self._runner.config):
+            begun, given_up = self._runner.begin(task)
+            receipts += given_up
+            if not given_up:
+                for piece in self._runner.decode(begun):
                     receipts += self._extractor.extract(self._runner.lake, [piece])
-            self._runner.finish(begun)
         return _receipt_block(receipts)
 
 
@@ -117,14 +118,12 @@ class DecodeWorker:
     def __call__(self, block: Block) -> Iterator[Block]:
         """Take a block of tasks and yield their decoded pieces."""
         for cell in block["task"]:
-            task, written_off = self._runner.begin(pickle.loads(cell))
-            if written_off is not None:
-                yield _pack_piece(DecodedPiece(task, written_off, None))
-                continue
-            with self._runner.deadline(task):
-                for piece in decode_pieces(task, self._runner.config):
+            task, given_up = self._runner.begin(pickle.loads(cell))
+            for receipt in given_up:
+                yield _pack_piece(DecodedPiece(task, receipt, None, in_lake=True))
+            if not given_up:
+                for piece in self._runner.decode(task):
                     yield _pack_piece(piece)
-            self._runner.finish(task)
 
 
 class ExtractWorker:
@@ -137,16 +136,15 @@ class ExtractWorker:
     def __call__(self, block: Block) -> Block:
         """Take decoded pieces and return their receipts."""
         pieces = [_unpack_piece(block, row) for row in range(len(block["piece"]))]
-        # What was written off has its piece in the lake already.
-        given = [piece.receipt for piece in pieces if piece.receipt.failure_kind in ("deadline", "worker_died")]
-        alive = [piece for piece in pieces if piece.receipt.failure_kind not in ("deadline", "worker_died")]
-        return _receipt_block(given + self._extractor.extract(self._lake, alive))
+        written = [piece.receipt for piece in pieces if piece.in_lake]
+        fresh = [piece for piece in pieces if not piece.in_lake]
+        return _receipt_block(written + self._extractor.extract(self._lake, fresh))
 
 
 def _pack_piece(piece: DecodedPiece) -> Block:
     """Return a piece as a block of one row; frames travel as bytes, which Arrow does not look into."""
     frames = piece.frames
-    head = DecodedPiece(piece.task, piece.receipt, None)
+    head = replace(piece, frames=None)
     shape = frames.images.shape if frames is not None else (0, 0, 0, 3)
     grid = (frames.pts_s, frames.steps, frames.n_steps) if frames is not None else None
     pixels = frames.images.tobytes() if frames is not None else b""
@@ -162,4 +160,4 @@ def _unpack_piece(block: Block, row: int) -> DecodedPiece:
     if grid is None:
         return head
     images = np.frombuffer(block["pixels"][row], np.uint8).reshape(shape)
-    return DecodedPiece(head.task, head.receipt, FrameBatch(images, *grid))
+    return replace(head, frames=FrameBatch(images, *grid))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,7 @@ _PART = re.compile(r"part-(\d{5,})\.parquet$")
 _SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 # Small tables are gathered into row groups of this many rows.
 _ROW_GROUP_ROWS = 8192
+_UPLOAD_BYTES = 8 << 20
 
 
 def part_name(shard: int) -> str:
@@ -73,15 +76,19 @@ class Lake:
         return options
 
     def claim(self, feature_options: dict[str, Any]) -> None:
-        """Make the lake if it is new; else check that its features were made with the same options.
+        """Make the lake, if it is new, for features made with these options."""
+        if not self.exists():
+            self.write_bytes(_IDENTITY, _json_bytes({"schema_version": SCHEMA_VERSION, "features": feature_options}))
+
+    def check(self, feature_options: dict[str, Any]) -> None:
+        """Check that a lake can be made here, or that the one here has features made with the same options.
 
         Raises:
-            UsageError: An option differs; the message names it. Or the folder holds something else.
+            UsageError: An option differs; the message names it. Or something else is there.
         """
         if not self.exists():
-            if self._list("") and not self._list("_plan"):
+            if self.fs.get_file_info(self.root).type == pafs.FileType.File or self._list(""):
                 raise UsageError(f"{self.uri}: not empty, and not a lake; name a new folder with --lake")
-            self.write_bytes(_IDENTITY, _json_bytes({"schema_version": SCHEMA_VERSION, "features": feature_options}))
             return
         there = self.features_made_with()
         differing = [
@@ -110,9 +117,12 @@ class Lake:
         """Yield a stream whose file appears, whole, when the block ends without an error."""
         target = self.path(*parts)
         if not isinstance(self.fs, pafs.LocalFileSystem):
-            # An object appears when its stream is closed; until then there is nothing.
-            with self.fs.open_output_stream(target) as sink:
-                yield sink
+            # An object appears when its stream is closed, after an error too: so it is made here first, then put.
+            with tempfile.TemporaryDirectory() as folder:
+                with pa.OSFile(os.path.join(folder, "part"), "wb") as sink:
+                    yield sink
+                with open(os.path.join(folder, "part"), "rb") as whole, self.fs.open_output_stream(target) as remote:
+                    shutil.copyfileobj(whole, remote, _UPLOAD_BYTES)
             return
         os.makedirs(os.path.dirname(target), exist_ok=True)
         folder, name = os.path.split(target)
@@ -142,6 +152,10 @@ class Lake:
     def planned(self) -> list[int]:
         """Return the numbers of the planned shards, sorted."""
         return self._parts("_plan")
+
+    def labelled(self, model: str) -> list[int]:
+        """Return the numbers of the shards that a model has labelled, sorted."""
+        return self._parts(f"segments/model={model}")
 
     def models(self) -> list[str]:
         """Return the names of the models that have segments in the lake."""
@@ -184,7 +198,6 @@ class PartWriter:
 
     writer: pq.ParquetWriter
     schema: pa.Schema
-    n_rows: int = 0
 
     def __post_init__(self) -> None:
         self._waiting: list[pa.Table] = []
@@ -194,7 +207,6 @@ class PartWriter:
         """Append rows."""
         self._waiting.append(table.cast(self.schema) if table.schema != self.schema else table)
         self._n_waiting += len(table)
-        self.n_rows += len(table)
         if self._n_waiting >= _ROW_GROUP_ROWS:
             self.flush()
 

@@ -6,6 +6,7 @@ alone tell what is finished, and a retry overwrites its own pieces.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -148,6 +149,16 @@ class Piece:
             return Receipt.from_json(pa.ipc.open_file(source).schema.metadata[_RECEIPT])
 
 
+def pieces_before_the_end(names: Iterable[str], key: ChunkKey) -> list[str]:
+    """Return the names of an unfinished chunk's pieces, in order, as far as they follow each other."""
+    found = {int(m.group(3)): name for name in names if (m := _NAME.match(name)) and _key(m) == key and not m.group(4)}
+    return [found[i] for i in itertools.takewhile(found.__contains__, itertools.count())]
+
+
+def _key(match: re.Match[str]) -> ChunkKey:
+    return match.group(1), int(match.group(2))
+
+
 def finished_chunks(names: Iterable[str]) -> dict[ChunkKey, list[str]]:
     """Return the finished chunks among the files of a work folder: for each the names of its pieces, in order.
 
@@ -158,10 +169,13 @@ def finished_chunks(names: Iterable[str]) -> dict[ChunkKey, list[str]]:
     for name in names:
         match = _NAME.match(name)
         if match:
-            key, piece = (match.group(1), int(match.group(2))), int(match.group(3))
-            pieces.setdefault(key, {})[piece] = name
+            key, piece = _key(match), int(match.group(3))
             if match.group(4):
                 ends[key] = piece
+                pieces.setdefault(key, {})[piece] = name
+            else:
+                # What a dead worker left under the number of the end does not count.
+                pieces.setdefault(key, {}).setdefault(piece, name)
     return {
         key: [pieces[key][i] for i in range(end + 1)]
         for key, end in sorted(ends.items())

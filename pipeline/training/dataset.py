@@ -55,7 +55,8 @@ def load_videos(
     for annotation in annotations:
         by_video.setdefault(annotation.video, []).append(annotation)
     ids = dict(zip(*(lake.table("videos", ["uri", "video_id"]).column(i).to_pylist() for i in (0, 1)), strict=True))
-    features = _features_by_video(lake)
+    wanted = {ids[uri] for uri in uris.values() if uri in ids}
+    features = _features_by_video(lake, wanted)
     videos = []
     for video, of_video in sorted(by_video.items()):
         found = features.get(ids.get(uris[video], ""))
@@ -76,15 +77,18 @@ def load_videos(
     return videos
 
 
-def _features_by_video(lake: LakeReader) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float16]]]:
-    """Return `(steps, float16 [T, D])` of every video's frames, a row for every step."""
+def _features_by_video(lake: LakeReader, wanted: set[str]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """Return `(steps, float16 [T, D])` of the wanted videos' frames, a row for every step."""
     found = {}
+    of_frames = (pc.field("scope") == "frame") & pc.field("video_id").isin(sorted(wanted))
     dataset = lake.dataset("features")
     columns = ["video_id", "step", "n_steps", "embedding"]
     for fragment in dataset.get_fragments():
-        table = fragment.to_table(columns=columns, filter=pc.field("scope") == "frame").combine_chunks()
+        table = fragment.to_table(columns=columns, filter=of_frames).combine_chunks()
+        if not len(table):
+            continue
         ids = table["video_id"].to_numpy()
-        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.empty(0, np.int64)
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
         embedding = table["embedding"].combine_chunks()
         flat = embedding.flatten().to_numpy(zero_copy_only=True).reshape(len(embedding), -1)
         step, counts = table["step"].to_numpy(), table["n_steps"].to_numpy()

@@ -104,15 +104,24 @@ def decode_chunk(
     """
     report = report if report is not None else DecodeReport()
     pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
-    for shown in _shown_frames(uri, probe, chunk, rate, report):
+    failure: VideoError | None = None
+    shown_frames = _shown_frames(uri, probe, chunk, rate, report)
+    while failure is None:
         try:
+            shown = next(shown_frames, None)
+            if shown is None:
+                break
             pending.add(shown)
+        except VideoError as error:
+            failure = error
         except FFmpegError as error:
             report.note(f"a frame can't be converted ({error.strerror or error})")
         if len(pending.images) == batch_frames:
             yield pending.flush()
     if pending.images:
         yield pending.flush()
+    if failure is not None:
+        raise failure
 
 
 class _Timed(NamedTuple):

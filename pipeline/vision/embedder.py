@@ -23,6 +23,9 @@ EMBEDDED = "efficientnet_lite0"
 """The default CNN; its weights come with a package, so it works offline."""
 
 
+_SLICE = 512
+
+
 @dataclass(frozen=True)
 class _Backbone:
     """A loaded CNN with what its input must look like."""
@@ -76,6 +79,11 @@ class Embedder:
         """
         if not len(images):
             return np.empty((0, self.dim), np.float16)
+        # In slices: a crowd gives thousands of crops, which need not all be resized before the first is embedded.
+        slices = [images[start : start + _SLICE] for start in range(0, len(images), _SLICE)]
+        return np.concatenate([self._network(self._squares(part)).astype(np.float16) for part in slices])
+
+    def _squares(self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
         square = np.empty((len(images), self._px, self._px, 3), np.uint8)
         for i, image in enumerate(images):
             shrinks = image.shape[0] * image.shape[1] > self._px**2
@@ -85,7 +93,7 @@ class Embedder:
                 dst=square[i],
                 interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
             )
-        return self._network(square).astype(np.float16)
+        return square
 
 
 def load_backbone(name: str) -> _Backbone:

@@ -73,14 +73,17 @@ def _log_once(message: str) -> None:
 
 
 def _cuda_available() -> bool:
-    # Asking PyTorch costs two seconds and 400 MB in every worker; without a driver, or where Ray gave the worker no GPU
-    # (an empty CUDA_VISIBLE_DEVICES), it need not be asked.
-    has_driver = sys.platform != "linux" or any(Path(path).exists() for path in _GPU_DRIVERS)
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not has_driver:
+    # Asking PyTorch costs two seconds and 400 MB in every worker; without a driver it need not be asked.
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not gpu_driver_present():
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def gpu_driver_present() -> bool:
+    """Whether this machine looks as if it had an NVIDIA GPU."""
+    return sys.platform != "linux" or any(Path(path).exists() for path in _GPU_DRIVERS)
 
 
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
@@ -179,13 +182,15 @@ class ImageNetwork:
         return np.concatenate(outputs)
 
     def _for_size(self, size: tuple[int, int]) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-        if size not in self._compiled:
+        on_cpu = self.runtime.device == "cpu"
+        # PyTorch takes any size with one network.
+        key = size if on_cpu else (0, 0)
+        if key not in self._compiled:
             # Archives hold few sizes; a hostile one shall not fill the memory with compiled networks.
             if len(self._compiled) >= _MAX_COMPILED:
                 del self._compiled[next(iter(self._compiled))]
-            on_cpu = self.runtime.device == "cpu"
-            self._compiled[size] = self._compile_openvino(size) if on_cpu else self._compile_torch()
-        return self._compiled[size]
+            self._compiled[key] = self._compile_openvino(size) if on_cpu else self._compile_torch()
+        return self._compiled[key]
 
     def _compile_openvino(self, size: tuple[int, int]) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
         import openvino as ov

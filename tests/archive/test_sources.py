@@ -102,3 +102,15 @@ def test_missing_and_empty_sources_are_refused(archive: Path) -> None:
         list_videos([str(archive / "empty")])
     with pytest.raises(UsageError, match="no file system for gopher://"):
         list_videos(["gopher://host/video.mp4"])
+
+
+def test_globs_on_other_file_systems_read_as_in_a_shell() -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for name in ("a.mp4", "b.txt", "deep/c.mp4", "deep/er/d.mp4"):
+        store.pipe(f"/bucket/{name}", b"x")
+    found = {p: names(list_videos([f"memory://bucket/{p}"])) for p in ("*.mp4", "deep/*.mp4", "**/*.mp4", "?.mp4")}
+    assert found == {
+        "*.mp4": ["a.mp4"], "deep/*.mp4": ["c.mp4"], "**/*.mp4": ["a.mp4", "c.mp4", "d.mp4"], "?.mp4": ["a.mp4"],
+    }  # fmt: skip

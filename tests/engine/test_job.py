@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pipeline import Config, UsageError, analyze, open_lake
+from pipeline import Config, UsageError, analyze, load_bundle, open_lake
 from pipeline.engine.analyze import JobState
 from tests.archive.test_probe import write_audio
 from tests.lakes import assert_same, rows
@@ -191,6 +193,47 @@ def test_what_cannot_work_is_refused_before_anything_is_written(numbered: Path, 
         analyze(source, lake, config=Config(sample_fps=2.0))
     with pytest.raises(UsageError, match="no such file or folder"):
         analyze(str(tmp_path / "nowhere"), lake, config=FAST)
+    with pytest.raises(UsageError, match="committed by jhmdb21-frame, not by model 'other'"):
+        analyze(source, lake, model=replace(load_bundle(), name="other"), config=FAST)
+
+
+def test_a_mistake_leaves_no_lake_behind_that_refuses_the_next_try(numbered: Path, tmp_path: Path) -> None:
+    source, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
+    with pytest.raises(UsageError, match=r"/nowhere/yolo\.pt'?: no such file"):
+        analyze(source, lake, config=Config(scope="person", detector="/nowhere/yolo.pt"))
+    assert analyze(source, lake, config=FAST).n_videos_done == 1
+
+
+def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp_path: Path) -> None:
+    """Two pieces lie there from an attempt that died; the chunk ends after them, with its failure."""
+    from pipeline.archive.plan import plan_video
+    from pipeline.archive.probe import probe_video
+    from pipeline.archive.sources import list_videos
+    from pipeline.engine.commit import ShardCommitter
+    from pipeline.engine.extract import Extractor, NetworkFacts, decode_pieces, give_up, tasks_of
+    from pipeline.lake.plans import write_plan
+    from pipeline.lake.store import Lake
+
+    config = Config(sample_fps=30.0, chunk_s=86_400.0)
+    lake = Lake(str(tmp_path / "lake"))
+    lake.claim(config.feature_options())
+    ref = list_videos([str(numbered / "h264.mp4")])[0]
+    planned = plan_video(ref, probe_video(ref), config.grid_rate, config.chunk_s)
+    write_plan(lake, 0, [planned])
+    (task,) = tasks_of(0, planned)
+    extractor = Extractor(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.engine.extract._MOST_PIECE_FRAMES", 16)
+        for piece in itertools.islice(decode_pieces(task, config), 2):
+            extractor.extract(lake, [piece])
+    receipts = give_up(lake, task, 3, "its worker died each time", 1280)
+    assert [(receipt.piece, receipt.last) for receipt in receipts] == [(0, False), (1, False), (2, True)]
+    ShardCommitter(config, load_bundle()).commit(lake, 0, NetworkFacts(1280, {}))
+    reader = open_lake(lake.uri)
+    (video,) = reader.table("videos").to_pylist()
+    assert (video["status"], video["n_frames_sampled"], video["covered_s"]) == ("partial", 32, pytest.approx(32 / 30))
+    assert reader.table("failures")["kind"].to_pylist() == ["worker_died"]
+    assert sum(row["end_s"] - row["start_s"] for row in reader.table("segments").to_pylist()) == pytest.approx(32 / 30)
 
 
 def test_exactly_one_row_per_video_and_frame(undisturbed: Path) -> None:

@@ -11,6 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.lake import schemas
 from pipeline.lake.query import open_lake
 from pipeline.lake.store import Lake, open_part
+from pipeline.lake.work import finished_chunks
 
 OPTIONS = {"scope": "frame", "sample_fps": 15.0}
 COLUMNS = {
@@ -101,15 +102,15 @@ def test_a_mistaken_query_says_what_is_wrong(lake: Lake) -> None:
 
 
 def test_another_configuration_is_refused_with_the_difference(lake: Lake) -> None:
-    lake.claim(dict(OPTIONS))
+    lake.check(dict(OPTIONS))
     with pytest.raises(UsageError, match=r"sample_fps = 15\.0 there, 5\.0 now"):
-        lake.claim(OPTIONS | {"sample_fps": 5.0})
+        lake.check(OPTIONS | {"sample_fps": 5.0})
 
 
 def test_a_folder_that_is_no_lake_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("precious")
     with pytest.raises(UsageError, match="not empty, and not a lake"):
-        Lake(str(tmp_path)).claim(OPTIONS)
+        Lake(str(tmp_path)).check(OPTIONS)
     with pytest.raises(UsageError, match="no lake there"):
         open_lake(str(tmp_path / "elsewhere"))
 
@@ -159,3 +160,35 @@ def test_row_groups_are_gathered_and_rows_keep_their_order(lake: Lake) -> None:
     file = pq.ParquetFile(f"{lake.root}/failures/part-00000.parquet")
     assert file.metadata.num_row_groups == 2
     assert file.read(["video_id"])["video_id"].to_pylist() == [f"{number:05d}" for number in range(10_000)]
+
+
+def test_a_part_appears_whole_or_not_at_all_in_an_object_store() -> None:
+    """Closing a stream publishes what was written so far; written directly, the broken part would show."""
+    lake = Lake("memory://bucket/lake")
+    lake.claim(OPTIONS)
+    with pytest.raises(pa.ArrowInvalid), open_part(lake, "videos", 3, schemas.VIDEOS) as part:
+        part.write_rows([{"video_id": "v"}] * 9000 + [{"video_id": "v", "fps": "not a number"}])
+    assert lake.committed() == []
+    with open_part(lake, "videos", 3, schemas.VIDEOS) as part:
+        part.write_rows([{"video_id": "v"}])
+    assert lake.committed() == [3]
+
+
+@pytest.mark.parametrize(
+    ("names", "finished"),
+    [
+        (["p00000", "p00001-last"], ["p00000", "p00001-last"]),
+        (["p00000", "p00001"], None),
+        (["p00001-last"], None),
+        (["p00000-last", "p00000"], ["p00000-last"]),
+        (["p00000", "p00001", "p00001-last", "p00002"], ["p00000", "p00001-last"]),
+    ],
+)
+def test_a_chunk_is_finished_when_its_last_piece_and_all_before_it_are_there(
+    names: list[str], finished: list[str]
+) -> None:
+    """What a dead worker left beyond the end, or under its number, does not count."""
+    key = ("0123456789abcdef", 7)
+    full = [f"{key[0]}-c00007-{name}.arrow" for name in names]
+    expected = {key: [f"{key[0]}-c00007-{name}.arrow" for name in finished]} if finished else {}
+    assert finished_chunks(sorted(full)) == finished_chunks(sorted(full, reverse=True)) == expected
