@@ -67,9 +67,15 @@ def analyze(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs or manifests, local or remote.")],
     lake: Annotated[str, typer.Option(help="Folder or bucket prefix of the results.")],
     model: Annotated[str, typer.Option(help="Folder of a model bundle.")] = "default",
-    detector: Annotated[str | None, typer.Option(help="Ultralytics detection weights, for people.")] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Ultralytics detection weights, or a detector bundle.", show_default="person_nano"),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Classes of the detector to follow, separated by commas.", show_default="person")
+    ] = None,
     scope: Annotated[
-        Scope | None, typer.Option(help="Label whole frames, people, or both.", show_default="frame")
+        Scope | None, typer.Option(help="Label people, whole frames, or both.", show_default="person")
     ] = None,
     sample_fps: SampleFps = None,
     config_file: ConfigFile = None,
@@ -84,26 +90,29 @@ def analyze(
     verbose: Verbose = False,
 ) -> None:
     """Decode, embed and label videos into a lake. The same command again takes up where it was cut off."""
-    from pipeline.activity.bundle import load_bundle
+    from pipeline.activity.bundle import Bundle, load_bundle
+    from pipeline.engine.analyze import DEFAULT_MODEL, choose_models, config_for
     from pipeline.engine.analyze import analyze as run
 
     _log_to_console(verbose)
-    bundle = load_bundle(None if model == "default" else model)
-    config = Config.load(
-        config_file,
-        {"sample_fps": bundle.sample_fps, "embedder": bundle.embedder},
-        scope=scope.value if scope else None,
-        detector=detector,
-        sample_fps=sample_fps,
-        embedder=embedder,
-        labels=_split(labels),
-        layout=layout,
-        workers=workers,
-        device=device,
-        precision=precision,
-    )
+    named: dict[str, Any] = {
+        "scope": scope.value if scope else None,
+        "detector": detector,
+        "classes": _split(classes),
+        "sample_fps": sample_fps,
+        "embedder": embedder,
+        "labels": _split(labels),
+        "layout": layout,
+        "workers": workers,
+        "device": device,
+        "precision": precision,
+    }
+    chosen = DEFAULT_MODEL if model == DEFAULT_MODEL else load_bundle(model)
+    defaults = {"scope": chosen.scope} if isinstance(chosen, Bundle) else {}
+    bundles = choose_models(chosen, Config.load(config_file, defaults, **named).scope)
+    config = Config.load(config_file, defaults | config_for(bundles), **named)
     with ProgressDisplay(console) as display:
-        state = run(sources, lake, bundle, config, address, display.update)
+        state = run(sources, lake, chosen, config, address, display.update)
     closing_table(out, state)
     if strict and state.n_failed + state.n_partial:
         raise typer.Exit(EXIT_FAILED_VIDEOS)
@@ -119,6 +128,14 @@ def train(
     lake: Annotated[
         str | None, typer.Option(help="Where features stay for next time.", show_default="OUT-lake")
     ] = None,
+    scope: Annotated[Scope | None, typer.Option(help="What to label: people, or whole frames.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option("--map", help="CSV from,to: other names for labels; to may be background.")
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(help="frame, frame_change, crop, crop_change, box; by commas.", show_default="all")
+    ] = None,
+    detector: Annotated[str | None, typer.Option(help="Who finds the people.", show_default="person_nano")] = None,
     sample_fps: SampleFps = None,
     embedder: Embedder = None,
     hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
@@ -137,12 +154,31 @@ def train(
     from pipeline.training.fit import FitOptions
 
     _log_to_console(verbose)
-    config = Config.load(config_file, sample_fps=sample_fps, embedder=embedder, workers=workers, device=device)
+    config = Config.load(
+        config_file,
+        scope=scope.value if scope else None,
+        inputs=_split(inputs),
+        detector=detector,
+        sample_fps=sample_fps,
+        embedder=embedder,
+        workers=workers,
+        device=device,
+    )
     chosen = {"hidden_dim": hidden_dim, "bidirectional": bidirectional, "epochs": epochs, "seed": seed}
     options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     with ProgressDisplay(console) as display:
         result = run(
-            annotations, videos, out_folder, lake, config, options, note, address, display.update, display.epoch
+            annotations,
+            videos,
+            out_folder,
+            lake,
+            config,
+            options,
+            note,
+            label_map,
+            address,
+            display.update,
+            display.epoch,
         )
     table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
     for heading in ("split", "accuracy", "mean class accuracy", "frame accuracy", "spans"):

@@ -14,9 +14,19 @@ from typing import Any
 from pipeline.errors import UsageError
 
 SCOPES = ("frame", "person", "both")
+EMBEDDED_DETECTOR = "person_nano"
+"""The person detector that comes with the package."""
+FRAME_INPUTS = ("frame", "frame_change")
+PERSON_INPUTS = ("crop", "crop_change", "box")
 LAYOUTS = ("auto", "fused", "split")
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 DEVICES = ("auto", "cpu", "cuda")
+
+_DEFAULT_INPUTS = {
+    "frame": ("frame",),
+    "person": ("frame", "frame_change", "crop", "crop_change", "box"),
+    "both": ("frame", "frame_change", "crop", "crop_change", "box"),
+}
 
 # Options that shape the features themselves. A lake remembers them and refuses features made otherwise.
 _SHAPES_FEATURES = {"shapes_features": True}
@@ -26,18 +36,21 @@ _SHAPES_FEATURES = {"shapes_features": True}
 class Config:
     """What to extract, how finely to cut the work, and with what resources. Checked on construction."""
 
-    scope: str = field(default="frame", metadata=_SHAPES_FEATURES)
+    scope: str = field(default="person", metadata=_SHAPES_FEATURES)
     """`frame` labels whole frames, `person` each tracked person, `both` does both."""
     sample_fps: float = field(default=15.0, metadata=_SHAPES_FEATURES)
     """Points of the sampling grid per second of video."""
     embedder: str = field(default="efficientnet_lite0", metadata=_SHAPES_FEATURES)
     """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`."""
-    detector: str | None = field(default=None, metadata=_SHAPES_FEATURES)
-    """Path or name of Ultralytics detection weights; needed by the scopes `person` and `both`."""
+    inputs: tuple[str, ...] = field(default=(), metadata=_SHAPES_FEATURES)
+    """What the CNN embeds for the LSTM: `frame`, the whole frame; `frame_change`, how the next one differs from it;
+    `crop` and `crop_change`, the same of a person's part. `box` is how a person's box moves. Empty: by the scope."""
+    detector: str = field(default=EMBEDDED_DETECTOR, metadata=_SHAPES_FEATURES)
+    """Who finds people: `person_nano` (embedded), path or name of Ultralytics detection weights, a detector bundle."""
     classes: tuple[str, ...] = field(default=("person",), metadata=_SHAPES_FEATURES)
     """Names of the detector's classes to follow."""
-    detector_px: int = field(default=640, metadata=_SHAPES_FEATURES)
-    """Longest side of the detector's input in pixels, a multiple of 32."""
+    detector_px: int | None = field(default=None, metadata=_SHAPES_FEATURES)
+    """Longest side of the detector's input in pixels, a multiple of 32. None: what it was trained for."""
     detector_score: float = field(default=0.1, metadata=_SHAPES_FEATURES)
     """Boxes below this score are not kept. Tracking uses the weak ones to bridge gaps."""
     max_people: int = field(default=32, metadata=_SHAPES_FEATURES)
@@ -50,6 +63,10 @@ class Config:
     """`cpu`, `cuda`, or what the node has."""
     labels: tuple[str, ...] = ()
     """Activities to write segments of; empty: all that the model knows."""
+    track_score: float = 0.25
+    """A person is followed from the first box with this score on; weaker ones only carry a track on."""
+    track_gap_s: float = 2.0
+    """A person may be out of sight for so long and keep the id."""
     min_track_s: float = 0.5
     """A track shorter than this gives no segment."""
     chunk_s: float = 30.0
@@ -83,9 +100,10 @@ class Config:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("device", self.device, DEVICES)
         _within("sample_fps", self.sample_fps, 0.01, 1000)
-        _within("detector_px", self.detector_px, 64, 4096)
         _within("detector_score", self.detector_score, 0.0, 1.0)
         _within("max_people", self.max_people, 1, 1000)
+        _within("track_score", self.track_score, 0.0, 1.0)
+        _within("track_gap_s", self.track_gap_s, 0.0, 3600)
         if self.frame_px is not None:
             _within("frame_px", self.frame_px, 16, 8192)
         _within("chunk_s", self.chunk_s, 0.1, 86_400)
@@ -100,14 +118,18 @@ class Config:
             raise UsageError(f"gpus_per_actor = {self.gpus_per_actor:g}: above 1 it must be whole")
         if self.workers is not None:
             _within("workers", self.workers, 1, 100_000)
-        if self.detector_px % 32:
-            raise UsageError(
-                f"detector_px = {self.detector_px} is not a multiple of 32; try {self.detector_px // 32 * 32}"
-            )
-        if self.sees_people and self.detector is None:
-            raise UsageError(
-                f"scope = {self.scope!r} needs a person detector; name its weights with --detector (yolo11n.pt, say)"
-            )
+        if self.detector_px is not None:
+            _within("detector_px", self.detector_px, 64, 4096)
+            if self.detector_px % 32:
+                raise UsageError(
+                    f"detector_px = {self.detector_px} is not a multiple of 32; try {self.detector_px // 32 * 32}"
+                )
+        if not self.classes:
+            raise UsageError("classes is empty; name at least one, person for one")
+        allowed = (*FRAME_INPUTS, *PERSON_INPUTS) if self.sees_people else FRAME_INPUTS
+        for name in self.inputs:
+            if name not in allowed:
+                raise UsageError(f"inputs: {name!r} is not one of {', '.join(allowed)} in scope {self.scope!r}")
 
     @property
     def sees_people(self) -> bool:
@@ -115,9 +137,20 @@ class Config:
         return self.scope in ("person", "both")
 
     @property
-    def sees_frames(self) -> bool:
-        """Whether whole frames are embedded and labelled."""
+    def labels_frames(self) -> bool:
+        """Whether whole frames are labelled."""
         return self.scope in ("frame", "both")
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """Which inputs the features hold, by the scope where none are named; in a fixed order."""
+        named = self.inputs or _DEFAULT_INPUTS[self.scope]
+        return tuple(name for name in (*FRAME_INPUTS, *PERSON_INPUTS) if name in named)
+
+    @property
+    def embeds_change(self) -> bool:
+        """Whether any change to the next frame is embedded, which needs a look past the end of a chunk."""
+        return "frame_change" in self.embedded or "crop_change" in self.embedded
 
     @property
     def grid_rate(self) -> Fraction:
@@ -137,6 +170,7 @@ class Config:
         """The options that shape the features, as plain JSON values."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("shapes_features")}
         chosen["frame_px"] = self.decoded_px
+        chosen["inputs"] = list(self.embedded)
         chosen["classes"] = list(self.classes)
         if not self.sees_people:
             for name in ("detector", "classes", "detector_px", "detector_score", "max_people"):

@@ -17,9 +17,11 @@ from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.activity.segments import SegmentOptions
 from pipeline.errors import UsageError
 
-DEFAULT_BUNDLE = "jhmdb21-frame"
-"""Name of the bundle that comes with the package."""
-_FORMAT = 1
+DEFAULT_BUNDLES = {"frame": "jhmdb21-frame", "person": "daily22-person"}
+"""Names of the bundles that come with the package, by scope."""
+BACKGROUND = "background"
+"""Label of doing nothing in particular: it is learnt like any other, but gives no segment."""
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class Bundle:
     sample_fps: float
     """Steps per second that it was trained at."""
     model: ActivityModel
-    """The network, in evaluation mode."""
+    """The network, in evaluation mode; its spec names its inputs."""
+    background: str | None = None
+    """The label, if any, that gives no segment."""
+    classes: tuple[str, ...] = ("person",)
+    """Classes of the detector whose tracks it was trained on; without meaning in scope `frame`."""
     segments: SegmentOptions = field(default_factory=SegmentOptions)
     """How its scores become segments."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +72,8 @@ class Bundle:
             "embedder": self.embedder,
             "sample_fps": self.sample_fps,
             "model": asdict(self.model.spec),
+            "background": self.background,
+            "classes": list(self.classes),
             "segments": asdict(self.segments),
             "training": self.training,
             "metrics": self.metrics,
@@ -74,18 +82,18 @@ class Bundle:
         (target / "README.md").write_text(card or f"# {self.name}\n", encoding="utf-8")
 
 
-def default_bundle_path() -> Path:
-    """Return the folder of the bundle that comes with the package."""
-    return Path(str(files("pipeline.activity") / "bundles" / DEFAULT_BUNDLE))
+def default_bundle_path(scope: str) -> Path:
+    """Return the folder of the bundle that comes with the package for scope `frame` or `person`."""
+    return Path(str(files("pipeline.activity") / "bundles" / DEFAULT_BUNDLES[scope]))
 
 
-def load_bundle(folder: str | Path | None = None) -> Bundle:
-    """Read a bundle; without a folder, the one that comes with the package.
+def load_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle.
 
     Raises:
         UsageError: The folder is not a bundle, or what it holds does not fit together.
     """
-    source = Path(folder).expanduser() if folder is not None else default_bundle_path()
+    source = Path(folder).expanduser()
     way_out = "name a folder that `actionlake train` wrote"
     try:
         record = json.loads((source / "model.json").read_text(encoding="utf-8"))
@@ -101,7 +109,7 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
     try:
         if record["format"] != _FORMAT:
             raise UsageError(f"{source}: bundle format {record['format']}, but this version reads format {_FORMAT}")
-        model = ActivityModel(ModelSpec(**record["model"]))
+        model = ActivityModel(ModelSpec(**record["model"] | {"inputs": tuple(record["model"]["inputs"])}))
         model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
         labels = tuple(record["labels"])
         if len(labels) != model.spec.n_labels:
@@ -113,6 +121,8 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
             embedder=record["embedder"],
             sample_fps=float(record["sample_fps"]),
             model=model.eval(),
+            background=record["background"],
+            classes=tuple(record["classes"]),
             segments=SegmentOptions(**record["segments"]),
             training=record["training"],
             metrics=record["metrics"],

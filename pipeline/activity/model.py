@@ -8,13 +8,17 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from pipeline.motion.kinematics import BOX_MOTION_DIM
+
 
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything that is needed to build the network before its weights are read."""
 
-    input_dim: int
-    """Length of an input vector: that of the frame's, or the crop's, embedding."""
+    inputs: tuple[str, ...]
+    """What stands side by side in an input vector: `frame`, `frame_change`, `crop`, `crop_change`, `box`."""
+    embedding_dim: int
+    """Length of an embedding: that of every input but `box`."""
     n_labels: int
     """Number of activities."""
     hidden_dim: int = 128
@@ -24,18 +28,45 @@ class ModelSpec:
     num_layers: int = 2
     """Stacked LSTM layers."""
 
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Length of each input."""
+        return tuple(BOX_MOTION_DIM if name == "box" else self.embedding_dim for name in self.inputs)
+
+    @property
+    def input_dim(self) -> int:
+        """Length of an input vector."""
+        return sum(self.dims)
+
+
+class InputNorm(nn.Module):
+    """Layer norm of each embedding by itself; box motion has units that mean something, and stays as it is.
+
+    It takes the place of stored feature statistics: embeddings of one network differ in scale from camera to camera
+    more than in direction.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self._dims = spec.dims
+        self.blocks = nn.ModuleList(
+            nn.Identity() if name == "box" else nn.LayerNorm(dim)
+            for name, dim in zip(spec.inputs, spec.dims, strict=True)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `float32 [..., input_dim]` for the same."""
+        parts = torch.split(x, self._dims, dim=-1)
+        return torch.cat([block(part) for block, part in zip(self.blocks, parts, strict=True)], dim=-1)
+
 
 class ActivityModel(nn.Module):
-    """`input -> LayerNorm -> LSTM -> linear`: a score for each activity at every time step.
-
-    The layer norm takes the place of stored feature statistics: embeddings of one network differ in scale from
-    camera to camera more than in direction.
-    """
+    """`inputs -> LayerNorm -> LSTM -> linear`: a score for each activity at every time step."""
 
     def __init__(self, spec: ModelSpec, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.spec = spec
-        self.norm = nn.LayerNorm(spec.input_dim)
+        self.norm = InputNorm(spec)
         self.input_dropout = nn.Dropout(input_dropout)
         self.lstm = nn.LSTM(
             spec.input_dim,

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.activity.bundle import Bundle, default_bundle_path, load_bundle
 from pipeline.archive.sources import VideoRef, list_videos
 from pipeline.config import Config
 from pipeline.engine.commit import ShardCommitter, ShardSummary
@@ -33,7 +33,7 @@ from pipeline.lake.work import ChunkKey, Receipt, finished_chunks
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "default"
-"""Stands for the bundle that comes with the package."""
+"""Stands for the bundles that come with the package, one for each scope."""
 
 
 @dataclass
@@ -77,6 +77,34 @@ class JobState:
 Observer = Callable[[JobState], None]
 
 
+def choose_models(model: str | Path | Bundle | None, scope: str) -> list[Bundle]:
+    """Return the models of a job: what is named, or those that come with the package for its scope.
+
+    Raises:
+        UsageError: A bundle can't be read, or labels what the scope does not see.
+    """
+    scopes = ("frame", "person") if scope == "both" else (scope,)
+    if model is None:
+        return []
+    if model == DEFAULT_MODEL:
+        return [load_bundle(default_bundle_path(name)) for name in scopes]
+    bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    if bundle.scope not in scopes:
+        raise UsageError(f"model {bundle.name!r} labels in scope {bundle.scope!r}, but scope = {scope!r}; use the same")
+    return [bundle]
+
+
+def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
+    """Return the options of `Config` that models were trained with."""
+    inputs = tuple(dict.fromkeys(name for bundle in bundles for name in bundle.model.spec.inputs))
+    fitting: dict[str, Any] = {"inputs": inputs} if inputs else {}
+    for bundle in bundles:
+        fitting |= {"sample_fps": bundle.sample_fps, "embedder": bundle.embedder}
+        if bundle.scope == "person":
+            fitting["classes"] = bundle.classes
+    return fitting
+
+
 def analyze(
     sources: Sequence[str] | str,
     lake: str,
@@ -91,7 +119,7 @@ def analyze(
         sources: Files, folders, globs or manifests, local or remote.
         lake: Folder or bucket prefix to write to.
         model: A bundle, the folder of one, `"default"`, or None to extract features alone.
-        config: Options. None: the defaults, with the model's sampling rate and embedder.
+        config: Options. None: the defaults, with what the model was trained with.
         address: A Ray cluster to join; without it `$RAY_ADDRESS`, and without that Ray starts on this machine.
         observer: Called whenever something is finished.
 
@@ -102,11 +130,14 @@ def analyze(
         UsageError: The sources, the options, the model or the lake can't be used.
         ActionlakeError: The job can't go on.
     """
-    bundle = load_bundle(None if model == DEFAULT_MODEL else model) if isinstance(model, (str, Path)) else model
-    if config is None:
-        config = Config(sample_fps=bundle.sample_fps, embedder=bundle.embedder) if bundle is not None else Config()
-    if bundle is not None:
+    if config is None and isinstance(model, (str, Path)) and model != DEFAULT_MODEL:
+        model = load_bundle(model)
+    scope = config.scope if config is not None else model.scope if isinstance(model, Bundle) else Config().scope
+    bundles = choose_models(model, scope)
+    config = config or Config(scope=scope, **config_for(bundles))
+    for bundle in bundles:
         _check_fit(bundle, config)
+    _check_labels(bundles, config)
     config = replace(config, run_id=config.run_id or _new_run_id())
     assert config.run_id is not None
     refs = list_videos([sources] if isinstance(sources, str) else sources)
@@ -116,7 +147,7 @@ def analyze(
     target.check(config.feature_options())
     started_ray = connect(address, config)
     try:
-        _run(target, refs, bundle, config, state, notify)
+        _run(target, refs, bundles, config, state, notify)
     except RayError as error:
         log.info("the cause", exc_info=error)
         cause = getattr(error, "cause", None) or error
@@ -133,7 +164,7 @@ def analyze(
 
 
 def _run(
-    lake: Lake, refs: Sequence[VideoRef], bundle: Bundle | None, config: Config, state: JobState, notify: Observer
+    lake: Lake, refs: Sequence[VideoRef], bundles: Sequence[Bundle], config: Config, state: JobState, notify: Observer
 ) -> None:
     layout = choose_layout(config)
     state.layout = str(layout)
@@ -143,15 +174,15 @@ def _run(
     description = ray.remote(num_cpus=0, max_retries=2)(describe_networks).remote(config)
     committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(_Committer)
     # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
-    shared_bundle = [ray.put(bundle)]
-    committers = [committer.remote(lake.uri, config, shared_bundle) for _ in range(layout.classifiers)]
+    shared_bundles = [ray.put(list(bundles))]
+    committers = [committer.remote(lake.uri, config, shared_bundles) for _ in range(layout.classifiers)]
     networks = ray.get(description)
     if isinstance(networks, UsageError):
         raise networks
     lake.claim(config.feature_options())
     lake.sweep()
     shards = plan_archive(lake, refs, config)
-    if bundle is not None:
+    for bundle in bundles:
         _check_labelled(lake, shards, bundle)
     board = _Board(lake, shards, state)
     state.stage = "extracting"
@@ -291,13 +322,13 @@ class _Board:
 class _Committer:
     """Labels and commits shards beside the decoders."""
 
-    def __init__(self, lake_uri: str, config: Config, bundle: list[Any]) -> None:
-        """Take what `ShardCommitter` takes, the bundle as a list of one reference to it."""
+    def __init__(self, lake_uri: str, config: Config, bundles: list[Any]) -> None:
+        """Take what `ShardCommitter` takes, the bundles as a list of one reference to them."""
         import torch
 
         torch.set_num_threads(1)
         self._lake = Lake(lake_uri)
-        self._committer = ShardCommitter(config, ray.get(bundle[0]))
+        self._committer = ShardCommitter(config, ray.get(bundles[0]))
 
     def commit(self, shard: int, networks: NetworkFacts) -> ShardSummary:
         return self._committer.commit(self._lake, shard, networks)
@@ -310,18 +341,25 @@ def _check_fit(bundle: Bundle, config: Config) -> None:
             f"model {bundle.name!r} reads embeddings of {bundle.embedder!r}, but embedder = {config.embedder!r}; "
             "use the same, or train a model for it"
         )
-    unknown = [label for label in config.labels if label not in bundle.labels]
-    if unknown:
+    missing = [name for name in bundle.model.spec.inputs if name not in config.embedded]
+    if missing:
         raise UsageError(
-            f"model {bundle.name!r} has no label {', '.join(map(repr, unknown))}; it knows {', '.join(bundle.labels)}"
+            f"model {bundle.name!r} reads {', '.join(bundle.model.spec.inputs)}, but inputs lack {', '.join(missing)}; "
+            "name them, or train a model for what there is"
         )
     if bundle.sample_fps != config.sample_fps:
         log.warning(
             "model %r was trained at %g frames/s; at %g its scores are less sure",
             bundle.name, bundle.sample_fps, config.sample_fps,
         )  # fmt: skip
-    if config.sees_people and bundle.scope == "frame":
-        log.warning("model %r was trained on whole frames; on people's crops its scores are less sure", bundle.name)
+
+
+def _check_labels(bundles: Sequence[Bundle], config: Config) -> None:
+    known = [label for bundle in bundles for label in bundle.labels if label != bundle.background]
+    unknown = [label for label in config.labels if label not in known]
+    if unknown and bundles:
+        names = " and ".join(repr(bundle.name) for bundle in bundles)
+        raise UsageError(f"model {names} has no label {', '.join(map(repr, unknown))}; it knows {', '.join(known)}")
 
 
 def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:

@@ -21,12 +21,12 @@ from pipeline.activity.segments import StepRun, find_segments
 from pipeline.archive.plan import OPEN_END, PlannedVideo
 from pipeline.config import Config, digest
 from pipeline.engine.extract import NetworkFacts
-from pipeline.engine.sequences import StepSequence, VideoRows
 from pipeline.lake import schemas
 from pipeline.lake.plans import read_plan
+from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.lake.store import Lake, PartWriter, open_part
 from pipeline.lake.work import Piece, Receipt, finished_chunks
-from pipeline.motion.tracking import NO_TRACK, track_video
+from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 
 # A file counts as cut short if it ends earlier than it says by more than this share, and by more than some frames.
 _SHORTFALL_SHARE = 0.02
@@ -59,17 +59,19 @@ class _Parts:
     videos: PartWriter
     detections: PartWriter
     failures: PartWriter
-    segments: PartWriter | None
+    segments: dict[str, PartWriter]
+    """By the scope of the model that finds them."""
     features: PartWriter | None
 
 
 class ShardCommitter:
-    """Labels finished shards with one model, or with none, and commits them."""
+    """Labels finished shards with one model for each scope, or with none, and commits them."""
 
-    def __init__(self, config: Config, bundle: Bundle | None) -> None:
-        """Take a model, or None to keep features alone."""
-        self._config, self._bundle = config, bundle
-        self._classifier = SequenceClassifier(bundle.model) if bundle is not None else None
+    def __init__(self, config: Config, bundles: Sequence[Bundle]) -> None:
+        """Take the models, at most one for each scope; none to keep features alone."""
+        self._config = config
+        self._bundles = {bundle.scope: bundle for bundle in bundles}
+        self._classifiers = {bundle.scope: SequenceClassifier(bundle.model) for bundle in bundles}
 
     def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Write a shard's part of every table, that of `videos` last; then its work files go.
@@ -81,25 +83,30 @@ class ShardCommitter:
             shard: Its number.
             networks: What its features were made with.
         """
-        features_schema = schemas.features_schema(networks.dim)
+        features_schema = schemas.features_schema(networks.dim, self._config.embeds_change)
         started = time.perf_counter()
         videos = sorted(read_plan(lake, shard), key=lambda video: video.video_id)
         chunks = finished_chunks(lake.work_names(shard))
         footer: dict[str, Any] = {"config": asdict(self._config), "config_hash": digest(self._config.feature_options())}
-        if self._bundle is not None:
-            footer |= {"model": self._bundle.name, "model_sha256": self._bundle.sha256}
+        of_model = {
+            scope: footer | {"model": bundle.name, "model_sha256": bundle.sha256}
+            for scope, bundle in self._bundles.items()
+        }
         summary = ShardSummary(shard)
         with ExitStack() as stack:
 
-            def part(folder: str, schema: pa.Schema) -> PartWriter:
-                return stack.enter_context(open_part(lake, folder, shard, schemas.with_footer(schema, **footer)))
+            def part(folder: str, schema: pa.Schema, facts: dict[str, Any] = footer) -> PartWriter:
+                return stack.enter_context(open_part(lake, folder, shard, schemas.with_footer(schema, **facts)))
 
             # Parts appear in the reverse order of this list, when the stack unwinds.
             parts = _Parts(
                 videos=part("videos", schemas.VIDEOS),
                 detections=part("detections", schemas.DETECTIONS),
                 failures=part("failures", schemas.FAILURES),
-                segments=part(f"segments/model={self._bundle.name}", schemas.SEGMENTS) if self._bundle else None,
+                segments={
+                    scope: part(f"segments/model={bundle.name}", schemas.SEGMENTS, of_model[scope])
+                    for scope, bundle in self._bundles.items()
+                },
                 features=part("features", features_schema) if self._config.keep_features else None,
             )
             for video in videos:
@@ -121,19 +128,20 @@ class ShardCommitter:
         parts: _Parts,
         summary: ShardSummary,
     ) -> None:
-        rows = VideoRows([piece for of_chunk in pieces for piece in of_chunk])
+        rows = VideoRows.from_pieces([piece for of_chunk in pieces for piece in of_chunk])
         receipts = [of_chunk[-1].receipt() for of_chunk in pieces]
         track_ids = np.full(len(rows.boxes.score), NO_TRACK, np.int64)
         if self._config.sees_people:
-            frame_ids = list(track_video(rows.frames_of_boxes(), self._frame_rate(video)))
+            frame_ids = list(track_video(rows.frames_of_boxes(), self._frame_rate(video), self._track_options()))
             track_ids = np.concatenate(frame_ids) if frame_ids else track_ids
             parts.detections.write(self._detections(video, rows, track_ids, networks.class_names))
         if parts.features is not None:
             for table in self._features(video, rows, track_ids, parts.features.schema):
                 parts.features.write(table)
-        if parts.segments is not None:
-            segments = list(self._segments(video, rows, track_ids, _seen_to_end_s(receipts)))
-            parts.segments.write_rows(segments)
+        for scope, part in parts.segments.items():
+            sequences = self._sequences(scope, rows, track_ids, networks.class_names)
+            segments = list(self._segments(scope, video, rows, sequences, _seen_to_end_s(receipts)))
+            part.write_rows(segments)
             for segment in segments:
                 summary.label_n[segment["label"]] += 1
                 summary.label_s[segment["label"]] += segment["end_s"] - segment["start_s"]
@@ -143,29 +151,43 @@ class ShardCommitter:
         fps = video.probe.fps if video.probe is not None else 0.0
         return min(self._config.sample_fps, fps or self._config.sample_fps)
 
+    def _track_options(self) -> TrackOptions:
+        return TrackOptions(self._config.track_score, self._config.track_gap_s)
+
+    def _sequences(
+        self, scope: str, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
+    ) -> Iterator[StepSequence]:
+        """Yield what a scope's model labels: stretches of frames, or long enough tracks of what it was trained on."""
+        if scope == "frame":
+            yield from rows.frame_sequences()
+            return
+        wanted = [number for number, name in class_names.items() if name in self._bundles[scope].classes]
+        of_class = np.where(np.isin(rows.boxes.class_id, wanted), track_ids, NO_TRACK)
+        for sequence in rows.track_sequences(of_class):
+            if sequence.n_steps >= self._config.min_track_s * self._config.sample_fps:
+                yield sequence
+
     def _segments(
-        self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], video_end_s: float
+        self,
+        scope: str,
+        video: PlannedVideo,
+        rows: VideoRows,
+        sequences: Iterator[StepSequence],
+        video_end_s: float,
     ) -> Iterator[dict[str, Any]]:
-        """Yield the rows of `segments`, by start; none reaches past the end of the video."""
-        found = []
-        if self._config.sees_frames:
-            for sequence in rows.frame_sequences():
-                found += [("frame", sequence, run) for run in self._label(rows, sequence)]
-        if self._config.sees_people:
-            for sequence in rows.track_sequences(track_ids):
-                if sequence.n_steps >= self._config.min_track_s * self._config.sample_fps:
-                    found += [("person", sequence, run) for run in self._label(rows, sequence)]
-        found.sort(key=lambda item: (item[2].first_step, item[0], item[1].track_id or 0))
-        assert self._bundle is not None
-        for number, (scope, sequence, run) in enumerate(found):
-            label = self._bundle.labels[run.label_id]
-            if self._config.labels and label not in self._config.labels:
+        """Yield the rows of `segments` of one scope, by start; none reaches past the end of the video."""
+        bundle = self._bundles[scope]
+        found = [(sequence, run) for sequence in sequences for run in self._label(scope, rows, sequence)]
+        found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
+        for number, (sequence, run) in enumerate(found):
+            label = bundle.labels[run.label_id]
+            if label == bundle.background or (self._config.labels and label not in self._config.labels):
                 continue
             box = sequence.mean_box(run.first_step, run.end_step)
             yield {
                 "video_id": video.video_id,
                 "uri": video.ref.uri,
-                "segment_id": f"{video.video_id}-{number:06d}",
+                "segment_id": f"{video.video_id}-{scope[0]}{number:06d}",
                 "scope": scope,
                 "track_id": sequence.track_id,
                 "label": label,
@@ -177,11 +199,10 @@ class ShardCommitter:
                 "run_id": self._config.run_id,
             }
 
-    def _label(self, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
-        assert self._classifier is not None
-        assert self._bundle is not None
-        scores = self._classifier.scores(rows.inputs(sequence))
-        return find_segments(scores, sequence.first_step, self._config.sample_fps, self._bundle.segments)
+    def _label(self, scope: str, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
+        bundle = self._bundles[scope]
+        scores = self._classifiers[scope].scores(rows.inputs(sequence, bundle.model.spec.inputs))
+        return find_segments(scores, sequence.first_step, self._config.sample_fps, bundle.segments)
 
     def _detections(
         self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
@@ -206,27 +227,32 @@ class ShardCommitter:
     def _features(
         self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], schema: pa.Schema
     ) -> Iterator[pa.Table]:
-        """Yield the rows of `features` piece by piece: the frames in order, then the boxes of people in tracks."""
-        scopes: list[tuple[str, Any, Any, Any, NDArray[np.int64]]] = []
-        if self._config.sees_frames:
-            no_track = np.full(len(rows.frames.step), NO_TRACK, np.int64)
-            scopes.append(("frame", np.arange(len(no_track)), rows.frames.piece, rows.frames.row, no_track))
+        """Yield the rows of `features` piece by piece: the frames in order, then the boxes, in order, too."""
+        frames, embedded = rows.frames, self._config.embedded
+        no_track = np.full(len(frames.step), NO_TRACK, np.int64)
+        scopes = [("frame", "frame", np.arange(len(no_track)), frames.row, no_track)]
         if self._config.sees_people:
-            scopes.append(("person", rows.boxes.frame, rows.boxes.piece, rows.boxes.row, track_ids))
-        for scope, frame, piece, row, tracks in scopes:
-            for number in np.unique(piece):
-                chosen = piece == number
+            scopes.append(("person", "crop", rows.boxes.frame, rows.boxes.row, track_ids))
+        for scope, image, frame, row, tracks in scopes:
+            pieces = frames.piece[frame]
+            for number in np.unique(pieces):
+                chosen = pieces == number
                 of_frame = frame[chosen]
-                embedding = np.ascontiguousarray(rows.embeddings_of(int(number))[row[chosen]])
                 columns = {
                     "video_id": pa.array([video.video_id] * len(of_frame), pa.string()),
-                    "pts_s": rows.frames.pts_s[of_frame],
-                    "step": rows.frames.step[of_frame],
-                    "n_steps": rows.frames.n_steps[of_frame].astype(np.int32),
+                    "pts_s": frames.pts_s[of_frame],
+                    "step": frames.step[of_frame],
+                    "n_steps": frames.n_steps[of_frame].astype(np.int32),
                     "scope": pa.array([scope] * len(of_frame), pa.string()),
                     "track_id": pa.array(tracks[chosen], mask=tracks[chosen] == NO_TRACK),
-                    "embedding": pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), embedding.shape[1]),
                 }
+                for column, name in (("embedding", image), ("change", f"{image}_change")):
+                    if column in schema.names:
+                        vectors = np.ascontiguousarray(rows.vectors(int(number), column)[row[chosen]])
+                        missing = None if name in embedded else pa.array(np.ones(len(vectors), np.bool_))
+                        columns[column] = pa.FixedSizeListArray.from_arrays(
+                            pa.array(vectors.reshape(-1)), vectors.shape[1], mask=missing
+                        )
                 yield pa.table(columns, schema=schema)
 
     def _account(

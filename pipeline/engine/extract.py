@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +39,8 @@ _PIECE_BYTES = 32 << 20
 _MOST_PIECE_FRAMES = 256
 # A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
 _CROP_MARGIN = 0.1
+# What an unchanged pixel looks like in the image of a change.
+_GREY = 128
 _IO_RETRIES_S = (1.0, 5.0, 25.0)
 
 
@@ -108,7 +111,7 @@ def describe_networks(config: Config) -> NetworkFacts | UsageError:
         # On a CPU, since no GPU is reserved for this look; the weights are the same.
         runtime = choose_runtime("cpu")
         dim = Embedder(config.embedder, runtime).dim
-        if config.detector is None or not config.sees_people:
+        if not config.sees_people:
             return NetworkFacts(dim, {})
         detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
         return NetworkFacts(dim, detector.names)
@@ -163,9 +166,11 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     failure: VideoError | None = None
     try:
         for batch in decode_chunk(
-            task.uri, task.probe, task.chunk, config.grid_rate, config.decoded_px, batch_frames, report
-        ):
+            task.uri, task.probe, task.chunk, config.grid_rate, config.decoded_px, batch_frames, report,
+            look_ahead=config.embeds_change,
+        ):  # fmt: skip
             if held is not None:
+                held = replace(held, after=batch.images[0])
                 yield DecodedPiece(task, replace(receipt, n_frames=len(held.steps), decode_s=clock.lap()), held)
                 receipt = replace(receipt, piece=receipt.piece + 1)
                 clock.lap()
@@ -173,6 +178,8 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     except VideoError as error:
         failure = error
     end_s = report.end_s
+    if held is not None:
+        held = replace(held, after=report.after)
     if failure is not None and held is not None:
         end_s = float((held.steps[-1] + held.n_steps[-1]) / config.grid_rate)
     yield DecodedPiece(
@@ -205,7 +212,6 @@ class Extractor:
         self._embedder = Embedder(config.embedder, runtime)
         self._detector = None
         if config.sees_people:
-            assert config.detector is not None
             self._detector = Detector(
                 config.detector, runtime, config.classes, config.detector_px, config.detector_score, config.max_people
             )
@@ -218,17 +224,17 @@ class Extractor:
         clock = _Clock()
         boxes = [self._detect(piece) for piece in pieces]
         detect_s = clock.lap()
-        images: list[NDArray[np.uint8]] = []
-        for piece, of_frames in zip(pieces, boxes, strict=True):
-            images += self._images_to_embed(piece, of_frames)
-        embeddings = self._embedder.embed(images)
+        views = [
+            _Views(self._config.embedded, piece, of_frames) for piece, of_frames in zip(pieces, boxes, strict=True)
+        ]
+        embeddings = self._embedder.embed([image for view in views for image in view.images])
         embed_s = clock.lap()
         n_frames = max(1, sum(piece.receipt.n_frames for piece in pieces))
         receipts = []
         used = 0
-        for piece, of_frames in zip(pieces, boxes, strict=True):
-            rows, n_used = self._rows(piece, of_frames, embeddings[used:])
-            used += n_used
+        for piece, of_frames, view in zip(pieces, boxes, views, strict=True):
+            rows = self._rows(piece, of_frames, view, embeddings[used : used + len(view.images)])
+            used += len(view.images)
             share = piece.receipt.n_frames / n_frames
             receipt = replace(
                 piece.receipt,
@@ -248,45 +254,28 @@ class Extractor:
             return [_NO_BOXES] * len(piece.frames.steps)
         return self._detector.detect(piece.frames.images)
 
-    def _images_to_embed(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> list[NDArray[np.uint8]]:
-        if piece.frames is None:
-            return []
-        images = list(piece.frames.images) if self._config.sees_frames else []
-        for image, found in zip(piece.frames.images, boxes, strict=True):
-            images += [_crop(image, box) for box in found.xyxy]
-        return images
-
     def _rows(
-        self, piece: DecodedPiece, boxes: Sequence[Boxes], embeddings: NDArray[np.float16]
-    ) -> tuple[WorkRows, int]:
-        """Return the piece's rows, a frame's followed by those of its boxes, and how many embeddings they used."""
+        self, piece: DecodedPiece, boxes: Sequence[Boxes], views: _Views, embeddings: NDArray[np.float16]
+    ) -> WorkRows:
+        """Return the piece's rows, a frame's followed by those of its boxes."""
         frames = piece.frames
         if frames is None:
-            return empty_rows(self._embedder.dim), 0
-        n_frames = len(frames.steps)
+            return empty_rows(self._embedder.dim, self._config.embeds_change)
         n_boxes = np.array([len(found.scores) for found in boxes])
-        of_frame = np.repeat(np.arange(n_frames), n_boxes + 1)
+        of_frame = np.repeat(np.arange(len(frames.steps)), n_boxes + 1)
         box = np.concatenate([np.arange(-1, n) for n in n_boxes]).astype(np.int32)
-        is_frame = box < 0
-        n_rows = len(box)
-        class_id, score = np.full(n_rows, -1, np.int32), np.zeros(n_rows, np.float32)
-        xyxy = np.zeros((n_rows, 4), np.float32)
+        is_box = box >= 0
+        class_id, score = np.full(len(box), -1, np.int32), np.zeros(len(box), np.float32)
+        xyxy = np.zeros((len(box), 4), np.float32)
         height, width = frames.images.shape[1:3]
         to_source = np.array([piece.task.probe.width / width, piece.task.probe.height / height] * 2, np.float32)
-        class_id[~is_frame] = np.concatenate([found.class_ids for found in boxes])
-        score[~is_frame] = np.concatenate([found.scores for found in boxes])
-        xyxy[~is_frame] = np.concatenate([found.xyxy for found in boxes]) * to_source
-        embedding = np.zeros((n_rows, self._embedder.dim), np.float16)
-        embedded = np.ones(n_rows, np.bool_)
-        n_used = int(n_boxes.sum())
-        if self._config.sees_frames:
-            embedding[is_frame] = embeddings[:n_frames]
-            embeddings = embeddings[n_frames:]
-            n_used += n_frames
-        else:
-            embedded[is_frame] = False
-        embedding[~is_frame] = embeddings[: int(n_boxes.sum())]
-        rows = WorkRows(
+        class_id[is_box] = np.concatenate([found.class_ids for found in boxes])
+        score[is_box] = np.concatenate([found.scores for found in boxes])
+        xyxy[is_box] = np.concatenate([found.xyxy for found in boxes]) * to_source
+        image = {name: np.zeros((len(box), self._embedder.dim), np.float16) for name in ("embedding", "change")}
+        for (name, of_box), start, end in views.ranges():
+            image[name][is_box == of_box] = embeddings[start:end]
+        return WorkRows(
             frames.steps[of_frame],
             frames.n_steps[of_frame],
             frames.pts_s[of_frame],
@@ -294,10 +283,53 @@ class Extractor:
             class_id,
             score,
             xyxy,
-            embedding,
-            embedded,
+            image["embedding"],
+            image["change"] if self._config.embeds_change else None,
         )
-        return rows, n_used
+
+
+class _Views:
+    """What of one piece goes through the embedder: whole frames, crops, and how either changes to the next frame."""
+
+    def __init__(self, embedded: Sequence[str], piece: DecodedPiece, boxes: Sequence[Boxes]) -> None:
+        self.images: list[NDArray[np.uint8]] = []
+        self._sizes: list[tuple[tuple[str, bool], int]] = []
+        if piece.frames is None:
+            return
+        still = piece.frames.images
+        changes = _changes(piece.frames) if {"frame_change", "crop_change"} & set(embedded) else still
+        if "frame" in embedded:
+            self._add("embedding", False, list(still))
+        if "frame_change" in embedded:
+            self._add("change", False, list(changes))
+        if "crop" in embedded:
+            self._add("embedding", True, _crops(still, boxes))
+        if "crop_change" in embedded:
+            self._add("change", True, _crops(changes, boxes))
+
+    def _add(self, column: str, of_boxes: bool, images: list[NDArray[np.uint8]]) -> None:
+        self.images += images
+        self._sizes.append(((column, of_boxes), len(images)))
+
+    def ranges(self) -> Iterator[tuple[tuple[str, bool], int, int]]:
+        """Yield for each kind of image its column, whether it is of boxes, and its range among the images."""
+        end = 0
+        for kind, size in self._sizes:
+            yield kind, end, end + size
+            end += size
+
+
+def _changes(frames: FrameBatch) -> NDArray[np.uint8]:
+    """Return grey plus the next frame minus this, saturated, `uint8 [T, H, W, 3]`; plain grey at the end."""
+    after = frames.images[-1] if frames.after is None else frames.after
+    changes = np.empty_like(frames.images)
+    for target, this, following in zip(changes, frames.images, [*frames.images[1:], after], strict=True):
+        cv2.addWeighted(following, 1.0, this, -1.0, _GREY, dst=target)
+    return changes
+
+
+def _crops(images: NDArray[np.uint8], boxes: Sequence[Boxes]) -> list[NDArray[np.uint8]]:
+    return [_crop(image, box) for image, found in zip(images, boxes, strict=True) for box in found.xyxy]
 
 
 _NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
@@ -312,7 +344,7 @@ def _crop(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint
     return image[top:bottom, left:right]
 
 
-def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, dim: int) -> list[Receipt]:
+def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, dim: int, has_change: bool) -> list[Receipt]:
     """End a chunk that is not tried again, after the pieces that earlier attempts left; return all its receipts."""
     folder = lake.work_folder(task.shard)
     kept = [
@@ -330,5 +362,5 @@ def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, dim: int) ->
         attempts=attempts,
         worker=worker_name(),
     )
-    write_piece(lake, end, empty_rows(dim))
+    write_piece(lake, end, empty_rows(dim, has_change))
     return [*kept, end]

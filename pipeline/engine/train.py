@@ -13,14 +13,16 @@ from typing import Any
 
 import torch
 
-from pipeline.activity.bundle import Bundle, load_bundle
-from pipeline.activity.model import ActivityModel
+from pipeline.activity.bundle import BACKGROUND, Bundle, load_bundle
+from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.segments import SegmentOptions
 from pipeline.archive import filesystem
 from pipeline.config import Config
 from pipeline.engine.analyze import Observer, analyze
 from pipeline.errors import UsageError
 from pipeline.lake.query import open_lake
-from pipeline.training.annotations import Annotation, read_annotations
+from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.training.annotations import Annotation, apply_label_map, read_annotations, read_label_map
 from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
@@ -51,6 +53,7 @@ def train(
     config: Config | None = None,
     options: FitOptions | None = None,
     note: str = "",
+    label_map: str | Path | None = None,
     address: str | None = None,
     observer: Observer | None = None,
     on_epoch: OnEpoch | None = None,
@@ -69,6 +72,8 @@ def train(
         config: Options of the extraction.
         options: Options of the training.
         note: Where the data come from and under which licence, for the model card.
+        label_map: CSV with columns `from` and `to`: other names for annotated labels; `to` may be `background`, the
+            label that gives no segment, or empty to leave such spans out.
         address: A Ray cluster to join.
         observer: Told of the progress of the extraction.
         on_epoch: Told of the progress of the training.
@@ -77,9 +82,10 @@ def train(
         UsageError: The annotations, a video or an option can't be used; the message names it.
     """
     config, options = replace(config or Config(), keep_features=True), options or FitOptions()
-    if config.scope != "frame":
-        raise UsageError(f"scope = {config.scope!r}: models are trained in scope 'frame' for now; leave --scope out")
-    records = read_annotations(annotations)
+    if config.scope == "both":
+        raise UsageError("scope = 'both': a model labels people or frames; train one for each")
+    mapping = read_label_map(label_map) if label_map is not None else {}
+    records = apply_label_map(read_annotations(annotations), mapping)
     uris = {record.video: filesystem.canonical_uri(filesystem.join(videos, record.video)) for record in records}
     _check_present(annotations, records, uris)
     labels = sorted({record.label for record in records})
@@ -87,11 +93,14 @@ def train(
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
     lake = lake or f"{str(out).rstrip('/')}-lake"
     analyze(sorted(set(uris.values())), lake, None, config, address, observer)
-    data = load_videos(open_lake(lake), uris, records, labels)
+    inputs = config.embedded
+    data = load_videos(open_lake(lake), uris, records, labels, config.scope, inputs)
     if not data:
         raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
     split_names = sorted({name for record in records for name in record.splits}) or [_HELD_OUT]
     results: dict[str, Any] = {}
+    spec = _spec(data, len(labels), inputs, options)
+    segments = SegmentOptions()
     model: ActivityModel | None = None
     for name in split_names:
         training, testing = _divide(data, name)
@@ -99,13 +108,14 @@ def train(
             raise UsageError(
                 f"{annotations}: {name} has {len(training)} videos to train on and {len(testing)} to test on"
             )
-        model = _fit(training, labels, options, name, on_epoch)
-        results[name] = evaluate(model, testing, len(labels)) | {"n_train": len(training), "n_test": len(testing)}
+        model = _fit(training, spec, options, name, on_epoch)
+        measured = evaluate(model, testing, labels, config.sample_fps, segments)
+        results[name] = measured | {"n_train": len(training), "n_test": len(testing)}
         log.info("%s: accuracy %.3f on %d spans", name, results[name]["accuracy"], results[name]["n_spans"])
     if len(split_names) > 1:
-        model = _fit(data, labels, options, "all", on_epoch)
+        model = _fit(data, spec, options, "all", on_epoch)
     assert model is not None
-    figures = ("accuracy", "mean_class_accuracy", "frame_accuracy")
+    figures = ("accuracy", "mean_class_accuracy", "frame_accuracy", "segment_f1")
     metrics = {"splits": results, "mean": {key: mean(result[key] for result in results.values()) for key in figures}}
     bundle = Bundle(
         name=Path(out).name,
@@ -114,12 +124,16 @@ def train(
         embedder=config.embedder,
         sample_fps=config.sample_fps,
         model=model,
+        background=BACKGROUND if BACKGROUND in labels else None,
+        classes=config.classes,
+        segments=segments,
         training={
             "annotations": Path(annotations).name,
             "n_videos": len(data),
             "trained_on": "all clips" if len(split_names) > 1 else f"{split_names[0]}, training part",
             "features": config.feature_options(),
             "options": asdict(options),
+            "label_map": mapping,
             "note": note,
         },
         metrics=metrics,
@@ -128,15 +142,23 @@ def train(
     return TrainResult(load_bundle(out), Path(out), metrics)
 
 
+def _spec(data: Sequence[LabelledVideo], n_labels: int, inputs: Sequence[str], options: FitOptions) -> ModelSpec:
+    width = next((sequence.inputs.shape[1] for video in data for sequence in video.sequences), 0)
+    n_embeddings = len([name for name in inputs if name != "box"])
+    embedding_dim = (width - BOX_MOTION_DIM * ("box" in inputs)) // max(1, n_embeddings)
+    hidden_dim = options.hidden_dim or (128 if n_embeddings == 1 else 256)
+    return ModelSpec(tuple(inputs), embedding_dim, n_labels, hidden_dim, options.bidirectional)
+
+
 def _fit(
-    videos: Sequence[LabelledVideo], labels: Sequence[str], options: FitOptions, name: str, on_epoch: OnEpoch | None
+    videos: Sequence[LabelledVideo], spec: ModelSpec, options: FitOptions, name: str, on_epoch: OnEpoch | None
 ) -> ActivityModel:
-    model = fit(
-        [video.sequence for video in videos],
-        len(labels),
-        options,
-        (lambda epoch, loss: on_epoch(name, epoch, loss)) if on_epoch else None,
-    )
+    sequences = [sequence for video in videos for sequence in video.sequences]
+    if not sequences:
+        raise UsageError(
+            f"{name}: nobody was found in the videos to train on; try another --detector, or --scope frame"
+        )
+    model = fit(sequences, spec, options, (lambda epoch, loss: on_epoch(name, epoch, loss)) if on_epoch else None)
     # A bundle holds float16 weights: what is measured is what is shipped.
     with torch.no_grad():
         for weights in model.parameters():

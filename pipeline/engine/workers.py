@@ -68,7 +68,7 @@ class _ChunkRunner:
             return task, []
         limit_s = self.config.deadline_s(task.chunk.duration_s)
         cause = f"it passed its deadline of {limit_s:g} s" if overdue else "its worker died each time"
-        return task, give_up(self.lake, task, attempts - 1, cause, self._dim)
+        return task, give_up(self.lake, task, attempts - 1, cause, self._dim, self.config.embeds_change)
 
     def decode(self, task: ChunkTask) -> Iterator[DecodedPiece]:
         """Decode a chunk; the deadline runs while a piece is decoded, not while others do something with it."""
@@ -146,7 +146,7 @@ def _pack_piece(piece: DecodedPiece) -> Block:
     frames = piece.frames
     head = replace(piece, frames=None)
     shape = frames.images.shape if frames is not None else (0, 0, 0, 3)
-    grid = (frames.pts_s, frames.steps, frames.n_steps) if frames is not None else None
+    grid = (frames.pts_s, frames.steps, frames.n_steps, frames.after) if frames is not None else None
     pixels = frames.images.tobytes() if frames is not None else b""
     return {
         "piece": np.array([pickle.dumps((head, shape, grid))], dtype=object),

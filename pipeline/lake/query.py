@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs as pafs
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # DuckDB reads half floats from Parquet, but not from Arrow: an empty table of features goes without them.
-_READABLE = {"features": [name for name in TABLES["features"].names if name != "embedding"]}
+_READABLE = {"features": [name for name in TABLES["features"].names if name not in ("embedding", "change")]}
 
 
 class _LakeFileSystem(ArrowFSWrapper):  # type: ignore[misc]
@@ -75,9 +76,9 @@ class LakeReader:
             )
         return pads.dataset(paths, filesystem=self._lake.fs, format="parquet")
 
-    def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return a table, whole or some columns of it, in the order of its parts."""
-        return self.dataset(table).to_table(columns=list(columns) if columns else None)
+    def table(self, table: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None) -> pa.Table:
+        """Return a table, whole or some columns and rows of it, in the order of its parts."""
+        return self.dataset(table).to_table(columns=list(columns) if columns else None, filter=filter)
 
     def pandas(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a table as a pandas data frame."""

@@ -83,8 +83,16 @@ FAILURES = pa.schema(
 """One row a failed chunk, or a video that can't be read at all."""
 
 
-def features_schema(dim: int) -> pa.Schema:
-    """Return the schema of `features`: one row a frame or crop, with the steps of the sampling grid that show it."""
+def _embeddings(dim: int, has_change: bool) -> list[tuple[str, pa.DataType]]:
+    names = ["embedding", "change"] if has_change else ["embedding"]
+    return [(name, pa.list_(pa.float16(), dim)) for name in names]
+
+
+def features_schema(dim: int, has_change: bool) -> pa.Schema:
+    """Return the schema of `features`: one row a frame or crop, with the steps of the sampling grid that show it.
+
+    `embedding` is that of the image, `change` that of how the next one differs from it, if that is computed at all.
+    """
     return pa.schema(
         [
             ("video_id", pa.string()),
@@ -93,12 +101,12 @@ def features_schema(dim: int) -> pa.Schema:
             ("n_steps", pa.int32()),
             ("scope", pa.string()),
             ("track_id", pa.int64()),
-            ("embedding", pa.list_(pa.float16(), dim)),
+            *_embeddings(dim, has_change),
         ]
     )
 
 
-def work_schema(dim: int) -> pa.Schema:
+def work_schema(dim: int, has_change: bool) -> pa.Schema:
     """Return the schema of a piece of a chunk's features: rows of frames (`box` is -1) and of the boxes in them."""
     return pa.schema(
         [
@@ -109,7 +117,7 @@ def work_schema(dim: int) -> pa.Schema:
             ("class_id", pa.int32()),
             ("score", pa.float32()),
             *_BOX,
-            ("embedding", pa.list_(pa.float16(), dim)),
+            *_embeddings(dim, has_change),
         ]
     )
 
@@ -119,7 +127,7 @@ TABLES = {
     "segments": SEGMENTS,
     "detections": DETECTIONS,
     "failures": FAILURES,
-    "features": features_schema(1),
+    "features": features_schema(1, has_change=True),
 }
 """Every table that can be queried; the length of an embedding is the lake's own."""
 

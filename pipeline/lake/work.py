@@ -87,20 +87,22 @@ class WorkRows:
     score: NDArray[np.float32]
     xyxy: NDArray[np.float32]
     embedding: NDArray[np.float16]
-    """`float16 [N, D]`."""
-    embedded: NDArray[np.bool_]
-    """Which rows have an embedding at all."""
+    """`float16 [N, D]`, zeros where there is none."""
+    change: NDArray[np.float16] | None
+    """The same of the change to the next frame; None where it is not computed."""
 
     def to_batch(self, receipt: Receipt) -> pa.RecordBatch:
         """Return the rows as Arrow, with the receipt in the schema's metadata."""
         dim = self.embedding.shape[1]
-        flat = pa.array(np.ascontiguousarray(self.embedding).reshape(-1), pa.float16())
-        missing = None if self.embedded.all() else pa.array(~self.embedded)
-        embedding = pa.FixedSizeListArray.from_arrays(flat, dim, mask=missing)
+        embeddings = [self.embedding] if self.change is None else [self.embedding, self.change]
         columns = [self.step, self.n_steps, self.pts_s, self.box, self.class_id, self.score, *self.xyxy.T]
-        schema = work_schema(dim).with_metadata({_RECEIPT: receipt.to_json().encode()})
+        schema = work_schema(dim, self.change is not None).with_metadata({_RECEIPT: receipt.to_json().encode()})
         arrays = [pa.array(np.ascontiguousarray(column)) for column in columns]
-        return pa.RecordBatch.from_arrays([*arrays, embedding], schema=schema)
+        vectors = [
+            pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), dim)
+            for matrix in embeddings
+        ]
+        return pa.RecordBatch.from_arrays([*arrays, *vectors], schema=schema)
 
 
 def piece_name(receipt: Receipt) -> str:
@@ -119,12 +121,13 @@ def write_piece(lake: Lake, receipt: Receipt, rows: WorkRows) -> None:
         writer.write_batch(batch)
 
 
-def empty_rows(dim: int) -> WorkRows:
+def empty_rows(dim: int, has_change: bool) -> WorkRows:
     """Return no rows, of the right types."""
     none_i32, none_f32 = np.empty(0, np.int32), np.empty(0, np.float32)
+    none_f16 = np.empty((0, dim), np.float16)
     return WorkRows(
         np.empty(0, np.int64), none_i32, np.empty(0), none_i32, none_i32, none_f32,
-        np.empty((0, 4), np.float32), np.empty((0, dim), np.float16), np.empty(0, np.bool_),
+        np.empty((0, 4), np.float32), none_f16, none_f16 if has_change else None,
     )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -92,3 +93,40 @@ def _seconds(where: str, name: str, row: dict[str, str]) -> float | None:
     if not 0 <= value < float("inf"):
         raise UsageError(f"{where}: {name} = {text!r} is not a time in seconds")
     return value
+
+
+def read_label_map(path: str | Path) -> dict[str, str]:
+    """Read a CSV file with columns `from` and `to`: what annotated labels shall be called.
+
+    Raises:
+        UsageError: The file can't be read, lacks a column, or names a label twice.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = [
+                {key.strip(): (value or "").strip() for key, value in row.items() if key}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: can't be read as CSV ({error})") from error
+    mapping: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        if not row.get("from") or "to" not in row:
+            raise UsageError(f"{path}, line {line}: needed are columns from and to, both named in the first line")
+        if mapping.setdefault(row["from"], row["to"]) != row["to"]:
+            raise UsageError(f"{path}, line {line}: {row['from']!r} has two meanings")
+    return mapping
+
+
+def apply_label_map(annotations: Sequence[Annotation], mapping: dict[str, str]) -> list[Annotation]:
+    """Return annotations under their new labels; those that are mapped to nothing are left out.
+
+    Raises:
+        UsageError: A mapped label is not among those annotated: a typing error, most likely.
+    """
+    annotated = {annotation.label for annotation in annotations}
+    unknown = sorted(mapping.keys() - annotated)
+    if unknown:
+        raise UsageError(f"the label map names {', '.join(unknown)}; annotated are {', '.join(sorted(annotated))}")
+    renamed = [replace(each, label=mapping.get(each.label, each.label)) for each in annotations]
+    return [annotation for annotation in renamed if annotation.label]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.activity.bundle import BACKGROUND
 from pipeline.lake.query import LakeReader
+from pipeline.lake.sequences import StepSequence, VideoRows
+from pipeline.motion.tracking import NO_TRACK
 from pipeline.training.annotations import Annotation
 from pipeline.training.fit import IGNORE, LabelledSequence
+
+# Annotations tell what is done in a video, not by whom: by those who are not much smaller than anybody beside them.
+_LEAST_PROMINENT = 0.4
 
 
 @dataclass(frozen=True)
@@ -21,82 +29,125 @@ class Item:
     annotation: Annotation
     label_id: int
     first_step: int
-    """Relative to the start of the sequence."""
+    """On the video's sampling grid."""
     end_step: int
 
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """One video's whole sequence with its annotated spans."""
+    """One video's sequences with its annotated spans."""
 
     video: str
-    sequence: LabelledSequence
+    sequences: tuple[LabelledSequence, ...]
+    """Stretches of frames, or tracks of people; none if nobody was found."""
     items: tuple[Item, ...]
 
 
 def load_videos(
-    lake: LakeReader, uris: dict[str, str], annotations: Sequence[Annotation], labels: Sequence[str]
+    lake: LakeReader,
+    uris: dict[str, str],
+    annotations: Sequence[Annotation],
+    labels: Sequence[str],
+    scope: str,
+    inputs: Sequence[str],
 ) -> list[LabelledVideo]:
-    """Read the annotated videos' frame features and label every step of the sampling grid.
+    """Read the annotated videos' features and label every step of their sequences.
 
-    Where spans overlap, the one that starts later wins: it is the more special one (reading, while sitting).
+    Where spans overlap, the one that starts later wins: it is the more special one (reading, while sitting); and any
+    other wins over the background.
 
     Args:
         lake: Where the features are.
         uris: For each video, as annotated, the URI that the lake knows it by.
         annotations: What is labelled.
         labels: The activities, in the order of their ids.
+        scope: `frame` for stretches of whole frames, `person` for tracks.
+        inputs: What stands side by side in an input vector.
 
     Returns:
         Videos with at least one labelled step, in order of name. A video without features is left out.
     """
     rate = float(lake.feature_options["sample_fps"])
-    by_video: dict[str, list[Annotation]] = {}
+    by_video: dict[str, list[Annotation]] = defaultdict(list)
     for annotation in annotations:
-        by_video.setdefault(annotation.video, []).append(annotation)
-    ids = dict(zip(*(lake.table("videos", ["uri", "video_id"]).column(i).to_pylist() for i in (0, 1)), strict=True))
-    wanted = {ids[uri] for uri in uris.values() if uri in ids}
-    features = _features_by_video(lake, wanted)
+        by_video[uris[annotation.video]].append(annotation)
+    known = lake.table("videos", ["video_id", "uri"]).to_pylist()
+    uri_of = {row["video_id"]: row["uri"] for row in known if row["uri"] in by_video}
     videos = []
-    for video, of_video in sorted(by_video.items()):
-        found = features.get(ids.get(uris[video], ""))
-        if found is None:
-            continue
-        steps, inputs = found
-        label_ids = np.full(len(steps), IGNORE, np.int64)
+    for video_id, rows, track_ids in _rows_of_videos(lake, sorted(uri_of)):
+        of_video = by_video[uri_of[video_id]]
+        n_steps = int(rows.frames.step[-1] + rows.frames.n_steps[-1]) if len(rows.frames.step) else 0
+        label_ids = np.full(n_steps, IGNORE, np.int64)
         items = []
-        for annotation in sorted(of_video, key=lambda a: a.start_s or 0.0):
-            first = np.searchsorted(steps, (annotation.start_s or 0.0) * rate - 1e-6)
-            end = len(steps) if annotation.end_s is None else np.searchsorted(steps, annotation.end_s * rate - 1e-6)
+        for annotation in sorted(of_video, key=lambda a: (a.label != BACKGROUND, a.start_s or 0.0)):
+            first = min(n_steps, _step_at(annotation.start_s or 0.0, rate))
+            end = n_steps if annotation.end_s is None else min(n_steps, _step_at(annotation.end_s, rate))
             if end > first:
                 label_id = labels.index(annotation.label)
                 label_ids[first:end] = label_id
-                items.append(Item(annotation, label_id, int(first), int(end)))
+                items.append(Item(annotation, label_id, first, end))
         if items:
-            videos.append(LabelledVideo(video, LabelledSequence(inputs, label_ids), tuple(items)))
-    return videos
+            sequences = rows.frame_sequences() if scope == "frame" else _main_tracks(rows, track_ids)
+            labelled = tuple(_labelled(rows, sequence, inputs, label_ids) for sequence in sequences)
+            videos.append(LabelledVideo(of_video[0].video, labelled, tuple(items)))
+    return sorted(videos, key=lambda video: video.video)
 
 
-def _features_by_video(lake: LakeReader, wanted: set[str]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float16]]]:
-    """Return `(steps, float16 [T, D])` of the wanted videos' frames, a row for every step."""
-    found = {}
-    of_frames = (pc.field("scope") == "frame") & pc.field("video_id").isin(sorted(wanted))
-    dataset = lake.dataset("features")
-    columns = ["video_id", "step", "n_steps", "embedding"]
-    for fragment in dataset.get_fragments():
-        table = fragment.to_table(columns=columns, filter=of_frames).combine_chunks()
-        if not len(table):
-            continue
-        ids = table["video_id"].to_numpy()
-        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-        embedding = table["embedding"].combine_chunks()
-        flat = embedding.flatten().to_numpy(zero_copy_only=True).reshape(len(embedding), -1)
-        step, counts = table["step"].to_numpy(), table["n_steps"].to_numpy()
-        for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=True):
-            repeats = counts[start:end]
-            within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-            found[ids[start]] = (
-                np.repeat(step[start:end], repeats) + within,
-                np.repeat(flat[start:end], repeats, axis=0),
-            )
-    return found
+def _step_at(time_s: float, rate: float) -> int:
+    return int(np.ceil(time_s * rate - 1e-6))
+
+
+def _rows_of_videos(lake: LakeReader, video_ids: Sequence[str]) -> Iterator[tuple[str, VideoRows, NDArray[np.int64]]]:
+    """Yield the rows of the wanted videos with the track id of every box; one part of the lake is read at a time."""
+    wanted = pc.field("video_id").isin(list(video_ids))
+    detections = lake.table("detections", filter=wanted)
+    for fragment in lake.dataset("features").get_fragments():
+        features = fragment.to_table(filter=wanted).combine_chunks()
+        for video_id, of_video in _by_video(features):
+            of_boxes = detections.filter(pc.field("video_id") == video_id)
+            track_ids = of_boxes["track_id"].fill_null(NO_TRACK).to_numpy()
+            yield video_id, VideoRows.from_tables(of_video, of_boxes), track_ids
+
+
+def _by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    if not len(table):
+        return
+    ids = table["video_id"].to_numpy()
+    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+    for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=True):
+        yield ids[start], table.slice(start, end - start)
+
+
+def _main_tracks(rows: VideoRows, track_ids: NDArray[np.int64]) -> list[StepSequence]:
+    tracks = list(rows.track_sequences(track_ids))
+    spans = [(track.first_step, track.first_step + track.n_steps) for track in tracks]
+    areas = [float(np.average(_areas(track), weights=track.counts)) for track in tracks]
+    return [
+        track
+        for track, (start, end), area in zip(tracks, spans, areas, strict=True)
+        if all(
+            area >= _LEAST_PROMINENT * other_area
+            for (other_start, other_end), other_area in zip(spans, areas, strict=True)
+            if other_start < end and start < other_end
+        )
+    ]
+
+
+def _areas(sequence: StepSequence) -> NDArray[np.float32]:
+    if sequence.xyxy is None:
+        return np.ones(len(sequence.counts), np.float32)
+    sides = sequence.xyxy[:, 2:] - sequence.xyxy[:, :2]
+    areas: NDArray[np.float32] = sides[:, 0] * sides[:, 1]
+    return areas
+
+
+def _labelled(
+    rows: VideoRows, sequence: StepSequence, inputs: Sequence[str], label_ids: NDArray[np.int64]
+) -> LabelledSequence:
+    first, end = sequence.first_step, sequence.first_step + sequence.n_steps
+    return LabelledSequence(
+        np.concatenate(list(rows.inputs(sequence, inputs))),
+        label_ids[first:end],
+        first,
+        np.repeat(_areas(sequence), sequence.counts),
+    )

@@ -25,13 +25,18 @@ class LabelledSequence:
     """`float16 [T, D]`."""
     label_ids: NDArray[np.int64]
     """`int64 [T]`, `IGNORE` where nothing is annotated."""
+    first_step: int = 0
+    """Where on the video's sampling grid it starts."""
+    weights: NDArray[np.float32] | None = None
+    """`float32 [T]`: how much each step says about the whole video, the larger person's more. None: all the same."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
     """How a model is trained. The defaults were chosen on a part of JHMDB's training clips, held out for that."""
 
-    hidden_dim: int = 128
+    hidden_dim: int | None = None
+    """Units of a layer in one direction. None: 128 for one embedding, 256 for several."""
     bidirectional: bool = True
     epochs: int = 30
     batch_size: int = 32
@@ -51,22 +56,22 @@ class FitOptions:
 
 def fit(
     sequences: Sequence[LabelledSequence],
-    n_labels: int,
+    spec: ModelSpec,
     options: FitOptions,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> ActivityModel:
     """Train an activity model on the CPU or the first GPU, and return it on the CPU in evaluation mode.
 
     Args:
-        sequences: What to learn from; each with at least one labelled step.
-        n_labels: Number of activities; label ids lie below it.
-        options: Sizes, regularisation and the seed. The same seed gives the same model on one machine.
+        sequences: What to learn from; those without a labelled step are left out.
+        spec: The network to train.
+        options: Regularisation, length and the seed. The same seed gives the same model on one machine.
         on_epoch: Called with the epoch (from 1) and its mean loss.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    spec = ModelSpec(sequences[0].inputs.shape[1], n_labels, options.hidden_dim, options.bidirectional)
+    sequences = [sequence for sequence in sequences if (sequence.label_ids != IGNORE).any()]
     model = ActivityModel(spec, options.input_dropout, options.dropout).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     batches_per_epoch = -(-len(sequences) // options.batch_size)

@@ -43,6 +43,8 @@ class FrameBatch:
     """`int64 [T]`: first step of the grid that shows the frame."""
     n_steps: NDArray[np.int32]
     """`int32 [T]`: how many steps show it; more than one where the video is slower than the grid."""
+    after: NDArray[np.uint8] | None = None
+    """`uint8 [H, W, 3]`: the frame sampled next, where it was asked for and there is one."""
 
 
 @dataclass
@@ -59,6 +61,8 @@ class DecodeReport:
     """Whether the file ended before the chunk did."""
     n_decoded: int = 0
     """Frames that left the decoder, sampled or not."""
+    after: NDArray[np.uint8] | None = None
+    """`uint8 [H, W, 3]`: the first frame sampled after the chunk, where it was asked for and there is one."""
 
     def reset(self) -> None:
         """Forget everything: decoding starts anew."""
@@ -84,6 +88,7 @@ def decode_chunk(
     longest_px: int,
     batch_frames: int,
     report: DecodeReport | None = None,
+    look_ahead: bool = False,
 ) -> Iterator[FrameBatch]:
     """Decode a chunk and yield its frames in batches.
 
@@ -98,6 +103,7 @@ def decode_chunk(
         longest_px: Longest side of the frames in pixels; smaller videos are not enlarged.
         batch_frames: Most frames in a batch.
         report: Where to note what happened.
+        look_ahead: Whether to decode the first frame sampled after the chunk, too, for `report.after`.
 
     Raises:
         VideoError: The file can't be opened or read at all.
@@ -105,13 +111,16 @@ def decode_chunk(
     report = report if report is not None else DecodeReport()
     pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
     failure: VideoError | None = None
-    shown_frames = _shown_frames(uri, probe, chunk, rate, report)
+    shown_frames = _shown_frames(uri, probe, chunk, rate, report, look_ahead)
     while failure is None:
         try:
             shown = next(shown_frames, None)
             if shown is None:
                 break
-            pending.add(shown)
+            if chunk.end_step != OPEN_END and shown.first_step >= chunk.end_step:
+                report.after = pending.image(shown)
+            else:
+                pending.add(shown)
         except VideoError as error:
             failure = error
         except FFmpegError as error:
@@ -153,6 +162,10 @@ class _Pending:
     reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def add(self, shown: _Shown) -> None:
+        self.images.append(self.image(shown))
+        self.times.append((shown.pts_s, shown.first_step, shown.end_step - shown.first_step))
+
+    def image(self, shown: _Shown) -> NDArray[np.uint8]:
         sideways = self.rotation_deg in (90, 270)
         width, height = (self.height, self.width) if sideways else (self.width, self.height)
         # One pass converts the colours and resizes, and only for frames that are sampled.
@@ -162,8 +175,7 @@ class _Pending:
         image = np.asarray(small.to_ndarray(), np.uint8)
         if self.rotation_deg:
             image = np.rot90(image, self.rotation_deg // 90)
-        self.images.append(image)
-        self.times.append((shown.pts_s, shown.first_step, shown.end_step - shown.first_step))
+        return image
 
     def flush(self) -> FrameBatch:
         pts_s, steps, n_steps = zip(*self.times, strict=True)
@@ -178,14 +190,20 @@ class _Pending:
         return batch
 
 
-def _shown_frames(uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport) -> Iterator[_Shown]:
+def _shown_frames(
+    uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool
+) -> Iterator[_Shown]:
+    """Yield the frames of a chunk, and with `look_ahead` the one sampled after it."""
     grid = Grid(rate, probe.time_base, probe.origin_pts)
     current: _Timed | None = None
-    for timed in _frames_from(uri, grid.pts_at(chunk.first_step), chunk.first_step > 0, report):
+    frames = _frames_from(uri, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
+    for timed in frames:
         if current is not None:
             yield from _show(grid, chunk, current, timed.pts)
             if chunk.end_step != OPEN_END and grid.first_step(timed.pts) >= chunk.end_step:
                 report.end_s = float(chunk.end_step / rate)
+                if look_ahead:
+                    yield from _next_shown(grid, probe, chunk, timed, frames, report)
                 return
         current = timed
     report.reached_eof = True
@@ -193,6 +211,30 @@ def _shown_frames(uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: 
         end_pts = current.pts + _last_duration(current.frame, probe)
         yield from _show(grid, chunk, current, end_pts)
         report.end_s = grid.seconds(end_pts)
+
+
+def _next_shown(
+    grid: Grid, probe: Probe, chunk: Chunk, first: _Timed, frames: Iterator[_Timed], report: DecodeReport
+) -> Iterator[_Shown]:
+    """Yield the first frame that is sampled after a chunk, if any; damage there is for the next chunk to report."""
+    behind = Chunk(chunk.index + 1, chunk.end_step, OPEN_END, 0.0)
+    noted = report.n_errors, report.first_error
+    found: _Shown | None = None
+    current = first
+    try:
+        for timed in frames:
+            found = next(_show(grid, behind, current, timed.pts), None)
+            current = timed
+            if found is not None:
+                break
+        else:
+            end_pts = current.pts + _last_duration(current.frame, probe)
+            found = next(_show(grid, behind, current, end_pts), None)
+    except (VideoError, FFmpegError):
+        found = None
+    report.n_errors, report.first_error = noted
+    if found is not None:
+        yield found
 
 
 def _last_duration(frame: VideoFrame, probe: Probe) -> int:

@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
+from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
 from pipeline.vision.runtime import ImageNetwork, Runtime, cache_dir, export_in_subprocess, exported
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _TASKS_WITH_BOXES = ("detect", "segment", "pose")
 _LETTERBOX_GREY = 114
 _STRIDE = 32
+_USUAL_PX = 640
 # Two boxes of one class that overlap by more than this are one thing: the value Ultralytics predicts with.
 _NMS_IOU = 0.7
 
@@ -45,15 +48,23 @@ class Detector:
     """Images in, boxes out, with the pre- and post-processing of Ultralytics."""
 
     def __init__(
-        self, weights: str, runtime: Runtime, classes: Sequence[str], longest_px: int, min_score: float, max_boxes: int
+        self,
+        weights: str,
+        runtime: Runtime,
+        classes: Sequence[str],
+        longest_px: int | None,
+        min_score: float,
+        max_boxes: int,
     ) -> None:
         """Load detection weights, exporting them first if this node has not used them before.
 
         Args:
-            weights: Path of a `.pt` file, or a name such as `yolo11n.pt` that Ultralytics downloads.
+            weights: `person_nano` (embedded), the folder of a detector bundle, the path of a `.pt` file, or a name
+                such as `yolo11n.pt` that Ultralytics downloads.
             runtime: Where and how to compute.
             classes: Names of the classes to keep.
-            longest_px: Longest side of the network's input in pixels.
+            longest_px: Longest side of the network's input in pixels; images are shrunk or enlarged to it. None: what
+                the network was trained for.
             min_score: Boxes below this are dropped.
             max_boxes: At most so many boxes per image, the best by score.
 
@@ -68,7 +79,8 @@ class Detector:
         self.names: dict[int, str] = {int(number): name for number, name in info["names"].items()}
         self._end2end = bool(info["end2end"])
         self._class_ids = _class_ids(self.names, classes, weights)
-        self._longest_px, self._min_score, self._max_boxes = longest_px, min_score, max_boxes
+        self.longest_px = longest_px or int(info["px"])
+        self._min_score, self._max_boxes = min_score, max_boxes
         self._network = ImageNetwork(
             runtime, lambda: folder / "model.xml", lambda: _first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
         )
@@ -78,14 +90,16 @@ class Detector:
         if not len(images):
             return []
         height, width = images.shape[1:3]
-        scale = min(1.0, self._longest_px / max(height, width))
+        # Small images are enlarged, too, as Ultralytics does: the network finds people of the sizes it was trained on.
+        scale = self.longest_px / max(height, width)
         inner_h, inner_w = round(height * scale), round(width * scale)
         outer_h, outer_w = (-(-side // _STRIDE) * _STRIDE for side in (inner_h, inner_w))
         top, left = (outer_h - inner_h) // 2, (outer_w - inner_w) // 2
         padded = np.full((len(images), outer_h, outer_w, 3), _LETTERBOX_GREY, np.uint8)
         for i, image in enumerate(images):
             inside = padded[i, top : top + inner_h, left : left + inner_w]
-            inside[:] = image if scale == 1.0 else cv2.resize(image, (inner_w, inner_h), interpolation=cv2.INTER_AREA)
+            interpolation = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+            inside[:] = image if scale == 1.0 else cv2.resize(image, (inner_w, inner_h), interpolation=interpolation)
         return [
             self._to_boxes(found, scale, top, left, height, width) for found in self._suppress(self._network(padded))
         ]
@@ -124,6 +138,8 @@ def find_weights(weights: str) -> Path:
     Raises:
         UsageError: The file does not exist and can't be downloaded.
     """
+    if weights == EMBEDDED_DETECTOR:
+        return embedded_detector_path()
     path = Path(weights).expanduser()
     if path.exists():
         return path
@@ -150,13 +166,17 @@ def find_weights(weights: str) -> Path:
 
 
 def load_weights(path: Path) -> torch.nn.Module:
-    """Load Ultralytics weights as a network in inference mode.
+    """Load Ultralytics weights, or a detector bundle, as a network in inference mode.
 
     Raises:
         UsageError: The file is not an Ultralytics checkpoint, or its task has no boxes.
     """
     from ultralytics import YOLO
 
+    if path.is_dir():
+        bundled: Any = load_detector_bundle(path).network()
+        ready: torch.nn.Module = bundled.fuse(verbose=False)
+        return ready
     try:
         network: Any = YOLO(str(path)).model
     except Exception as error:  # The loader unpickles: a damaged file raises whatever it likes.
@@ -203,25 +223,42 @@ def _class_ids(names: dict[int, str], wanted: Sequence[str], weights: str) -> li
 def _fingerprint(path: Path) -> str:
     from importlib.metadata import version
 
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{digest}|ultralytics {version('ultralytics')}|1"
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|2"
 
 
 def _export(path: Path, folder: Path) -> None:
     """Write `model.xml` and `info.json` for weights into a folder, by Ultralytics' own exporter."""
     os.environ["YOLO_AUTOINSTALL"] = "false"
+    import torch
     from ultralytics import YOLO
 
-    network = load_weights(path)
-    copy = folder / path.name
-    shutil.copy(path, copy)
+    network: Any = load_weights(path)
+    px = _trained_px(path, network)
+    copy = folder / "model.pt"
+    if path.is_dir():
+        # The exporter reads checkpoints alone.
+        torch.save({"model": load_detector_bundle(path).network()}, copy)
+    else:
+        shutil.copy(path, copy)
     made = Path(YOLO(str(copy)).export(format="openvino", dynamic=True, half=False, verbose=False))
     for suffix in (".xml", ".bin"):
         next(made.glob(f"*{suffix}")).rename(folder / f"model{suffix}")
     shutil.rmtree(made)
     copy.unlink()
-    info = {"names": network.names, "end2end": bool(getattr(network, "end2end", False))}
+    info = {"names": network.names, "end2end": bool(getattr(network, "end2end", False)), "px": px}
     (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
+
+
+def _trained_px(path: Path, network: Any) -> int:
+    """Return the longest side that a network was trained for; where its file does not tell, Ultralytics' default."""
+    if path.is_dir():
+        return load_detector_bundle(path).px
+    trained = getattr(network, "args", {})
+    size = trained.get("imgsz", _USUAL_PX) if isinstance(trained, dict) else _USUAL_PX
+    return int(max(size)) if isinstance(size, (list, tuple)) else int(size)
 
 
 if __name__ == "__main__":

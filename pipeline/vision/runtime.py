@@ -59,7 +59,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto", threads: int =
         raise UsageError("device = 'cuda', but PyTorch finds no usable GPU here; use device = 'auto' or 'cpu'")
     chosen_device = "cuda" if has_gpu else "cpu"
     if precision == "auto":
-        precision = "f16" if has_gpu else "bf16" if _cpu_has_bf16() else "f32"
+        precision = "f16" if has_gpu else "bf16" if cpu_has_bf16() else "f32"
     if precision == "f16" and not has_gpu:
         raise UsageError("precision = 'f16' needs a GPU; use bf16 or f32 on a CPU")
     runtime = Runtime(chosen_device, precision, threads)
@@ -89,7 +89,8 @@ def gpu_driver_present() -> bool:
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bf16 natively."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

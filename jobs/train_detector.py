@@ -1,0 +1,71 @@
+"""Distil a small detector for one's own cameras: let a strong one label frames, then train on them.
+
+    python jobs/train_detector.py label SOURCE... --teacher yolo11x.pt --out DATASET
+    python jobs/train_detector.py train DATASET/data.yaml --out BUNDLE
+
+The bundle is named to `actionlake analyze --detector BUNDLE`.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.archive.sources import list_videos
+from pipeline.errors import UsageError
+from pipeline.training.detector import DetectorOptions, train_detector
+from pipeline.training.distill import LabelOptions, label_videos
+from pipeline.vision.detector import Detector
+from pipeline.vision.runtime import choose_runtime
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+_DATA, _LEARNING = LabelOptions(), DetectorOptions()
+
+
+@app.command()
+def label(
+    sources: Annotated[list[str], typer.Argument(help="Videos: files, folders, globs, manifests.")],
+    teacher: Annotated[str, typer.Option(help="Detection weights of Ultralytics, or a detector bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    classes: Annotated[str, typer.Option(help="Classes of the teacher to learn, as one; by commas.")] = "person",
+    teacher_px: Annotated[int, typer.Option(help="Longest side of the teacher's input.")] = 640,
+    min_score: Annotated[float, typer.Option(help="The teacher's boxes below this are no labels.")] = 0.35,
+    every_s: Annotated[float, typer.Option(help="Label one frame in so many seconds.")] = _DATA.every_s,
+    parts: Annotated[int, typer.Option(help="Enlarged parts kept of each large frame.")] = _DATA.parts,
+    student_px: Annotated[int, typer.Option(help="Longest side of the student's input.")] = _DATA.student_px,
+) -> None:
+    """Label frames of videos by a strong detector."""
+    runtime = choose_runtime(threads=os.cpu_count() or 1)
+    detector = Detector(teacher, runtime, classes.split(","), teacher_px, min_score, max_boxes=300)
+    options = LabelOptions(every_s=every_s, parts=parts, student_px=student_px)
+    typer.echo(label_videos(list_videos(sources), detector, out, options))
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Data set in the layout of Ultralytics: its data.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    architecture: Annotated[str, typer.Option(help="Network description of Ultralytics.")] = _LEARNING.architecture,
+    px: Annotated[int, typer.Option(help="Longest side of the input.")] = _LEARNING.px,
+    epochs: Annotated[int, typer.Option(help="Passes over the data set.")] = _LEARNING.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images of one step.")] = _LEARNING.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = _LEARNING.learning_rate,
+    note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
+) -> None:
+    """Train a detector; the same command takes up a training that was cut off."""
+    options = DetectorOptions(
+        architecture=architecture, px=px, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
+    )
+    bundle = train_detector(data, out, options, note)
+    typer.echo(f"{out}: AP50 {bundle.metrics['ap50']:.3f} on the held-out images")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app()
+    except UsageError as error:
+        sys.exit(f"error: {error}")

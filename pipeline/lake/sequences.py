@@ -1,0 +1,220 @@
+"""A video's rows, on their way or in the lake: its frames without doubles, its tracks, the sequences of the LSTM."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.lake import schemas
+from pipeline.lake.work import Piece
+from pipeline.motion.kinematics import box_motion
+from pipeline.motion.tracking import NO_TRACK
+from pipeline.vision.detector import Boxes
+
+# So many columns of pieces stay in memory, for tracks that run side by side.
+_CACHED_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """The sampled frames of a video, in order, each once; arrays of one length."""
+
+    step: NDArray[np.int64]
+    n_steps: NDArray[np.int64]
+    pts_s: NDArray[np.float64]
+    piece: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BoxRows:
+    """The boxes in those frames, in order; arrays of one length."""
+
+    frame: NDArray[np.int64]
+    """Index of the box's frame in `FrameRows`."""
+    class_id: NDArray[np.int32]
+    score: NDArray[np.float32]
+    xyxy: NDArray[np.float32]
+    row: NDArray[np.int64]
+    """Row within the piece of its frame."""
+
+
+@dataclass(frozen=True)
+class StepSequence:
+    """An unbroken stretch of the sampling grid: one sequence for the LSTM."""
+
+    first_step: int
+    counts: NDArray[np.int64]
+    """How many steps each view stands for; a view is a frame, or a person's box in one."""
+    frame: NDArray[np.int64]
+    """Index of each view's frame in `FrameRows`."""
+    box: NDArray[np.int64] | None = None
+    """Index of each view's box in `BoxRows`; None for whole frames."""
+    xyxy: NDArray[np.float32] | None = None
+    track_id: int | None = None
+
+    @property
+    def n_steps(self) -> int:
+        """Length of the sequence."""
+        return int(self.counts.sum())
+
+    def mean_box(self, first_step: int, end_step: int) -> NDArray[np.float32] | None:
+        """Return the mean box over a range of steps, each step counting once."""
+        if self.xyxy is None:
+            return None
+        ends = self.first_step + np.cumsum(self.counts)
+        overlap = np.minimum(ends, end_step) - np.maximum(ends - self.counts, first_step)
+        return np.average(self.xyxy, axis=0, weights=overlap.clip(0)).astype(np.float32)
+
+
+class VideoRows:
+    """The rows of one video, the small columns in memory, the embeddings read when needed."""
+
+    def __init__(
+        self, frames: FrameRows, boxes: BoxRows, read_vectors: Callable[[int, str], NDArray[np.float16]]
+    ) -> None:
+        """Take the small columns, and how to read `embedding` or `change` of a piece, `float16 [N, D]`."""
+        self.frames, self.boxes = frames, boxes
+        self.vectors = functools.lru_cache(maxsize=_CACHED_COLUMNS)(read_vectors)
+
+    @classmethod
+    def from_pieces(cls, pieces: Sequence[Piece]) -> VideoRows:
+        """Put the pieces of a video on its way together.
+
+        A frame that is shown across the border of two chunks was extracted for both; it is taken once, for the steps
+        of both, so that the rows do not tell how the video was cut.
+        """
+        names = ("step", "n_steps", "pts_s", "box", "class_id", "score", "x1", "y1", "x2", "y2")
+        batches = [piece.read(*names) for piece in pieces]
+        column = {
+            name: np.concatenate([_numpy(batch, name) for batch in batches]) if batches else np.empty(0)
+            for name in names
+        }
+        piece = np.repeat(np.arange(len(batches)), np.array([len(batch) for batch in batches], np.int64))
+        row = np.concatenate([np.arange(len(batch)) for batch in batches]) if batches else np.empty(0, np.int64)
+        is_frame = column["box"] < 0
+        new = np.ones(int(is_frame.sum()), np.bool_)
+        pts_s = column["pts_s"][is_frame]
+        new[1:] = pts_s[1:] != pts_s[:-1]
+        merged = np.cumsum(new) - 1
+        frames = FrameRows(
+            step=column["step"][is_frame][new].astype(np.int64),
+            n_steps=np.bincount(merged, column["n_steps"][is_frame], int(new.sum())).astype(np.int64),
+            pts_s=pts_s[new],
+            piece=piece[is_frame][new],
+            row=row[is_frame][new],
+        )
+        frame_of_row = np.cumsum(is_frame) - 1
+        kept = ~is_frame & new[frame_of_row] if len(new) else ~is_frame
+        boxes = BoxRows(
+            frame=merged[frame_of_row[kept]] if len(new) else np.empty(0, np.int64),
+            class_id=column["class_id"][kept].astype(np.int32),
+            score=column["score"][kept].astype(np.float32),
+            xyxy=np.stack([column[name][kept] for name in ("x1", "y1", "x2", "y2")], axis=1).astype(np.float32),
+            row=row[kept],
+        )
+        return cls(frames, boxes, lambda piece, name: _matrix(pieces[piece].read(name).column(0)))
+
+    @classmethod
+    def from_tables(cls, features: pa.Table, detections: pa.Table | None) -> VideoRows:
+        """Take a committed video: its rows of `features`, and those of `detections` if people were looked for."""
+        is_frame = pc.equal(features["scope"], "frame").to_numpy()
+        column = {name: features[name].to_numpy() for name in ("step", "n_steps", "pts_s")}
+        row = np.arange(len(features))
+        frames = FrameRows(
+            step=column["step"][is_frame],
+            n_steps=column["n_steps"][is_frame].astype(np.int64),
+            pts_s=column["pts_s"][is_frame],
+            piece=np.zeros(int(is_frame.sum()), np.int64),
+            row=row[is_frame],
+        )
+        of_boxes = detections if detections is not None else schemas.DETECTIONS.empty_table()
+        # Both tables hold a video's boxes in the same order.
+        boxes = BoxRows(
+            frame=np.searchsorted(frames.step, of_boxes["frame_index"].to_numpy()),
+            class_id=of_boxes["class_id"].to_numpy(),
+            score=of_boxes["score"].to_numpy(),
+            xyxy=np.stack([of_boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1),
+            row=row[~is_frame],
+        )
+        return cls(frames, boxes, lambda _, name: _matrix(features[name].combine_chunks()))
+
+    def frames_of_boxes(self) -> Iterator[tuple[float, Boxes]]:
+        """Yield the time and the boxes of every frame."""
+        bounds = np.searchsorted(self.boxes.frame, np.arange(len(self.frames.step) + 1))
+        for index, (start, end) in enumerate(itertools.pairwise(bounds)):
+            boxes = Boxes(self.boxes.xyxy[start:end], self.boxes.score[start:end], self.boxes.class_id[start:end])
+            yield float(self.frames.pts_s[index]), boxes
+
+    def frame_sequences(self) -> Iterator[StepSequence]:
+        """Yield the stretches of frames that follow each other without a gap."""
+        frames = self.frames
+        if not len(frames.step):
+            return
+        breaks = np.flatnonzero(frames.step[1:] != frames.step[:-1] + frames.n_steps[:-1]) + 1
+        for part in np.split(np.arange(len(frames.step)), breaks):
+            yield StepSequence(int(frames.step[part[0]]), frames.n_steps[part], part)
+
+    def track_sequences(self, track_ids: NDArray[np.int64]) -> Iterator[StepSequence]:
+        """Yield one sequence per track, by id; while a person is out of sight, the last view of them stands.
+
+        Args:
+            track_ids: `int64 [N]`, for every box.
+        """
+        order = np.argsort(track_ids, kind="stable")
+        order = order[track_ids[order] != NO_TRACK]
+        for boxes in np.split(order, np.flatnonzero(np.diff(track_ids[order])) + 1) if len(order) else []:
+            frame = self.boxes.frame[boxes]
+            steps = self.frames.step[frame]
+            counts = np.append(np.diff(steps), self.frames.n_steps[frame[-1]])
+            track_id = int(track_ids[boxes[0]])
+            yield StepSequence(int(steps[0]), counts, frame, boxes, self.boxes.xyxy[boxes], track_id)
+
+    def inputs(self, sequence: StepSequence, names: Sequence[str]) -> Iterator[NDArray[np.float16]]:
+        """Yield the inputs of a sequence, `float16 [t, D]`, block by block, a row for every step.
+
+        Args:
+            sequence: A sequence of this video.
+            names: Which inputs, in the order in which they stand side by side.
+        """
+        motion = None
+        if "box" in names:
+            assert sequence.xyxy is not None
+            motion = box_motion(self.frames.pts_s[sequence.frame], sequence.xyxy).astype(np.float16)
+        pieces = self.frames.piece[sequence.frame]
+        breaks = np.flatnonzero(np.diff(pieces)) + 1
+        for part in np.split(np.arange(len(pieces)), breaks):
+            columns = []
+            for name in names:
+                if motion is not None and name == "box":
+                    columns.append(motion[part])
+                    continue
+                row = self.frames.row[sequence.frame[part]]
+                if name.startswith("crop"):
+                    assert sequence.box is not None
+                    row = self.boxes.row[sequence.box[part]]
+                columns.append(self.vectors(int(pieces[part[0]]), column_of(name))[row])
+            yield np.repeat(np.concatenate(columns, axis=1), sequence.counts[part], axis=0)
+
+
+def column_of(name: str) -> str:
+    """Return the column of the features that holds an input."""
+    return "change" if name.endswith("_change") else "embedding"
+
+
+def _numpy(batch: pa.RecordBatch, name: str) -> NDArray[np.generic]:
+    values: NDArray[np.generic] = batch.column(batch.schema.get_field_index(name)).to_numpy()
+    return values
+
+
+def _matrix(vectors: pa.FixedSizeListArray) -> NDArray[np.float16]:
+    size = vectors.type.list_size
+    values: NDArray[np.float16] = vectors.values.to_numpy(zero_copy_only=True)
+    return values[vectors.offset * size : (vectors.offset + len(vectors)) * size].reshape(len(vectors), size)

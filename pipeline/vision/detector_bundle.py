@@ -1,0 +1,118 @@
+"""A detector bundle: a folder with a small network's weights, its description and a model card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import EMBEDDED_DETECTOR
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DetectorBundle:
+    """A trained detector with all that is needed to use it rightly."""
+
+    name: str
+    names: dict[int, str]
+    """Names of its classes."""
+    px: int
+    """Longest side of the input that it was trained for, in pixels."""
+    architecture: dict[str, Any]
+    """The network, as Ultralytics describes it in YAML."""
+    weights: dict[str, torch.Tensor]
+    """By the names of the network's parameters and buffers."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What it was trained on and how."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What was measured of it."""
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path, name: str, px: int, training: dict[str, Any], metrics: dict[str, Any]
+    ) -> DetectorBundle:
+        """Take over the weights of a checkpoint of Ultralytics."""
+        from ultralytics import YOLO
+
+        network: Any = YOLO(str(path)).model
+        weights = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
+        return cls(name, dict(network.names), px, dict(network.yaml), weights, training, metrics)
+
+    def save(self, folder: str | Path, card: str = "") -> None:
+        """Write the bundle into a folder; weights are rounded to float16, which halves it."""
+        import torch
+        from safetensors.torch import save_file
+
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        halves = {
+            key: (tensor.to(torch.float16) if tensor.is_floating_point() else tensor).contiguous()
+            for key, tensor in self.weights.items()
+        }
+        save_file(halves, target / "model.safetensors")
+        record = {
+            "format": _FORMAT,
+            "task": "detect",
+            "name": self.name,
+            "names": self.names,
+            "px": self.px,
+            "architecture": self.architecture,
+            "training": self.training,
+            "metrics": self.metrics,
+        }
+        (target / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (target / "README.md").write_text(card or f"# {self.name}\n", encoding="utf-8")
+
+    def network(self) -> torch.nn.Module:
+        """Return the network, as Ultralytics builds it, with these weights, in inference mode."""
+        from ultralytics.nn.tasks import DetectionModel
+
+        network: Any = DetectionModel(dict(self.architecture), verbose=False)
+        network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in self.weights.items()})
+        network.names, network.task = self.names, "detect"
+        built: torch.nn.Module = network.eval()
+        return built
+
+
+def embedded_detector_path() -> Path:
+    """Return the folder of the detector that comes with the package."""
+    return Path(str(files("pipeline.vision") / "bundles" / EMBEDDED_DETECTOR))
+
+
+def load_detector_bundle(folder: str | Path) -> DetectorBundle:
+    """Read a detector bundle.
+
+    Raises:
+        UsageError: The folder is not one, or what it holds does not fit together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    source = Path(folder)
+    way_out = "name a folder that `jobs/train_detector.py` wrote"
+    try:
+        record = json.loads((source / "model.json").read_text(encoding="utf-8"))
+        if record.get("task") != "detect" or record.get("format") != _FORMAT:
+            raise UsageError(f"detector {str(source)!r}: not a detector bundle of format {_FORMAT}; {way_out}")
+        return DetectorBundle(
+            name=record["name"],
+            names={int(number): name for number, name in record["names"].items()},
+            px=int(record["px"]),
+            architecture=record["architecture"],
+            weights=load_file(source / "model.safetensors"),
+            training=record["training"],
+            metrics=record["metrics"],
+        )
+    except FileNotFoundError as error:
+        missing = Path(error.filename or "model.safetensors").name
+        raise UsageError(f"detector {str(source)!r}: not a bundle, {missing} is missing; {way_out}") from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UsageError(f"detector {str(source)!r}: unreadable bundle ({error}); {way_out}") from error
