@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,7 +45,7 @@ def assert_same_whatever_the_cut(a: str | Path, b: str | Path) -> None:
 
 
 def analyze_here(
-    sources: list[str], lake_uri: str | Path, config: Config, bundle: Bundle | None, extractor: Extractor
+    sources: list[str], lake_uri: str | Path, config: Config, bundles: Sequence[Bundle], extractor: Extractor
 ) -> ShardSummary:
     """Do in this process, step by step, what a job does on a cluster."""
     lake = Lake(str(lake_uri))
@@ -64,4 +65,4 @@ def analyze_here(
                 extractor.extract(lake, [piece])
     networks = describe_networks(config)
     assert isinstance(networks, NetworkFacts)
-    return ShardCommitter(config, bundle).commit(lake, 0, networks)
+    return ShardCommitter(config, bundles).commit(lake, 0, networks)

@@ -82,18 +82,15 @@ class Bundle:
         (target / "README.md").write_text(card or f"# {self.name}\n", encoding="utf-8")
 
 
-def default_bundle_path(scope: str) -> Path:
-    """Return the folder of the bundle that comes with the package for scope `frame` or `person`."""
-    return Path(str(files("pipeline.activity") / "bundles" / DEFAULT_BUNDLES[scope]))
-
-
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle.
+    """Read a bundle from a folder, or by name one of those that come with the package.
 
     Raises:
         UsageError: The folder is not a bundle, or what it holds does not fit together.
     """
     source = Path(folder).expanduser()
+    if str(folder) in DEFAULT_BUNDLES.values() and not source.exists():
+        source = Path(str(files("pipeline.activity") / "bundles" / str(folder)))
     way_out = "name a folder that `actionlake train` wrote"
     try:
         record = json.loads((source / "model.json").read_text(encoding="utf-8"))

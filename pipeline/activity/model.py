@@ -48,7 +48,7 @@ class InputNorm(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self._dims = spec.dims
+        self._dims = list(spec.dims)
         self.blocks = nn.ModuleList(
             nn.Identity() if name == "box" else nn.LayerNorm(dim)
             for name, dim in zip(spec.inputs, spec.dims, strict=True)

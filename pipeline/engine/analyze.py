@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.activity.bundle import Bundle, default_bundle_path, load_bundle
+from pipeline.activity.bundle import DEFAULT_BUNDLES, Bundle, load_bundle
 from pipeline.archive.sources import VideoRef, list_videos
 from pipeline.config import Config
 from pipeline.engine.commit import ShardCommitter, ShardSummary
@@ -87,7 +87,7 @@ def choose_models(model: str | Path | Bundle | None, scope: str) -> list[Bundle]
     if model is None:
         return []
     if model == DEFAULT_MODEL:
-        return [load_bundle(default_bundle_path(name)) for name in scopes]
+        return [load_bundle(DEFAULT_BUNDLES[name]) for name in scopes]
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
     if bundle.scope not in scopes:
         raise UsageError(f"model {bundle.name!r} labels in scope {bundle.scope!r}, but scope = {scope!r}; use the same")

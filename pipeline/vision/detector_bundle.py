@@ -49,7 +49,7 @@ class DetectorBundle:
     def save(self, folder: str | Path, card: str = "") -> None:
         """Write the bundle into a folder; weights are rounded to float16, which halves it."""
         import torch
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class DetectorBundle:
             key: (tensor.to(torch.float16) if tensor.is_floating_point() else tensor).contiguous()
             for key, tensor in self.weights.items()
         }
-        save_file(halves, target / "model.safetensors")
+        (target / "model.safetensors").write_bytes(save(halves))
         record = {
             "format": _FORMAT,
             "task": "detect",

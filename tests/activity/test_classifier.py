@@ -15,7 +15,7 @@ N_STEPS = 2 * PIECE_STEPS + 77
 
 def model(bidirectional: bool) -> ActivityModel:
     torch.manual_seed(0)
-    return ActivityModel(ModelSpec(12, 5, 8, bidirectional)).eval()
+    return ActivityModel(ModelSpec(("frame",), 12, 5, 8, bidirectional)).eval()
 
 
 INPUTS = np.random.default_rng(0).normal(size=(N_STEPS, 12)).astype(np.float16)

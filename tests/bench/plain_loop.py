@@ -70,7 +70,7 @@ def main() -> None:
     lake = tempfile.mkdtemp()
     try:
         started = time.perf_counter()
-        state = analyze([str(arguments.clips)], f"{lake}/lake", config=Config(sample_fps=SAMPLE_FPS))
+        state = analyze([str(arguments.clips)], f"{lake}/lake", config=Config(scope="frame", sample_fps=SAMPLE_FPS))
         job_s = time.perf_counter() - started
     finally:
         shutil.rmtree(lake)

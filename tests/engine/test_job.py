@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pipeline import Config, UsageError, analyze, load_bundle, open_lake
-from pipeline.engine.analyze import JobState
+from pipeline.engine.analyze import JobState, choose_models
 from tests.archive.test_probe import write_audio
 from tests.lakes import assert_same, rows
 from tests.synthetic import RECIPES, make_video
@@ -21,7 +21,7 @@ from tests.video.test_decode import packet_positions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("local_ray")]
 
-FAST = Config(sample_fps=5.0, chunk_s=0.5, shard_videos=4)
+FAST = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=4)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_chunks_over_their_deadline_are_given_up_with_a_row(numbered: Path, tmp_
     folder = tmp_path / "videos"
     folder.mkdir()
     shutil.copy(numbered / "h264.mp4", folder)
-    config = Config(sample_fps=5.0, deadline_base_s=0.001, deadline_per_s=0.0, max_attempts=2, workers=1)
+    config = Config(scope="frame", sample_fps=5.0, deadline_base_s=0.001, deadline_per_s=0.0, max_attempts=2, workers=1)
     state = analyze([str(folder)], str(tmp_path / "lake"), config=config)
     assert state.n_failed == 1
     (failure,) = open_lake(str(tmp_path / "lake")).table("failures").to_pylist()
@@ -182,19 +182,19 @@ def test_chunks_over_their_deadline_are_given_up_with_a_row(numbered: Path, tmp_
 def test_what_cannot_work_is_refused_before_anything_is_written(numbered: Path, tmp_path: Path) -> None:
     source, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
     with pytest.raises(UsageError, match="has no label 'flying'; it knows brush_hair"):
-        analyze(source, lake, config=Config(labels=("flying",)))
+        analyze(source, lake, config=Config(scope="frame", labels=("flying",)))
     with pytest.raises(UsageError, match="not a model bundle"):
         analyze(source, lake, model=tmp_path)
     with pytest.raises(UsageError, match="reads embeddings of 'efficientnet_lite0', but embedder = 'resnet50'"):
-        analyze(source, lake, config=Config(embedder="resnet50"))
+        analyze(source, lake, config=Config(scope="frame", embedder="resnet50"))
     assert not Path(lake).exists()
     analyze(source, lake, config=FAST)
     with pytest.raises(UsageError, match=r"sample_fps = 5\.0 there, 2\.0 now"):
-        analyze(source, lake, config=Config(sample_fps=2.0))
+        analyze(source, lake, config=Config(scope="frame", sample_fps=2.0))
     with pytest.raises(UsageError, match="no such file or folder"):
         analyze(str(tmp_path / "nowhere"), lake, config=FAST)
     with pytest.raises(UsageError, match="committed by jhmdb21-frame, not by model 'other'"):
-        analyze(source, lake, model=replace(load_bundle(), name="other"), config=FAST)
+        analyze(source, lake, model=replace(load_bundle("jhmdb21-frame"), name="other"), config=FAST)
 
 
 def test_a_mistake_leaves_no_lake_behind_that_refuses_the_next_try(numbered: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp
     from pipeline.lake.plans import write_plan
     from pipeline.lake.store import Lake
 
-    config = Config(sample_fps=30.0, chunk_s=86_400.0)
+    config = Config(scope="frame", sample_fps=30.0, chunk_s=86_400.0)
     lake = Lake(str(tmp_path / "lake"))
     lake.claim(config.feature_options())
     ref = list_videos([str(numbered / "h264.mp4")])[0]
@@ -226,9 +226,9 @@ def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp
         patch.setattr("pipeline.engine.extract._MOST_PIECE_FRAMES", 16)
         for piece in itertools.islice(decode_pieces(task, config), 2):
             extractor.extract(lake, [piece])
-    receipts = give_up(lake, task, 3, "its worker died each time", 1280)
+    receipts = give_up(lake, task, 3, "its worker died each time", 1280, has_change=False)
     assert [(receipt.piece, receipt.last) for receipt in receipts] == [(0, False), (1, False), (2, True)]
-    ShardCommitter(config, load_bundle()).commit(lake, 0, NetworkFacts(1280, {}))
+    ShardCommitter(config, choose_models("default", "frame")).commit(lake, 0, NetworkFacts(1280, {}))
     reader = open_lake(lake.uri)
     (video,) = reader.table("videos").to_pylist()
     assert (video["status"], video["n_frames_sampled"], video["covered_s"]) == ("partial", 32, pytest.approx(32 / 30))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.motion.tracking import GAP_S, NO_TRACK, track_video
+from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 from pipeline.vision.detector import Boxes
 
 FPS = 15.0
@@ -39,7 +39,7 @@ def test_a_short_absence_is_bridged() -> None:
 
 
 def test_nobody_is_followed_across_a_hole_and_ids_stay_unique() -> None:
-    hole = int((GAP_S + 1) * FPS)
+    hole = int((TrackOptions().gap_s + 1) * FPS)
     ids = list(track_video([*walk(20), *walk(20, start=20 + hole)], FPS))
     assert not set(ids[19].tolist()) & set(ids[-1].tolist())
     assert NO_TRACK not in ids[-1].tolist()
@@ -48,3 +48,26 @@ def test_nobody_is_followed_across_a_hole_and_ids_stay_unique() -> None:
 def test_weak_boxes_start_no_track() -> None:
     weak = Boxes(np.array([[0, 0, 40, 100]], np.float32), np.array([0.12], np.float32), np.zeros(1, np.int32))
     assert all(ids.tolist() == [NO_TRACK] for ids in track_video([(i / FPS, weak) for i in range(10)], FPS))
+
+
+def test_classes_are_followed_apart() -> None:
+    """A bicycle that appears where a person was does not take over the person's id."""
+
+    def one(class_id: int) -> Boxes:
+        return Boxes(
+            np.array([[10, 50, 50, 150]], np.float32), np.array([0.9], np.float32), np.array([class_id], np.int32)
+        )
+
+    ids = [i.tolist() for i in track_video([(n / FPS, one(0 if n < 10 else 1)) for n in range(20)], FPS)]
+    assert ids[9] == [1]
+    assert ids[-1] == [2]
+
+
+def test_how_long_an_absence_is_bridged_is_an_option() -> None:
+    frames = walk(60)
+    for i in range(20, 40):
+        frames[i] = (frames[i][0], boxes())
+    forgetful = list(track_video(frames, FPS, TrackOptions(gap_s=0.5)))
+    patient = list(track_video(frames, FPS, TrackOptions(gap_s=5.0)))
+    assert not set(forgetful[10].tolist()) & set(forgetful[-1].tolist())
+    assert np.array_equal(patient[10], patient[-1])

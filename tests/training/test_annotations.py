@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.training.annotations import Annotation, read_annotations
+from pipeline.training.annotations import Annotation, apply_label_map, read_annotations, read_label_map
 
 
 def write(tmp_path: Path, content: str) -> Path:
@@ -57,3 +57,30 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         read_annotations(tmp_path / "labels.csv")
     with pytest.raises(UsageError, match="can't be read as CSV"):
         read_annotations(tmp_path / "gone.csv")
+
+
+def test_labels_get_other_names_or_are_left_out(tmp_path: Path) -> None:
+    records = read_annotations(write(tmp_path, "video,label\na.mp4,walking\nb.mp4,reading\nc.mp4,odd\nd.mp4,run\n"))
+    mapping = tmp_path / "map.csv"
+    mapping.write_text("from,to\nwalking,walk\nreading,background\nodd,\n")
+    mapped = apply_label_map(records, read_label_map(mapping))
+    assert [(record.video, record.label) for record in mapped] == [
+        ("a.mp4", "walk"),
+        ("b.mp4", "background"),
+        ("d.mp4", "run"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\nwalking,walk\n", "columns from and to"),
+        ("from,to\nwalking,walk\nwalking,run\n", "line 3: 'walking' has two meanings"),
+        ("from,to\nwalkin,walk\n", "names walkin; annotated are walking"),
+    ],
+)
+def test_label_maps_that_make_no_sense(tmp_path: Path, content: str, message: str) -> None:
+    mapping = tmp_path / "map.csv"
+    mapping.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        apply_label_map([Annotation("a.mp4", "walking")], read_label_map(mapping))

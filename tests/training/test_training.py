@@ -81,7 +81,7 @@ def test_metrics_of_a_case_worked_by_hand() -> None:
 
 
 def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    bundle = load_bundle()
+    bundle = load_bundle("jhmdb21-frame")
     replace(bundle, name="copy").save(tmp_path / "copy", "# card")
     again = load_bundle(tmp_path / "copy")
     assert (again.labels, again.segments, again.metrics, again.sha256) == (
@@ -96,7 +96,7 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_bundled_model_has_a_card_with_its_figures() -> None:
-    bundle = load_bundle()
+    bundle = load_bundle("jhmdb21-frame")
     assert len(bundle.labels) == 21
     assert bundle.metrics["mean"]["accuracy"] >= 0.52
     folder = Path(__import__("pipeline").__file__).parent / "activity" / "bundles" / bundle.name
@@ -106,7 +106,7 @@ def test_the_bundled_model_has_a_card_with_its_figures() -> None:
 
 @pytest.mark.parametrize("damage", ["no weights", "cut weights", "other format", "wrong labels", "missing key"])
 def test_damaged_bundles_are_refused(tmp_path: Path, damage: str) -> None:
-    bundle: Bundle = load_bundle()
+    bundle: Bundle = load_bundle("jhmdb21-frame")
     bundle.save(tmp_path)
     weights, record_file = tmp_path / "model.safetensors", tmp_path / "model.json"
     record = json.loads(record_file.read_text())

@@ -41,6 +41,37 @@ def sample(
     return steps, reports
 
 
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(
+    recipe=st.sampled_from(RECIPES),
+    rate=st.sampled_from([Fraction(30), Fraction(7), Fraction(2)]),
+    chunk_s=st.floats(0.1, 1.2),
+)
+def test_the_frame_sampled_next_is_known_at_the_end_of_every_chunk(
+    numbered: Path, recipe: Recipe, rate: Fraction, chunk_s: float
+) -> None:
+    path = numbered / recipe.name
+    whole, _ = sample(path, rate, 86_400.0)
+    numbers = list(dict.fromkeys(number for _, _, number, _ in whole))
+    pixels = {number: image for _, _, number, image in whole}
+    ref = list_videos([str(path)])[0]
+    probe = probe_video(ref)
+    chunks = plan_video(ref, probe, rate, chunk_s).chunks
+    for chunk in chunks:
+        plain, ahead = DecodeReport(), DecodeReport()
+        expected = list(decode_chunk(ref.uri, probe, chunk, rate, 320, 7, plain))
+        found = list(decode_chunk(ref.uri, probe, chunk, rate, 320, 7, ahead, look_ahead=True))
+        assert [b.images.tobytes() for b in found] == [b.images.tobytes() for b in expected]
+        assert (ahead.end_s, ahead.reached_eof) == (plain.end_s, plain.reached_eof)
+        if not found:
+            continue
+        last = read_number(found[-1].images[-1])
+        following = numbers[numbers.index(last) + 1 :]
+        assert (ahead.after is not None) == bool(following)
+        if ahead.after is not None:
+            assert ahead.after.tobytes() == pixels[following[0]]
+
+
 def true_pts(path: Path) -> list[Fraction]:
     """Return the presentation times of all frames, from one plain pass over the file."""
     with av.open(str(path)) as container:
