@@ -152,6 +152,7 @@ def train(
     """Train an activity model on labelled videos and write a bundle with its metrics."""
     from pipeline.engine.train import train as run
     from pipeline.training.fit import FitOptions
+    from pipeline.training.metrics import FIGURES
 
     _log_to_console(verbose)
     config = Config.load(
@@ -181,13 +182,12 @@ def train(
             display.epoch,
         )
     table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
-    for heading in ("split", "accuracy", "mean class accuracy", "frame accuracy", "spans"):
+    for heading in ("split", *(figure.replace("_", " ") for figure in FIGURES), "spans"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in result.metrics["splits"].items():
-        figures = [f"{split[key]:.3f}" for key in ("accuracy", "mean_class_accuracy", "frame_accuracy")]
-        table.add_row(name, *figures, str(split["n_spans"]))
-    mean = result.metrics["mean"]
-    table.add_row("mean", *(f"{mean[key]:.3f}" for key in ("accuracy", "mean_class_accuracy", "frame_accuracy")), "")
+        table.add_row(name, *(f"{split[figure]:.3f}" for figure in FIGURES), str(split["n_spans"]))
+    for kind, mean in result.metrics["means"].items():
+        table.add_row(f"mean of {kind}", *(f"{mean[figure]:.3f}" for figure in FIGURES), "")
     out.print(table)
     out.print(f"bundle: {result.folder}")
 
@@ -195,7 +195,9 @@ def train(
 @app.command()
 def query(
     lake: Annotated[str, typer.Argument(help="The lake.")],
-    sql: Annotated[str, typer.Argument(help="One SELECT over videos, segments, detections, features, failures.")],
+    sql: Annotated[
+        str, typer.Argument(help="One SELECT over videos, segments, detections, tracks, features, failures.")
+    ],
     output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
 ) -> None:
     """Ask a lake a question in SQL (DuckDB)."""
@@ -224,6 +226,26 @@ def query(
         if sys.stdout.isatty():
             raise UsageError("--format parquet is binary; send it to a file with > answer.parquet")
         pyarrow.parquet.write_table(answer, sys.stdout.buffer)
+
+
+@app.command()
+def picture(
+    lake: Annotated[str, typer.Argument(help="The lake.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The picture: .png or .jpg.")],
+    video: Annotated[str | None, typer.Option(help="Part of the wanted video's path.", show_default="any")] = None,
+    at_s: Annotated[
+        float | None, typer.Option("--at", help="Seconds into the video.", show_default="most people labelled")
+    ] = None,
+) -> None:
+    """Draw one frame with the boxes, ids and labels of everybody in it."""
+    from pipeline.lake.query import open_lake
+    from pipeline.report.picture import draw_moment
+
+    moment = draw_moment(open_lake(lake), out_file, video, at_s)
+    out.print(
+        f"{_plain(str(out_file))}: {len(moment.boxes)} followed at {moment.pts_s:.2f} s of {_plain(moment.uri)}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 @app.command()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from pipeline.training.annotations import Annotation, apply_label_map, read_anno
 from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
-from pipeline.training.metrics import evaluate
+from pipeline.training.metrics import FIGURES, evaluate
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +117,7 @@ def train(
     if len(split_names) > 1:
         model = _fit(data, spec, options, "all", on_epoch)
     assert model is not None
-    figures = ("accuracy", "mean_class_accuracy", "frame_accuracy", "segment_f1")
-    metrics = {"splits": results, "mean": {key: mean(result[key] for result in results.values()) for key in figures}}
+    metrics = {"splits": results, "means": _means(results)}
     bundle = Bundle(
         name=Path(out).name,
         labels=tuple(labels),
@@ -140,6 +141,17 @@ def train(
     )
     bundle.save(out, model_card(bundle))
     return TrainResult(load_bundle(out), Path(out), metrics)
+
+
+def _means(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Average over splits of one kind: those whose names differ in their digits alone."""
+    kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name, result in results.items():
+        kinds[re.sub(r"\d+", "", name)].append(result)
+    return {
+        kind: {figure: mean(result[figure] for result in of_kind) for figure in FIGURES}
+        for kind, of_kind in kinds.items()
+    }
 
 
 def _spec(data: Sequence[LabelledVideo], n_labels: int, inputs: Sequence[str], options: FitOptions) -> ModelSpec:

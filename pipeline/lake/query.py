@@ -26,6 +26,15 @@ _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _READABLE = {"features": [name for name in TABLES["features"].names if name not in ("embedding", "change")]}
 
 
+# A track is the boxes that share an id; what is wanted to be known of it follows from them.
+_TRACKS = """
+    CREATE VIEW tracks AS
+    SELECT video_id, track_id, any_value(label) AS label, min(pts_s) AS start_s, max(pts_s) AS end_s,
+        count(*) AS n_boxes, avg(score) AS score, avg(x1) AS x1, avg(y1) AS y1, avg(x2) AS x2, avg(y2) AS y2
+    FROM detections WHERE track_id IS NOT NULL GROUP BY video_id, track_id
+"""
+
+
 class _LakeFileSystem(ArrowFSWrapper):  # type: ignore[misc]
     """Lets DuckDB read through whatever file system the lake lies on."""
 
@@ -85,7 +94,7 @@ class LakeReader:
         return self.table(table, columns).to_pandas()
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection with a view for every table; it can't reach other files, nor the network."""
+        """Return a DuckDB connection with a view for every table, and one of `tracks`, the boxes of an id; it can't reach other files, nor the network."""
         connection = duckdb.connect(":memory:")
         prefix = ""
         if not isinstance(self._lake.fs, pafs.LocalFileSystem):
@@ -99,6 +108,7 @@ class LakeReader:
                 view.create_view(table)
             else:
                 connection.register(table, self.dataset(table).to_table(columns=_READABLE.get(table)))
+        connection.execute(_TRACKS)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         return connection

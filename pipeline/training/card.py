@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pipeline.activity.bundle import Bundle
+from pipeline.training.metrics import FIGURES
+from pipeline.vision.detector_bundle import DetectorBundle
 
 
 def model_card(bundle: Bundle) -> str:
@@ -12,40 +14,43 @@ def model_card(bundle: Bundle) -> str:
     n_parameters = sum(weights.numel() for weights in bundle.model.parameters())
     splits = bundle.metrics["splits"]
     rows = [
-        f"| {name} | {result['accuracy']:.3f} | {result['mean_class_accuracy']:.3f} | {result['frame_accuracy']:.3f} "
-        f"| {result['n_train']} | {result['n_test']} |"
+        f"| {name} | {' | '.join(_figures(result))} | {result['n_train']} | {result['n_test']} |"
         for name, result in splits.items()
     ]
-    average = bundle.metrics["mean"]
     if len(splits) > 1:
-        rows.append(
-            f"| **mean** | **{average['accuracy']:.3f}** | **{average['mean_class_accuracy']:.3f}** "
-            f"| **{average['frame_accuracy']:.3f}** | | |"
-        )
+        rows += [
+            f"| **mean of {kind}** | {' | '.join(f'**{figure}**' for figure in _figures(average))} | | |"
+            for kind, average in bundle.metrics["means"].items()
+        ]
+    background = f" It also knows `{bundle.background}`, which gives no segment." if bundle.background else ""
+    activities = [label for label in bundle.labels if label != bundle.background]
+    mapping = ", ".join(f"{old} as {new or 'nothing'}" for old, new in training.get("label_map", {}).items())
+    renamed = f" Annotated labels were taken as others: {mapping}." if mapping else ""
     options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
     return f"""# {bundle.name}
 
 Labels what is done in a video, for every {1 / bundle.sample_fps:.3f} s of it, by a {direction} LSTM with
 {spec.num_layers} x {spec.hidden_dim} units ({n_parameters / 1e6:.1f} million parameters) over `{bundle.embedder}`
-embeddings (scope `{bundle.scope}`, {bundle.sample_fps:g} frames/s).
+embeddings (scope `{bundle.scope}`, {bundle.sample_fps:g} frames/s). Its inputs: {", ".join(spec.inputs)}.
 
-**Activities** ({len(bundle.labels)}): {", ".join(bundle.labels)}.
+**Activities** ({len(activities)}): {", ".join(activities)}.{background}
 
 ## Training data
 
 {training["note"] or "Not stated."}
 
-{training["n_videos"]} videos; the shipped weights were trained on: {training["trained_on"]}.
+{training["n_videos"]} videos; the shipped weights were trained on: {training["trained_on"]}.{renamed}
 
 ## Accuracy on videos not trained on
 
-| split | accuracy | mean class accuracy | frame accuracy | videos trained on | videos tested |
-| --- | --- | --- | --- | --- | --- |
+| split | accuracy | mean class accuracy | frame accuracy | segment F1@25 | videos trained on | videos tested |
+| --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
 Accuracy: share of annotated spans whose highest mean log score is that of their label. Mean class accuracy: the same,
-averaged over activities. Frame accuracy: share of labelled steps that are right. Models whose figures are in the table
-were trained on the training part of their split alone; nothing was chosen by looking at a test part.
+averaged over activities. Frame accuracy: share of labelled steps that are right. Segment F1@25: a segment counts as
+right if it shares a quarter of the union with a span of its label. Where nobody was found, all counts as wrong. Models
+whose figures are in the table were trained on the training part of their split alone.
 
 ## Limits
 
@@ -56,3 +61,39 @@ footage of other kinds than its training data. Do not use it for decisions about
 
 {options}
 """
+
+
+def detector_card(bundle: DetectorBundle) -> str:
+    """Return the card of a detector as Markdown."""
+    training, metrics = bundle.training, bundle.metrics
+    n_parameters = sum(weights.numel() for weights in bundle.weights.values())
+    options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
+    return f"""# {bundle.name}
+
+Finds {", ".join(bundle.names.values())} in images, at {bundle.px} px on the longest side. It is a
+`{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters, trained from random weights with Ultralytics' trainer.
+
+## Training data
+
+{training["note"] or "Not stated."}
+
+The labels are boxes of a stronger detector, not of people who looked: it has learnt that one's mistakes, too.
+
+## On the held-out images of that data set
+
+AP50 {metrics["ap50"]:.3f}, precision {metrics["precision"]:.3f}, recall {metrics["recall"]:.3f}, against the stronger
+detector's boxes.
+
+## Limits
+
+It was taught little else than what is named above. Do not use it for decisions about people without a person in the
+loop. Small people, below some twenty pixels of height at its input, are missed.
+
+## Made with
+
+{options}
+"""
+
+
+def _figures(result: dict[str, float]) -> list[str]:
+    return [f"{result[figure]:.3f}" if figure in result else "" for figure in FIGURES]

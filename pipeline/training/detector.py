@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from pipeline.errors import UsageError
+from pipeline.training.card import detector_card
 from pipeline.vision.detector_bundle import DetectorBundle
 from pipeline.vision.runtime import cpu_has_bf16
 
@@ -96,7 +97,7 @@ def train_detector(data: str | Path, out: str | Path, options: DetectorOptions, 
         training={"data": data.name, "classes": record["names"], "options": asdict(options), "note": note},
         metrics={"ap50": float(metrics.map50), "precision": float(metrics.mp), "recall": float(metrics.mr)},
     )
-    bundle.save(target)
+    bundle.save(target, detector_card(bundle))
     return bundle
 
 

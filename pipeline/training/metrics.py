@@ -19,6 +19,10 @@ from pipeline.training.fit import IGNORE
 _OVERLAP = 0.25
 
 
+FIGURES = ("accuracy", "mean_class_accuracy", "frame_accuracy", "segment_f1")
+"""The figures of one split that are averaged over splits."""
+
+
 def evaluate(
     model: ActivityModel,
     videos: Sequence[LabelledVideo],

@@ -1,0 +1,1 @@
+"""Show what a lake holds to a person."""

@@ -1,0 +1,67 @@
+"""Compare who is followed on street footage with the tracks of a stronger detector: IDF1.
+
+    python tests/bench/street_tracks.py DATA/street/vtest.avi WEIGHTS/yolov8n_coco.pt
+
+Both run as whole jobs. The reference is YOLOv8n at 640 px with the same tracker, over the second half of the video,
+of which the embedded detector has seen nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+
+import motmetrics
+import numpy as np
+import pandas as pd
+
+from pipeline import Config, analyze, open_lake
+
+FIRST_S = 40.0
+
+
+def tracks(lake: str) -> pd.DataFrame:
+    """Return the followed boxes of the second half."""
+    detections = open_lake(lake).pandas("detections").dropna(subset="track_id")
+    return detections[detections["pts_s"] >= FIRST_S]
+
+
+def compare(reference: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Return IDF1 and what it is made of; boxes match from an overlap of half the union on."""
+    accumulator = motmetrics.MOTAccumulator(auto_id=True)
+    for frame in sorted({*reference["frame_index"], *found["frame_index"]}):
+        a, b = reference[reference["frame_index"] == frame], found[found["frame_index"] == frame]
+        distance = motmetrics.distances.iou_matrix(_xywh(a), _xywh(b), max_iou=0.5)
+        accumulator.update(a["track_id"].tolist(), b["track_id"].tolist(), distance)
+    metrics = ["idf1", "idp", "idr", "num_switches", "num_unique_objects", "mota"]
+    return motmetrics.metrics.create().compute(accumulator, metrics=metrics, name="street")
+
+
+def _xywh(boxes: pd.DataFrame) -> np.ndarray:
+    xyxy = boxes[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
+    return np.hstack([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video")
+    parser.add_argument("teacher")
+    parser.add_argument("--detector-px", type=int, default=None)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        reference, own = f"{folder}/reference", f"{folder}/own"
+        # Only the boxes are wanted of the reference: the cheapest input.
+        analyze(
+            arguments.video, reference, None,
+            Config(detector=arguments.teacher, detector_px=640, inputs=("box",), sample_fps=10.0),
+        )  # fmt: skip
+        config = Config(detector_px=arguments.detector_px, sample_fps=10.0)
+        analyze(arguments.video, own, config=config)
+        print(compare(tracks(reference), tracks(own)).to_string())
+        segments = open_lake(own).table("segments").to_pylist()
+        print("segments:", dict(Counter(row["label"] for row in segments).most_common()))
+
+
+if __name__ == "__main__":
+    main()
