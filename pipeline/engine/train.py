@@ -16,14 +16,13 @@ from typing import Any
 import torch
 
 from pipeline.activity.bundle import BACKGROUND, Bundle, load_bundle
-from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
 from pipeline.archive import filesystem
 from pipeline.config import Config
 from pipeline.engine.analyze import Observer, analyze
 from pipeline.errors import UsageError
 from pipeline.lake.query import open_lake
-from pipeline.motion.kinematics import BOX_MOTION_DIM
 from pipeline.training.annotations import Annotation, apply_label_map, read_annotations, read_label_map
 from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
@@ -101,7 +100,6 @@ def train(
         raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
     split_names = sorted({name for record in records for name in record.splits}) or [_HELD_OUT]
     results: dict[str, Any] = {}
-    spec = _spec(data, len(labels), inputs, options)
     segments = SegmentOptions()
     model: ActivityModel | None = None
     for name in split_names:
@@ -110,12 +108,12 @@ def train(
             raise UsageError(
                 f"{annotations}: {name} has {len(training)} videos to train on and {len(testing)} to test on"
             )
-        model = _fit(training, spec, options, name, on_epoch)
+        model = _fit(training, inputs, len(labels), options, name, on_epoch)
         measured = evaluate(model, testing, labels, config.sample_fps, segments)
         results[name] = measured | {"n_train": len(training), "n_test": len(testing)}
         log.info("%s: accuracy %.3f on %d spans", name, results[name]["accuracy"], results[name]["n_spans"])
     if len(split_names) > 1:
-        model = _fit(data, spec, options, "all", on_epoch)
+        model = _fit(data, inputs, len(labels), options, "all", on_epoch)
     assert model is not None
     metrics = {"splits": results, "means": _means(results)}
     bundle = Bundle(
@@ -154,23 +152,21 @@ def _means(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _spec(data: Sequence[LabelledVideo], n_labels: int, inputs: Sequence[str], options: FitOptions) -> ModelSpec:
-    width = next((sequence.inputs.shape[1] for video in data for sequence in video.sequences), 0)
-    n_embeddings = len([name for name in inputs if name != "box"])
-    embedding_dim = (width - BOX_MOTION_DIM * ("box" in inputs)) // max(1, n_embeddings)
-    hidden_dim = options.hidden_dim or (128 if n_embeddings == 1 else 256)
-    return ModelSpec(tuple(inputs), embedding_dim, n_labels, hidden_dim, options.bidirectional)
-
-
 def _fit(
-    videos: Sequence[LabelledVideo], spec: ModelSpec, options: FitOptions, name: str, on_epoch: OnEpoch | None
+    videos: Sequence[LabelledVideo],
+    inputs: Sequence[str],
+    n_labels: int,
+    options: FitOptions,
+    name: str,
+    on_epoch: OnEpoch | None,
 ) -> ActivityModel:
     sequences = [sequence for video in videos for sequence in video.sequences]
     if not sequences:
         raise UsageError(
             f"{name}: nobody was found in the videos to train on; try another --detector, or --scope frame"
         )
-    model = fit(sequences, spec, options, (lambda epoch, loss: on_epoch(name, epoch, loss)) if on_epoch else None)
+    notify = (lambda epoch, loss: on_epoch(name, epoch, loss)) if on_epoch else None
+    model = fit(sequences, inputs, n_labels, options, notify)
     # A bundle holds float16 weights: what is measured is what is shipped.
     with torch.no_grad():
         for weights in model.parameters():

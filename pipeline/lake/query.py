@@ -94,7 +94,10 @@ class LakeReader:
         return self.table(table, columns).to_pandas()
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection with a view for every table, and one of `tracks`, the boxes of an id; it can't reach other files, nor the network."""
+        """Return a DuckDB connection with a view for every table, and `tracks`, what the boxes of one id tell together.
+
+        It can't reach other files, nor the network.
+        """
         connection = duckdb.connect(":memory:")
         prefix = ""
         if not isinstance(self._lake.fs, pafs.LocalFileSystem):

@@ -71,7 +71,8 @@ def detector_card(bundle: DetectorBundle) -> str:
     return f"""# {bundle.name}
 
 Finds {", ".join(bundle.names.values())} in images, at {bundle.px} px on the longest side. It is a
-`{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters, trained from random weights with Ultralytics' trainer.
+`{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters,
+trained from random weights with Ultralytics' trainer.
 
 ## Training data
 

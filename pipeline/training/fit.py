@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.motion.kinematics import BOX_MOTION_DIM
 
 IGNORE = -1
 """Label id of a step that no annotation covers: it takes no part in the loss."""
@@ -56,7 +57,8 @@ class FitOptions:
 
 def fit(
     sequences: Sequence[LabelledSequence],
-    spec: ModelSpec,
+    inputs: Sequence[str],
+    n_labels: int,
     options: FitOptions,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> ActivityModel:
@@ -64,13 +66,15 @@ def fit(
 
     Args:
         sequences: What to learn from; those without a labelled step are left out.
-        spec: The network to train.
-        options: Regularisation, length and the seed. The same seed gives the same model on one machine.
+        inputs: What stands side by side in an input vector.
+        n_labels: Number of activities; label ids lie below it.
+        options: Sizes, regularisation and the seed. The same seed gives the same model on one machine.
         on_epoch: Called with the epoch (from 1) and its mean loss.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
+    spec = _spec(sequences, inputs, n_labels, options)
     sequences = [sequence for sequence in sequences if (sequence.label_ids != IGNORE).any()]
     model = ActivityModel(spec, options.input_dropout, options.dropout).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -100,6 +104,15 @@ def fit(
         if on_epoch is not None:
             on_epoch(epoch, total / batches_per_epoch)
     return model.cpu().eval()
+
+
+def _spec(
+    sequences: Sequence[LabelledSequence], inputs: Sequence[str], n_labels: int, options: FitOptions
+) -> ModelSpec:
+    n_embeddings = len([name for name in inputs if name != "box"])
+    width = sequences[0].inputs.shape[1] - (BOX_MOTION_DIM if "box" in inputs else 0)
+    hidden_dim = options.hidden_dim or (128 if n_embeddings == 1 else 256)
+    return ModelSpec(tuple(inputs), width // max(1, n_embeddings), n_labels, hidden_dim, options.bidirectional)
 
 
 def _draw(

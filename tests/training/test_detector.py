@@ -1,0 +1,161 @@
+"""A strong detector labels frames, a small one learns from them; and what becomes of it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import ultralytics
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.config import EMBEDDED_DETECTOR
+from pipeline.errors import UsageError
+from pipeline.training.distill import LabelOptions, _random_part, label_videos
+from pipeline.vision.detector import Boxes, Detector
+from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
+from pipeline.vision.runtime import Runtime
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def street_labels(data_dir: Path, person_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of pedestrians, labelled, and a file that is no video."""
+    folder = tmp_path_factory.mktemp("labels")
+    (ref,) = list_videos([str(data_dir / "street" / "vtest.avi")])
+    spans = [VideoRef(ref.uri, ref.size_bytes, ref.modified, 0.0, 3.0)]
+    (folder / "noise.mp4").write_bytes(b"no video")
+    teacher = Detector(str(person_weights), Runtime("cpu", "f32", 2), ["person"], 640, 0.35, 100)
+    options = LabelOptions(every_s=0.5, held_out=0.0)
+    label_videos([*spans, *list_videos([str(folder / "noise.mp4")])], teacher, folder / "data", options)
+    return folder / "data"
+
+
+def boxes_of(label_file: Path) -> np.ndarray:
+    rows = [[float(value) for value in line.split()] for line in label_file.read_text().splitlines()]
+    return np.array(rows).reshape(-1, 5)
+
+
+def test_labels_are_the_boxes_of_the_teacher(street_labels: Path, person_weights: Path) -> None:
+    images = sorted((street_labels / "images" / "train").iterdir())
+    labels = sorted((street_labels / "labels" / "train").iterdir())
+    assert [path.stem for path in images] == [path.stem for path in labels]
+    assert len(images) == 2 * 6, "each frame and an enlarged part of it"
+    whole = [path for path in images if path.stem.endswith("-0")]
+    teacher = Detector(str(person_weights), Runtime("cpu", "f32", 2), ["person"], 640, 0.35, 100)
+    for path in whole[:2]:
+        image = cv2.imread(str(path))
+        found = teacher.detect(np.ascontiguousarray(image[None, :, :, ::-1]))[0]
+        written = boxes_of(street_labels / "labels" / "train" / f"{path.stem}.txt")
+        assert abs(len(written) - len(found.scores)) <= 1, "JPEG may push a box over the threshold"
+        centres = (found.xyxy[:, :2] + found.xyxy[:, 2:]) / 2 / (image.shape[1], image.shape[0])
+        distance = np.linalg.norm(written[:, None, 1:3] - centres[None], axis=-1).min(axis=1)
+        assert np.median(distance) < 0.005
+    record = yaml.safe_load((street_labels / "data.yaml").read_text())
+    assert record["names"] == {0: "person"}
+
+
+def test_a_file_that_is_no_video_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "noise.mp4").write_bytes(b"no video")
+    teacher = Detector(EMBEDDED_DETECTOR, Runtime("cpu", "f32"), ["person"], None, 0.35, 100)
+    with caplog.at_level(logging.WARNING):
+        label_videos(list_videos([str(tmp_path / "noise.mp4")]), teacher, tmp_path / "data", LabelOptions())
+    assert "noise.mp4" in caplog.text
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), n_boxes=st.integers(0, 6))
+def test_a_part_of_a_frame_keeps_its_boxes_in_place(seed: int, n_boxes: int) -> None:
+    """Boxes are painted in colours of their own; in the part each covers its own colour, and nothing else does."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((360, 480, 3), np.uint8)
+    corners = rng.integers(0, [400, 280], (n_boxes, 2))
+    sides = rng.integers(20, 80, (n_boxes, 2))
+    xyxy = np.hstack([corners, corners + sides]).astype(np.float32)
+    for number, (left, top, right, bottom) in enumerate(xyxy.astype(int)):
+        image[top:bottom, left:right] = number + 1
+    boxes = Boxes(xyxy, np.ones(n_boxes, np.float32), np.arange(n_boxes, dtype=np.int32))
+    part, kept = _random_part(image, boxes, rng)
+    assert part.shape[0] <= 270
+    for number, (left, top, right, bottom) in zip(kept.class_ids, kept.xyxy.astype(int), strict=True):
+        assert 0 <= left < right <= part.shape[1]
+        assert 0 <= top < bottom <= part.shape[0]
+        # A later box may lie over this one, never an earlier one.
+        assert (part[top:bottom, left:right] >= number + 1).all()
+
+
+@pytest.mark.e2e
+def test_training_goes_on_where_it_was_killed(street_labels: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "jobs/train_detector.py", "train", str(street_labels / "data.yaml"),
+        "--out", str(tmp_path / "tiny"), "--px", "64", "--epochs", "3", "--batch-size", "4", "--note", "pedestrians",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as first:
+        assert first.stdout is not None
+        seen = next((line for line in first.stdout if (tmp_path / "tiny-run" / "weights" / "last.pt").exists()), None)
+        assert seen is not None, "no checkpoint before the end"
+        for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
+            process.send_signal(signal.SIGKILL)
+        first.stdout.read()
+    assert not (tmp_path / "tiny").exists()
+    second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "Resuming training" in second.stdout + second.stderr
+    bundle = load_detector_bundle(tmp_path / "tiny")
+    assert (bundle.px, bundle.names, bundle.training["note"]) == (64, {0: "person"}, "pedestrians")
+    assert "pedestrians" in (tmp_path / "tiny" / "README.md").read_text()
+    detector = Detector(str(tmp_path / "tiny"), Runtime("cpu", "f32"), ["person"], None, 0.0, 5)
+    assert detector.longest_px == 64
+    assert len(detector.detect(np.zeros((1, 48, 64, 3), np.uint8))) == 1
+
+
+def test_the_embedded_detector_finds_people_alike_in_both_runtimes() -> None:
+    picture = cv2.imread(str(Path(ultralytics.__file__).parent / "assets" / "bus.jpg"))
+    image = np.ascontiguousarray(cv2.resize(picture, (256, 320))[None, :, :, ::-1])
+    detector = Detector(EMBEDDED_DETECTOR, Runtime("cpu", "f32"), ["person"], None, 0.35, 32)
+    assert 3 <= len(detector.detect(image)[0].scores) <= 5, "four people stand before the bus"
+    in_torch = detector._network._compile_torch()(image)
+    in_openvino = detector._network(image)
+    assert in_torch.shape == in_openvino.shape
+    assert in_torch.shape[1] == 5, "a box and one class"
+    sure = in_torch[0, 4] > 0.2
+    assert sure.any()
+    assert np.abs(in_torch[0, :, sure] - in_openvino[0, :, sure]).max() < 0.5, "pixels"
+
+
+def test_the_embedded_detector_is_small_and_has_a_card_with_its_figures() -> None:
+    folder = embedded_detector_path()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+    bundle = load_detector_bundle(folder)
+    assert f"AP50 {bundle.metrics['ap50']:.3f}" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("damage", ["no weights", "cut weights", "another task", "nothing there", "missing key"])
+def test_damaged_detector_bundles_are_refused(tmp_path: Path, damage: str) -> None:
+    load_detector_bundle(embedded_detector_path()).save(tmp_path)
+    if damage == "no weights":
+        (tmp_path / "model.safetensors").unlink()
+    elif damage == "cut weights":
+        weights = (tmp_path / "model.safetensors").read_bytes()
+        (tmp_path / "model.safetensors").write_bytes(weights[:1000])
+    elif damage == "nothing there":
+        (tmp_path / "model.json").unlink()
+    else:
+        record = (tmp_path / "model.json").read_text()
+        changed = (
+            record.replace('"detect"', '"dream"') if damage == "another task" else record.replace('"px"', '"pixels"')
+        )
+        (tmp_path / "model.json").write_text(changed)
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        load_detector_bundle(tmp_path)
