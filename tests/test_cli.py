@@ -15,6 +15,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
+import cv2
+import numpy as np
 import psutil
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -26,7 +29,7 @@ from tests.lakes import assert_same
 from tests.synthetic import RECIPES, make_video
 
 COMMAND = [sys.executable, "-m", "pipeline.cli"]
-FAST = ["--sample-fps", "10", "--workers", "2"]
+FAST = ["--scope", "frame", "--sample-fps", "10", "--workers", "2"]
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -161,6 +164,7 @@ def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) 
     (tmp_path / "odd.toml").write_text("sample_fsp = 3\n")
     (tmp_path / "wrong.toml").write_text('sample_fps = "many"\n')
     (tmp_path / "broken.toml").write_text("a = = 1")
+    (tmp_path / "inputs.toml").write_text('inputs = ["frame_change"]')
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "model.json").write_text("{")
     assert "did you mean 'sample_fps'?" in usage_error(
@@ -170,12 +174,51 @@ def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) 
         "analyze", video, "--lake", lake, "--config", tmp_path / "wrong.toml"
     )
     assert "not valid TOML" in usage_error("analyze", video, "--lake", lake, "--config", tmp_path / "broken.toml")
-    assert "needs a person detector" in usage_error("analyze", video, "--lake", lake, "--scope", "person")
+    assert "labels in scope 'frame', but scope = 'person'" in usage_error(
+        "analyze", video, "--lake", lake, "--scope", "person", "--model", "jhmdb21-frame"
+    )
+    assert "reads frame, but inputs lack frame" in usage_error(
+        "analyze", video, "--lake", lake, "--model", "jhmdb21-frame", "--config", tmp_path / "inputs.toml"
+    )
+    assert "'crop' is not one of frame, frame_change in scope 'frame'" in usage_error(
+        "train", tmp_path / "labels.csv", "--videos", tmp_path, "--out", lake, "--scope", "frame", "--inputs", "crop"
+    )
     assert "unreadable model bundle" in usage_error("analyze", video, "--lake", lake, "--model", tmp_path / "bundle")
     assert "has no label 'swim'" in usage_error("analyze", video, "--lake", lake, "--labels", "walk,swim")
     assert "no lake there" in usage_error("query", lake, "SELECT 1")
     assert "Missing option '--lake'" in usage_error("analyze", video)
     assert not lake.exists()
+
+
+@pytest.mark.e2e
+def test_who_is_on_the_street(data_dir: Path, tmp_path: Path) -> None:
+    """With nothing but the defaults: people, their tracks, what they do, and a picture of it."""
+    manifest = tmp_path / "street.csv"
+    manifest.write_text(f"uri,start_s,end_s\n{data_dir}/street/vtest.avi,50,56\n")
+    lake, picture = tmp_path / "lake", tmp_path / "people.png"
+    done = run("analyze", manifest, "--lake", lake)
+    assert done.returncode == 0, done.stderr.decode()
+    tracks = open_lake(str(lake)).sql("SELECT * FROM tracks ORDER BY n_boxes DESC").to_pylist()
+    assert tracks[0]["end_s"] - tracks[0]["start_s"] > 3.0
+    assert {row["label"] for row in tracks} == {"person"}
+    segments = open_lake(str(lake)).table("segments").to_pylist()
+    assert {row["model"] for row in segments} == {"daily22-person"}
+    assert {row["track_id"] for row in segments} <= {row["track_id"] for row in tracks}
+    assert "background" not in {row["label"] for row in segments}
+    shown = run("picture", lake, "--out", picture, "--at", "52")
+    assert shown.returncode == 0, shown.stderr.decode()
+    drawn = cv2.imread(str(picture))
+    assert drawn.shape == (576, 768, 3)
+    followed = re.search(r"(\d+) followed at 52\.\d+ s", text(shown.stdout))
+    assert followed
+    assert int(followed.group(1)) >= 1
+    with av.open(str(data_dir / "street" / "vtest.avi")) as container:
+        frames = container.decode(video=0)
+        plain = next(frame for frame in frames if frame.time >= 52.0).to_ndarray(format="bgr24")
+    changed = np.abs(drawn.astype(int) - plain).max(axis=-1) > 60
+    assert 0.001 < changed.mean() < 0.2, "lines and captions, on the frame of that moment"
+    assert "nobody was followed there" in usage_error("picture", lake, "--out", picture, "--at", "5")
+    assert "can't be written" in usage_error("picture", lake, "--out", tmp_path / "people.odd")
 
 
 @pytest.mark.e2e

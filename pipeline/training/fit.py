@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.vision.runtime import cpu_has_bf16
 
 IGNORE = -1
 """Label id of a step that no annotation covers: it takes no part in the loss."""
@@ -72,6 +73,8 @@ def fit(
         on_epoch: Called with the epoch (from 1) and its mean loss.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Matrix products in bf16, where the processor has it, halve the time; weights and sums stay in f32.
+    half = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     spec = _spec(sequences, inputs, n_labels, options)
@@ -88,9 +91,10 @@ def fit(
         for start in range(0, len(order), options.batch_size):
             drawn = [_draw(sequences, int(index), options, rng) for index in order[start : start + options.batch_size]]
             x, y, lengths = _pad(drawn)
-            logits = model(x.to(device), lengths)
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                logits = model(x.to(device), lengths)
             loss = functional.cross_entropy(
-                logits.flatten(0, 1),
+                logits.float().flatten(0, 1),
                 y.to(device).flatten(),
                 ignore_index=IGNORE,
                 label_smoothing=options.label_smoothing,
