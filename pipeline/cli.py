@@ -91,8 +91,8 @@ def analyze(
 ) -> None:
     """Decode, embed and label videos into a lake. The same command again takes up where it was cut off."""
     from pipeline.activity.bundle import Bundle, load_bundle
-    from pipeline.engine.analyze import DEFAULT_MODEL, choose_models, config_for
     from pipeline.engine.analyze import analyze as run
+    from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for
 
     _log_to_console(verbose)
     named: dict[str, Any] = {

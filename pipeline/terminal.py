@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.engine.analyze import JobState
+    from pipeline.engine.board import JobState
 
 # Without a terminal, a line at most this often.
 _PLAIN_EVERY_S = 10.0

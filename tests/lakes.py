@@ -13,7 +13,8 @@ from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
 from pipeline.engine.commit import ShardCommitter, ShardSummary
-from pipeline.engine.extract import Extractor, NetworkFacts, decode_pieces, describe_networks, tasks_of
+from pipeline.engine.decoding import decode_pieces, tasks_of
+from pipeline.engine.extract import Extractor, NetworkFacts, describe_networks
 from pipeline.errors import VideoError
 from pipeline.lake.plans import write_plan
 from pipeline.lake.query import open_lake

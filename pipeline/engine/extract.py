@@ -1,98 +1,28 @@
-"""From a chunk to its features: decode, detect, embed, write. Plain functions; the actors only call them."""
+"""From decoded frames to features: detect, embed, write. It runs without Ray; the actors only call it."""
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.archive.plan import Chunk, PlannedVideo
-from pipeline.archive.probe import Probe
 from pipeline.config import Config
-from pipeline.errors import UsageError, VideoError
+from pipeline.engine.decoding import Clock, DecodedPiece
+from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
-from pipeline.lake.work import (
-    ChunkKey,
-    Piece,
-    Receipt,
-    WorkRows,
-    empty_rows,
-    pieces_before_the_end,
-    write_piece,
-)
-from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
+from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
+from pipeline.video.decode import FrameBatch
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
 from pipeline.vision.runtime import choose_runtime
 
-log = logging.getLogger(__name__)
-
-# A piece holds frames of about this size in all: enough to fill network batches, little enough to pass between nodes.
-_PIECE_BYTES = 32 << 20
-_MOST_PIECE_FRAMES = 256
 # A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
 _CROP_MARGIN = 0.1
 # What an unchanged pixel looks like in the image of a change.
 _GREY = 128
-_IO_RETRIES_S = (1.0, 5.0, 25.0)
-
-
-@dataclass(frozen=True)
-class ChunkTask:
-    """One chunk to extract: all that a worker must know of it."""
-
-    shard: int
-    video_id: str
-    uri: str
-    probe: Probe
-    chunk: Chunk
-    attempts: int = 1
-    """How often a worker has taken it up, this time included."""
-
-    @property
-    def key(self) -> ChunkKey:
-        """What the chunk is known by in its shard."""
-        return self.video_id, self.chunk.index
-
-
-@dataclass(frozen=True)
-class DecodedPiece:
-    """Some of a chunk's frames, decoded, with the receipt as far as it is known."""
-
-    task: ChunkTask
-    receipt: Receipt
-    frames: FrameBatch | None
-    """None where a chunk ends without a frame."""
-    in_lake: bool = False
-    """Whether its features were written before, so that only the receipt is to be passed on."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What the networks found in one piece."""
-
-    rows: WorkRows
-    n_boxes: int
-
-
-@dataclass
-class _Clock:
-    """Sums the time spent in parts of a pass."""
-
-    started: float = field(default_factory=time.perf_counter)
-
-    def lap(self) -> float:
-        """Return the seconds since the last lap."""
-        now = time.perf_counter()
-        lap, self.started = now - self.started, now
-        return lap
 
 
 @dataclass(frozen=True)
@@ -119,88 +49,6 @@ def describe_networks(config: Config) -> NetworkFacts | UsageError:
         return error
 
 
-def tasks_of(shard: int, video: PlannedVideo) -> list[ChunkTask]:
-    """Return the tasks of a planned video; none if it can't be read."""
-    if video.probe is None:
-        return []
-    return [ChunkTask(shard, video.video_id, video.ref.uri, video.probe, chunk) for chunk in video.chunks]
-
-
-def worker_name() -> str:
-    """Name this process for the tables: host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def decode_pieces(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
-    """Decode a chunk piece by piece; what goes wrong with the file ends up in the receipt of the last piece.
-
-    A file that can't be reached for the moment is tried again, with growing pauses, before that counts as a failure.
-    """
-    n_given = 0
-    for pause_s in (*_IO_RETRIES_S, None):
-        for piece in _decode_once(task, config):
-            unreachable = piece.receipt.failure_kind == "io"
-            if unreachable and pause_s is not None:
-                log.warning("%s; trying again in %g s", piece.receipt.failure_message, pause_s)
-                time.sleep(pause_s)
-                break
-            if unreachable and piece.receipt.piece < n_given:
-                # An earlier try came further; what it gave is kept.
-                yield DecodedPiece(task, replace(piece.receipt, piece=n_given, n_frames=0), None)
-                return
-            n_given = max(n_given, piece.receipt.piece + 1)
-            yield piece
-        else:
-            return
-
-
-def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
-    report = DecodeReport()
-    clock = _Clock()
-    width, height = scaled_size(task.probe.width, task.probe.height, config.decoded_px)
-    batch_frames = min(_MOST_PIECE_FRAMES, max(8, _PIECE_BYTES // (width * height * 3)))
-    receipt = Receipt(
-        task.shard, task.video_id, task.chunk.index, 0, False, attempts=task.attempts, worker=worker_name()
-    )
-    held: FrameBatch | None = None
-    failure: VideoError | None = None
-    try:
-        for batch in decode_chunk(
-            task.uri, task.probe, task.chunk, config.grid_rate, config.decoded_px, batch_frames, report,
-            look_ahead=config.embeds_change,
-        ):  # fmt: skip
-            if held is not None:
-                held = replace(held, after=batch.images[0])
-                yield DecodedPiece(task, replace(receipt, n_frames=len(held.steps), decode_s=clock.lap()), held)
-                receipt = replace(receipt, piece=receipt.piece + 1)
-                clock.lap()
-            held = batch
-    except VideoError as error:
-        failure = error
-    end_s = report.end_s
-    if held is not None:
-        held = replace(held, after=report.after)
-    if failure is not None and held is not None:
-        end_s = float((held.steps[-1] + held.n_steps[-1]) / config.grid_rate)
-    yield DecodedPiece(
-        task,
-        replace(
-            receipt,
-            last=True,
-            n_frames=0 if held is None else len(held.steps),
-            n_decoded=report.n_decoded,
-            decode_s=clock.lap(),
-            end_s=end_s,
-            reached_eof=report.reached_eof,
-            n_errors=report.n_errors,
-            first_error=report.first_error,
-            failure_kind="" if failure is None else failure.kind,
-            failure_message="" if failure is None else str(failure),
-        ),
-        held,
-    )
-
-
 class Extractor:
     """The networks of one worker: decoded pieces in, features out."""
 
@@ -221,7 +69,7 @@ class Extractor:
 
         All frames and crops go through the embedder together, so that a GPU's batches are full also for short clips.
         """
-        clock = _Clock()
+        clock = Clock()
         boxes = [self._detect(piece) for piece in pieces]
         detect_s = clock.lap()
         views = [
@@ -342,25 +190,3 @@ def _crop(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint
     right = min(image.shape[1], max(left + 1, round(float(box[2] + margin_x))))
     bottom = min(image.shape[0], max(top + 1, round(float(box[3] + margin_y))))
     return image[top:bottom, left:right]
-
-
-def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, dim: int, has_change: bool) -> list[Receipt]:
-    """End a chunk that is not tried again, after the pieces that earlier attempts left; return all its receipts."""
-    folder = lake.work_folder(task.shard)
-    kept = [
-        Piece(lake, f"{folder}/{name}").receipt()
-        for name in pieces_before_the_end(lake.work_names(task.shard), task.key)
-    ]
-    end = Receipt(
-        task.shard,
-        task.video_id,
-        task.chunk.index,
-        len(kept),
-        True,
-        failure_kind="deadline" if "deadline" in cause else "worker_died",
-        failure_message=f"{task.uri}: given up after {attempts} attempts; {cause}",
-        attempts=attempts,
-        worker=worker_name(),
-    )
-    write_piece(lake, end, empty_rows(dim, has_change))
-    return [*kept, end]

@@ -12,7 +12,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.config import Config
-from pipeline.engine.extract import ChunkTask
+from pipeline.engine.decoding import ChunkTask
 from pipeline.engine.resources import Layout
 from pipeline.engine.workers import DecodeWorker, ExtractWorker, FusedWorker, pack_tasks, receipts_of
 from pipeline.lake.work import Receipt

@@ -12,13 +12,8 @@ import ray
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.engine.extract import (
-    ChunkTask,
-    DecodedPiece,
-    Extractor,
-    decode_pieces,
-    give_up,
-)
+from pipeline.engine.decoding import ChunkTask, DecodedPiece, decode_pieces, give_up
+from pipeline.engine.extract import Extractor
 from pipeline.engine.ledger import Deadline
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Piece, Receipt, finished_chunks

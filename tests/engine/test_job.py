@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from pipeline import Config, UsageError, analyze, load_bundle, open_lake
-from pipeline.engine.analyze import JobState, choose_models
+from pipeline.engine.board import JobState
+from pipeline.engine.models import choose_models
 from tests.archive.test_probe import write_audio
 from tests.lakes import assert_same, rows
 from tests.synthetic import RECIPES, make_video
@@ -210,7 +211,8 @@ def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp
     from pipeline.archive.probe import probe_video
     from pipeline.archive.sources import list_videos
     from pipeline.engine.commit import ShardCommitter
-    from pipeline.engine.extract import Extractor, NetworkFacts, decode_pieces, give_up, tasks_of
+    from pipeline.engine.decoding import decode_pieces, give_up, tasks_of
+    from pipeline.engine.extract import Extractor, NetworkFacts
     from pipeline.lake.plans import write_plan
     from pipeline.lake.store import Lake
 
@@ -223,7 +225,7 @@ def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp
     (task,) = tasks_of(0, planned)
     extractor = Extractor(config)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.engine.extract._MOST_PIECE_FRAMES", 16)
+        patch.setattr("pipeline.engine.decoding._MOST_PIECE_FRAMES", 16)
         for piece in itertools.islice(decode_pieces(task, config), 2):
             extractor.extract(lake, [piece])
     receipts = give_up(lake, task, 3, "its worker died each time", 1280, has_change=False)

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Config
-from pipeline.engine import extract
-from pipeline.engine.analyze import choose_models
+from pipeline.engine import decoding
 from pipeline.engine.extract import Extractor
+from pipeline.engine.models import choose_models
 from pipeline.lake.query import open_lake
 from tests.lakes import analyze_here, assert_same_whatever_the_cut, rows
 from tests.synthetic import RECIPES, make_video
@@ -93,7 +93,7 @@ def test_chunks_and_pieces_leave_no_trace(
     lake = tmp_path_factory.mktemp("chunked") / "lake"
     config = Config(**{**vars(person_config), "chunk_s": chunk_s})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract, "_MOST_PIECE_FRAMES", piece_frames)
+        patch.setattr(decoding, "_MOST_PIECE_FRAMES", piece_frames)
         analyze_here([str(street)], lake, config, choose_models("default", "both"), extractor)
     assert rows(lake, "videos")["n_chunks"].to_pylist()[0] > 1
     assert_same_whatever_the_cut(lake, unchunked)

@@ -1,0 +1,170 @@
+"""From what became of a video to its rows of `detections`, `features`, `failures` and `videos`."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.archive.plan import OPEN_END, PlannedVideo
+from pipeline.config import Config
+from pipeline.lake import schemas
+from pipeline.lake.sequences import VideoRows
+from pipeline.lake.work import Receipt
+from pipeline.motion.tracking import NO_TRACK
+
+# A file counts as cut short if it ends earlier than it says by more than this share, and by more than some frames.
+_SHORTFALL_SHARE = 0.02
+_SHORTFALL_FRAMES = 4
+
+
+def detection_rows(
+    video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
+) -> pa.Table:
+    """Return a video's rows of `detections`."""
+    boxes, frames = rows.boxes, rows.frames
+    names = [class_names[int(class_id)] for class_id in boxes.class_id]
+    columns = {
+        "video_id": pa.array([video.video_id] * len(names), pa.string()),
+        "frame_index": frames.step[boxes.frame],
+        "pts_s": frames.pts_s[boxes.frame],
+        "track_id": pa.array(track_ids, mask=track_ids == NO_TRACK),
+        "class_id": boxes.class_id,
+        "label": pa.array(names, pa.string()),
+        "score": boxes.score,
+        **{name: np.ascontiguousarray(side) for name, side in zip(("x1", "y1", "x2", "y2"), boxes.xyxy.T, strict=True)},
+    }
+    return pa.table(columns, schema=schemas.DETECTIONS)
+
+
+def feature_rows(
+    video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], schema: pa.Schema, config: Config
+) -> Iterator[pa.Table]:
+    """Yield a video's rows of `features` piece by piece: the frames in order, then the boxes, in order, too."""
+    frames, embedded = rows.frames, config.embedded
+    no_track = np.full(len(frames.step), NO_TRACK, np.int64)
+    scopes = [("frame", "frame", np.arange(len(no_track)), frames.row, no_track)]
+    if config.sees_people:
+        scopes.append(("person", "crop", rows.boxes.frame, rows.boxes.row, track_ids))
+    for scope, image, frame, row, tracks in scopes:
+        pieces = frames.piece[frame]
+        for number in np.unique(pieces):
+            chosen = pieces == number
+            of_frame = frame[chosen]
+            columns = {
+                "video_id": pa.array([video.video_id] * len(of_frame), pa.string()),
+                "pts_s": frames.pts_s[of_frame],
+                "step": frames.step[of_frame],
+                "n_steps": frames.n_steps[of_frame].astype(np.int32),
+                "scope": pa.array([scope] * len(of_frame), pa.string()),
+                "track_id": pa.array(tracks[chosen], mask=tracks[chosen] == NO_TRACK),
+            }
+            for column, name in (("embedding", image), ("change", f"{image}_change")):
+                if column in schema.names:
+                    vectors = np.ascontiguousarray(rows.vectors(int(number), column)[row[chosen]])
+                    missing = None if name in embedded else pa.array(np.ones(len(vectors), np.bool_))
+                    columns[column] = pa.FixedSizeListArray.from_arrays(
+                        pa.array(vectors.reshape(-1)), vectors.shape[1], mask=missing
+                    )
+            yield pa.table(columns, schema=schema)
+
+
+def failure_rows(video: PlannedVideo, receipts: Sequence[Receipt], config: Config) -> Iterator[dict[str, Any]]:
+    """Yield a video's rows of `failures`, by start; `receipts` are those of its chunks' last pieces."""
+    row: dict[str, Any] = {"video_id": video.video_id, "uri": video.ref.uri}
+    if video.failure is not None:
+        yield row | {
+            "start_s": video.ref.start_s,
+            "end_s": video.ref.end_s,
+            "stage": "probe",
+            "kind": video.failure.kind,
+            "message": str(video.failure),
+            "attempts": 1,
+        }
+    for chunk, receipt in zip(video.chunks, receipts, strict=True):
+        reason = _reason(video, receipt, config)
+        if reason is not None:
+            end_s = None if chunk.end_step == OPEN_END else float(chunk.end_step / config.grid_rate)
+            yield row | {
+                "start_s": float(chunk.first_step / config.grid_rate),
+                "end_s": end_s if end_s is not None else _duration_s(video, receipts),
+                "stage": "decode",
+                "kind": reason[0],
+                "message": reason[1],
+                "attempts": receipt.attempts,
+                "worker": receipt.worker,
+            }
+
+
+def video_row(
+    shard: int,
+    video: PlannedVideo,
+    rows: VideoRows,
+    receipts: Sequence[Receipt],
+    failures: Sequence[dict[str, Any]],
+    config: Config,
+) -> dict[str, Any]:
+    """Return a video's row of `videos`, given those of `failures`."""
+    probe = video.probe
+    truncated = any(row["kind"] == "truncated" for row in failures)
+    n_sampled = len(rows.frames.step)
+    status = "failed" if n_sampled == 0 and failures else "partial" if failures else "ok"
+    covered_s = float(rows.frames.n_steps.sum() / config.grid_rate)
+    if n_sampled:
+        # The last step may reach past the end of the last frame.
+        last_step = int(rows.frames.step[-1] + rows.frames.n_steps[-1])
+        covered_s -= max(0.0, float(last_step / config.grid_rate) - seen_to_end_s(receipts))
+    return {
+        "video_id": video.video_id,
+        "uri": video.ref.uri,
+        "size_bytes": video.ref.size_bytes,
+        "duration_s": _duration_s(video, receipts),
+        "width": probe.width if probe else None,
+        "height": probe.height if probe else None,
+        "fps": probe.fps if probe else None,
+        "codec": probe.codec if probe else None,
+        "rotation_deg": probe.rotation_deg if probe else None,
+        "vfr": probe.vfr if probe else None,
+        "n_frames_sampled": n_sampled,
+        "status": status,
+        "covered_s": covered_s,
+        "truncated": truncated,
+        "n_chunks": len(video.chunks),
+        "attempts": max((receipt.attempts for receipt in receipts), default=1),
+        "shard": shard,
+        "run_id": config.run_id,
+        "processed_at": datetime.datetime.now(datetime.UTC),
+    }
+
+
+def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str, str] | None:
+    """Tell what was wrong with a chunk, `(kind, message)`, if anything was."""
+    if receipt.failure_kind:
+        return receipt.failure_kind, receipt.failure_message
+    uri, probe = video.ref.uri, video.probe
+    assert probe is not None
+    chunk = video.chunks[receipt.chunk]
+    declared_s = probe.duration_s if chunk.end_step == OPEN_END else float(chunk.end_step / config.grid_rate)
+    tolerance_s = max(_SHORTFALL_SHARE * declared_s, _SHORTFALL_FRAMES / (probe.fps or 25.0))
+    if receipt.reached_eof and receipt.end_s < declared_s - tolerance_s:
+        return "truncated", f"{uri}: ends at {receipt.end_s:.2f} s, though it should reach {declared_s:.2f} s"
+    if receipt.n_errors:
+        return "corrupt", f"{uri}: {receipt.n_errors} damaged packets or frames skipped ({receipt.first_error})"
+    return None
+
+
+def seen_to_end_s(receipts: Sequence[Receipt]) -> float:
+    """Return when the video ends, where its end was seen; without limit where it was not."""
+    return max((receipt.end_s for receipt in receipts if receipt.reached_eof), default=math.inf)
+
+
+def _duration_s(video: PlannedVideo, receipts: Sequence[Receipt]) -> float | None:
+    """Return the declared duration, else how far the video was seen."""
+    if video.probe is None:
+        return None
+    return video.probe.duration_s or max((receipt.end_s for receipt in receipts), default=0.0)
