@@ -42,9 +42,9 @@ class SequenceClassifier:
 
         The blocks that come out are cut differently from those that go in; together they are as long.
         """
-        with torch.inference_mode(), _Spool(self._model.spec.input_dim) as first:
+        with torch.inference_mode(), _Spool(self._model.spec.encoded_dim) as first:
             for piece in _repiece(inputs):
-                first.append(self._model.norm(torch.from_numpy(piece.astype(np.float32))))
+                first.append(self._model.encode(torch.from_numpy(piece.astype(np.float32))))
             yield from self._through_layers(first, 0)
 
     def _through_layers(self, below: _Spool, layer: int) -> Iterator[NDArray[np.float32]]:

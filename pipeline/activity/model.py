@@ -27,6 +27,8 @@ class ModelSpec:
     """Whether a step also sees what comes after it."""
     num_layers: int = 2
     """Stacked LSTM layers."""
+    projection_dim: int | None = None
+    """The input is brought down to this length before the LSTM. None: it is not."""
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -37,6 +39,11 @@ class ModelSpec:
     def input_dim(self) -> int:
         """Length of an input vector."""
         return sum(self.dims)
+
+    @property
+    def encoded_dim(self) -> int:
+        """Length of what the LSTM reads at a step."""
+        return self.projection_dim or self.input_dim
 
 
 class InputNorm(nn.Module):
@@ -61,15 +68,16 @@ class InputNorm(nn.Module):
 
 
 class ActivityModel(nn.Module):
-    """`inputs -> LayerNorm -> LSTM -> linear`: a score for each activity at every time step."""
+    """`inputs -> LayerNorm [-> linear] -> LSTM -> linear`: a score for each activity at every time step."""
 
     def __init__(self, spec: ModelSpec, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.spec = spec
         self.norm = InputNorm(spec)
         self.input_dropout = nn.Dropout(input_dropout)
+        self.projection = nn.Linear(spec.input_dim, spec.projection_dim) if spec.projection_dim else nn.Identity()
         self.lstm = nn.LSTM(
-            spec.input_dim,
+            spec.encoded_dim,
             spec.hidden_dim,
             num_layers=spec.num_layers,
             batch_first=True,
@@ -79,13 +87,18 @@ class ActivityModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(spec.hidden_dim * (2 if spec.bidirectional else 1), spec.n_labels)
 
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the LSTM reads, `float32 [..., encoded_dim]`, for inputs `float32 [..., input_dim]`."""
+        encoded: torch.Tensor = self.projection(self.input_dropout(self.norm(x)))
+        return encoded
+
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return logits `float32 [B, T, n_labels]` for padded sequences `float32 [B, T, input_dim]`.
 
         `lengths` is `int64 [B]`, on the CPU; what lies past a sequence's length is padding and scores nothing.
         """
-        x = self.input_dropout(self.norm(x))
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        encoded = self.encode(x)
+        packed = pack_padded_sequence(encoded, lengths, batch_first=True, enforce_sorted=False)
         hidden, _ = self.lstm(packed)
         padded, _ = pad_packed_sequence(hidden, batch_first=True, total_length=x.shape[1])
         logits: torch.Tensor = self.head(self.dropout(padded))

@@ -40,6 +40,8 @@ class FitOptions:
     hidden_dim: int | None = None
     """Units of a layer in one direction. None: 128 for one embedding, 256 for several."""
     bidirectional: bool = True
+    projection_dim: int | None = 256
+    """Several embeddings are brought down to this length together before the LSTM reads them. None: they are not."""
     epochs: int = 30
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -116,7 +118,14 @@ def _spec(
     n_embeddings = len([name for name in inputs if name != "box"])
     width = sequences[0].inputs.shape[1] - (BOX_MOTION_DIM if "box" in inputs else 0)
     hidden_dim = options.hidden_dim or (128 if n_embeddings == 1 else 256)
-    return ModelSpec(tuple(inputs), width // max(1, n_embeddings), n_labels, hidden_dim, options.bidirectional)
+    return ModelSpec(
+        tuple(inputs),
+        width // max(1, n_embeddings),
+        n_labels,
+        hidden_dim,
+        options.bidirectional,
+        projection_dim=options.projection_dim if n_embeddings > 1 else None,
+    )
 
 
 def _draw(

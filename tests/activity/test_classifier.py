@@ -13,18 +13,18 @@ from pipeline.activity.model import ActivityModel, ModelSpec
 N_STEPS = 2 * PIECE_STEPS + 77
 
 
-def model(bidirectional: bool) -> ActivityModel:
+def model(bidirectional: bool, projection_dim: int | None = None) -> ActivityModel:
     torch.manual_seed(0)
-    return ActivityModel(ModelSpec(("frame",), 12, 5, 8, bidirectional)).eval()
+    return ActivityModel(ModelSpec(("frame",), 12, 5, 8, bidirectional, projection_dim=projection_dim)).eval()
 
 
 INPUTS = np.random.default_rng(0).normal(size=(N_STEPS, 12)).astype(np.float16)
 
 
-@pytest.mark.parametrize("bidirectional", [True, False])
-def test_pieces_give_what_one_pass_gives(bidirectional: bool) -> None:
+@pytest.mark.parametrize(("bidirectional", "projection_dim"), [(True, None), (False, None), (True, 6)])
+def test_pieces_give_what_one_pass_gives(bidirectional: bool, projection_dim: int | None) -> None:
     """Resetting the state between pieces fails this."""
-    network = model(bidirectional)
+    network = model(bidirectional, projection_dim)
     with torch.inference_mode():
         x = torch.from_numpy(INPUTS.astype(np.float32))[None]
         expected = network(x, torch.tensor([N_STEPS]))[0].softmax(-1).numpy()
