@@ -31,6 +31,7 @@ def label(
     teacher: Annotated[str, typer.Option(help="Detection weights of Ultralytics, or a detector bundle.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")],
     classes: Annotated[str, typer.Option(help="Classes of the teacher to learn, as one; by commas.")] = "person",
+    name: Annotated[str | None, typer.Option(help="Name of that one class.", show_default="the first")] = None,
     teacher_px: Annotated[int, typer.Option(help="Longest side of the teacher's input.")] = 640,
     min_score: Annotated[float, typer.Option(help="The teacher's boxes below this are no labels.")] = 0.35,
     every_s: Annotated[float, typer.Option(help="Label one frame in so many seconds.")] = _DATA.every_s,
@@ -40,7 +41,9 @@ def label(
     """Label frames of videos by a strong detector."""
     runtime = choose_runtime(threads=os.cpu_count() or 1)
     detector = Detector(teacher, runtime, classes.split(","), teacher_px, min_score, max_boxes=300)
-    options = LabelOptions(every_s=every_s, parts=parts, student_px=student_px)
+    options = LabelOptions(
+        every_s=every_s, parts=parts, student_px=student_px, class_name=name or classes.split(",")[0]
+    )
     typer.echo(label_videos(list_videos(sources), detector, out, options))
 
 

@@ -44,6 +44,8 @@ class LabelOptions:
     """Of a frame larger than `student_px`, so many random parts are kept as well: small people, seen larger."""
     student_px: int = 320
     """Longest side of the input of the detector that will learn."""
+    class_name: str = "person"
+    """What the student shall call everything that the teacher returns."""
     held_out: float = 0.05
     """Share of the videos kept for validation, by name."""
     seed: int = 0
@@ -84,7 +86,12 @@ def label_videos(refs: Sequence[VideoRef], teacher: Detector, folder: str | Path
     data = root / "data.yaml"
     # A small archive may have no held-out video at all; then it is validated on what it was trained on.
     validation = "images/val" if counts["val"] else "images/train"
-    record = {"path": str(root.absolute()), "train": "images/train", "val": validation, "names": {0: "person"}}
+    record = {
+        "path": str(root.absolute()),
+        "train": "images/train",
+        "val": validation,
+        "names": {0: options.class_name},
+    }
     data.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
     log.info("%d images to train on, %d to validate on: %s", counts["train"], counts["val"], data)
     return data
