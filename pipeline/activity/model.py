@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.motion.kinematics import BOX_MOTION_DIM
 
@@ -92,14 +92,12 @@ class ActivityModel(nn.Module):
         encoded: torch.Tensor = self.projection(self.input_dropout(self.norm(x)))
         return encoded
 
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Return logits `float32 [B, T, n_labels]` for padded sequences `float32 [B, T, input_dim]`.
+    def forward(self, x: PackedSequence) -> torch.Tensor:
+        """Return logits `float32 [N, n_labels]` for packed sequences of `float32 [N, input_dim]`, in the same order.
 
-        `lengths` is `int64 [B]`, on the CPU; what lies past a sequence's length is padding and scores nothing.
+        Packed, sequences of a few steps and of hundreds share a batch without a step of padding being computed.
         """
-        encoded = self.encode(x)
-        packed = pack_padded_sequence(encoded, lengths, batch_first=True, enforce_sorted=False)
-        hidden, _ = self.lstm(packed)
-        padded, _ = pad_packed_sequence(hidden, batch_first=True, total_length=x.shape[1])
-        logits: torch.Tensor = self.head(self.dropout(padded))
+        encoded = x._replace(data=self.encode(x.data))
+        hidden, _ = self.lstm(encoded)
+        logits: torch.Tensor = self.head(self.dropout(hidden.data))
         return logits

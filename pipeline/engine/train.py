@@ -23,6 +23,7 @@ from pipeline.config import Config
 from pipeline.engine.analyze import Observer, analyze
 from pipeline.errors import UsageError
 from pipeline.lake.query import open_lake
+from pipeline.lake.store import Lake
 from pipeline.training.annotations import Annotation, apply_label_map, read_annotations, read_label_map
 from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
@@ -93,8 +94,9 @@ def train(
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
     lake = lake or f"{str(out).rstrip('/')}-lake"
-    analyze(sorted(set(uris.values())), lake, None, config, address, observer)
     inputs = config.embedded
+    config = _as_in(lake, config)
+    analyze(sorted(set(uris.values())), lake, None, config, address, observer)
     data = load_videos(open_lake(lake), uris, records, labels, config.scope, inputs)
     if not data:
         raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
@@ -139,6 +141,15 @@ def train(
     )
     bundle.save(out, model_card(bundle))
     return TrainResult(load_bundle(out), Path(out), metrics)
+
+
+def _as_in(lake: str, config: Config) -> Config:
+    """Let a lake that holds more inputs than are wanted be used as it is."""
+    if Lake(lake).exists():
+        there = tuple(Lake(lake).features_made_with().get("inputs", ()))
+        if set(config.embedded) < set(there):
+            return replace(config, inputs=there)
+    return config
 
 
 def _means(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -70,9 +70,9 @@ def detector_card(bundle: DetectorBundle) -> str:
     options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
     return f"""# {bundle.name}
 
-Finds {", ".join(bundle.names.values())} in images, at {bundle.px} px on the longest side. It is a
-`{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters,
-trained from random weights with Ultralytics' trainer.
+Finds: {", ".join(bundle.names.values())}. Input: images of {bundle.px} px on the longest side. Network:
+`{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters, trained from random weights with
+Ultralytics' trainer.
 
 ## Training data
 
@@ -82,13 +82,13 @@ The labels are boxes of a stronger detector, not of people who looked: it has le
 
 ## On the held-out images of that data set
 
-AP50 {metrics["ap50"]:.3f}, precision {metrics["precision"]:.3f}, recall {metrics["recall"]:.3f}, against the stronger
-detector's boxes.
+AP50 {metrics["ap50"]:.3f}, precision {metrics["precision"]:.3f}, recall {metrics["recall"]:.3f} against the boxes of
+the stronger detector.
 
 ## Limits
 
-It was taught little else than what is named above. Do not use it for decisions about people without a person in the
-loop. Small people, below some twenty pixels of height at its input, are missed.
+It has seen no other footage than what is named above. Do not use it for decisions about people without a person in the
+loop.
 
 ## Made with
 

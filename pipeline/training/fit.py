@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.motion.kinematics import BOX_MOTION_DIM
 from pipeline.vision.runtime import cpu_has_bf16
 
+# So many batches are drawn at a time, to be sorted by length.
+_SORTED_BATCHES = 32
 IGNORE = -1
 """Label id of a step that no annotation covers: it takes no part in the loss."""
 
@@ -42,9 +46,9 @@ class FitOptions:
     bidirectional: bool = True
     projection_dim: int | None = 256
     """Several embeddings are brought down to this length together before the LSTM reads them. None: they are not."""
-    epochs: int = 30
-    batch_size: int = 32
-    learning_rate: float = 1e-3
+    epochs: int = 25
+    batch_size: int = 64
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     input_dropout: float = 0.5
     dropout: float = 0.5
@@ -88,18 +92,14 @@ def fit(
         optimizer, options.learning_rate, total_steps=options.epochs * batches_per_epoch, pct_start=0.15
     )
     for epoch in range(1, options.epochs + 1):
-        order = rng.permutation(len(sequences))
         total = 0.0
-        for start in range(0, len(order), options.batch_size):
-            drawn = [_draw(sequences, int(index), options, rng) for index in order[start : start + options.batch_size]]
-            x, y, lengths = _pad(drawn)
+        for drawn in _batches(sequences, options, rng):
+            x = _packed([sequence.inputs.astype(np.float32) for sequence in drawn], device)
+            y = _packed([sequence.label_ids for sequence in drawn], device).data
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                logits = model(x.to(device), lengths)
+                logits = model(x)
             loss = functional.cross_entropy(
-                logits.float().flatten(0, 1),
-                y.to(device).flatten(),
-                ignore_index=IGNORE,
-                label_smoothing=options.label_smoothing,
+                logits.float(), y, ignore_index=IGNORE, label_smoothing=options.label_smoothing
             )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -128,6 +128,21 @@ def _spec(
     )
 
 
+def _batches(
+    sequences: Sequence[LabelledSequence], options: FitOptions, rng: np.random.Generator
+) -> Iterator[list[LabelledSequence]]:
+    """Yield every sequence once, in batches of about one length: the longest tells how many passes an LSTM takes."""
+    order = rng.permutation(len(sequences))
+    size = options.batch_size
+    for start in range(0, len(order), size * _SORTED_BATCHES):
+        drawn = [_draw(sequences, int(index), options, rng) for index in order[start : start + size * _SORTED_BATCHES]]
+        # Not quite by length, so that it is not always the same that learn together.
+        drawn.sort(key=lambda sequence: len(sequence.label_ids) * rng.uniform(0.75, 1.25))
+        batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        for index in rng.permutation(len(batches)):
+            yield batches[index]
+
+
 def _draw(
     sequences: Sequence[LabelledSequence], index: int, options: FitOptions, rng: np.random.Generator
 ) -> LabelledSequence:
@@ -151,11 +166,5 @@ def _crop(sequence: LabelledSequence, options: FitOptions, rng: np.random.Genera
     return LabelledSequence(sequence.inputs[first : first + length], sequence.label_ids[first : first + length])
 
 
-def _pad(batch: Sequence[LabelledSequence]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    lengths = torch.tensor([len(item.label_ids) for item in batch])
-    x = torch.zeros(len(batch), int(lengths.max()), batch[0].inputs.shape[1])
-    y = torch.full(x.shape[:2], IGNORE, dtype=torch.int64)
-    for row, item in enumerate(batch):
-        x[row, : len(item.label_ids)] = torch.from_numpy(item.inputs.astype(np.float32))
-        y[row, : len(item.label_ids)] = torch.from_numpy(item.label_ids)
-    return x, y, lengths
+def _packed(sequences: Sequence[NDArray[Any]], device: torch.device) -> PackedSequence:
+    return pack_sequence([torch.from_numpy(sequence).to(device) for sequence in sequences], enforce_sorted=False)
