@@ -44,7 +44,8 @@ class Config:
     """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`."""
     inputs: tuple[str, ...] = field(default=(), metadata=_SHAPES_FEATURES)
     """What the CNN embeds for the LSTM: `frame`, the whole frame; `frame_change`, how the next one differs from it;
-    `crop` and `crop_change`, the same of a person's part. `box` is how a person's box moves. Empty: by the scope."""
+    `crop` and `crop_change`, the same of a person's part. `box` is how a person's box moves. Empty: what the models
+    read; without a model, all that the scope sees."""
     detector: str = field(default=EMBEDDED_DETECTOR, metadata=_SHAPES_FEATURES)
     """Who finds people: `person_nano` (embedded), path or name of Ultralytics detection weights, a detector bundle."""
     classes: tuple[str, ...] = field(default=("person",), metadata=_SHAPES_FEATURES)

@@ -63,7 +63,10 @@ def analyze(
         model = load_bundle(model)
     scope = config.scope if config is not None else model.scope if isinstance(model, Bundle) else Config().scope
     bundles = choose_models(model, scope)
-    config = config or Config(scope=scope, **config_for(bundles))
+    fitting = config_for(bundles)
+    config = config or Config(scope=scope, **fitting)
+    if bundles and not config.inputs:
+        config = replace(config, inputs=fitting["inputs"])
     check_fit(bundles, config)
     config = replace(config, run_id=config.run_id or _new_run_id())
     assert config.run_id is not None
