@@ -71,6 +71,10 @@ def analyze(
         str | None,
         typer.Option(help="Ultralytics detection weights, or a detector bundle.", show_default="person_nano"),
     ] = None,
+    detector_px: Annotated[
+        int | None,
+        typer.Option(help="Longest side of its input: more finds smaller people.", show_default="what it learnt at"),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Classes of the detector to follow, separated by commas.", show_default="person")
     ] = None,
@@ -98,6 +102,7 @@ def analyze(
     named: dict[str, Any] = {
         "scope": scope.value if scope else None,
         "detector": detector,
+        "detector_px": detector_px,
         "classes": _split(classes),
         "sample_fps": sample_fps,
         "embedder": embedder,
