@@ -218,7 +218,8 @@ def test_who_is_on_the_street(data_dir: Path, tmp_path: Path) -> None:
     changed = np.abs(drawn.astype(int) - plain).max(axis=-1) > 60
     assert 0.001 < changed.mean() < 0.2, "lines and captions, on the frame of that moment"
     assert "nobody was followed there" in usage_error("picture", lake, "--out", picture, "--at", "5")
-    assert "can't be written" in usage_error("picture", lake, "--out", tmp_path / "people.odd")
+    assert "name it .png or .jpg" in usage_error("picture", lake, "--out", tmp_path / "people.odd")
+    assert "is the folder there?" in usage_error("picture", lake, "--out", tmp_path / "nowhere" / "people.png")
 
 
 @pytest.mark.e2e

@@ -74,11 +74,13 @@ def draw_moment(lake: LakeReader, out: str | Path, video: str | None = None, at_
     if not found:
         raise UsageError("nobody was followed there; see SELECT * FROM detections, and the scope in `actionlake info`")
     moment = Moment(found[0]["uri"], found[0]["pts_s"], lake.sql(_BOXES.format(**found[0])).to_pylist())
+    if not cv2.haveImageWriter(str(out)):
+        raise UsageError(f"{out}: not a kind of picture that can be written; name it .png or .jpg")
     image = _frame(lake, moment.uri, found[0]["frame_index"])
     for box in moment.boxes:
         _draw(image, box)
     if not cv2.imwrite(str(out), image[:, :, ::-1]):
-        raise UsageError(f"{out}: can't be written; is the folder there, and the suffix .png or .jpg?")
+        raise UsageError(f"{out}: can't be written; is the folder there?")
     return moment
 
 

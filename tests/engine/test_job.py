@@ -167,12 +167,21 @@ def test_a_worker_that_is_killed_costs_nothing(videos: Path, undisturbed: Path, 
     assert_same(tmp_path / "lake", undisturbed)
 
 
-def test_chunks_over_their_deadline_are_given_up_with_a_row(numbered: Path, tmp_path: Path) -> None:
+def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> None:
     """A deadline that nothing can meet: each worker ends itself, and after two attempts the chunk is let go."""
     folder = tmp_path / "videos"
     folder.mkdir()
-    shutil.copy(numbered / "h264.mp4", folder)
-    config = Config(scope="frame", sample_fps=5.0, deadline_base_s=0.001, deadline_per_s=0.0, max_attempts=2, workers=1)
+    # Long enough that it is not decoded before the worker has told the ledger, and ended itself.
+    make_video(folder / "long.mp4", RECIPES[1], n_frames=1500)
+    config = Config(
+        scope="frame",
+        sample_fps=1.0,
+        chunk_s=100.0,
+        deadline_base_s=0.001,
+        deadline_per_s=0.0,
+        max_attempts=2,
+        workers=1,
+    )
     state = analyze([str(folder)], str(tmp_path / "lake"), config=config)
     assert state.n_failed == 1
     (failure,) = open_lake(str(tmp_path / "lake")).table("failures").to_pylist()
