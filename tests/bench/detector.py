@@ -17,6 +17,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
@@ -80,20 +82,13 @@ def frames(ref: VideoRef, rate: Fraction, longest_px: int = 640) -> Iterator[np.
             yield from batch.images
 
 
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of all pairs of boxes."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clip(0).prod(-1)
-    return shared / ((a[:, 2:] - a[:, :2]).prod(-1)[:, None] + (b[:, 2:] - b[:, :2]).prod(-1)[None] - shared)
-
-
 def average_precision(truths: list[np.ndarray], found: list[Boxes]) -> tuple[float, float, float]:
     """Return `(AP50, precision, recall)`, the latter two at the score with the best F1, by Ultralytics' own formula."""
     from ultralytics.utils.metrics import ap_per_class
 
     right: list[bool] = []
     for truth, boxes in zip(truths, found, strict=True):
-        pairs = overlaps(boxes.xyxy, truth) if len(truth) else np.zeros((len(boxes.xyxy), 0))
+        pairs = box_iou(torch.from_numpy(boxes.xyxy), torch.from_numpy(truth)).numpy()
         taken: set[int] = set()
         for row in pairs:  # best score first
             best = next((j for j in np.argsort(-row) if row[j] >= 0.5 and j not in taken), None)

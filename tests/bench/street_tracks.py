@@ -15,6 +15,8 @@ from collections import Counter
 import motmetrics
 import numpy as np
 import pandas as pd
+import torch
+from torchvision.ops import box_iou
 
 from pipeline import Config, analyze, open_lake
 
@@ -32,15 +34,15 @@ def compare(reference: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     accumulator = motmetrics.MOTAccumulator(auto_id=True)
     for frame in sorted({*reference["frame_index"], *found["frame_index"]}):
         a, b = reference[reference["frame_index"] == frame], found[found["frame_index"] == frame]
-        distance = motmetrics.distances.iou_matrix(_xywh(a), _xywh(b), max_iou=0.5)
+        overlap = box_iou(_xyxy(a), _xyxy(b)).numpy()
+        distance = np.where(overlap >= 0.5, 1.0 - overlap, np.nan)
         accumulator.update(a["track_id"].tolist(), b["track_id"].tolist(), distance)
     metrics = ["idf1", "idp", "idr", "num_switches", "num_unique_objects", "mota"]
     return motmetrics.metrics.create().compute(accumulator, metrics=metrics, name="street")
 
 
-def _xywh(boxes: pd.DataFrame) -> np.ndarray:
-    xyxy = boxes[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
-    return np.hstack([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]])
+def _xyxy(boxes: pd.DataFrame) -> torch.Tensor:
+    return torch.tensor(boxes[["x1", "y1", "x2", "y2"]].to_numpy(np.float64))
 
 
 def main() -> None:
@@ -54,9 +56,9 @@ def main() -> None:
         # Only the boxes are wanted of the reference: the cheapest input.
         analyze(
             arguments.video, reference, None,
-            Config(detector=arguments.teacher, detector_px=640, inputs=("box",), sample_fps=10.0),
+            Config(detector=arguments.teacher, detector_px=640, inputs=("box",)),
         )  # fmt: skip
-        config = Config(detector_px=arguments.detector_px, sample_fps=10.0)
+        config = Config(detector_px=arguments.detector_px)
         analyze(arguments.video, own, config=config)
         print(compare(tracks(reference), tracks(own)).to_string())
         segments = open_lake(own).table("segments").to_pylist()
