@@ -24,8 +24,8 @@ DEVICES = ("auto", "cpu", "cuda")
 
 _DEFAULT_INPUTS = {
     "frame": ("frame",),
-    "person": ("frame", "frame_change", "crop", "crop_change", "box"),
-    "both": ("frame", "frame_change", "crop", "crop_change", "box"),
+    "person": ("frame", "crop", "crop_change", "box"),
+    "both": ("frame", "crop", "crop_change", "box"),
 }
 
 # Options that shape the features themselves. A lake remembers them and refuses features made otherwise.
@@ -45,7 +45,7 @@ class Config:
     inputs: tuple[str, ...] = field(default=(), metadata=_SHAPES_FEATURES)
     """What the CNN embeds for the LSTM: `frame`, the whole frame; `frame_change`, how the next one differs from it;
     `crop` and `crop_change`, the same of a person's part. `box` is how a person's box moves. Empty: what the models
-    read; without a model, all that the scope sees."""
+    read; without a model, those that were found to help."""
     detector: str = field(default=EMBEDDED_DETECTOR, metadata=_SHAPES_FEATURES)
     """Who finds people: `person_nano` (embedded), path or name of Ultralytics detection weights, a detector bundle."""
     classes: tuple[str, ...] = field(default=("person",), metadata=_SHAPES_FEATURES)

@@ -215,6 +215,11 @@ def _numpy(batch: pa.RecordBatch, name: str) -> NDArray[np.generic]:
 
 
 def _matrix(vectors: pa.FixedSizeListArray) -> NDArray[np.float16]:
-    size = vectors.type.list_size
-    values: NDArray[np.float16] = vectors.values.to_numpy(zero_copy_only=True)
-    return values[vectors.offset * size : (vectors.offset + len(vectors)) * size].reshape(len(vectors), size)
+    if not len(vectors):
+        return np.empty((0, vectors.type.list_size), np.float16)
+    # Read from the buffer, since a row may be without a vector (a frame of which only the crops' change was embedded),
+    # and a conversion would copy all of them then. Such rows hold anything, and are never asked for.
+    shape = (len(vectors), vectors.type.list_size)
+    numbers = vectors.values
+    values = np.frombuffer(numbers.buffers()[1], np.float16)
+    return values[numbers.offset + vectors.offset * shape[1] :][: shape[0] * shape[1]].reshape(shape)
