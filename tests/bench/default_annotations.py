@@ -1,16 +1,22 @@
-"""Write the annotations that the bundled person model is trained on: JHMDB and GMDCSA24 in one table.
+"""Write the annotations that the bundled person model is trained on: JHMDB, GMDCSA24 and a street in one table.
 
     python tests/bench/default_annotations.py DATA OUT
     actionlake train OUT/daily.csv --videos DATA --map OUT/map.csv --out daily22-person
 
-Splits: `split_jhmdb1..3` are JHMDB's own, with all of GMDCSA24 among what is trained on; `split_subject1..4` leave one
-person of GMDCSA24 out, with all of JHMDB among what is trained on.
+Splits: `split_jhmdb1..3` are JHMDB's own, with the rest among what is trained on; `split_subject1..4` leave one person
+of GMDCSA24 out, with the rest among what is trained on. The first 40 s of the street video count as walking, as nearly
+everybody there does; its second half is left to measure on.
+
+`folds.csv`, to choose inputs and options by, has splits inside the training part of JHMDB's first split: three folds,
+clips cut from one source video always in the same. No test clip of that split is in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import re
+import zlib
 from pathlib import Path
 
 # What GMDCSA24 calls its activities, and what they are here. Its people stand and sit still: nothing in particular.
@@ -19,8 +25,42 @@ MAP = {
     "falling": "fall",
     **dict.fromkeys(("standing", "sitting", "reading", "eating", "drinking", "sleeping", "exercising"), "background"),
 }
-JHMDB_SPLITS = ("split1", "split2", "split3")
 SUBJECTS = ("subject1", "subject2", "subject3", "subject4")
+SPLITS = [f"split_jhmdb{i}" for i in (1, 2, 3)] + [f"split_{subject}" for subject in SUBJECTS]
+FOLDS = [f"split_fold{i}" for i in (1, 2, 3)]
+
+
+def source_of(clip: str, label: str) -> str:
+    """Return what JHMDB's file names of clips from one source video begin with."""
+    return re.sub(rf"_{label}_.*", "", Path(clip).stem)
+
+
+def rows(data: Path) -> list[dict[str, object]]:
+    """Return the annotated spans of all sources, with both kinds of splits; those of no use to one are empty in it."""
+    found: list[dict[str, object]] = []
+    with open(data / "jhmdb" / "splits.csv", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            parts = dict.fromkeys([*SPLITS, *FOLDS], "train") | {f"split_jhmdb{i}": row[f"split{i}"] for i in (1, 2, 3)}
+            if row["split1"] == "train":
+                parts[FOLDS[zlib.crc32(source_of(row["video"], row["label"]).encode()) % 3]] = "test"
+            else:
+                parts |= dict.fromkeys(FOLDS, "")
+            found.append({"video": f"jhmdb/{row['video']}", "label": row["label"], **parts})
+    trained = dict.fromkeys([*SPLITS, *FOLDS], "train")
+    with open(data / "gmdcsa24" / "annotations.csv", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            span = {name: row[name] for name in ("start_s", "end_s", "label")}
+            left_out = {f"split_{row['subject']}": "test"}
+            found.append({"video": f"gmdcsa24/{row['video']}", **span, **trained, **left_out})
+    found.append({"video": "street/vtest.avi", "start_s": 0, "end_s": 40, "label": "walk", **trained})
+    return found
+
+
+def write(path: Path, columns: list[str], spans: list[dict[str, object]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["video", "start_s", "end_s", "label", *columns], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(spans)
 
 
 def main() -> None:
@@ -29,20 +69,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    columns = [f"split_jhmdb{i}" for i in (1, 2, 3)] + [f"split_{subject}" for subject in SUBJECTS]
-    with open(arguments.out / "daily.csv", "w", encoding="utf-8", newline="") as target:
-        writer = csv.writer(target)
-        writer.writerow(["video", "start_s", "end_s", "label", *columns])
-        with open(arguments.data / "jhmdb" / "splits.csv", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                splits = [row[name] for name in JHMDB_SPLITS] + ["train"] * len(SUBJECTS)
-                writer.writerow([f"jhmdb/{row['video']}", "", "", row["label"], *splits])
-        with open(arguments.data / "gmdcsa24" / "annotations.csv", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                splits = ["train"] * 3 + ["test" if row["subject"] == subject else "train" for subject in SUBJECTS]
-                writer.writerow([f"gmdcsa24/{row['video']}", row["start_s"], row["end_s"], row["label"], *splits])
-    with open(arguments.out / "map.csv", "w", encoding="utf-8", newline="") as target:
-        csv.writer(target).writerows([("from", "to"), *MAP.items()])
+    spans = rows(arguments.data)
+    write(arguments.out / "daily.csv", SPLITS, spans)
+    write(arguments.out / "folds.csv", FOLDS, [span for span in spans if span[FOLDS[0]]])
+    with open(arguments.out / "map.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("from", "to"), *MAP.items()])
 
 
 if __name__ == "__main__":
