@@ -138,7 +138,8 @@ def train(
         Path | None, typer.Option("--map", help="CSV from,to: other names for labels; to may be background.")
     ] = None,
     inputs: Annotated[
-        str | None, typer.Option(help="frame, frame_change, crop, crop_change, box; by commas.", show_default="all")
+        str | None,
+        typer.Option(help="frame, frame_change, crop, crop_change, box; by commas.", show_default="those that help"),
     ] = None,
     detector: Annotated[str | None, typer.Option(help="Who finds the people.", show_default="person_nano")] = None,
     sample_fps: SampleFps = None,

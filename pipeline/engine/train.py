@@ -105,7 +105,7 @@ def train(
     segments = SegmentOptions()
     model: ActivityModel | None = None
     for name in split_names:
-        training, testing = _divide(data, name)
+        training, testing = divide(data, name)
         if not training or not testing:
             raise UsageError(
                 f"{annotations}: {name} has {len(training)} videos to train on and {len(testing)} to test on"
@@ -185,7 +185,7 @@ def _fit(
     return model
 
 
-def _divide(data: Sequence[LabelledVideo], name: str) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
+def divide(data: Sequence[LabelledVideo], name: str) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
     """Return the videos to train on and those to measure on; a video is never in both."""
     if name == _HELD_OUT:
         held_out = [zlib.crc32(video.video.encode()) % 5 == 0 for video in data]

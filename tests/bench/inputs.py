@@ -1,0 +1,85 @@
+"""What each input adds to the person model, by folds inside the training clips of JHMDB's first split.
+
+    python tests/bench/default_annotations.py DATA OUT
+    python tests/bench/inputs.py OUT --videos DATA
+
+Trains on the sets of inputs below, with several seeds, all on the same features, which stay in OUT/lake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from pipeline import Config, analyze, open_lake
+from pipeline.activity.segments import SegmentOptions
+from pipeline.archive import filesystem
+from pipeline.engine.train import divide
+from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.training.annotations import apply_label_map, read_annotations, read_label_map
+from pipeline.training.dataset import LabelledVideo, load_videos
+from pipeline.training.fit import FitOptions, fit
+from pipeline.training.metrics import evaluate
+
+FOLDS = ("split_fold1", "split_fold2", "split_fold3")
+ALL = ("frame", "frame_change", "crop", "crop_change", "box")
+SETS = (
+    ("frame", "crop", "crop_change", "box"),
+    ALL,
+    ("frame", "crop", "crop_change"),
+    ("crop", "crop_change", "box"),
+    ("frame", "crop", "box"),
+    ("frame", "crop"),
+)
+
+
+def with_inputs(videos: list[LabelledVideo], names: tuple[str, ...]) -> list[LabelledVideo]:
+    """Keep some of what stands side by side in the input vectors."""
+    width = videos[0].sequences[0].inputs.shape[1]
+    dims = [BOX_MOTION_DIM if name == "box" else (width - BOX_MOTION_DIM) // (len(ALL) - 1) for name in ALL]
+    columns = np.concatenate(
+        [np.arange(end - dim, end) for name, dim, end in zip(ALL, dims, np.cumsum(dims), strict=True) if name in names]
+    )
+    return [
+        replace(v, sequences=tuple(replace(s, inputs=np.ascontiguousarray(s.inputs[:, columns])) for s in v.sequences))
+        for v in videos
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=2)
+    arguments = parser.parse_args()
+    records = read_annotations(arguments.folder / "folds.csv")
+    records = apply_label_map(records, read_label_map(arguments.folder / "map.csv"))
+    uris = {r.video: filesystem.canonical_uri(filesystem.join(str(arguments.videos), r.video)) for r in records}
+    labels = sorted({record.label for record in records})
+    config = Config(inputs=ALL, keep_features=True)
+    lake = str(arguments.folder / "lake")
+    analyze(sorted(set(uris.values())), lake, None, config)
+    data = load_videos(open_lake(lake), uris, records, labels, "person", ALL)
+    for names in SETS:
+        videos, began = with_inputs(data, names), time.perf_counter()
+        of_seeds = []
+        for seed in range(arguments.seeds):
+            accuracies = []
+            for fold in FOLDS:
+                training, testing = divide(videos, fold)
+                sequences = [sequence for video in training for sequence in video.sequences]
+                model = fit(sequences, names, len(labels), FitOptions(seed=seed))
+                accuracies.append(evaluate(model, testing, labels, config.sample_fps, SegmentOptions())["accuracy"])
+            of_seeds.append(mean(accuracies))
+        each = " ".join(f"{accuracy:.3f}" for accuracy in of_seeds)
+        took = time.perf_counter() - began
+        print(f"{' + '.join(names)}: {mean(of_seeds):.3f} (seeds {each}), {took:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
