@@ -1,11 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # A video, folder, glob or manifest of your own: make demo VIDEOS=path
-VIDEOS ?= .demo/footage/Sports2D/Demo/demo.mp4
+VIDEOS ?= .demo/street.csv
 
 .PHONY: demo test lint setup clean
 
-demo: setup $(if $(filter .demo/%,$(VIDEOS)),.demo/footage)
+demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	rm -rf .demo/lake
 	$(BIN)/actionlake analyze $(VIDEOS) --lake .demo/lake --detector-px 480
 	$(BIN)/actionlake query .demo/lake "SELECT parse_filename(uri) AS video, track_id AS person, label, start_s, end_s, score FROM segments ORDER BY uri, start_s LIMIT 40"
@@ -27,10 +27,13 @@ setup: .venv/.complete
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-# People walking, BSD-3-Clause: the demonstration video of a registry package, fetched without what it depends on.
-.demo/footage: | setup
-	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes -r tests/footage.txt -d .demo
-	$(BIN)/python -m zipfile -e .demo/sports2d-*.whl .demo/footage
+# OpenCV's sample of a street (Apache-2.0), out of the sources of a registry package: 20 s of the half that the bundled
+# models were not trained on.
+.demo/street.csv: | setup
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary opencv-python --require-hashes -r tests/footage.txt -d .demo
+	tar -xzf .demo/opencv_python-*.tar.gz -C .demo --strip-components=4 --wildcards '*/samples/data/vtest.avi'
+	rm .demo/opencv_python-*.tar.gz
+	printf 'uri,start_s,end_s\n%s,40,60\n' '$(CURDIR)/.demo/vtest.avi' > $@
 
 clean:
 	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache
