@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Config
+from pipeline.config import FRAME_INPUTS, PERSON_INPUTS, Config
 from pipeline.engine import decoding
 from pipeline.engine.extract import Extractor
 from pipeline.engine.models import choose_models
@@ -39,7 +39,8 @@ def street(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def person_config(person_weights: Path) -> Config:
-    return Config(scope="both", detector=str(person_weights), sample_fps=7.0, min_track_s=1.0)
+    inputs = (*FRAME_INPUTS, *PERSON_INPUTS)
+    return Config(scope="both", inputs=inputs, detector=str(person_weights), sample_fps=7.0, min_track_s=1.0)
 
 
 @pytest.fixture(scope="module")
