@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,16 @@ class Scope(StrEnum):
     frame = "frame"
     person = "person"
     both = "both"
+
+
+class Head(StrEnum):
+    """What remembers the steps before."""
+
+    lstm = "lstm"
+    gru = "gru"
+    transformer = "transformer"
+    linear = "linear"
+    majority = "majority"
 
 
 class Format(StrEnum):
@@ -124,6 +135,38 @@ def analyze(
 
 
 @app.command()
+def classify(
+    lake: Annotated[str, typer.Argument(help="A lake that holds features.")],
+    model: Annotated[str, typer.Option(help="Folder of a model bundle, or the name of a bundled one.")],
+    labels: Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")] = None,
+    min_track_s: Annotated[float | None, typer.Option(help="A shorter track gives no segment.")] = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label a lake with another model, from its features: nothing is decoded, other models' segments stay."""
+    from pipeline.engine.relabel import ClassifyState
+    from pipeline.engine.relabel import classify as run
+
+    _log_to_console(verbose)
+    started = time.monotonic()
+
+    def show(state: ClassifyState) -> None:
+        console.print(f"{state.model}: {state.n_done} of {state.n_shards} shards labelled", highlight=False)
+
+    state = run(lake, model, tuple(_split(labels) or ()), min_track_s, address, show)
+    if not state.n_videos:
+        out.print(f"all of it was labelled by {state.model} before", highlight=False)
+        return
+    table = Table(title=f"new segments by {state.model}")
+    table.add_column("label")
+    table.add_column("segments", justify="right")
+    for label, n in state.label_n.most_common():
+        table.add_row(_plain(label), str(n))
+    out.print(table)
+    out.print(f"{state.n_videos} videos labelled in {time.monotonic() - started:.1f} s", highlight=False)
+
+
+@app.command()
 def train(
     annotations: Annotated[
         Path, typer.Argument(help="CSV: video,start_s,end_s,label[,split] or label,video,split1,...")
@@ -144,6 +187,7 @@ def train(
     detector: Annotated[str | None, typer.Option(help="Who finds the people.", show_default="person_nano")] = None,
     sample_fps: SampleFps = None,
     embedder: Embedder = None,
+    head: Annotated[Head | None, typer.Option(help="What remembers.", show_default="lstm")] = None,
     hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
     bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
@@ -171,7 +215,13 @@ def train(
         workers=workers,
         device=device,
     )
-    chosen = {"hidden_dim": hidden_dim, "bidirectional": bidirectional, "epochs": epochs, "seed": seed}
+    chosen = {
+        "head": head.value if head else None,
+        "hidden_dim": hidden_dim,
+        "bidirectional": bidirectional,
+        "epochs": epochs,
+        "seed": seed,
+    }
     options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     with ProgressDisplay(console) as display:
         result = run(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.synthetic import RECIPES, make_video
@@ -35,6 +36,22 @@ def data_dir() -> Path:
 def person_weights() -> Path:
     """Ultralytics weights that find people."""
     return _shared("ACTIONLAKE_WEIGHTS", "weights") / "yolov8n_coco.pt"
+
+
+@pytest.fixture(scope="session")
+def street(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds of pedestrians, with a keyframe every half second so that there is something to cut."""
+    path = tmp_path_factory.mktemp("street") / "street.mp4"
+    with av.open(str(data_dir / "street" / "vtest.avi")) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream("libx264", rate=10, options={"g": "5", "bf": "2", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 768, 576, "yuv420p"
+        for number, frame in enumerate(source.decode(video=0)):
+            if number == 60:
+                break
+            frame.pts = number
+            target.mux(stream.encode(frame.reformat(format="yuv420p")))
+        target.mux(stream.encode(None))
+    return path
 
 
 @pytest.fixture(scope="session")

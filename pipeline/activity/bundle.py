@@ -21,7 +21,7 @@ DEFAULT_BUNDLES = {"frame": "jhmdb21-frame", "person": "daily22-person"}
 """Names of the bundles that come with the package, by scope."""
 BACKGROUND = "background"
 """Label of doing nothing in particular: it is learnt like any other, but gives no segment."""
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
+from pipeline.activity.heads import RecurrentHead, TransformerHead
 from pipeline.activity.model import ActivityModel
 
 PIECE_STEPS = 512
@@ -20,38 +23,46 @@ _SPOOL_BYTES = 16 << 20
 
 
 class SequenceClassifier:
-    """Scores every step of a sequence, carrying the LSTM's state from piece to piece.
+    """Scores every step of a sequence as one pass over all of it would, with memory for a few pieces.
 
-    Layer after layer is run over all pieces; a bidirectional layer runs its backward direction from the last piece to
-    the first. So the scores are those of one pass over the whole sequence, at any length, with memory for one piece.
+    A recurrent head carries its state from piece to piece. Layer after layer is run over all pieces; a bidirectional
+    layer runs its backward direction from the last piece to the first. A transformer sees each piece with what lies
+    within its reach on either side. The other heads see steps one by one.
     """
 
     def __init__(self, model: ActivityModel) -> None:
         """Take a model in evaluation mode."""
         self._model = model.eval()
-        self._layers = [
-            [
-                _direction(model.lstm, layer, reverse)
-                for reverse in ([False, True] if model.spec.bidirectional else [False])
-            ]
-            for layer in range(model.spec.num_layers)
-        ]
+        self._layers = _directions(model.head.recurrence) if isinstance(model.head, RecurrentHead) else []
 
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
 
         The blocks that come out are cut differently from those that go in; together they are as long.
         """
-        with torch.inference_mode(), _Spool(self._model.spec.encoded_dim) as first:
-            for piece in _repiece(inputs):
-                first.append(self._model.encode(torch.from_numpy(piece.astype(np.float32))))
-            yield from self._through_layers(first, 0)
+        head = self._model.head
+        with torch.inference_mode():
+            encoded = (self._model.encode(torch.from_numpy(piece.astype(np.float32))) for piece in _repiece(inputs))
+            if isinstance(head, RecurrentHead):
+                logits = self._recurrent(encoded, head)
+            elif isinstance(head, TransformerHead):
+                logits = _overlapping(encoded, head)
+            else:
+                logits = (head(_packed(piece)) for piece in encoded)
+            for piece in logits:
+                yield piece.softmax(dim=-1).numpy()
 
-    def _through_layers(self, below: _Spool, layer: int) -> Iterator[NDArray[np.float32]]:
+    def _recurrent(self, encoded: Iterable[torch.Tensor], head: RecurrentHead) -> Iterator[torch.Tensor]:
+        with _Spool(self._model.spec.encoded_dim) as first:
+            for piece in encoded:
+                first.append(piece)
+            for hidden in self._through_layers(first, 0):
+                yield head.output(hidden)
+
+    def _through_layers(self, below: _Spool, layer: int) -> Iterator[torch.Tensor]:
         if layer == len(self._layers):
             for index in range(below.n_pieces):
-                logits = self._model.head(below.read(index))
-                yield logits.softmax(dim=-1).numpy()
+                yield below.read(index)
             return
         directions = self._layers[layer]
         with (
@@ -70,20 +81,46 @@ class SequenceClassifier:
             yield from self._through_layers(out, layer + 1)
 
 
-def _direction(lstm: nn.LSTM, layer: int, reverse: bool) -> nn.LSTM:
-    """Return one layer of a stacked LSTM, in one direction, as an LSTM of its own with the same weights."""
+def _directions(stacked: nn.RNNBase) -> list[list[nn.RNNBase]]:
+    """Return for each of stacked layers its forward and, if it has one, its backward direction."""
+    ways = [False, True] if stacked.bidirectional else [False]
+    return [[_direction(stacked, layer, reverse) for reverse in ways] for layer in range(stacked.num_layers)]
+
+
+def _direction(stacked: nn.RNNBase, layer: int, reverse: bool) -> nn.RNNBase:
+    """Return one layer of stacked LSTMs or GRUs, in one direction, as one of its own with the same weights."""
     suffix = f"_l{layer}{'_reverse' if reverse else ''}"
-    weights = {name: getattr(lstm, f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-    single = nn.LSTM(weights["weight_ih"].shape[1], lstm.hidden_size)
+    weights = {name: getattr(stacked, f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    kind = nn.LSTM if isinstance(stacked, nn.LSTM) else nn.GRU
+    single = kind(weights["weight_ih"].shape[1], stacked.hidden_size)
     single.load_state_dict({f"{name}_l0": weight for name, weight in weights.items()})
     return single.eval()
 
 
-def _run(lstm: nn.LSTM, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    state: tuple[torch.Tensor, torch.Tensor] | None = None
+def _run(layer: nn.RNNBase, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    state = None
     for piece in pieces:
-        hidden, state = lstm(piece, state)
+        hidden, state = layer(piece, state)
         yield hidden
+
+
+def _overlapping(pieces: Iterable[torch.Tensor], head: TransformerHead) -> Iterator[torch.Tensor]:
+    """Run a transformer over each piece with a halo of what comes before and after it."""
+    before = torch.empty(0)
+    waiting: torch.Tensor | None = None
+    for piece in itertools.chain(pieces, [None]):
+        if waiting is not None:
+            after = waiting[:0] if piece is None else piece[: head.halo]
+            window = torch.cat([before.reshape(-1, waiting.shape[1]), waiting, after])
+            n_before = len(window) - len(waiting) - len(after)
+            logits = head.attend(window[None], torch.tensor([len(window)]))[0]
+            yield logits[n_before : n_before + len(waiting)]
+            before = waiting[-head.halo :]
+        waiting = piece
+
+
+def _packed(piece: torch.Tensor) -> PackedSequence:
+    return PackedSequence(piece, torch.ones(len(piece), dtype=torch.int64))
 
 
 def _repiece(blocks: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:

@@ -1,4 +1,4 @@
-"""The activity network: a CNN sees one frame, the LSTM remembers the ones before."""
+"""The activity network: a CNN sees one frame, the head remembers the ones before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from pipeline.activity.heads import make_head
 from pipeline.motion.kinematics import BOX_MOTION_DIM
 
 
@@ -22,14 +23,18 @@ class ModelSpec:
     """Length of an embedding: that of every input but `box`."""
     n_labels: int
     """Number of activities."""
+    head: str = "lstm"
+    """What remembers; one of `HEADS`."""
     hidden_dim: int = 128
-    """Units of one LSTM layer in one direction."""
+    """Units of one layer of the head, in one direction."""
     bidirectional: bool = True
     """Whether a step also sees what comes after it."""
     num_layers: int = 2
-    """Stacked LSTM layers."""
+    """Stacked layers of the head."""
     projection_dim: int | None = None
-    """The input is brought down to this length before the LSTM. None: it is not."""
+    """The input is brought down to this length before the head. None: it is not."""
+    reach: int = 64
+    """So many steps back and ahead a layer of a transformer sees; the others see all."""
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -43,7 +48,7 @@ class ModelSpec:
 
     @property
     def encoded_dim(self) -> int:
-        """Length of what the LSTM reads at a step."""
+        """Length of what the head reads at a step."""
         return self.projection_dim or self.input_dim
 
 
@@ -69,7 +74,7 @@ class InputNorm(nn.Module):
 
 
 class ActivityModel(nn.Module):
-    """`inputs -> LayerNorm [-> linear] -> LSTM -> linear`: a score for each activity at every time step."""
+    """`inputs -> LayerNorm [-> linear] -> head`: a score for each activity at every time step."""
 
     def __init__(self, spec: ModelSpec, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
         super().__init__()
@@ -77,19 +82,10 @@ class ActivityModel(nn.Module):
         self.norm = InputNorm(spec)
         self.input_dropout = input_dropout
         self.projection = nn.Linear(spec.input_dim, spec.projection_dim) if spec.projection_dim else nn.Identity()
-        self.lstm = nn.LSTM(
-            spec.encoded_dim,
-            spec.hidden_dim,
-            num_layers=spec.num_layers,
-            batch_first=True,
-            bidirectional=spec.bidirectional,
-            dropout=dropout if spec.num_layers > 1 else 0.0,
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(spec.hidden_dim * (2 if spec.bidirectional else 1), spec.n_labels)
+        self.head = make_head(spec, dropout)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the LSTM reads, `float32 [..., encoded_dim]`, for inputs `float32 [..., input_dim]`."""
+        """Return what the head reads, `float32 [..., encoded_dim]`, for inputs `float32 [..., input_dim]`."""
         encoded: torch.Tensor = self.projection(self.norm(x))
         return encoded
 
@@ -101,8 +97,7 @@ class ActivityModel(nn.Module):
         normed = self.norm(x.data)
         if self.training and self.input_dropout:
             normed = normed * self._dropped(x)
-        hidden, _ = self.lstm(x._replace(data=self.projection(normed)))
-        logits: torch.Tensor = self.head(self.dropout(hidden.data))
+        logits: torch.Tensor = self.head(x._replace(data=self.projection(normed)))
         return logits
 
     def _dropped(self, x: PackedSequence) -> torch.Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.activity.bundle import Bundle, load_bundle
@@ -25,7 +22,7 @@ from pipeline.engine.graph import extract_features
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.models import DEFAULT_MODEL, check_fit, choose_models, config_for
 from pipeline.engine.planning import plan_archive
-from pipeline.engine.resources import choose_layout, connect
+from pipeline.engine.resources import choose_layout, joined, new_run_id
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.store import Lake
 
@@ -68,26 +65,15 @@ def analyze(
     if bundles and not config.inputs:
         config = replace(config, inputs=fitting["inputs"])
     check_fit(bundles, config)
-    config = replace(config, run_id=config.run_id or _new_run_id())
+    config = replace(config, run_id=config.run_id or new_run_id())
     assert config.run_id is not None
     refs = list_videos([sources] if isinstance(sources, str) else sources)
     target = Lake(lake)
     state = JobState(target.uri, config.run_id)
     notify = observer or (lambda _: None)
     target.check(config.feature_options())
-    started_ray = connect(address, config)
-    try:
+    with joined(address, config):
         _run(target, refs, bundles, config, state, notify)
-    except RayError as error:
-        log.info("the cause", exc_info=error)
-        cause = getattr(error, "cause", None) or error
-        raise ActionlakeError(
-            f"the job stopped ({type(cause).__name__}: {' '.join(str(cause).split())}); what is finished is kept, "
-            "and the same command goes on from there; -v shows where it happened"
-        ) from error
-    finally:
-        if started_ray:
-            ray.shutdown()
     state.stage, state.wall_s = "done", time.monotonic() - state.started
     notify(state)
     return state
@@ -175,10 +161,6 @@ def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:
     if without:
         there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"
         raise UsageError(
-            f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; use another lake"
+            f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; "
+            f"label them with `actionlake classify {lake.uri} --model ...`, then run this again"
         )
-
-
-def _new_run_id() -> str:
-    now = datetime.datetime.now(datetime.UTC)
-    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

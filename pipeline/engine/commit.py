@@ -1,28 +1,26 @@
-"""From a shard's features to its rows: track, run the LSTM, cut segments, commit. The classifier call of the design."""
+"""From a shard's features to its rows: track, label, commit."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
-from pipeline.activity.classifier import SequenceClassifier
-from pipeline.activity.segments import StepRun, find_segments
 from pipeline.archive.plan import PlannedVideo
 from pipeline.config import Config, digest
 from pipeline.engine.extract import NetworkFacts
+from pipeline.engine.labelling import Labeller, model_facts, segments_folder
 from pipeline.engine.tables import detection_rows, failure_rows, feature_rows, seen_to_end_s, video_row
 from pipeline.lake import schemas
 from pipeline.lake.plans import read_plan
-from pipeline.lake.sequences import StepSequence, VideoRows
+from pipeline.lake.sequences import VideoRows
 from pipeline.lake.store import Lake, PartWriter, open_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
@@ -65,8 +63,7 @@ class ShardCommitter:
     def __init__(self, config: Config, bundles: Sequence[Bundle]) -> None:
         """Take the models, at most one for each scope; none to keep features alone."""
         self._config = config
-        self._bundles = {bundle.scope: bundle for bundle in bundles}
-        self._classifiers = {bundle.scope: SequenceClassifier(bundle.model) for bundle in bundles}
+        self._labellers = {bundle.scope: Labeller(bundle, config) for bundle in bundles}
 
     def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Write a shard's part of every table, that of `videos` last; then its work files go.
@@ -83,10 +80,6 @@ class ShardCommitter:
         videos = sorted(read_plan(lake, shard), key=lambda video: video.video_id)
         chunks = finished_chunks(lake.work_names(shard))
         footer: dict[str, Any] = {"config": asdict(self._config), "config_hash": digest(self._config.feature_options())}
-        of_model = {
-            scope: footer | {"model": bundle.name, "model_sha256": bundle.sha256}
-            for scope, bundle in self._bundles.items()
-        }
         summary = ShardSummary(shard)
         with ExitStack() as stack:
 
@@ -99,8 +92,10 @@ class ShardCommitter:
                 detections=part("detections", schemas.DETECTIONS),
                 failures=part("failures", schemas.FAILURES),
                 segments={
-                    scope: part(f"segments/model={bundle.name}", schemas.SEGMENTS, of_model[scope])
-                    for scope, bundle in self._bundles.items()
+                    scope: part(
+                        segments_folder(labeller.bundle), schemas.SEGMENTS, footer | model_facts(labeller.bundle)
+                    )
+                    for scope, labeller in self._labellers.items()
                 },
                 features=part("features", features_schema) if self._config.keep_features else None,
             )
@@ -134,8 +129,9 @@ class ShardCommitter:
             for table in feature_rows(video, rows, track_ids, parts.features.schema, self._config):
                 parts.features.write(table)
         for scope, part in parts.segments.items():
-            sequences = self._sequences(scope, rows, track_ids, networks.class_names)
-            segments = list(self._segments(scope, video, rows, sequences, seen_to_end_s(receipts)))
+            segments = self._labellers[scope].segments(
+                video.video_id, video.ref.uri, rows, track_ids, networks.class_names, seen_to_end_s(receipts)
+            )
             part.write_rows(segments)
             for segment in segments:
                 summary.label_n[segment["label"]] += 1
@@ -156,53 +152,3 @@ class ShardCommitter:
 
     def _track_options(self) -> TrackOptions:
         return TrackOptions(self._config.track_score, self._config.track_gap_s)
-
-    def _sequences(
-        self, scope: str, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
-    ) -> Iterator[StepSequence]:
-        """Yield what a scope's model labels: stretches of frames, or long enough tracks of what it was trained on."""
-        if scope == "frame":
-            yield from rows.frame_sequences()
-            return
-        wanted = [number for number, name in class_names.items() if name in self._bundles[scope].classes]
-        of_class = np.where(np.isin(rows.boxes.class_id, wanted), track_ids, NO_TRACK)
-        for sequence in rows.track_sequences(of_class):
-            if sequence.n_steps >= self._config.min_track_s * self._config.sample_fps:
-                yield sequence
-
-    def _segments(
-        self,
-        scope: str,
-        video: PlannedVideo,
-        rows: VideoRows,
-        sequences: Iterator[StepSequence],
-        video_end_s: float,
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the rows of `segments` of one scope, by start; none reaches past the end of the video."""
-        bundle = self._bundles[scope]
-        found = [(sequence, run) for sequence in sequences for run in self._label(scope, rows, sequence)]
-        found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
-        for number, (sequence, run) in enumerate(found):
-            label = bundle.labels[run.label_id]
-            if label == bundle.background or (self._config.labels and label not in self._config.labels):
-                continue
-            box = sequence.mean_box(run.first_step, run.end_step)
-            yield {
-                "video_id": video.video_id,
-                "uri": video.ref.uri,
-                "segment_id": f"{video.video_id}-{scope[0]}{number:06d}",
-                "scope": scope,
-                "track_id": sequence.track_id,
-                "label": label,
-                "label_id": run.label_id,
-                "score": run.score,
-                "start_s": float(run.first_step / self._config.grid_rate),
-                "end_s": min(float(run.end_step / self._config.grid_rate), video_end_s),
-                **(dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True)) if box is not None else {}),
-                "run_id": self._config.run_id,
-            }
-
-    def _label(self, scope: str, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
-        bundle = self._bundles[scope]
-        scores = self._classifiers[scope].scores(rows.inputs(sequence, bundle.model.spec.inputs))
-        return find_segments(scores, sequence.first_step, self._config.sample_fps, bundle.segments)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import RayError
 
 from pipeline.config import Config
 from pipeline.errors import ActionlakeError, UsageError
@@ -42,6 +45,30 @@ class Layout:
             f"split: {self.decoders} workers decode, {self.extractors} extract "
             f"on {self.gpus_per_extractor:g} GPU each, {self.classifiers} label"
         )
+
+
+@contextmanager
+def joined(address: str | None, config: Config) -> Iterator[None]:
+    """Run a block on a Ray cluster, or on this machine; what goes wrong there is told as an error of ours.
+
+    Raises:
+        ActionlakeError: There is no such cluster, or the work on it can't go on.
+    """
+    started_here = connect(address, config)
+    try:
+        yield
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, ActionlakeError):
+            raise cause from error
+        log.info("the cause", exc_info=error)
+        raise ActionlakeError(
+            f"the job stopped ({type(cause).__name__}: {' '.join(str(cause).split())}); what is finished is kept, "
+            "and the same command goes on from there; -v shows where it happened"
+        ) from error
+    finally:
+        if started_here:
+            ray.shutdown()
 
 
 def connect(address: str | None, config: Config) -> bool:
@@ -155,3 +182,9 @@ def _extractors(gpus_per_actor: float) -> int:
     if gpus_per_actor < 1:
         return sum(int(gpus) * int(1 / gpus_per_actor) for gpus in per_node)
     return sum(int(gpus // gpus_per_actor) for gpus in per_node)
+
+
+def new_run_id() -> str:
+    """Return a name for a run: the time, and some letters to tell apart what starts at once."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from fsspec.implementations.arrow import ArrowFSWrapper
+from numpy.typing import NDArray
 from pyarrow import fs as pafs
 
 from pipeline.archive.filesystem import join
 from pipeline.errors import UsageError
 from pipeline.lake.schemas import TABLES
+from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, part_name
 
 if TYPE_CHECKING:
@@ -88,6 +91,15 @@ class LakeReader:
     def table(self, table: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None) -> pa.Table:
         """Return a table, whole or some columns and rows of it, in the order of its parts."""
         return self.dataset(table).to_table(columns=list(columns) if columns else None, filter=filter)
+
+    def videos(self, video_ids: Collection[str]) -> Iterator[tuple[str, VideoRows, NDArray[np.int64]]]:
+        """Yield the features of some videos, with the track id of every box, in the order of the lake."""
+        located = self.table("videos", ["video_id", "shard"], pc.field("video_id").isin(list(video_ids)))
+        wanted = set(located["video_id"].to_pylist())
+        for shard in sorted(set(located["shard"].to_pylist())):
+            for video_id, rows, track_ids, _ in committed_videos(self._lake, shard):
+                if video_id in wanted:
+                    yield video_id, rows, track_ids
 
     def pandas(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a table as a pandas data frame."""

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import fs as pafs
 
-from pipeline.lake import schemas
+from pipeline.errors import UsageError
+from pipeline.lake.store import Lake, part_name
 from pipeline.lake.work import Piece
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.tracking import NO_TRACK
@@ -42,8 +45,9 @@ class BoxRows:
     class_id: NDArray[np.int32]
     score: NDArray[np.float32]
     xyxy: NDArray[np.float32]
+    piece: NDArray[np.int64]
     row: NDArray[np.int64]
-    """Row within the piece of its frame."""
+    """Row within the piece."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,14 @@ class StepSequence:
         ends = self.first_step + np.cumsum(self.counts)
         overlap = np.minimum(ends, end_step) - np.maximum(ends - self.counts, first_step)
         return np.average(self.xyxy, axis=0, weights=overlap.clip(0)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the vectors of a sequence's views are, `[N]`."""
+
+    piece: NDArray[np.int64]
+    row: NDArray[np.int64]
 
 
 class VideoRows:
@@ -118,33 +130,10 @@ class VideoRows:
             class_id=column["class_id"][kept].astype(np.int32),
             score=column["score"][kept].astype(np.float32),
             xyxy=np.stack([column[name][kept] for name in ("x1", "y1", "x2", "y2")], axis=1).astype(np.float32),
+            piece=piece[kept],
             row=row[kept],
         )
         return cls(frames, boxes, lambda piece, name: _matrix(pieces[piece].read(name).column(0)))
-
-    @classmethod
-    def from_tables(cls, features: pa.Table, detections: pa.Table | None) -> VideoRows:
-        """Take a committed video: its rows of `features`, and those of `detections` if people were looked for."""
-        is_frame = pc.equal(features["scope"], "frame").to_numpy()
-        column = {name: features[name].to_numpy() for name in ("step", "n_steps", "pts_s")}
-        row = np.arange(len(features))
-        frames = FrameRows(
-            step=column["step"][is_frame],
-            n_steps=column["n_steps"][is_frame].astype(np.int64),
-            pts_s=column["pts_s"][is_frame],
-            piece=np.zeros(int(is_frame.sum()), np.int64),
-            row=row[is_frame],
-        )
-        of_boxes = detections if detections is not None else schemas.DETECTIONS.empty_table()
-        # Both tables hold a video's boxes in the same order.
-        boxes = BoxRows(
-            frame=np.searchsorted(frames.step, of_boxes["frame_index"].to_numpy()),
-            class_id=of_boxes["class_id"].to_numpy(),
-            score=of_boxes["score"].to_numpy(),
-            xyxy=np.stack([of_boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1),
-            row=row[~is_frame],
-        )
-        return cls(frames, boxes, lambda _, name: _matrix(features[name].combine_chunks()))
 
     def frames_of_boxes(self) -> Iterator[tuple[float, Boxes]]:
         """Yield the time and the boxes of every frame."""
@@ -188,20 +177,84 @@ class VideoRows:
         if "box" in names:
             assert sequence.xyxy is not None
             motion = box_motion(self.frames.pts_s[sequence.frame], sequence.xyxy).astype(np.float16)
-        pieces = self.frames.piece[sequence.frame]
-        breaks = np.flatnonzero(np.diff(pieces)) + 1
-        for part in np.split(np.arange(len(pieces)), breaks):
+        frames = _Source(self.frames.piece[sequence.frame], self.frames.row[sequence.frame])
+        boxes = frames
+        if sequence.box is not None:
+            boxes = _Source(self.boxes.piece[sequence.box], self.boxes.row[sequence.box])
+        breaks = np.flatnonzero(np.diff(frames.piece) | np.diff(boxes.piece)) + 1
+        for part in np.split(np.arange(len(frames.piece)), breaks):
             columns = []
             for name in names:
                 if motion is not None and name == "box":
                     columns.append(motion[part])
                     continue
-                row = self.frames.row[sequence.frame[part]]
-                if name.startswith("crop"):
-                    assert sequence.box is not None
-                    row = self.boxes.row[sequence.box[part]]
-                columns.append(self.vectors(int(pieces[part[0]]), column_of(name))[row])
+                source = boxes if name.startswith("crop") else frames
+                columns.append(self.vectors(int(source.piece[part[0]]), column_of(name))[source.row[part]])
             yield np.repeat(np.concatenate(columns, axis=1), sequence.counts[part], axis=0)
+
+
+def committed_videos(lake: Lake, shard: int) -> Iterator[tuple[str, VideoRows, NDArray[np.int64], dict[int, str]]]:
+    """Yield what a committed shard holds of each video with features: id, rows, track ids and names of classes.
+
+    Vectors are read a row group at a time, when needed, so that a long recording does not have to fit into memory.
+    """
+    path = lake.path("features", part_name(shard))
+    if lake.fs.get_file_info(path).type != pafs.FileType.File:
+        raise UsageError(
+            f"{lake.uri}: its features were not kept (keep_features = false); analyze again, into another lake"
+        )
+    detections = pq.read_table(lake.path("detections", part_name(shard)), filesystem=lake.fs)
+    with lake.fs.open_input_file(path) as source:
+        file = pq.ParquetFile(source)
+        starts = np.cumsum([0] + [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+
+        @functools.lru_cache(maxsize=_CACHED_COLUMNS)
+        def vectors(group: int, name: str) -> NDArray[np.float16]:
+            return _matrix(file.read_row_group(group, columns=[name]).column(0).combine_chunks())
+
+        features = file.read(columns=["video_id", "step", "n_steps", "pts_s", "scope"])
+        boxes_of = {video_id: of_video for video_id, of_video, _ in _by_video(detections)}
+        for video_id, of_video, first in _by_video(features):
+            of_boxes = boxes_of.get(video_id, detections.slice(0, 0))
+            numbers = np.arange(first, first + len(of_video))
+            piece = np.searchsorted(starts, numbers, side="right") - 1
+            rows = _committed_rows(of_video, of_boxes, _Source(piece, numbers - starts[piece]), vectors)
+            names = dict(zip(of_boxes["class_id"].to_pylist(), of_boxes["label"].to_pylist(), strict=True))
+            yield video_id, rows, of_boxes["track_id"].fill_null(NO_TRACK).to_numpy(), names
+
+
+def _by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table, int]]:
+    """Yield the rows of each video of a sorted table, and the number of the first."""
+    if not len(table):
+        return
+    ids = table["video_id"].to_numpy()
+    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+    for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=True):
+        yield ids[start], table.slice(start, end - start), int(start)
+
+
+def _committed_rows(
+    features: pa.Table, detections: pa.Table, source: _Source, read_vectors: Callable[[int, str], NDArray[np.float16]]
+) -> VideoRows:
+    is_frame = pc.equal(features["scope"], "frame").to_numpy()
+    column = {name: features[name].to_numpy()[is_frame] for name in ("step", "n_steps", "pts_s")}
+    frames = FrameRows(
+        step=column["step"],
+        n_steps=column["n_steps"].astype(np.int64),
+        pts_s=column["pts_s"],
+        piece=source.piece[is_frame],
+        row=source.row[is_frame],
+    )
+    # Both tables hold a video's boxes in the same order.
+    boxes = BoxRows(
+        frame=np.searchsorted(frames.step, detections["frame_index"].to_numpy()),
+        class_id=detections["class_id"].to_numpy(),
+        score=detections["score"].to_numpy(),
+        xyxy=np.stack([detections[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1),
+        piece=source.piece[~is_frame],
+        row=source.row[~is_frame],
+    )
+    return VideoRows(frames, boxes, read_vectors)
 
 
 def column_of(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pipeline.activity.bundle import Bundle
+from pipeline.activity.heads import REMEMBERING
+from pipeline.activity.model import ModelSpec
 from pipeline.training.metrics import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
 
@@ -10,7 +12,6 @@ from pipeline.vision.detector_bundle import DetectorBundle
 def model_card(bundle: Bundle) -> str:
     """Return the card as Markdown: what the model does, what it was trained on, what was measured."""
     spec, training = bundle.model.spec, bundle.training
-    direction = "bidirectional" if spec.bidirectional else "forward"
     n_parameters = sum(weights.numel() for weights in bundle.model.parameters())
     splits = bundle.metrics["splits"]
     rows = [
@@ -29,8 +30,8 @@ def model_card(bundle: Bundle) -> str:
     options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
     return f"""# {bundle.name}
 
-Labels what is done in a video, for every {1 / bundle.sample_fps:.3f} s of it, by a {direction} LSTM with
-{spec.num_layers} x {spec.hidden_dim} units ({n_parameters / 1e6:.1f} million parameters) over `{bundle.embedder}`
+Labels what is done in a video, for every {1 / bundle.sample_fps:.3f} s of it, by {_described(spec)}
+({n_parameters / 1e6:.1f} million parameters) over `{bundle.embedder}`
 embeddings (scope `{bundle.scope}`, {bundle.sample_fps:g} frames/s). Its inputs: {", ".join(spec.inputs)}.
 
 **Activities** ({len(activities)}): {", ".join(activities)}.{background}
@@ -94,6 +95,16 @@ loop.
 
 {options}
 """
+
+
+def _described(spec: ModelSpec) -> str:
+    direction = "bidirectional" if spec.bidirectional else "forward"
+    layers = f"{spec.num_layers} x {spec.hidden_dim} units"
+    if spec.head == "transformer":
+        return f"a {direction} transformer of {layers} that sees {spec.reach} steps a layer"
+    if spec.head in REMEMBERING:
+        return f"a {direction} {spec.head.upper()} with {layers}"
+    return f"a {spec.head} baseline"
 
 
 def _figures(result: dict[str, float]) -> list[str]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.lake.query import LakeReader
 from pipeline.lake.sequences import StepSequence, VideoRows
-from pipeline.motion.tracking import NO_TRACK
 from pipeline.training.annotations import Annotation
 from pipeline.training.fit import IGNORE, LabelledSequence
 
@@ -74,7 +71,7 @@ def load_videos(
     known = lake.table("videos", ["video_id", "uri"]).to_pylist()
     uri_of = {row["video_id"]: row["uri"] for row in known if row["uri"] in by_video}
     videos = []
-    for video_id, rows, track_ids in _rows_of_videos(lake, sorted(uri_of)):
+    for video_id, rows, track_ids in lake.videos(uri_of):
         of_video = by_video[uri_of[video_id]]
         n_steps = int(rows.frames.step[-1] + rows.frames.n_steps[-1]) if len(rows.frames.step) else 0
         label_ids = np.full(n_steps, IGNORE, np.int64)
@@ -95,27 +92,6 @@ def load_videos(
 
 def _step_at(time_s: float, rate: float) -> int:
     return int(np.ceil(time_s * rate - 1e-6))
-
-
-def _rows_of_videos(lake: LakeReader, video_ids: Sequence[str]) -> Iterator[tuple[str, VideoRows, NDArray[np.int64]]]:
-    """Yield the rows of the wanted videos with the track id of every box; one part of the lake is read at a time."""
-    wanted = pc.field("video_id").isin(list(video_ids))
-    detections = lake.table("detections", filter=wanted)
-    for fragment in lake.dataset("features").get_fragments():
-        features = fragment.to_table(filter=wanted).combine_chunks()
-        for video_id, of_video in _by_video(features):
-            of_boxes = detections.filter(pc.field("video_id") == video_id)
-            track_ids = of_boxes["track_id"].fill_null(NO_TRACK).to_numpy()
-            yield video_id, VideoRows.from_tables(of_video, of_boxes), track_ids
-
-
-def _by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    if not len(table):
-        return
-    ids = table["video_id"].to_numpy()
-    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-    for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=True):
-        yield ids[start], table.slice(start, end - start)
 
 
 def _main_tracks(rows: VideoRows, track_ids: NDArray[np.int64]) -> list[StepSequence]:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.motion.kinematics import BOX_MOTION_DIM
 from pipeline.vision.runtime import cpu_has_bf16
@@ -41,11 +42,13 @@ class LabelledSequence:
 class FitOptions:
     """How a model is trained. The defaults were chosen on a part of JHMDB's training clips, held out for that."""
 
+    head: str = "lstm"
+    """What remembers; one of `HEADS`."""
     hidden_dim: int | None = None
     """Units of a layer in one direction. None: 128 for one embedding, 256 for several."""
     bidirectional: bool = True
     projection_dim: int | None = 256
-    """Several embeddings are brought down to this length together before the LSTM reads them. None: they are not."""
+    """Several embeddings are brought down to this length together before the head reads them. None: they are not."""
     epochs: int = 25
     batch_size: int = 64
     learning_rate: float = 1.5e-3
@@ -122,9 +125,11 @@ def _spec(
         tuple(inputs),
         width // max(1, n_embeddings),
         n_labels,
+        options.head,
         hidden_dim,
         options.bidirectional,
-        projection_dim=options.projection_dim if n_embeddings > 1 else None,
+        # A linear probe is one matrix, and who sees nothing needs none.
+        projection_dim=options.projection_dim if n_embeddings > 1 and options.head in REMEMBERING else None,
     )
 
 

@@ -22,22 +22,6 @@ from tests.synthetic import RECIPES, make_video
 
 
 @pytest.fixture(scope="module")
-def street(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six seconds of pedestrians, with a keyframe every half second so that there is something to cut."""
-    path = tmp_path_factory.mktemp("street") / "street.mp4"
-    with av.open(str(data_dir / "street" / "vtest.avi")) as source, av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=10, options={"g": "5", "bf": "2", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 768, 576, "yuv420p"
-        for number, frame in enumerate(source.decode(video=0)):
-            if number == 60:
-                break
-            frame.pts = number
-            target.mux(stream.encode(frame.reformat(format="yuv420p")))
-        target.mux(stream.encode(None))
-    return path
-
-
-@pytest.fixture(scope="module")
 def person_config(person_weights: Path) -> Config:
     inputs = (*FRAME_INPUTS, *PERSON_INPUTS)
     return Config(scope="both", inputs=inputs, detector=str(person_weights), sample_fps=7.0, min_track_s=1.0)

@@ -83,7 +83,7 @@ def test_metrics_of_a_case_worked_by_hand() -> None:
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-        model.head.bias.copy_(torch.tensor([1.0, 0.0]))
+        model.head.output.bias.copy_(torch.tensor([1.0, 0.0]))
     options = SegmentOptions(min_duration_s=0.0)
     found = evaluate(model, [LabelledVideo("v", (sequence,), items)], ("a", "b"), 15.0, options)
     assert found["confusion"] == [[1, 0], [1, 0]]

@@ -1,0 +1,100 @@
+"""From a video's sequences to its segments by one model: the classifier call of the design."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.activity.bundle import Bundle
+from pipeline.activity.classifier import SequenceClassifier
+from pipeline.activity.segments import StepRun, find_segments
+from pipeline.config import Config
+from pipeline.lake.sequences import StepSequence, VideoRows
+from pipeline.motion.tracking import NO_TRACK
+
+
+def segments_folder(bundle: Bundle) -> str:
+    """Return where a model's segments lie in a lake."""
+    return f"segments/model={bundle.name}"
+
+
+def model_facts(bundle: Bundle) -> dict[str, str]:
+    """Return what the footer of a part of `segments` says of the model."""
+    return {"model": bundle.name, "model_sha256": bundle.sha256}
+
+
+class Labeller:
+    """Labels videos, on their way or out of the lake, with one model."""
+
+    def __init__(self, bundle: Bundle, config: Config) -> None:
+        """Take the model and the options of the job."""
+        self.bundle = bundle
+        self._config = config
+        self._classifier = SequenceClassifier(bundle.model)
+
+    def segments(
+        self,
+        video_id: str,
+        uri: str,
+        rows: VideoRows,
+        track_ids: NDArray[np.int64],
+        class_names: dict[int, str],
+        video_end_s: float,
+    ) -> list[dict[str, Any]]:
+        """Return a video's rows of `segments`, by start; none reaches past the end of the video.
+
+        Args:
+            video_id: The video.
+            uri: Where it is.
+            rows: Its features.
+            track_ids: `int64 [N]`, for every box.
+            class_names: Names of the boxes' classes.
+            video_end_s: When it ends; without limit where that was not seen.
+        """
+        bundle, config = self.bundle, self._config
+        sequences = self._sequences(rows, track_ids, class_names)
+        found = [(sequence, run) for sequence in sequences for run in self._label(rows, sequence)]
+        found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
+        segments = []
+        for number, (sequence, run) in enumerate(found):
+            label = bundle.labels[run.label_id]
+            if label == bundle.background or (config.labels and label not in config.labels):
+                continue
+            box = sequence.mean_box(run.first_step, run.end_step)
+            segments.append(
+                {
+                    "video_id": video_id,
+                    "uri": uri,
+                    "segment_id": f"{video_id}-{bundle.scope[0]}{number:06d}",
+                    "scope": bundle.scope,
+                    "track_id": sequence.track_id,
+                    "label": label,
+                    "label_id": run.label_id,
+                    "score": run.score,
+                    "start_s": float(run.first_step / config.grid_rate),
+                    "end_s": min(float(run.end_step / config.grid_rate), video_end_s),
+                    **(dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True)) if box is not None else {}),
+                    "run_id": config.run_id,
+                }
+            )
+        return segments
+
+    def _sequences(
+        self, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
+    ) -> Iterator[StepSequence]:
+        """Yield what the model labels: stretches of frames, or long enough tracks of what it was trained on."""
+        if self.bundle.scope == "frame":
+            yield from rows.frame_sequences()
+            return
+        wanted = [number for number, name in class_names.items() if name in self.bundle.classes]
+        of_class = np.where(np.isin(rows.boxes.class_id, wanted), track_ids, NO_TRACK)
+        for sequence in rows.track_sequences(of_class):
+            if sequence.n_steps >= self._config.min_track_s * self._config.sample_fps:
+                yield sequence
+
+    def _label(self, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
+        scores = self._classifier.scores(rows.inputs(sequence, self.bundle.model.spec.inputs))
+        return find_segments(scores, sequence.first_step, self._config.sample_fps, self.bundle.segments)

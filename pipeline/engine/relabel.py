@@ -1,0 +1,136 @@
+"""Label an existing lake with another model, from its features: nothing is decoded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray
+
+from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.config import Config
+from pipeline.engine.labelling import Labeller, model_facts, segments_folder
+from pipeline.engine.models import check_fit
+from pipeline.engine.resources import joined, new_run_id
+from pipeline.errors import UsageError
+from pipeline.lake import schemas
+from pipeline.lake.sequences import VideoRows, committed_videos
+from pipeline.lake.store import Lake, open_part, part_name
+
+
+@dataclass
+class ClassifyState:
+    """What was labelled so far."""
+
+    model: str
+    n_shards: int
+    n_done: int = 0
+    """Shards that this model has labelled, now or before."""
+    n_videos: int = 0
+    """Videos that were labelled now."""
+    label_n: Counter[str] = field(default_factory=Counter)
+    """Number of new segments, by label."""
+
+
+def classify(
+    lake: str,
+    model: str | Path | Bundle,
+    labels: tuple[str, ...] = (),
+    min_track_s: float | None = None,
+    address: str | None = None,
+    observer: Callable[[ClassifyState], None] | None = None,
+) -> ClassifyState:
+    """Label the committed videos of a lake with a model; segments of other models stay beside them.
+
+    Shards that these very weights have labelled are left as they are, so an interrupted run goes on where it was.
+
+    Args:
+        lake: The lake; its features must be kept in it.
+        model: A bundle, its folder, or the name of one that comes with the package.
+        labels: Activities to write; empty: all.
+        min_track_s: A shorter track gives no segment. None: the default of `Config`.
+        address: A Ray cluster to join.
+        observer: Called whenever a shard is labelled.
+
+    Raises:
+        UsageError: There is no lake, or its features are not what the model reads.
+    """
+    bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    target = Lake(lake)
+    config = _config_of(target, bundle, labels, min_track_s)
+    check_fit([bundle], config)
+    shards = target.committed()
+    if not shards:
+        raise UsageError(f"{target.uri}: nothing is committed in it yet; run `actionlake analyze` first")
+    waiting = [shard for shard in shards if not _labelled_by(target, shard, bundle)]
+    state = ClassifyState(bundle.name, len(shards), len(shards) - len(waiting))
+    notify = observer or (lambda _: None)
+    notify(state)
+    if not waiting:
+        return state
+    with joined(address, config):
+        shared = ray.put(bundle)
+        label_shard = ray.remote(num_cpus=1, max_retries=3)(_label_shard)
+        tasks = [label_shard.remote(lake, shard, shared, config) for shard in waiting]
+        while tasks:
+            done, tasks = ray.wait(tasks)
+            n_videos, counts = ray.get(done[0])
+            state.n_done, state.n_videos = state.n_done + 1, state.n_videos + n_videos
+            state.label_n += counts
+            notify(state)
+    return state
+
+
+def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s: float | None) -> Config:
+    """Return the options that the lake's features were made with, as those of a job."""
+    made_with = {name: value for name, value in lake.features_made_with().items() if value is not None}
+    config = Config.load(None, made_with, labels=labels or None, min_track_s=min_track_s)
+    if config.scope not in {bundle.scope, "both"}:
+        raise UsageError(
+            f"{lake.uri}: its features are of scope {config.scope!r}, but model {bundle.name!r} labels in scope "
+            f"{bundle.scope!r}; analyze with --scope {bundle.scope} into another lake"
+        )
+    return replace(config, run_id=new_run_id())
+
+
+def _labelled_by(lake: Lake, shard: int, bundle: Bundle) -> bool:
+    """Whether a shard has segments of these very weights."""
+    if shard not in lake.labelled(bundle.name):
+        return False
+    metadata = pq.read_schema(lake.path(segments_folder(bundle), part_name(shard)), filesystem=lake.fs).metadata
+    footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
+    return footer.get("model_sha256") == bundle.sha256
+
+
+def _label_shard(lake_uri: str, shard: int, bundle: Bundle, config: Config) -> tuple[int, Counter[str]]:
+    """Write a shard's part of a model's segments; return the number of its videos, and that of segments by label."""
+    import torch
+
+    torch.set_num_threads(1)
+    lake = Lake(lake_uri)
+    labeller = Labeller(bundle, config)
+    videos = pq.read_table(lake.path("videos", part_name(shard)), filesystem=lake.fs).to_pylist()
+    of_id = {video["video_id"]: video for video in videos}
+    counts: Counter[str] = Counter()
+    schema = schemas.with_footer(schemas.SEGMENTS, **model_facts(bundle))
+    with open_part(lake, segments_folder(bundle), shard, schema) as part:
+        for video_id, rows, track_ids, class_names in committed_videos(lake, shard):
+            video = of_id[video_id]
+            end_s = _end_s(video["covered_s"], rows, config)
+            segments = labeller.segments(video_id, video["uri"], rows, track_ids, class_names, end_s)
+            part.write_rows(segments)
+            counts.update(segment["label"] for segment in segments)
+    return len(videos), counts
+
+
+def _end_s(covered_s: float, rows: VideoRows, config: Config) -> float:
+    """Return when a video ends, from how much less of it was seen than its steps reach; else without limit."""
+    frames = rows.frames
+    beyond_s = float(frames.n_steps.sum() / config.grid_rate) - covered_s
+    return float((frames.step[-1] + frames.n_steps[-1]) / config.grid_rate) - beyond_s if beyond_s > 0 else math.inf

@@ -1,0 +1,80 @@
+"""Label a lake anew from its features alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.config import Config
+from pipeline.engine.extract import Extractor
+from pipeline.engine.models import choose_models
+from pipeline.engine.relabel import classify
+from pipeline.errors import UsageError
+from pipeline.lake import store
+from pipeline.lake.query import open_lake
+from tests.lakes import analyze_here, assert_same, rows
+
+PERSON = "daily22-person"
+
+
+@pytest.fixture(scope="module")
+def labelled(street: Path, person_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of people and frames, whose video is gone and whose features lie in small row groups."""
+    folder = tmp_path_factory.mktemp("labelled")
+    video = shutil.copy(street, folder / "street.mp4")
+    config = Config(scope="both", detector=str(person_weights), sample_fps=15.0, min_track_s=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_ROW_GROUP_ROWS", 100)
+        analyze_here([str(video)], folder / "lake", config, choose_models("default", "both"), Extractor(config))
+    os.unlink(video)
+    return folder / "lake"
+
+
+@pytest.fixture
+def lake(labelled: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(labelled, tmp_path / "lake"))
+
+
+def test_the_same_model_finds_the_same_segments_without_the_video(labelled: Path, lake: Path, local_ray: None) -> None:
+    """No decoder can run, as there is no file; and tracks lie across row groups."""
+    shutil.rmtree(lake / "segments" / f"model={PERSON}")
+    state = classify(str(lake), PERSON, min_track_s=1.0)
+    assert (state.n_done, state.n_videos) == (1, 1)
+    assert sum(state.label_n.values()) > 3
+    assert_same(labelled, lake)
+
+
+def test_models_stand_side_by_side(labelled: Path, lake: Path, local_ray: None) -> None:
+    other = replace(load_bundle(PERSON), name="other")
+    classify(str(lake), other, labels=("walk",))
+    models = set(rows(lake, "segments")["model"].to_pylist())
+    assert models == {PERSON, "jhmdb21-frame", "other"}
+    counted = open_lake(str(lake)).sql("SELECT label, count(*) AS n FROM segments WHERE model = 'other' GROUP BY label")
+    assert counted["label"].to_pylist() == ["walk"]
+    before = rows(labelled, "segments").num_rows
+    assert rows(lake, "segments").num_rows == before + counted["n"].to_pylist()[0]
+
+
+def test_what_these_weights_have_labelled_is_left_alone(lake: Path, local_ray: None) -> None:
+    part = lake / "segments" / f"model={PERSON}" / "part-00000.parquet"
+    before = part.stat().st_mtime_ns
+    assert classify(str(lake), PERSON).n_videos == 0
+    assert part.stat().st_mtime_ns == before
+    retrained: Bundle = replace(load_bundle(PERSON), sha256="0" * 64)
+    assert classify(str(lake), retrained).n_videos == 1
+    assert part.stat().st_mtime_ns != before
+
+
+def test_features_that_the_model_can_not_read_are_refused(lake: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="reads embeddings of 'resnet50'"):
+        classify(str(lake), replace(load_bundle(PERSON), embedder="resnet50"))
+    with pytest.raises(UsageError, match="no lake there"):
+        classify(str(tmp_path / "nowhere"), PERSON)
+    shutil.rmtree(lake / "features")
+    with pytest.raises(UsageError, match="features were not kept"):
+        classify(str(lake), replace(load_bundle(PERSON), name="other"))
