@@ -70,6 +70,16 @@ Embedder = Annotated[str | None, typer.Option(help="CNN: efficientnet_lite0, or 
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.")]
 Workers = Annotated[int | None, typer.Option(help="Decoding actors.", show_default="one per CPU")]
+_LABELS_HELP = (
+    "Labels: CSV (video,start_s,end_s,label[,split]), folders of clips, or a file of ActivityNet, CVAT, VIA 3, "
+    "Label Studio, ELAN or MS-TCN."
+)
+LabelsFormat = Annotated[
+    str | None, typer.Option("--format", help="Format of the labels.", show_default="what they look like")
+]
+LabelMap = Annotated[
+    Path | None, typer.Option("--map", help="CSV from,to: other names for labels; to may be background.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is decided on the way.")]
 
 
@@ -168,18 +178,15 @@ def classify(
 
 @app.command()
 def train(
-    annotations: Annotated[
-        Path, typer.Argument(help="CSV: video,start_s,end_s,label[,split] or label,video,split1,...")
-    ],
-    videos: Annotated[str, typer.Option(help="Folder that the annotated paths are relative to.")],
+    annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
+    videos: Annotated[str, typer.Option(help="Folder in which the annotated videos lie.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the model's.")],
     lake: Annotated[
         str | None, typer.Option(help="Where features stay for next time.", show_default="OUT-lake")
     ] = None,
     scope: Annotated[Scope | None, typer.Option(help="What to label: people, or whole frames.")] = None,
-    label_map: Annotated[
-        Path | None, typer.Option("--map", help="CSV from,to: other names for labels; to may be background.")
-    ] = None,
+    labels_format: LabelsFormat = None,
+    label_map: LabelMap = None,
     inputs: Annotated[
         str | None,
         typer.Option(help="frame, frame_change, crop, crop_change, box; by commas.", show_default="those that help"),
@@ -233,6 +240,7 @@ def train(
             options,
             note,
             label_map,
+            labels_format,
             address,
             display.update,
             display.epoch,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import zlib
 from collections import defaultdict
@@ -18,17 +17,18 @@ import torch
 from pipeline.activity.bundle import BACKGROUND, Bundle, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
-from pipeline.archive import filesystem
 from pipeline.config import Config
 from pipeline.engine.analyze import Observer, analyze
 from pipeline.errors import UsageError
 from pipeline.lake.query import open_lake
 from pipeline.lake.store import Lake
-from pipeline.training.annotations import Annotation, apply_label_map, read_annotations, read_label_map
+from pipeline.training.annotations import apply_label_map, read_label_map
 from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
+from pipeline.training.formats import read_annotations
 from pipeline.training.metrics import FIGURES, evaluate
+from pipeline.training.videos import VideoFolder
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ def train(
     options: FitOptions | None = None,
     note: str = "",
     label_map: str | Path | None = None,
+    annotation_format: str | None = None,
     address: str | None = None,
     observer: Observer | None = None,
     on_epoch: OnEpoch | None = None,
@@ -67,8 +68,8 @@ def train(
     on every clip once the splits are measured.
 
     Args:
-        annotations: CSV; see `read_annotations`.
-        videos: Folder that the annotated paths are relative to, local or remote.
+        annotations: A file or folder of labels in one of the `FORMATS` that `read_annotations` reads.
+        videos: Folder in which the annotated videos lie, local or remote.
         out: Folder of the bundle; its name is the model's.
         lake: Where features are kept for the next time. None: beside the bundle, `<out>-lake`.
         config: Options of the extraction.
@@ -76,6 +77,7 @@ def train(
         note: Where the data come from and under which licence, for the model card.
         label_map: CSV with columns `from` and `to`: other names for annotated labels; `to` may be `background`, the
             label that gives no segment, or empty to leave such spans out.
+        annotation_format: The format of the labels. None: what they look like.
         address: A Ray cluster to join.
         observer: Told of the progress of the extraction.
         on_epoch: Told of the progress of the training.
@@ -87,9 +89,9 @@ def train(
     if config.scope == "both":
         raise UsageError("scope = 'both': a model labels people or frames; train one for each")
     mapping = read_label_map(label_map) if label_map is not None else {}
-    records = apply_label_map(read_annotations(annotations), mapping)
-    uris = {record.video: filesystem.canonical_uri(filesystem.join(videos, record.video)) for record in records}
-    _check_present(annotations, records, uris)
+    folder = VideoFolder(videos)
+    records = folder.locate(apply_label_map(read_annotations(annotations, annotation_format), mapping))
+    uris = {record.video: folder.uri(record.video) for record in records}
     labels = sorted({record.label for record in records})
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
@@ -203,11 +205,3 @@ def divide(data: Sequence[LabelledVideo], name: str) -> tuple[list[LabelledVideo
         if values:
             parts[values.pop()].append(video)
     return parts["train"], parts["test"] or parts["val"]
-
-
-def _check_present(annotations: str | Path, records: Sequence[Annotation], uris: dict[str, str]) -> None:
-    """Raise if a local video is missing: better now than a model trained on two thirds of the clips."""
-    for record in records:
-        uri = uris[record.video]
-        if filesystem.is_local(uri) and not os.path.isfile(uri):
-            raise UsageError(f"{annotations}, line {record.line}: no video {record.video!r}; looked for {uri}")

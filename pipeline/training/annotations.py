@@ -1,4 +1,4 @@
-"""Read labels: which activity, in which video, from when to when, in which split."""
+"""The record that every format of labels is read into, and what holds for all of them."""
 
 from __future__ import annotations
 
@@ -17,82 +17,45 @@ class Annotation:
     """One labelled span of one video."""
 
     video: str
-    """Path of the video, relative to the folder of videos."""
+    """What the file of labels calls the video; once `VideoFolder` has found it, its path in that folder."""
     label: str
     start_s: float | None = None
     """None: from the video's start."""
     end_s: float | None = None
     """None: to the video's end."""
-    splits: dict[str, str] = field(default_factory=dict)
-    """For each column of splits: `train`, `val`, `test`, or empty where the video takes no part."""
-    line: int = 0
-    """Line of the file, for messages."""
+    splits: dict[str, str] = field(default_factory=dict, hash=False)
+    """For each division: `train`, `val`, `test`, or empty where the video takes no part."""
+    frames: tuple[int, int] | None = None
+    """Half-open span of frame numbers, where the format counts frames; becomes seconds when the video is found."""
+    where: str = field(default="", compare=False)
+    """File and line, for messages."""
 
 
-def read_annotations(path: str | Path) -> list[Annotation]:
-    """Read a CSV file with columns `video`, `label`, and optionally `start_s`, `end_s` and `split...`.
-
-    That covers spans (`video,start_s,end_s,label[,split]`) and whole clips with several splits
-    (`label,video,split1,split2,split3`).
+def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annotation]:
+    """Return the annotations, if there are any and each makes sense by itself and beside the others.
 
     Raises:
-        UsageError: The file can't be read, lacks a column, or a line makes no sense; the message names the line.
+        UsageError: A name or label is empty, a span ends before it starts or stands there twice, a split is unknown.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: can't be read as CSV ({error})") from error
-    missing = [name for name in ("video", "label") if name not in columns]
-    if missing:
-        raise UsageError(
-            f"{path}: no column {' nor '.join(missing)}; needed are video and label, "
-            f"optional start_s, end_s and split; it has {', '.join(columns) or 'none'}"
-        )
-    split_columns = [name for name in columns if name.startswith("split")]
-    seen: dict[tuple[str, str, float | None, float | None], int] = {}
-    annotations = []
-    for line, row in rows:
-        annotation = _parse(
-            path, line, {key.strip(): (value or "").strip() for key, value in row.items() if key}, split_columns
-        )
-        key = (annotation.video, annotation.label, annotation.start_s, annotation.end_s)
-        if key in seen:
-            raise UsageError(f"{path}, line {line}: the same as line {seen[key]}; remove one")
-        seen[key] = line
-        annotations.append(annotation)
     if not annotations:
-        raise UsageError(f"{path}: no annotations in it")
-    return annotations
-
-
-def _parse(path: str | Path, line: int, row: dict[str, str], split_columns: list[str]) -> Annotation:
-    where = f"{path}, line {line}"
-    if not row.get("video") or not row.get("label"):
-        raise UsageError(f"{where}: the {'video' if not row.get('video') else 'label'} is empty")
-    splits = {name: row.get(name, "").lower() for name in split_columns}
-    for name, value in splits.items():
-        if value and value not in SPLIT_VALUES:
-            raise UsageError(f"{where}: {name} = {value!r} is not one of {', '.join(SPLIT_VALUES)}")
-    start_s, end_s = _seconds(where, "start_s", row), _seconds(where, "end_s", row)
-    if end_s is not None and end_s <= (start_s or 0.0):
-        raise UsageError(f"{where}: it ends at {end_s:g} s, not after its start at {start_s or 0.0:g} s")
-    return Annotation(row["video"], row["label"], start_s, end_s, splits, line)
-
-
-def _seconds(where: str, name: str, row: dict[str, str]) -> float | None:
-    text = row.get(name, "")
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise UsageError(f"{where}: {name} = {text!r} is not a time in seconds")
-    return value
+        raise UsageError(f"{source}: no annotations in it")
+    seen: dict[tuple[object, ...], str] = {}
+    for each in annotations:
+        if not each.video or not each.label:
+            raise UsageError(f"{each.where}: the {'label' if each.video else 'video'} is empty")
+        for name, value in each.splits.items():
+            if value and value not in SPLIT_VALUES:
+                raise UsageError(f"{each.where}: {name} = {value!r} is not one of {', '.join(SPLIT_VALUES)}")
+        start_s = each.start_s or 0.0
+        if start_s < 0:
+            raise UsageError(f"{each.where}: it starts at {start_s:g} s, before the video does")
+        if each.end_s is not None and each.end_s <= start_s:
+            raise UsageError(f"{each.where}: it ends at {each.end_s:g} s, not after its start at {start_s:g} s")
+        key = (each.video, each.label, each.start_s, each.end_s, each.frames)
+        if key in seen:
+            raise UsageError(f"{each.where}: the same as {seen[key]}; remove one")
+        seen[key] = each.where
+    return list(annotations)
 
 
 def read_label_map(path: str | Path) -> dict[str, str]:

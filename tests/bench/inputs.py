@@ -21,9 +21,10 @@ from pipeline.activity.segments import SegmentOptions
 from pipeline.archive import filesystem
 from pipeline.engine.train import divide
 from pipeline.motion.kinematics import BOX_MOTION_DIM
-from pipeline.training.annotations import apply_label_map, read_annotations, read_label_map
+from pipeline.training.annotations import apply_label_map, read_label_map
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
+from pipeline.training.formats import read_annotations
 from pipeline.training.metrics import evaluate
 
 FOLDS = ("split_fold1", "split_fold2", "split_fold3")

@@ -1,0 +1,62 @@
+"""Labels that people already have: one reader for each format, all giving `Annotation`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.training.annotations import Annotation, checked
+from pipeline.training.formats import activitynet, cvat, elan, folders, frame_labels, label_studio, table, via
+from pipeline.training.formats.located import read_json
+
+_READERS: dict[str, Callable[[Path], list[Annotation]]] = {
+    "csv": table.read,
+    "folders": folders.read,
+    "activitynet": activitynet.read,
+    "cvat": cvat.read,
+    "via": via.read,
+    "label-studio": label_studio.read,
+    "elan": elan.read,
+    "frame-labels": frame_labels.read,
+}
+FORMATS = tuple(_READERS)
+"""Names of the formats that can be read."""
+
+
+def read_annotations(path: str | Path, name: str | None = None) -> list[Annotation]:
+    """Read labels in any of `FORMATS`.
+
+    Args:
+        path: A file, or a folder for the formats that are one (`folders`, `elan`, `frame-labels`).
+        name: The format. None: what the file or folder looks like.
+
+    Raises:
+        UsageError: There is no such file, it is in no known format, or a place in it makes no sense; the message names
+            file and line.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise UsageError(f"{source}: no such file or folder of annotations")
+    if name is not None and name not in _READERS:
+        raise UsageError(f"{name!r} is no format of annotations; known are {', '.join(FORMATS)}")
+    return checked(_READERS[name or _format_of(source)](source), source)
+
+
+def _format_of(source: Path) -> str:
+    if source.is_dir():
+        if (source / "groundTruth").is_dir() or next(source.glob("*.txt"), None):
+            return "frame-labels"
+        return "elan" if next(source.glob("*.eaf"), None) else "folders"
+    by_suffix = {".csv": "csv", ".xml": "cvat", ".eaf": "elan", ".txt": "frame-labels"}
+    suffix = source.suffix.lower()
+    if suffix in by_suffix:
+        return by_suffix[suffix]
+    if suffix == ".json":
+        content = read_json(source)
+        for name, module in (("activitynet", activitynet), ("via", via), ("label-studio", label_studio)):
+            if module.is_one(content):
+                return name
+    raise UsageError(
+        f"{source}: not a format of annotations that is known; it may be {', '.join(FORMATS)}, name one with --format"
+    )
