@@ -209,7 +209,7 @@ def train(
     """Train an activity model on labelled videos and write a bundle with its metrics."""
     from pipeline.engine.train import train as run
     from pipeline.training.fit import FitOptions
-    from pipeline.training.metrics import FIGURES
+    from pipeline.training.validation import FIGURES
 
     _log_to_console(verbose)
     config = Config.load(

@@ -27,7 +27,7 @@ from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.formats import read_annotations
-from pipeline.training.metrics import FIGURES, evaluate
+from pipeline.training.validation import FIGURES, validate
 from pipeline.training.videos import VideoFolder
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def train(
                 f"{annotations}: {name} has {len(training)} videos to train on and {len(testing)} to test on"
             )
         model = _fit(training, inputs, len(labels), options, name, on_epoch)
-        measured = evaluate(model, testing, labels, config.sample_fps, segments)
+        measured = validate(model, testing, labels, config.sample_fps, segments)
         results[name] = measured | {"n_train": len(training), "n_test": len(testing)}
         log.info("%s: accuracy %.3f on %d spans", name, results[name]["accuracy"], results[name]["n_spans"])
     if len(split_names) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ModelSpec
-from pipeline.training.metrics import FIGURES
+from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
 
 

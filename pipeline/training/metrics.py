@@ -1,113 +1,188 @@
-"""Measure a model on videos that it has not seen."""
+"""The figures that the field reports, from spans and labels alone; no model, no lake.
+
+Detection of activities in time: average precision as in ActivityNet's evaluation (Heilbron et al. 2015). Segmentation:
+edit score and F1 at an overlap as in MS-TCN (Lea et al. 2017; Farha and Gall 2019). Calibration: expected calibration
+error (Guo et al. 2017). Intervals: percentile bootstrap over videos, never over windows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.activity.bundle import BACKGROUND
-from pipeline.activity.classifier import SequenceClassifier
-from pipeline.activity.model import ActivityModel
-from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
-from pipeline.training.dataset import LabelledVideo
-from pipeline.training.fit import IGNORE
-
-# A segment is right if it shares this much of the union with an annotated span of its label: the F1@25 of the field.
-_OVERLAP = 0.25
+TIOUS_COARSE = (0.3, 0.4, 0.5, 0.6, 0.7)
+"""Overlaps of THUMOS' mean average precision."""
+TIOUS_FINE = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+"""Overlaps of ActivityNet's mean average precision, 0.5 to 0.95."""
+F1_OVERLAPS = (0.10, 0.25, 0.50)
+"""Overlaps at which F1 is reported."""
 
 
-FIGURES = ("accuracy", "mean_class_accuracy", "frame_accuracy", "segment_f1")
-"""The figures of one split that are averaged over splits."""
+@dataclass(frozen=True)
+class Span:
+    """A labelled half-open span of one video, true or found."""
+
+    label_id: int
+    start_s: float
+    end_s: float
+    score: float = 1.0
+    """How sure; without meaning for a true one."""
 
 
-def evaluate(
-    model: ActivityModel,
-    videos: Sequence[LabelledVideo],
-    labels: Sequence[str],
-    sample_fps: float,
-    options: SegmentOptions,
-) -> dict[str, Any]:
-    """Run a model over whole videos, as a job does, and compare with the annotations.
+def tiou(a: Span, b: Span) -> float:
+    """Return the share of the union that two spans have in common, whatever their labels; 0 if they do not meet."""
+    shared = min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
+    union = max(a.end_s, b.end_s) - min(a.start_s, b.start_s)
+    return max(0.0, shared) / union if union > 0 else 0.0
 
-    Where several people are seen, each step's scores are averaged over them, weighted by their size; where nobody is,
-    a span or a step counts as wrong.
 
-    Returns:
-        `accuracy`: share of annotated spans whose highest mean log score is that of their label;
-        `mean_class_accuracy`: the same, averaged over labels; `frame_accuracy`: share of labelled steps that are right;
-        `segment_f1`: F1 of segments that overlap an annotated span of their label by a quarter of the union (F1@25),
-        background left out; `recall`: for each label, the share of spans that a segment of it touches;
-        `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`: `[n_labels][n_labels]`, rows are the truth.
+def detection_hits(true: Sequence[Span], found: Sequence[Span], least: float) -> list[tuple[float, bool]]:
+    """Return for each found span of one label in one video its score and whether it hits a true one.
+
+    The surest chooses first, each the true span with the largest overlap of at least `least` that is still free.
     """
-    classifier = SequenceClassifier(model)
-    n_labels = len(labels)
-    confusion: NDArray[np.int64] = np.zeros((n_labels, n_labels), np.int64)
-    touched: NDArray[np.int64] = np.zeros(n_labels, np.int64)
-    n_spans_of: NDArray[np.int64] = np.zeros(n_labels, np.int64)
-    n_right = n_steps = n_matched = n_found = n_true = n_unseen = 0
-    background = labels.index(BACKGROUND) if BACKGROUND in labels else None
-    for video in videos:
-        end = max([item.end_step for item in video.items] + [s.first_step + len(s.label_ids) for s in video.sequences])
-        truth = np.full(end, IGNORE, np.int64)
-        weight, score, log_score = np.zeros((end, 1)), np.zeros((end, n_labels)), np.zeros((end, n_labels))
-        runs: list[StepRun] = []
-        for sequence in video.sequences:
-            scores = np.concatenate(list(classifier.scores([sequence.inputs])))
-            runs += find_segments([scores], sequence.first_step, sample_fps, options)
-            steps = slice(sequence.first_step, sequence.first_step + len(scores))
-            share = np.ones((len(scores), 1)) if sequence.weights is None else sequence.weights[:, None]
-            weight[steps] += share
-            score[steps] += share * scores
-            log_score[steps] += share * np.log(np.maximum(scores, 1e-9))
-            truth[steps] = np.where(truth[steps] == IGNORE, sequence.label_ids, truth[steps])
-        for item in video.items:
-            span = slice(item.first_step, item.end_step)
-            n_spans_of[item.label_id] += 1
-            if weight[span].any():
-                confusion[item.label_id, log_score[span].sum(axis=0).argmax()] += 1
-            else:
-                n_unseen += 1
-            truth[span] = np.where(truth[span] == IGNORE, item.label_id, truth[span])
-            touched[item.label_id] += any(
-                run.label_id == item.label_id and run.first_step < item.end_step and item.first_step < run.end_step
-                for run in runs
-            )
-        n_steps += int((truth != IGNORE).sum())
-        n_right += int(((score.argmax(axis=1) == truth) & (weight[:, 0] > 0)).sum())
-        spans = [(item.label_id, item.first_step, item.end_step) for item in video.items if item.label_id != background]
-        found = [(run.label_id, run.first_step, run.end_step) for run in runs if run.label_id != background]
-        n_matched += _matches(spans, found)
-        n_true, n_found = n_true + len(spans), n_found + len(found)
-    present = n_spans_of > 0
-    per_label = confusion.diagonal()[present] / n_spans_of[present]
-    return {
-        "accuracy": float(confusion.trace() / max(1, n_spans_of.sum())),
-        "mean_class_accuracy": float(per_label.mean()) if present.any() else 0.0,
-        "frame_accuracy": n_right / max(1, n_steps),
-        "segment_f1": 2 * n_matched / max(1, n_true + n_found),
-        "recall": {label: float(touched[i] / n_spans_of[i]) for i, label in enumerate(labels) if present[i]},
-        "n_spans": int(n_spans_of.sum()),
-        "n_unseen": n_unseen,
-        "confusion": confusion.tolist(),
-    }
+    free = set(range(len(true)))
+    hits = []
+    for span in sorted(found, key=lambda each: -each.score):
+        overlaps = sorted(((tiou(span, true[i]), -i) for i in free), reverse=True)
+        hit = bool(overlaps) and overlaps[0][0] >= least
+        if hit:
+            free.remove(-overlaps[0][1])
+        hits.append((span.score, hit))
+    return hits
 
 
-def _matches(spans: Sequence[tuple[int, int, int]], found: Sequence[tuple[int, int, int]]) -> int:
-    """Return how many segments match a span of their label, each span at most once, the best overlap first."""
-    pairs = []
-    for i, (label, start, end) in enumerate(spans):
-        for j, (other_label, other_start, other_end) in enumerate(found):
-            shared = min(end, other_end) - max(start, other_start)
-            union = max(end, other_end) - min(start, other_start)
-            if label == other_label and shared >= _OVERLAP * union:
-                pairs.append((shared / union, i, j))
-    used_spans: set[int] = set()
-    used_found: set[int] = set()
-    for _, i, j in sorted(pairs, reverse=True):
-        if i not in used_spans and j not in used_found:
-            used_spans.add(i)
-            used_found.add(j)
-    return len(used_spans)
+def average_precision(
+    scores: NDArray[np.float64], hits: NDArray[np.bool_], n_true: float, weights: NDArray[np.float64] | None = None
+) -> float:
+    """Return the area under precision over recall, precision made to fall (interpolated at every point).
+
+    Args:
+        scores: `float64 [N]` of the found spans of all videos.
+        hits: `bool [N]`, whether each hits a true one.
+        n_true: Number of true spans.
+        weights: `float64 [N]`: how often each counts, for a bootstrap. None: once.
+    """
+    if not n_true:
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    weight = np.ones(len(scores)) if weights is None else weights[order]
+    right, all_found = np.cumsum(weight * hits[order]), np.cumsum(weight)
+    recall = np.concatenate([[0.0], right / n_true])
+    precision = right / np.maximum(all_found, 1e-12)
+    falling = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall) * falling))
+
+
+def segment_counts(true: Sequence[Span], found: Sequence[Span], least: float) -> tuple[int, int, int]:
+    """Return hits, false alarms and misses among the segments of one video, as MS-TCN counts them.
+
+    Found segments choose in their order, each the true one of its label with the largest overlap; if that is below
+    `least`, or taken, it is a false alarm.
+    """
+    taken = [False] * len(true)
+    n_hits = 0
+    for span in found:
+        overlaps = [tiou(span, other) if other.label_id == span.label_id else -1.0 for other in true]
+        best = int(np.argmax(overlaps)) if overlaps else -1
+        if best >= 0 and overlaps[best] >= least and not taken[best]:
+            taken[best] = True
+            n_hits += 1
+    return n_hits, len(found) - n_hits, len(true) - n_hits
+
+
+def f1(n_hits: float, n_false: float, n_missed: float) -> float:
+    """Return the harmonic mean of precision and recall; 0 where there is neither anything true nor found."""
+    return 2 * n_hits / max(1e-12, 2 * n_hits + n_false + n_missed)
+
+
+def edit_score(true: Sequence[int], found: Sequence[int]) -> float:
+    """Return one minus the edits from one order of labels to the other, over the longer one's length, in 0 to 1."""
+    if not true and not found:
+        return 1.0
+    row = list(range(len(found) + 1))
+    for i, wanted in enumerate(true, start=1):
+        diagonal, row[0] = row[0], i
+        for j, label in enumerate(found, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (label != wanted))
+    return 1.0 - row[-1] / max(len(true), len(found))
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Answers whose confidence lies in one range."""
+
+    confidence: float
+    """Their mean confidence."""
+    accuracy: float
+    """Share of them that is right."""
+    weight: float
+    """How many they are."""
+
+
+def reliability(
+    confidence: NDArray[np.float64],
+    right: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
+    n_bins: int = 15,
+) -> list[ReliabilityBin]:
+    """Sort answers by confidence into bins of equal width; empty bins are left out.
+
+    Args:
+        confidence: `float64 [N]` in 0 to 1.
+        right: `float64 [N]`: 1 for a right answer, 0 for a wrong one, or the share of it that is right.
+        weights: `float64 [N]`: how much each counts. None: all the same.
+        n_bins: Number of bins.
+    """
+    weight = np.ones(len(confidence)) if weights is None else weights
+    # A bin holds its upper edge: (0.8, 0.9].
+    index = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    total = np.bincount(index, weight, n_bins)
+    sums = [np.bincount(index, weight * values, n_bins) for values in (confidence, right)]
+    return [
+        ReliabilityBin(float(sums[0][i] / total[i]), float(sums[1][i] / total[i]), float(total[i]))
+        for i in np.flatnonzero(total)
+    ]
+
+
+def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Return by how much confidence and accuracy differ, averaged over the answers of all bins."""
+    total = sum(each.weight for each in bins)
+    return sum(each.weight * abs(each.confidence - each.accuracy) for each in bins) / max(1e-12, total)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its interval of 95 % over videos."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    figure: Callable[[NDArray[np.float64]], float], n_videos: int, n_draws: int = 500, seed: int = 0
+) -> Figure:
+    """Return a figure with the 2.5th and 97.5th percentile of what it is over videos drawn with replacement.
+
+    Args:
+        figure: Takes how often each video counts, `float64 [n_videos]`, and returns the figure; nan is left out.
+        n_videos: Number of videos.
+        n_draws: How often they are drawn anew.
+        seed: Of the drawing.
+    """
+    value = figure(np.ones(n_videos))
+    if n_videos < 2:
+        return Figure(value, float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    drawn = np.array(
+        [figure(rng.multinomial(n_videos, [1 / n_videos] * n_videos).astype(float)) for _ in range(n_draws)]
+    )
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return Figure(value, float("nan"), float("nan"))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Figure(value, float(low), float(high))

@@ -25,7 +25,7 @@ from pipeline.training.annotations import apply_label_map, read_label_map
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.formats import read_annotations
-from pipeline.training.metrics import evaluate
+from pipeline.training.validation import validate
 
 FOLDS = ("split_fold1", "split_fold2", "split_fold3")
 ALL = ("frame", "frame_change", "crop", "crop_change", "box")
@@ -75,7 +75,7 @@ def main() -> None:
                 training, testing = divide(videos, fold)
                 sequences = [sequence for video in training for sequence in video.sequences]
                 model = fit(sequences, names, len(labels), FitOptions(seed=seed))
-                accuracies.append(evaluate(model, testing, labels, config.sample_fps, SegmentOptions())["accuracy"])
+                accuracies.append(validate(model, testing, labels, config.sample_fps, SegmentOptions())["accuracy"])
             of_seeds.append(mean(accuracies))
         each = " ".join(f"{accuracy:.3f}" for accuracy in of_seeds)
         took = time.perf_counter() - began

@@ -15,7 +15,7 @@ from pipeline.activity.segments import SegmentOptions
 from pipeline.training.annotations import Annotation
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.fit import IGNORE, FitOptions, LabelledSequence, fit
-from pipeline.training.metrics import evaluate
+from pipeline.training.validation import validate
 
 FRAME = ("frame",)
 SMALL = FitOptions(hidden_dim=16, epochs=25, input_dropout=0.1, dropout=0.1)
@@ -43,7 +43,7 @@ def test_the_model_learns_what_only_memory_can_tell() -> None:
         LabelledVideo(str(i), (sequence,), (Item(Annotation("v", "x"), int(sequence.label_ids[0]), 0, 20),))
         for i, sequence in enumerate(order_of_cues(40, 1))
     ]
-    assert evaluate(model, videos, ("a", "b"), 15.0, SegmentOptions())["accuracy"] > 0.95
+    assert validate(model, videos, ("a", "b"), 15.0, SegmentOptions())["accuracy"] > 0.95
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another() -> None:
@@ -85,7 +85,7 @@ def test_metrics_of_a_case_worked_by_hand() -> None:
             p.zero_()
         model.head.output.bias.copy_(torch.tensor([1.0, 0.0]))
     options = SegmentOptions(min_duration_s=0.0)
-    found = evaluate(model, [LabelledVideo("v", (sequence,), items)], ("a", "b"), 15.0, options)
+    found = validate(model, [LabelledVideo("v", (sequence,), items)], ("a", "b"), 15.0, options)
     assert found["confusion"] == [[1, 0], [1, 0]]
     assert (found["accuracy"], found["mean_class_accuracy"], found["n_spans"]) == (0.5, 0.5, 2)
     assert found["frame_accuracy"] == pytest.approx(2 / 3)
@@ -93,14 +93,14 @@ def test_metrics_of_a_case_worked_by_hand() -> None:
     assert found["segment_f1"] == pytest.approx(2 / 3)
     assert found["recall"] == {"a": 1.0, "b": 0.0}
     # The background is neither wanted nor found.
-    calm = evaluate(model, [LabelledVideo("v", (sequence,), items)], (BACKGROUND, "b"), 15.0, options)
+    calm = validate(model, [LabelledVideo("v", (sequence,), items)], (BACKGROUND, "b"), 15.0, options)
     assert calm["segment_f1"] == 0.0
 
 
 def test_a_video_in_which_nobody_is_found_counts_as_wrong() -> None:
     model = fit(order_of_cues(4, 0), FRAME, 2, replace(SMALL, epochs=1))
     items = (Item(Annotation("v", "a"), 0, 0, 20),)
-    found = evaluate(model, [LabelledVideo("v", (), items)], ("a", "b"), 15.0, SegmentOptions())
+    found = validate(model, [LabelledVideo("v", (), items)], ("a", "b"), 15.0, SegmentOptions())
     assert (found["accuracy"], found["frame_accuracy"], found["n_spans"], found["n_unseen"]) == (0.0, 0.0, 1, 1)
 
 
@@ -114,7 +114,7 @@ def test_the_larger_person_says_more_about_a_video() -> None:
             replace(small, weights=np.ones(20, np.float32)),
         )
         expected = float(large.label_ids[0] == 0)
-        found = evaluate(model, [LabelledVideo("v", sequences, items)], ("a", "b"), 15.0, SegmentOptions())
+        found = validate(model, [LabelledVideo("v", sequences, items)], ("a", "b"), 15.0, SegmentOptions())
         assert found["accuracy"] == expected
 
 
