@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pipeline.config import Config
 from pipeline.errors import ActionlakeError, UsageError
-from pipeline.terminal import ProgressDisplay, closing_table
+from pipeline.terminal import ProgressDisplay, closing_table, evaluation_tables
 
 EXIT_JOB_ERROR = 1
 EXIT_USAGE = 2
@@ -254,6 +254,46 @@ def train(
         table.add_row(f"mean of {kind}", *(f"{mean[figure]:.3f}" for figure in FIGURES), "")
     out.print(table)
     out.print(f"bundle: {result.folder}")
+
+
+@app.command()
+def evaluate(
+    lake: Annotated[str, typer.Argument(help="A labelled lake.")],
+    annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the JSON and the plots go.")] = Path("evaluation"),
+    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="A division of the labels: measure on what is test in it, else val.")
+    ] = None,
+    labels_format: LabelsFormat = None,
+    label_map: LabelMap = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out annotated videos that the lake does not hold.")
+    ] = False,
+) -> None:
+    """Compare a lake's segments with annotations: a table, JSON, and plots."""
+    from pipeline.report.evaluation import write_evaluation
+    from pipeline.training.cases import evaluate_lake
+
+    found = evaluate_lake(lake, annotations, model, split, labels_format, label_map, partial)
+    evaluation_tables(out, found)
+    for path in write_evaluation(found, out_folder):
+        out.print(_plain(str(path)), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    lake: Annotated[str, typer.Argument(help="A labelled lake.")],
+    out_path: Annotated[Path, typer.Option("--out", help="A file; a folder for vtt.")],
+    export_format: Annotated[str, typer.Option("--format", help="activitynet, csv or vtt.")],
+    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
+) -> None:
+    """Write a model's segments for other tools: ActivityNet's results JSON, CSV, or WebVTT subtitles."""
+    from pipeline.lake.query import open_lake
+    from pipeline.report.exports import export_segments
+
+    n_segments = export_segments(open_lake(lake), out_path, export_format, model)
+    out.print(f"{_plain(str(out_path))}: {n_segments} segments", highlight=False, soft_wrap=True)
 
 
 @app.command()

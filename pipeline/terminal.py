@@ -14,6 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pipeline.engine.board import JobState
+    from pipeline.training.cases import LakeEvaluation
 
 # Without a terminal, a line at most this often.
 _PLAIN_EVERY_S = 10.0
@@ -148,6 +149,43 @@ def closing_table(console: Console, state: JobState) -> None:
     lines.append(f"lake: {state.lake}")
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+_FIGURE_NAMES = {
+    "accuracy": "accuracy over annotated spans",
+    "frame_accuracy": "frame accuracy",
+    "edit": "edit score",
+    "f1@10": "F1 at an overlap of 10 %",
+    "f1@25": "F1 at an overlap of 25 %",
+    "f1@50": "F1 at an overlap of 50 %",
+    "map@0.5": "mAP at tIoU 0.5",
+    "map@0.3:0.7": "mAP, mean of tIoU 0.3 to 0.7",
+    "map@0.5:0.95": "mAP, mean of tIoU 0.5 to 0.95",
+    "boundary_error_s": "error of starts and ends (s)",
+    "calibration_error": "expected calibration error",
+}
+
+
+def evaluation_tables(console: Console, found: LakeEvaluation) -> None:
+    """Print what was measured of a lake's segments: the figures with their intervals, then label by label."""
+    evaluation = found.evaluation
+    figures = Table(title=f"{escape(found.model)}: {evaluation.n_spans} spans in {evaluation.n_videos} videos")
+    for heading in ("figure", "value", "95 % over videos"):
+        figures.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, heading in _FIGURE_NAMES.items():
+        figure = evaluation.figures[name]
+        figures.add_row(heading, f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}")
+    console.print(figures)
+    labels = Table(title="by label, segments at an overlap of 25 %")
+    for heading in ("label", "annotated", "found", "precision", "recall", "F1", "AP at 0.5"):
+        labels.add_column(heading, justify="left" if heading == "label" else "right")
+    for name, of_label in evaluation.per_label.items():
+        rates = (of_label["precision"], of_label["recall"], of_label["f1"], evaluation.average_precision[name]["0.5"])
+        counts = (f"{of_label['n_true']:.0f}", f"{of_label['n_found']:.0f}")
+        labels.add_row(escape(name), *counts, *(f"{rate:.3f}" for rate in rates))
+    console.print(labels)
+    if found.n_missing:
+        console.print(f"{found.n_missing} annotated videos are not in the lake and were left out", highlight=False)
 
 
 def _largest_first(totals: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -101,6 +101,21 @@ class LakeReader:
                 if video_id in wanted:
                     yield video_id, rows, track_ids
 
+    def model(self, name: str | None = None) -> str:
+        """Return the name of a model whose segments the lake holds; without a name, that of the only one.
+
+        Raises:
+            UsageError: There is none, or not this one, or several and none is named.
+        """
+        models = self._lake.models()
+        if not models:
+            raise UsageError(f"{self._lake.uri}: no model has labelled it; run `actionlake classify`")
+        if name is None and len(models) > 1:
+            raise UsageError(f"{self._lake.uri}: labelled by {', '.join(models)}; name one with --model")
+        if name is not None and name not in models:
+            raise UsageError(f"{self._lake.uri}: not labelled by {name!r}, but by {', '.join(models)}")
+        return name or models[0]
+
     def pandas(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a table as a pandas data frame."""
         return self.table(table, columns).to_pandas()

@@ -280,7 +280,9 @@ def test_videos_are_found_by_what_the_formats_call_them(tmp_path: Path, home: Pa
 
 def test_videos_that_are_not_meant(home: Path) -> None:
     folder = VideoFolder(str(home))
-    with pytest.raises(UsageError, match=r"labels, line 3: no video 'home on\.mp4'; .*is deep/home one\.mp4 meant\?"):
+    with pytest.raises(
+        UsageError, match=r"labels, line 3: no video 'home on\.mp4' in .*; is deep/home one\.mp4 meant\?"
+    ):
         folder.locate([Annotation("home on.mp4", "x", where="labels, line 3")])
     with pytest.raises(UsageError, match=r"line 4: reaches to 99 s, but v_c3\.mp4 ends at [\d.]+ s"):
         folder.locate([Annotation("c3", "x", 1.0, 99.0, where="line 4")])

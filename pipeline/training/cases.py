@@ -1,0 +1,116 @@
+"""Evaluate the segments of a lake against annotations of its videos."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline.activity.bundle import BACKGROUND
+from pipeline.errors import UsageError
+from pipeline.lake.query import LakeReader, open_lake
+from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
+from pipeline.training.evaluation import Case, Evaluation, evaluate_cases
+from pipeline.training.formats import read_annotations
+from pipeline.training.metrics import Span
+from pipeline.training.videos import LakeVideos
+
+
+@dataclass(frozen=True)
+class LakeEvaluation:
+    """What was measured of one model's segments in a lake."""
+
+    model: str
+    n_missing: int
+    """Annotated videos that the lake does not hold; they were left out."""
+    evaluation: Evaluation
+
+
+def evaluate_lake(
+    lake: str,
+    annotations: str | Path,
+    model: str | None = None,
+    split: str | None = None,
+    annotation_format: str | None = None,
+    label_map: str | Path | None = None,
+    partial: bool = False,
+    n_draws: int = 500,
+) -> LakeEvaluation:
+    """Compare a model's segments with annotations; videos that are not annotated take no part.
+
+    Args:
+        lake: The lake.
+        annotations: Labels in one of the `FORMATS` that `read_annotations` reads.
+        model: Whose segments. None: those of the only model that the lake holds.
+        split: A division of the annotations: only what is `test` in it (else `val`) takes part.
+        annotation_format: The format of the labels. None: what they look like.
+        label_map: CSV with columns `from` and `to`: other names for annotated labels.
+        partial: Leave out annotated videos that the lake does not hold.
+        n_draws: How often videos are drawn anew for the intervals.
+
+    Raises:
+        UsageError: The annotations can't be used, a video is not in the lake, or there is no such model or split.
+    """
+    reader = open_lake(lake)
+    chosen = reader.model(model)
+    records = read_annotations(annotations, annotation_format)
+    if label_map is not None:
+        records = apply_label_map(records, read_label_map(label_map))
+    if split is not None:
+        records = _of_split(records, split, annotations)
+    videos = LakeVideos(reader, lake)
+    missing = {each.video for each in records if partial and not videos.holds(each)}
+    located = videos.locate([each for each in records if each.video not in missing])
+    if not located:
+        raise UsageError(f"{annotations}: none of its videos is in lake {lake}")
+    located = [replace(each, end_s=each.end_s or videos.timing(each.video).duration_s) for each in located]
+    cases, labels = _cases(reader, located, chosen)
+    step_s = 1 / float(reader.feature_options["sample_fps"])
+    return LakeEvaluation(chosen, len(missing), evaluate_cases(cases, labels, step_s, BACKGROUND, n_draws))
+
+
+def _of_split(records: Sequence[Annotation], split: str, source: str | Path) -> list[Annotation]:
+    known = sorted({name for each in records for name in each.splits})
+    if split not in known:
+        raise UsageError(f"{source}: no split {split!r} in it, but {', '.join(known) or 'none'}")
+    for part in ("test", "val"):
+        of_part = [each for each in records if each.splits.get(split) == part]
+        if of_part:
+            return of_part
+    raise UsageError(f"{source}: nothing is test or val in {split}")
+
+
+def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) -> tuple[list[Case], tuple[str, ...]]:
+    columns = ["uri", "label", "start_s", "end_s", "score", "x1", "y1", "x2", "y2"]
+    rows = reader.table("segments", columns, pc.field("model") == model).to_pylist()
+    of_video: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        of_video[row["uri"]].append(row)
+    true: dict[str, list[Annotation]] = defaultdict(list)
+    for each in annotations:
+        true[each.video].append(each)
+    found_labels = {row["label"] for uri in true for row in of_video[uri]}
+    labels = tuple(sorted({each.label for each in annotations} | found_labels))
+    ids = {label: number for number, label in enumerate(labels)}
+    cases = [
+        Case(
+            uri,
+            tuple(Span(ids[each.label], each.start_s or 0.0, each.end_s or 0.0) for each in spans),
+            tuple(Span(ids[row["label"]], row["start_s"], row["end_s"], row["score"]) for row in of_video[uri]),
+            tuple(_area(row) for row in of_video[uri]),
+        )
+        for uri, spans in true.items()
+    ]
+    return cases, labels
+
+
+def _area(row: dict[str, Any]) -> float:
+    """Return the size of a person's mean box in pixels; whole frames are all the same."""
+    x1, y1, x2, y2 = (row[name] for name in ("x1", "y1", "x2", "y2"))
+    if x1 is None:
+        return 1.0
+    return max(1.0, float(x2 - x1)) * max(1.0, float(y2 - y1))
