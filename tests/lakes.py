@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,9 +17,10 @@ from pipeline.engine.commit import ShardCommitter, ShardSummary
 from pipeline.engine.decoding import decode_pieces, tasks_of
 from pipeline.engine.extract import Extractor, NetworkFacts, describe_networks
 from pipeline.errors import VideoError
+from pipeline.lake import schemas
 from pipeline.lake.plans import write_plan
 from pipeline.lake.query import open_lake
-from pipeline.lake.store import Lake
+from pipeline.lake.store import Lake, open_part
 
 # What a run may write differently: when it ran, where, and how the work was cut.
 _OF_THE_RUN = {"run_id", "processed_at", "worker", "attempts"}
@@ -43,6 +45,24 @@ def assert_same(a: str | Path, b: str | Path, but: set[str] = frozenset()) -> No
 def assert_same_whatever_the_cut(a: str | Path, b: str | Path) -> None:
     """Assert that two lakes of one archive, differently cut into chunks, hold the same rows."""
     assert_same(a, b, _OF_THE_CUT)
+
+
+def lake_of_segments(
+    folder: Path, duration_s: dict[str, float], segments: Sequence[dict[str, Any]], models: Sequence[str] = ("m",)
+) -> Path:
+    """Write a lake of one shard that holds given segments of given videos; `model` may name whose they are."""
+    lake = Lake(str(folder))
+    lake.claim(Config(scope="frame", sample_fps=10.0).feature_options())
+    for model in models:
+        with open_part(lake, f"segments/model={model}", 0, schemas.with_footer(schemas.SEGMENTS)) as part:
+            part.write_rows(
+                [{"video_id": each["uri"], **each} for each in segments if each.get("model", models[0]) == model]
+            )
+    with open_part(lake, "videos", 0, schemas.with_footer(schemas.VIDEOS)) as part:
+        part.write_rows(
+            [{"video_id": uri, "uri": uri, "duration_s": end_s, "fps": 10.0} for uri, end_s in duration_s.items()]
+        )
+    return folder
 
 
 def analyze_here(
