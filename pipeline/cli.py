@@ -198,10 +198,16 @@ def train(
     hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
     bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
     config_file: ConfigFile = None,
     workers: Workers = None,
+    trainers: Annotated[
+        int | None, typer.Option(help="Train by so many workers of the cluster.", show_default="in this process")
+    ] = None,
     device: Device = None,
     address: Address = None,
     verbose: Verbose = False,
@@ -227,6 +233,7 @@ def train(
         "hidden_dim": hidden_dim,
         "bidirectional": bidirectional,
         "epochs": epochs,
+        "patience": patience,
         "seed": seed,
     }
     options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
@@ -241,6 +248,7 @@ def train(
             note,
             label_map,
             labels_format,
+            trainers,
             address,
             display.update,
             display.epoch,

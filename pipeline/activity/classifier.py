@@ -50,7 +50,7 @@ class SequenceClassifier:
             else:
                 logits = (head(_packed(piece)) for piece in encoded)
             for piece in logits:
-                yield piece.softmax(dim=-1).numpy()
+                yield (piece / self._model.spec.temperature).softmax(dim=-1).numpy()
 
     def _recurrent(self, encoded: Iterable[torch.Tensor], head: RecurrentHead) -> Iterator[torch.Tensor]:
         with _Spool(self._model.spec.encoded_dim) as first:

@@ -35,6 +35,8 @@ class ModelSpec:
     """The input is brought down to this length before the head. None: it is not."""
     reach: int = 64
     """So many steps back and ahead a layer of a transformer sees; the others see all."""
+    temperature: float = 1.0
+    """Logits are divided by it when they become scores, so that a score is the share of such answers that is right."""
 
     @property
     def dims(self) -> tuple[int, ...]:

@@ -184,6 +184,11 @@ def _extractors(gpus_per_actor: float) -> int:
     return sum(int(gpus // gpus_per_actor) for gpus in per_node)
 
 
+def cluster_has_gpus(n: int) -> bool:
+    """Whether the cluster that is joined has so many GPUs."""
+    return float(ray.cluster_resources().get("GPU", 0)) >= n
+
+
 def new_run_id() -> str:
     """Return a name for a run: the time, and some letters to tell apart what starts at once."""
     now = datetime.datetime.now(datetime.UTC)

@@ -25,6 +25,8 @@ class Annotation:
     """None: to the video's end."""
     splits: dict[str, str] = field(default_factory=dict, hash=False)
     """For each division: `train`, `val`, `test`, or empty where the video takes no part."""
+    group: str = ""
+    """What the video belongs to (a person, a camera, a longer recording): a group is never divided. Empty: itself."""
     frames: tuple[int, int] | None = None
     """Half-open span of frame numbers, where the format counts frames; becomes seconds when the video is found."""
     where: str = field(default="", compare=False)

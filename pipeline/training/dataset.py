@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from pipeline.activity.bundle import BACKGROUND
 from pipeline.lake.query import LakeReader
 from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.training.annotations import Annotation
-from pipeline.training.fit import IGNORE, LabelledSequence
+from pipeline.training.sequences import IGNORE, LabelledSequence
 
 # Annotations tell what is done in a video, not by whom: by those who are not much smaller than anybody beside them.
 _LEAST_PROMINENT = 0.4
@@ -28,6 +29,29 @@ class Item:
     first_step: int
     """On the video's sampling grid."""
     end_step: int
+
+
+class _Vectors:
+    """Input vectors of all sequences in one unlinked file, mapped into memory: as much of it as there is room stays."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as what is mapped
+        self._n_rows = self._width = 0
+
+    def append(self, blocks: Iterable[NDArray[np.float16]]) -> slice:
+        """Write the blocks of one sequence, `float16 [t, D]`, and return its rows."""
+        first = self._n_rows
+        for block in blocks:
+            self._file.write(np.ascontiguousarray(block).tobytes())
+            self._n_rows, self._width = self._n_rows + len(block), block.shape[1]
+        return slice(first, self._n_rows)
+
+    def mapped(self) -> NDArray[np.float16]:
+        """Return all rows, read-only."""
+        self._file.flush()
+        if not self._n_rows:
+            return np.empty((0, self._width), np.float16)
+        return np.memmap(self._file, np.float16, "r", shape=(self._n_rows, self._width))
 
 
 @dataclass(frozen=True)
@@ -62,7 +86,8 @@ def load_videos(
         inputs: What stands side by side in an input vector.
 
     Returns:
-        Videos with at least one labelled step, in order of name. A video without features is left out.
+        Videos with at least one labelled step, in order of name. A video without features is left out. The inputs lie
+        in a temporary file, not in memory.
     """
     rate = float(lake.feature_options["sample_fps"])
     by_video: dict[str, list[Annotation]] = defaultdict(list)
@@ -70,7 +95,8 @@ def load_videos(
         by_video[uris[annotation.video]].append(annotation)
     known = lake.table("videos", ["video_id", "uri"]).to_pylist()
     uri_of = {row["video_id"]: row["uri"] for row in known if row["uri"] in by_video}
-    videos = []
+    vectors = _Vectors()
+    videos: list[tuple[LabelledVideo, list[slice]]] = []
     for video_id, rows, track_ids in lake.videos(uri_of):
         of_video = by_video[uri_of[video_id]]
         n_steps = int(rows.frames.step[-1] + rows.frames.n_steps[-1]) if len(rows.frames.step) else 0
@@ -85,9 +111,19 @@ def load_videos(
                 items.append(Item(annotation, label_id, first, end))
         if items:
             sequences = rows.frame_sequences() if scope == "frame" else _main_tracks(rows, track_ids)
-            labelled = tuple(_labelled(rows, sequence, inputs, label_ids) for sequence in sequences)
-            videos.append(LabelledVideo(of_video[0].video, labelled, tuple(items)))
-    return sorted(videos, key=lambda video: video.video)
+            sequences = list(sequences)
+            labelled = tuple(_labelled(sequence, label_ids) for sequence in sequences)
+            of_sequences = [vectors.append(rows.inputs(sequence, inputs)) for sequence in sequences]
+            videos.append((LabelledVideo(of_video[0].video, labelled, tuple(items)), of_sequences))
+    mapped = vectors.mapped()
+    filled = [
+        replace(
+            video,
+            sequences=tuple(replace(s, inputs=mapped[part]) for s, part in zip(video.sequences, parts, strict=True)),
+        )
+        for video, parts in videos
+    ]
+    return sorted(filled, key=lambda video: video.video)
 
 
 def _step_at(time_s: float, rate: float) -> int:
@@ -117,13 +153,8 @@ def _areas(sequence: StepSequence) -> NDArray[np.float32]:
     return areas
 
 
-def _labelled(
-    rows: VideoRows, sequence: StepSequence, inputs: Sequence[str], label_ids: NDArray[np.int64]
-) -> LabelledSequence:
+def _labelled(sequence: StepSequence, label_ids: NDArray[np.int64]) -> LabelledSequence:
+    """Return a sequence with its labels, but without its inputs."""
     first, end = sequence.first_step, sequence.first_step + sequence.n_steps
-    return LabelledSequence(
-        np.concatenate(list(rows.inputs(sequence, inputs))),
-        label_ids[first:end],
-        first,
-        np.repeat(_areas(sequence), sequence.counts),
-    )
+    weights = np.repeat(_areas(sequence), sequence.counts)
+    return LabelledSequence(np.empty((0, 0), np.float16), label_ids[first:end], first, weights)

@@ -1,9 +1,12 @@
-"""The training loop: labelled sequences in, an activity model out."""
+"""The training loop: labelled sequences in, an activity model out; it can stop after any epoch and go on as if not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,26 +19,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
 from pipeline.vision.runtime import cpu_has_bf16
-
-# So many batches are drawn at a time, to be sorted by length.
-_SORTED_BATCHES = 32
-IGNORE = -1
-"""Label id of a step that no annotation covers: it takes no part in the loss."""
-
-
-@dataclass(frozen=True)
-class LabelledSequence:
-    """One video's (or one track's) inputs on the sampling grid, with a label for each step."""
-
-    inputs: NDArray[np.float16]
-    """`float16 [T, D]`."""
-    label_ids: NDArray[np.int64]
-    """`int64 [T]`, `IGNORE` where nothing is annotated."""
-    first_step: int = 0
-    """Where on the video's sampling grid it starts."""
-    weights: NDArray[np.float32] | None = None
-    """`float32 [T]`: how much each step says about the whole video, the larger person's more. None: all the same."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,147 @@ class FitOptions:
     """A crop keeps at least this share of a shorter sequence."""
     join: float = 0.25
     """Share of training sequences followed by another one without a break, so that the state learns to let go."""
+    patience: int | None = None
+    """Stop when the validation loss has not fallen for so many epochs, and keep the best. None: train all epochs."""
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch one of several training workers takes."""
+
+    rank: int = 0
+    of: int = 1
+
+
+class Fitting:
+    """A training run between two epochs.
+
+    All that is drawn in an epoch follows from the seed and the epoch's number, so a run that takes up a saved state
+    ends with the very weights of one that was never interrupted.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[LabelledSequence],
+        validation: Sequence[LabelledSequence],
+        spec: ModelSpec,
+        options: FitOptions,
+        share: Share = Share(),
+        distribute: Callable[[nn.Module], nn.Module] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Prepare the first epoch.
+
+        Args:
+            sequences: What to learn from; those without a labelled step are left out.
+            validation: What to stop early by, if `options.patience` is set.
+            spec: The network.
+            options: Regularisation, and the seed.
+            share: Of data-parallel workers, which one this is.
+            distribute: Wraps the network so that the workers' gradients are averaged.
+            device: Where to train. None: the first GPU, else the CPU.
+        """
+        self._options, self._share = options, share
+        self._sequences = [sequence for sequence in sequences if (sequence.label_ids != IGNORE).any()]
+        self._validation = [sequence for sequence in validation if (sequence.label_ids != IGNORE).any()]
+        self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # Matrix products in bf16, where the processor has it, halve the time; weights and sums stay in f32.
+        self._half = torch.cuda.is_bf16_supported() if self._device.type == "cuda" else cpu_has_bf16()
+        torch.manual_seed(options.seed)
+        self.model = ActivityModel(spec, options.input_dropout, options.dropout).to(self._device)
+        self._network = distribute(self.model) if distribute else self.model
+        self._optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        self._n_batches = -(-len(self._sequences) // options.batch_size)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, options.learning_rate, total_steps=options.epochs * self._n_batches, pct_start=0.15
+        )
+        self.epoch = 0
+        """Epochs that are done."""
+        self._best: dict[str, torch.Tensor] | None = None
+        self._best_loss, self._best_epoch = math.inf, 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        patience = self._options.patience
+        waited = self.epoch - self._best_epoch if patience is not None and self._validation else 0
+        return self.epoch >= self._options.epochs or (patience is not None and waited > patience)
+
+    def run_epoch(self) -> float:
+        """Train one epoch and return its mean loss over this worker's share."""
+        rng = np.random.default_rng([self._options.seed, self.epoch])
+        torch.manual_seed(hash((self._options.seed, self.epoch, self._share.rank)) % 2**63)
+        self._network.train()
+        total = 0.0
+        for drawn in draw_batches(self._sequences, _draw_options(self._options), rng):
+            mine = drawn[self._share.rank :: self._share.of]
+            n_labelled = sum(int((sequence.label_ids != IGNORE).sum()) for sequence in drawn)
+            # Workers average their gradients: each divides by its part of the steps of the whole batch, so that many
+            # workers learn what one would. One without a sequence still takes part, with nothing to say.
+            scale = self._share.of / n_labelled if mine else 0.0
+            loss = self._loss(mine or drawn[:1], self._options.label_smoothing) * scale
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self._optimizer.step()
+            self._schedule.step()
+            total += float(loss.detach())
+        self.epoch += 1
+        if self._validation and self._options.patience is not None:
+            self._note(self._validation_loss())
+        return total / self._n_batches
+
+    def result(self) -> ActivityModel:
+        """Return the model on the CPU in evaluation mode: the best by validation, else the last."""
+        model = ActivityModel(self.model.spec)
+        model.load_state_dict(self._best or self.model.state_dict())
+        return model.cpu().eval()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on from here."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "epoch": self.epoch,
+            "best": self._best,
+            "best_loss": self._best_loss,
+            "best_epoch": self._best_epoch,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where another run of the same data and options was."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.epoch, self._best = state["epoch"], state["best"]
+        self._best_loss, self._best_epoch = state["best_loss"], state["best_epoch"]
+
+    def _loss(self, drawn: Sequence[LabelledSequence], label_smoothing: float) -> torch.Tensor:
+        """Return the loss summed over the labelled steps."""
+        x = _packed([sequence.inputs.astype(np.float32) for sequence in drawn], self._device)
+        y = _packed([sequence.label_ids for sequence in drawn], self._device).data
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            logits = self._network(x)
+        return functional.cross_entropy(
+            logits.float(), y, ignore_index=IGNORE, label_smoothing=label_smoothing, reduction="sum"
+        )
+
+    def _validation_loss(self) -> float:
+        self._network.eval()
+        size = self._options.batch_size
+        n_labelled = sum(int((sequence.label_ids != IGNORE).sum()) for sequence in self._validation)
+        with torch.inference_mode():
+            parts = [self._validation[start : start + size] for start in range(0, len(self._validation), size)]
+            return sum(float(self._loss(part, 0.0)) for part in parts) / n_labelled
+
+    def _note(self, validation_loss: float) -> None:
+        if validation_loss < self._best_loss:
+            self._best_loss, self._best_epoch = validation_loss, self.epoch
+            self._best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
 
 def fit(
@@ -71,6 +196,8 @@ def fit(
     n_labels: int,
     options: FitOptions,
     on_epoch: Callable[[int, float], None] | None = None,
+    validation: Sequence[LabelledSequence] = (),
+    checkpoint: Path | None = None,
 ) -> ActivityModel:
     """Train an activity model on the CPU or the first GPU, and return it on the CPU in evaluation mode.
 
@@ -80,44 +207,31 @@ def fit(
         n_labels: Number of activities; label ids lie below it.
         options: Sizes, regularisation and the seed. The same seed gives the same model on one machine.
         on_epoch: Called with the epoch (from 1) and its mean loss.
+        validation: What to stop early by, if `options.patience` is set.
+        checkpoint: A file to write after each epoch; a run that finds one of its own goes on from there.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Matrix products in bf16, where the processor has it, halve the time; weights and sums stay in f32.
-    half = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
-    rng = np.random.default_rng(options.seed)
-    torch.manual_seed(options.seed)
-    spec = _spec(sequences, inputs, n_labels, options)
-    sequences = [sequence for sequence in sequences if (sequence.label_ids != IGNORE).any()]
-    model = ActivityModel(spec, options.input_dropout, options.dropout).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    batches_per_epoch = -(-len(sequences) // options.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, options.learning_rate, total_steps=options.epochs * batches_per_epoch, pct_start=0.15
-    )
-    for epoch in range(1, options.epochs + 1):
-        total = 0.0
-        for drawn in _batches(sequences, options, rng):
-            x = _packed([sequence.inputs.astype(np.float32) for sequence in drawn], device)
-            y = _packed([sequence.label_ids for sequence in drawn], device).data
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                logits = model(x)
-            loss = functional.cross_entropy(
-                logits.float(), y, ignore_index=IGNORE, label_smoothing=options.label_smoothing
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
+    fitting = Fitting(sequences, validation, spec_of(sequences, inputs, n_labels, options), options)
+    purpose = _purpose(sequences, validation, inputs, options)
+    if checkpoint is not None and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if saved["purpose"] == purpose:
+            fitting.load(saved["state"])
+    while not fitting.finished:
+        loss = fitting.run_epoch()
+        if checkpoint is not None:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            scratch = checkpoint.with_suffix(".tmp")
+            torch.save({"purpose": purpose, "state": fitting.state()}, scratch)
+            os.replace(scratch, checkpoint)
         if on_epoch is not None:
-            on_epoch(epoch, total / batches_per_epoch)
-    return model.cpu().eval()
+            on_epoch(fitting.epoch, loss)
+    return fitting.result()
 
 
-def _spec(
+def spec_of(
     sequences: Sequence[LabelledSequence], inputs: Sequence[str], n_labels: int, options: FitOptions
 ) -> ModelSpec:
+    """Return the network for such sequences."""
     n_embeddings = len([name for name in inputs if name != "box"])
     width = sequences[0].inputs.shape[1] - (BOX_MOTION_DIM if "box" in inputs else 0)
     hidden_dim = options.hidden_dim or (128 if n_embeddings == 1 else 256)
@@ -133,42 +247,19 @@ def _spec(
     )
 
 
-def _batches(
-    sequences: Sequence[LabelledSequence], options: FitOptions, rng: np.random.Generator
-) -> Iterator[list[LabelledSequence]]:
-    """Yield every sequence once, in batches of about one length: the longest tells how many passes an LSTM takes."""
-    order = rng.permutation(len(sequences))
-    size = options.batch_size
-    for start in range(0, len(order), size * _SORTED_BATCHES):
-        drawn = [_draw(sequences, int(index), options, rng) for index in order[start : start + size * _SORTED_BATCHES]]
-        # Not quite by length, so that it is not always the same that learn together.
-        drawn.sort(key=lambda sequence: len(sequence.label_ids) * rng.uniform(0.75, 1.25))
-        batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
-        for index in rng.permutation(len(batches)):
-            yield batches[index]
+def _purpose(
+    sequences: Sequence[LabelledSequence],
+    validation: Sequence[LabelledSequence],
+    inputs: Sequence[str],
+    options: FitOptions,
+) -> str:
+    """Tell apart runs that must not take up each other's checkpoints."""
+    steps = [[len(sequence.label_ids), int(sequence.label_ids.sum())] for sequence in (*sequences, *validation)]
+    return repr((list(inputs), asdict(options), len(validation), steps))
 
 
-def _draw(
-    sequences: Sequence[LabelledSequence], index: int, options: FitOptions, rng: np.random.Generator
-) -> LabelledSequence:
-    drawn = _crop(sequences[index], options, rng)
-    if rng.random() < options.join:
-        other = _crop(sequences[int(rng.integers(len(sequences)))], options, rng)
-        drawn = LabelledSequence(
-            np.concatenate([drawn.inputs, other.inputs]), np.concatenate([drawn.label_ids, other.label_ids])
-        )
-    return drawn
-
-
-def _crop(sequence: LabelledSequence, options: FitOptions, rng: np.random.Generator) -> LabelledSequence:
-    """Return a random stretch that holds at least one labelled step."""
-    n = len(sequence.label_ids)
-    longest = min(n, options.max_steps)
-    length = int(rng.integers(max(1, int(longest * options.min_crop)), longest + 1))
-    labelled = np.flatnonzero(sequence.label_ids != IGNORE)
-    anchor = int(rng.choice(labelled))
-    first = int(rng.integers(max(0, anchor - length + 1), min(anchor, n - length) + 1))
-    return LabelledSequence(sequence.inputs[first : first + length], sequence.label_ids[first : first + length])
+def _draw_options(options: FitOptions) -> DrawOptions:
+    return DrawOptions(options.batch_size, options.max_steps, options.min_crop, options.join)
 
 
 def _packed(sequences: Sequence[NDArray[Any]], device: torch.device) -> PackedSequence:

@@ -13,8 +13,8 @@ from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
 from pipeline.training.dataset import LabelledVideo
-from pipeline.training.fit import IGNORE
 from pipeline.training.metrics import Span, f1, segment_counts
+from pipeline.training.sequences import IGNORE
 
 # A segment is right if it shares this much of the union with an annotated span of its label: the F1@25 of the field.
 _OVERLAP = 0.25

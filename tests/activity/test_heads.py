@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_sequence
 from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
 from pipeline.activity.heads import HEADS
 from pipeline.activity.model import ActivityModel, ModelSpec
-from pipeline.training.fit import FitOptions, LabelledSequence, fit
+from pipeline.training.fit import FitOptions, fit
+from pipeline.training.sequences import LabelledSequence
 
 _DIM = 8
 

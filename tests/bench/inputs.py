@@ -19,12 +19,12 @@ import numpy as np
 from pipeline import Config, analyze, open_lake
 from pipeline.activity.segments import SegmentOptions
 from pipeline.archive import filesystem
-from pipeline.engine.train import divide
 from pipeline.motion.kinematics import BOX_MOTION_DIM
 from pipeline.training.annotations import apply_label_map, read_label_map
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.formats import read_annotations
+from pipeline.training.splits import divide
 from pipeline.training.validation import validate
 
 FOLDS = ("split_fold1", "split_fold2", "split_fold3")
@@ -72,10 +72,10 @@ def main() -> None:
         for seed in range(arguments.seeds):
             accuracies = []
             for fold in FOLDS:
-                training, testing = divide(videos, fold)
-                sequences = [sequence for video in training for sequence in video.sequences]
+                parts = divide(videos, fold)
+                sequences = [sequence for video in parts.train for sequence in video.sequences]
                 model = fit(sequences, names, len(labels), FitOptions(seed=seed))
-                accuracies.append(validate(model, testing, labels, config.sample_fps, SegmentOptions())["accuracy"])
+                accuracies.append(validate(model, parts.test, labels, config.sample_fps, SegmentOptions())["accuracy"])
             of_seeds.append(mean(accuracies))
         each = " ".join(f"{accuracy:.3f}" for accuracy in of_seeds)
         took = time.perf_counter() - began

@@ -14,7 +14,8 @@ from pipeline.activity.bundle import BACKGROUND, Bundle
 from pipeline.activity.segments import SegmentOptions
 from pipeline.training.annotations import Annotation
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
-from pipeline.training.fit import IGNORE, FitOptions, LabelledSequence, fit
+from pipeline.training.fit import FitOptions, fit
+from pipeline.training.sequences import IGNORE, LabelledSequence
 from pipeline.training.validation import validate
 
 FRAME = ("frame",)

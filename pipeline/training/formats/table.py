@@ -1,4 +1,4 @@
-"""CSV: `video,start_s,end_s,label[,split]`, or `label,video,split1,split2,...` for whole clips with several splits."""
+"""CSV: `video,start_s,end_s,label[,group][,split]`, or `label,video,split1,split2,...` for whole clips."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.training.annotations import Annotation
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read a table with columns `video`, `label`, and optionally `start_s`, `end_s` and any that begin with `split`."""
+    """Read columns `video`, `label`, and optionally `start_s`, `end_s`, `group` and any that begin with `split`."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -36,6 +36,7 @@ def read(path: Path) -> list[Annotation]:
                 _seconds(where, "start_s", row),
                 _seconds(where, "end_s", row),
                 {name: row.get(name, "").lower() for name in splits},
+                row.get("group", ""),
                 where=where,
             )
         )

@@ -1,0 +1,140 @@
+"""Data-parallel training on a Ray cluster: each worker reads the lake, takes its share of every batch, and may die."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.errors import ActionlakeError
+from pipeline.lake.query import open_lake
+from pipeline.training.annotations import Annotation
+from pipeline.training.dataset import LabelledVideo, load_videos
+from pipeline.training.fit import FitOptions, Fitting, Share, spec_of
+
+# A worker that dies is started again, from the last epoch; so often in one training.
+_MAX_FAILURES = 3
+_STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Where labelled videos come from; every worker loads them itself, into a file that is mapped into memory."""
+
+    lake: str
+    uris: Mapping[str, str]
+    annotations: Sequence[Annotation]
+    labels: Sequence[str]
+    scope: str
+    inputs: Sequence[str]
+
+    def load(self) -> list[LabelledVideo]:
+        """Return the videos; see `load_videos`."""
+        return load_videos(
+            open_lake(self.lake), dict(self.uris), self.annotations, self.labels, self.scope, self.inputs
+        )
+
+
+def fit_on_cluster(
+    source: VideoSource,
+    training: Sequence[str],
+    validation: Sequence[str],
+    options: FitOptions,
+    n_workers: int,
+    storage: str | Path,
+    use_gpu: bool = False,
+) -> ActivityModel:
+    """Train one model by several workers of the cluster that is joined, and return it in evaluation mode.
+
+    The workers average their gradients, so that the model is what one worker would have learnt, but for the order of
+    sums and for dropout. After each epoch the state goes to `storage`: a worker that dies goes on from there, and so
+    does the same call after the driver died.
+
+    Args:
+        source: The labelled videos.
+        training: Names of the videos to learn from.
+        validation: Names of those to stop early by.
+        options: Sizes, regularisation and the seed.
+        n_workers: Number of workers, each with one CPU.
+        storage: Folder that all nodes share, local or remote.
+        use_gpu: Whether each worker holds a GPU.
+
+    Raises:
+        ActionlakeError: Workers failed more often than is put up with.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    purpose = repr((source.lake, sorted(training), sorted(validation), list(source.inputs), options, n_workers))
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={
+            "source": source,
+            "training": frozenset(training),
+            "validation": frozenset(validation),
+            "options": options,
+        },
+        scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            # The same name in the same place takes up what is there, so it must tell apart what is not the same.
+            name=hashlib.sha256(purpose.encode()).hexdigest()[:16],
+            storage_path=str(storage) if "://" in str(storage) else os.path.abspath(storage),
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise ActionlakeError(
+            f"training stopped after {_MAX_FAILURES} failures of its workers ({error}); the same command goes on from "
+            "the last epoch"
+        ) from error
+    with result.checkpoint.as_directory() as folder:
+        saved = torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
+    model = ActivityModel(ModelSpec(**saved["spec"]))
+    model.load_state_dict(saved["state"]["best"] or saved["state"]["model"])
+    return model.eval()
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Train as one of the workers."""
+    import ray.train
+    import ray.train.torch
+
+    source, options = config["source"], config["options"]
+    context = ray.train.get_context()
+    videos = source.load()
+    training, validation = (
+        [sequence for video in videos if video.video in config[part] for sequence in video.sequences]
+        for part in ("training", "validation")
+    )
+    fitting = Fitting(
+        training,
+        validation,
+        spec_of(training, source.inputs, len(source.labels), options),
+        options,
+        Share(context.get_world_rank(), context.get_world_size()),
+        lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
+        ray.train.torch.get_device(),
+    )
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            saved = torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
+        fitting.load(saved["state"])
+    while not fitting.finished:
+        loss = fitting.run_epoch()
+        with tempfile.TemporaryDirectory() as folder:
+            written = None
+            if context.get_world_rank() == 0:
+                torch.save({"spec": asdict(fitting.model.spec), "state": fitting.state()}, Path(folder) / _STATE)
+                written = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"epoch": fitting.epoch, "loss": loss}, checkpoint=written)

@@ -1,0 +1,51 @@
+"""Which videos are trained on and which are measured on: by video or group, never by window."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import UsageError
+from pipeline.training.dataset import LabelledVideo
+
+HELD_OUT = "held-out"
+"""Name of the split of annotations that have none: every fifth group of videos, by its name, is measured on."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The videos of one split."""
+
+    train: list[LabelledVideo]
+    val: list[LabelledVideo]
+    test: list[LabelledVideo]
+    """What is measured on; `val` where nothing is `test`, which is empty then."""
+
+
+def hold_out(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
+    """Return about four fifths of the videos and the rest, by the names of their groups; a group is never divided."""
+    parts: tuple[list[LabelledVideo], list[LabelledVideo]] = ([], [])
+    for video in data:
+        group = video.items[0].annotation.group or video.video
+        parts[zlib.crc32(group.encode()) % 5 == 0].append(video)
+    return parts
+
+
+def divide(data: Sequence[LabelledVideo], name: str) -> Parts:
+    """Return the videos to train on and those to measure on; a video is never in both."""
+    if name == HELD_OUT:
+        kept, held_out = hold_out(data)
+        return Parts(kept, [], held_out)
+    parts: dict[str, list[LabelledVideo]] = {"train": [], "val": [], "test": []}
+    for video in data:
+        values = {item.annotation.splits.get(name, "") for item in video.items} - {""}
+        if len(values) > 1:
+            raise UsageError(
+                f"{video.video}: {name} is both {' and '.join(sorted(values))}; a video belongs to one part"
+            )
+        if values:
+            parts[values.pop()].append(video)
+    if parts["test"]:
+        return Parts(**parts)
+    return Parts(parts["train"], [], parts["val"])
