@@ -16,16 +16,16 @@ from pipeline.errors import UsageError
 SCOPES = ("frame", "person", "both")
 EMBEDDED_DETECTOR = "person_nano"
 """The person detector that comes with the package."""
-FRAME_INPUTS = ("frame", "frame_change")
-PERSON_INPUTS = ("crop", "crop_change", "box")
+FRAME_INPUTS = ("frame", "frame_change", "frame_flow")
+PERSON_INPUTS = ("crop", "crop_change", "crop_flow", "box")
 LAYOUTS = ("auto", "fused", "split")
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 DEVICES = ("auto", "cpu", "cuda")
 
 _DEFAULT_INPUTS = {
     "frame": ("frame",),
-    "person": ("frame", "crop", "crop_change", "box"),
-    "both": ("frame", "crop", "crop_change", "box"),
+    "person": ("frame", "crop", "crop_change", "crop_flow", "box"),
+    "both": ("frame", "crop", "crop_change", "crop_flow", "box"),
 }
 
 # Options that shape the features themselves. A lake remembers them and refuses features made otherwise.
@@ -43,9 +43,9 @@ class Config:
     embedder: str = field(default="efficientnet_lite0", metadata=_SHAPES_FEATURES)
     """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`."""
     inputs: tuple[str, ...] = field(default=(), metadata=_SHAPES_FEATURES)
-    """What the CNN embeds for the LSTM: `frame`, the whole frame; `frame_change`, how the next one differs from it;
-    `crop` and `crop_change`, the same of a person's part. `box` is how a person's box moves. Empty: what the models
-    read; without a model, those that were found to help."""
+    """What the LSTM is given: the CNN's embedding of the whole frame, `frame`, and of how the next one differs from it,
+    `frame_change`; what moves where in it, `frame_flow`; `crop`, `crop_change` and `crop_flow`, the same of a person's
+    part. `box` is how a person's box moves. Empty: what the models read; without a model, those found to help."""
     detector: str = field(default=EMBEDDED_DETECTOR, metadata=_SHAPES_FEATURES)
     """Who finds people: `person_nano` (embedded), path or name of Ultralytics detection weights, a detector bundle."""
     classes: tuple[str, ...] = field(default=("person",), metadata=_SHAPES_FEATURES)
@@ -149,9 +149,9 @@ class Config:
         return tuple(name for name in (*FRAME_INPUTS, *PERSON_INPUTS) if name in named)
 
     @property
-    def embeds_change(self) -> bool:
-        """Whether any change to the next frame is embedded, which needs a look past the end of a chunk."""
-        return "frame_change" in self.embedded or "crop_change" in self.embedded
+    def looks_ahead(self) -> bool:
+        """Whether anything is told by the next frame, which needs a look past the end of a chunk."""
+        return any(name.endswith(("_change", "_flow")) for name in self.embedded)
 
     @property
     def grid_rate(self) -> Fraction:

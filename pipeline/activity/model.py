@@ -11,6 +11,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import make_head
 from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.vision.flow import FLOW_DIM
+
+
+def input_dim(name: str, embedding_dim: int) -> int:
+    """Return the length of one input."""
+    if name == "box":
+        return BOX_MOTION_DIM
+    return FLOW_DIM if name.endswith("_flow") else embedding_dim
 
 
 @dataclass(frozen=True)
@@ -18,9 +26,10 @@ class ModelSpec:
     """Everything that is needed to build the network before its weights are read."""
 
     inputs: tuple[str, ...]
-    """What stands side by side in an input vector: `frame`, `frame_change`, `crop`, `crop_change`, `box`."""
+    """What stands side by side in an input vector: embeddings (`frame`, `frame_change`, `crop`, `crop_change`), motion
+    (`frame_flow`, `crop_flow`), and `box`."""
     embedding_dim: int
-    """Length of an embedding: that of every input but `box`."""
+    """Length of an embedding."""
     n_labels: int
     """Number of activities."""
     head: str = "lstm"
@@ -41,7 +50,7 @@ class ModelSpec:
     @property
     def dims(self) -> tuple[int, ...]:
         """Length of each input."""
-        return tuple(BOX_MOTION_DIM if name == "box" else self.embedding_dim for name in self.inputs)
+        return tuple(input_dim(name, self.embedding_dim) for name in self.inputs)
 
     @property
     def input_dim(self) -> int:

@@ -75,7 +75,7 @@ class ShardCommitter:
             shard: Its number.
             networks: What its features were made with.
         """
-        features_schema = schemas.features_schema(networks.dim, self._config.embeds_change)
+        features_schema = schemas.features_schema(schemas.vector_dims(self._config.embedded, networks.dim))
         started = time.perf_counter()
         videos = sorted(read_plan(lake, shard), key=lambda video: video.video_id)
         chunks = finished_chunks(lake.work_names(shard))

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.archive.plan import Chunk, PlannedVideo
@@ -116,7 +116,7 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     try:
         for batch in decode_chunk(
             task.uri, task.probe, task.chunk, config.grid_rate, config.decoded_px, batch_frames, report,
-            look_ahead=config.embeds_change,
+            look_ahead=config.looks_ahead,
         ):  # fmt: skip
             if held is not None:
                 held = replace(held, after=batch.images[0])
@@ -150,7 +150,7 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     )
 
 
-def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, dim: int, has_change: bool) -> list[Receipt]:
+def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, vectors: Mapping[str, int]) -> list[Receipt]:
     """End a chunk that is not tried again, after the pieces that earlier attempts left; return all its receipts."""
     folder = lake.work_folder(task.shard)
     kept = [
@@ -168,5 +168,5 @@ def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, dim: int, ha
         attempts=attempts,
         worker=worker_name(),
     )
-    write_piece(lake, end, empty_rows(dim, has_change))
+    write_piece(lake, end, empty_rows(vectors))
     return [*kept, end]

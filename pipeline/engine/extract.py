@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,15 +13,19 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.engine.decoding import Clock, DecodedPiece
 from pipeline.errors import UsageError
+from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
 from pipeline.video.decode import FrameBatch
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
+from pipeline.vision.flow import FlowEstimator, describe_flow
 from pipeline.vision.runtime import choose_runtime
 
 # A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
 _CROP_MARGIN = 0.1
+# A person is taken to be this high at least, in pixels of the decoded frame, when motion is measured in heights.
+_SMALLEST_PX = 8.0
 # What an unchanged pixel looks like in the image of a change.
 _GREY = 128
 
@@ -58,6 +63,7 @@ class Extractor:
         self.runtime_name = f"{runtime.device}, {runtime.precision}"
         self._config = config
         self._embedder = Embedder(config.embedder, runtime)
+        self._flows = FlowEstimator()
         self._detector = None
         if config.sees_people:
             self._detector = Detector(
@@ -108,7 +114,7 @@ class Extractor:
         """Return the piece's rows, a frame's followed by those of its boxes."""
         frames = piece.frames
         if frames is None:
-            return empty_rows(self._embedder.dim, self._config.embeds_change)
+            return empty_rows(vector_dims(self._config.embedded, self._embedder.dim))
         n_boxes = np.array([len(found.scores) for found in boxes])
         of_frame = np.repeat(np.arange(len(frames.steps)), n_boxes + 1)
         box = np.concatenate([np.arange(-1, n) for n in n_boxes]).astype(np.int32)
@@ -120,20 +126,32 @@ class Extractor:
         class_id[is_box] = np.concatenate([found.class_ids for found in boxes])
         score[is_box] = np.concatenate([found.scores for found in boxes])
         xyxy[is_box] = np.concatenate([found.xyxy for found in boxes]) * to_source
-        image = {name: np.zeros((len(box), self._embedder.dim), np.float16) for name in ("embedding", "change")}
-        for (name, of_box), start, end in views.ranges():
-            image[name][is_box == of_box] = embeddings[start:end]
-        return WorkRows(
-            frames.steps[of_frame],
-            frames.n_steps[of_frame],
-            frames.pts_s[of_frame],
-            box,
-            class_id,
-            score,
-            xyxy,
-            image["embedding"],
-            image["change"] if self._config.embeds_change else None,
-        )
+        dims = vector_dims(self._config.embedded, self._embedder.dim)
+        vectors = {name: np.zeros((len(box), dim), np.float16) for name, dim in dims.items()}
+        for (column, of_box), start, end in views.ranges():
+            vectors[column][is_box == of_box] = embeddings[start:end]
+        for of_box, described in self._flow(piece, boxes):
+            vectors["flow"][is_box == of_box] = described
+        times = frames.steps[of_frame], frames.n_steps[of_frame], frames.pts_s[of_frame]
+        return WorkRows(*times, box, class_id, score, xyxy, vectors)
+
+    def _flow(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> Iterator[tuple[bool, NDArray[np.float16]]]:
+        """Yield what moves in frames and in boxes, as far as wanted: whether it is of boxes, and the vectors."""
+        frames, embedded = piece.frames, self._config.embedded
+        if frames is None or not {"frame_flow", "crop_flow"} & set(embedded):
+            return
+        following = [*frames.images[1:], frames.after]
+        flows = [self._flows.flow(image, after) for image, after in zip(frames.images, following, strict=True)]
+        # A slow video does not move faster for being sampled more often than it has frames.
+        rate = min(self._config.sample_fps, piece.task.probe.fps or self._config.sample_fps)
+        height = frames.images.shape[1]
+        if "frame_flow" in embedded:
+            yield False, describe_flow(flows, [rate / height] * len(flows))
+        if "crop_flow" in embedded:
+            ratio = flows[0].shape[0] / height
+            parts = [_crop(flow, box * ratio) for flow, found in zip(flows, boxes, strict=True) for box in found.xyxy]
+            heights = [max(_SMALLEST_PX, float(box[3] - box[1])) for found in boxes for box in found.xyxy]
+            yield True, describe_flow(parts, [rate / px for px in heights])
 
 
 class _Views:
@@ -183,7 +201,7 @@ def _crops(images: NDArray[np.uint8], boxes: Sequence[Boxes]) -> list[NDArray[np
 _NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 
 
-def _crop(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _crop(image: NDArray[Any], box: NDArray[np.float32]) -> NDArray[Any]:
     """Return a person's part of an image, with a margin."""
     margin_x, margin_y = (box[2] - box[0]) * _CROP_MARGIN, (box[3] - box[1]) * _CROP_MARGIN
     left, top = max(0, int(box[0] - margin_x)), max(0, int(box[1] - margin_y))

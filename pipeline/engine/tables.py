@@ -64,7 +64,8 @@ def feature_rows(
                 "scope": pa.array([scope] * len(of_frame), pa.string()),
                 "track_id": pa.array(tracks[chosen], mask=tracks[chosen] == NO_TRACK),
             }
-            for column, name in (("embedding", image), ("change", f"{image}_change")):
+            for name in (image, f"{image}_change", f"{image}_flow"):
+                column = schemas.column_of(name)
                 if column in schema.names:
                     vectors = np.ascontiguousarray(rows.vectors(int(number), column)[row[chosen]])
                     missing = None if name in embedded else pa.array(np.ones(len(vectors), np.bool_))

@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.engine.decoding import ChunkTask, DecodedPiece, decode_pieces, give_up
 from pipeline.engine.extract import Extractor
 from pipeline.engine.ledger import Deadline
+from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Piece, Receipt, finished_chunks
 from pipeline.video.decode import FrameBatch
@@ -44,7 +45,7 @@ class _ChunkRunner:
         self.lake = Lake(lake_uri)
         self.config = config
         self._ledger = ledger
-        self._dim = dim
+        self._vectors = vector_dims(config.embedded, dim)
 
     def finished(self, tasks: list[ChunkTask]) -> dict[tuple[str, int], list[Receipt]]:
         """Return the receipts of those tasks that an earlier try of this very block finished before it died."""
@@ -63,7 +64,7 @@ class _ChunkRunner:
             return task, []
         limit_s = self.config.deadline_s(task.chunk.duration_s)
         cause = f"it passed its deadline of {limit_s:g} s" if overdue else "its worker died each time"
-        return task, give_up(self.lake, task, attempts - 1, cause, self._dim, self.config.embeds_change)
+        return task, give_up(self.lake, task, attempts - 1, cause, self._vectors)
 
     def decode(self, task: ChunkTask) -> Iterator[DecodedPiece]:
         """Decode a chunk; the deadline runs while a piece is decoded, not while others do something with it."""

@@ -16,7 +16,7 @@ from pyarrow import fs as pafs
 
 from pipeline.archive.filesystem import join
 from pipeline.errors import UsageError
-from pipeline.lake.schemas import TABLES
+from pipeline.lake.schemas import TABLES, VECTOR_COLUMNS
 from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, part_name
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # DuckDB reads half floats from Parquet, but not from Arrow: an empty table of features goes without them.
-_READABLE = {"features": [name for name in TABLES["features"].names if name not in ("embedding", "change")]}
+_READABLE = {"features": [name for name in TABLES["features"].names if name not in VECTOR_COLUMNS]}
 
 
 # A track is the boxes that share an id; what is wanted to be known of it follows from them.

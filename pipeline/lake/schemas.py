@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.vision.flow import FLOW_DIM
+
 SCHEMA_VERSION = 1
 _BOX = [(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")]
+
+VECTOR_COLUMNS = ("embedding", "change", "flow")
+"""The columns of vectors that `features` may have."""
 
 VIDEOS = pa.schema(
     [
@@ -83,15 +89,27 @@ FAILURES = pa.schema(
 """One row a failed chunk, or a video that can't be read at all."""
 
 
-def _embeddings(dim: int, has_change: bool) -> list[tuple[str, pa.DataType]]:
-    names = ["embedding", "change"] if has_change else ["embedding"]
-    return [(name, pa.list_(pa.float16(), dim)) for name in names]
+def column_of(name: str) -> str:
+    """Return the column of vectors that holds an input: `embedding`, `change` or `flow`."""
+    return {"change": "change", "flow": "flow"}.get(name.rpartition("_")[2], "embedding")
 
 
-def features_schema(dim: int, has_change: bool) -> pa.Schema:
+def vector_dims(inputs: Sequence[str], embedding_dim: int) -> dict[str, int]:
+    """Return the length of each column of vectors that a lake with these inputs has."""
+    dims = {"embedding": embedding_dim, "change": embedding_dim, "flow": FLOW_DIM}
+    wanted = {"embedding", *(column_of(name) for name in inputs)}
+    return {column: dim for column, dim in dims.items() if column in wanted}
+
+
+def _vectors(dims: Mapping[str, int]) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.list_(pa.float16(), dim)) for name, dim in dims.items()]
+
+
+def features_schema(vectors: Mapping[str, int]) -> pa.Schema:
     """Return the schema of `features`: one row a frame or crop, with the steps of the sampling grid that show it.
 
-    `embedding` is that of the image, `change` that of how the next one differs from it, if that is computed at all.
+    `embedding` is that of the image, `change` that of how the next one differs from it, `flow` how things move to the
+    next; the last two where they are computed at all. `vectors` are their lengths; see `vector_dims`.
     """
     return pa.schema(
         [
@@ -101,12 +119,12 @@ def features_schema(dim: int, has_change: bool) -> pa.Schema:
             ("n_steps", pa.int32()),
             ("scope", pa.string()),
             ("track_id", pa.int64()),
-            *_embeddings(dim, has_change),
+            *_vectors(vectors),
         ]
     )
 
 
-def work_schema(dim: int, has_change: bool) -> pa.Schema:
+def work_schema(vectors: Mapping[str, int]) -> pa.Schema:
     """Return the schema of a piece of a chunk's features: rows of frames (`box` is -1) and of the boxes in them."""
     return pa.schema(
         [
@@ -117,7 +135,7 @@ def work_schema(dim: int, has_change: bool) -> pa.Schema:
             ("class_id", pa.int32()),
             ("score", pa.float32()),
             *_BOX,
-            *_embeddings(dim, has_change),
+            *_vectors(vectors),
         ]
     )
 
@@ -127,7 +145,7 @@ TABLES = {
     "segments": SEGMENTS,
     "detections": DETECTIONS,
     "failures": FAILURES,
-    "features": features_schema(1, has_change=True),
+    "features": features_schema(dict.fromkeys(VECTOR_COLUMNS, 1)),
 }
 """Every table that can be queried; the length of an embedding is the lake's own."""
 

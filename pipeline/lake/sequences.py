@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyarrow import fs as pafs
 
 from pipeline.errors import UsageError
+from pipeline.lake.schemas import column_of
 from pipeline.lake.store import Lake, part_name
 from pipeline.lake.work import Piece
 from pipeline.motion.kinematics import box_motion
@@ -92,7 +93,7 @@ class VideoRows:
     def __init__(
         self, frames: FrameRows, boxes: BoxRows, read_vectors: Callable[[int, str], NDArray[np.float16]]
     ) -> None:
-        """Take the small columns, and how to read `embedding` or `change` of a piece, `float16 [N, D]`."""
+        """Take the small columns, and how to read a column of vectors of a piece, `float16 [N, D]`."""
         self.frames, self.boxes = frames, boxes
         self.vectors = functools.lru_cache(maxsize=_CACHED_COLUMNS)(read_vectors)
 
@@ -255,11 +256,6 @@ def _committed_rows(
         row=source.row[~is_frame],
     )
     return VideoRows(frames, boxes, read_vectors)
-
-
-def column_of(name: str) -> str:
-    """Return the column of the features that holds an input."""
-    return "change" if name.endswith("_change") else "embedding"
 
 
 def _numpy(batch: pa.RecordBatch, name: str) -> NDArray[np.generic]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -86,22 +86,19 @@ class WorkRows:
     class_id: NDArray[np.int32]
     score: NDArray[np.float32]
     xyxy: NDArray[np.float32]
-    embedding: NDArray[np.float16]
-    """`float16 [N, D]`, zeros where there is none."""
-    change: NDArray[np.float16] | None
-    """The same of the change to the next frame; None where it is not computed."""
+    vectors: Mapping[str, NDArray[np.float16]]
+    """For each column of vectors `float16 [N, D]`, zeros where there is none."""
 
     def to_batch(self, receipt: Receipt) -> pa.RecordBatch:
         """Return the rows as Arrow, with the receipt in the schema's metadata."""
-        dim = self.embedding.shape[1]
-        embeddings = [self.embedding] if self.change is None else [self.embedding, self.change]
         columns = [self.step, self.n_steps, self.pts_s, self.box, self.class_id, self.score, *self.xyxy.T]
-        schema = work_schema(dim, self.change is not None).with_metadata({_RECEIPT: receipt.to_json().encode()})
+        schema = work_schema({name: matrix.shape[1] for name, matrix in self.vectors.items()})
         arrays = [pa.array(np.ascontiguousarray(column)) for column in columns]
         vectors = [
-            pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), dim)
-            for matrix in embeddings
+            pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
+            for matrix in self.vectors.values()
         ]
+        schema = schema.with_metadata({_RECEIPT: receipt.to_json().encode()})
         return pa.RecordBatch.from_arrays([*arrays, *vectors], schema=schema)
 
 
@@ -121,13 +118,12 @@ def write_piece(lake: Lake, receipt: Receipt, rows: WorkRows) -> None:
         writer.write_batch(batch)
 
 
-def empty_rows(dim: int, has_change: bool) -> WorkRows:
-    """Return no rows, of the right types."""
+def empty_rows(vectors: Mapping[str, int]) -> WorkRows:
+    """Return no rows, of the right types, with vectors of these lengths."""
     none_i32, none_f32 = np.empty(0, np.int32), np.empty(0, np.float32)
-    none_f16 = np.empty((0, dim), np.float16)
     return WorkRows(
         np.empty(0, np.int64), none_i32, np.empty(0), none_i32, none_i32, none_f32,
-        np.empty((0, 4), np.float32), none_f16, none_f16 if has_change else None,
+        np.empty((0, 4), np.float32), {name: np.empty((0, dim), np.float16) for name, dim in vectors.items()},
     )  # fmt: skip
 
 

@@ -17,8 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.model import ActivityModel, ModelSpec
-from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.activity.model import ActivityModel, ModelSpec, input_dim
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
 from pipeline.vision.runtime import cpu_has_bf16
 
@@ -232,9 +231,9 @@ def spec_of(
     sequences: Sequence[LabelledSequence], inputs: Sequence[str], n_labels: int, options: FitOptions
 ) -> ModelSpec:
     """Return the network for such sequences."""
-    n_embeddings = len([name for name in inputs if name != "box"])
-    width = sequences[0].inputs.shape[1] - (BOX_MOTION_DIM if "box" in inputs else 0)
-    hidden_dim = options.hidden_dim or (128 if n_embeddings == 1 else 256)
+    n_embeddings = sum(input_dim(name, 1) == 1 for name in inputs)
+    width = sequences[0].inputs.shape[1] - sum(input_dim(name, 0) for name in inputs)
+    hidden_dim = options.hidden_dim or (128 if len(inputs) == 1 else 256)
     return ModelSpec(
         tuple(inputs),
         width // max(1, n_embeddings),
@@ -243,7 +242,7 @@ def spec_of(
         hidden_dim,
         options.bidirectional,
         # A linear probe is one matrix, and who sees nothing needs none.
-        projection_dim=options.projection_dim if n_embeddings > 1 and options.head in REMEMBERING else None,
+        projection_dim=options.projection_dim if len(inputs) > 1 and options.head in REMEMBERING else None,
     )
 
 

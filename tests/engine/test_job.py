@@ -237,7 +237,7 @@ def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp
         patch.setattr("pipeline.engine.decoding._MOST_PIECE_FRAMES", 16)
         for piece in itertools.islice(decode_pieces(task, config), 2):
             extractor.extract(lake, [piece])
-    receipts = give_up(lake, task, 3, "its worker died each time", 1280, has_change=False)
+    receipts = give_up(lake, task, 3, "its worker died each time", {"embedding": 1280})
     assert [(receipt.piece, receipt.last) for receipt in receipts] == [(0, False), (1, False), (2, True)]
     ShardCommitter(config, choose_models("default", "frame")).commit(lake, 0, NetworkFacts(1280, {}))
     reader = open_lake(lake.uri)

@@ -1,0 +1,99 @@
+"""What moves where in a frame or around a person: histograms of dense optical flow, which no scene can fake.
+
+An embedding tells what a place looks like, and a classifier learns the place; these numbers tell motion alone. They are
+the descriptors of dense trajectories (Wang et al. 2013) on a fixed grid: histograms of flow (HOF), and of the gradients
+of both its components (MBH), which do not see how the camera moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_FLOW_PX = 320
+_SIDE = 48
+_HOF_CELLS, _MBH_CELLS, _BINS = 6, 4, 8
+
+FLOW_DIM = (_HOF_CELLS**2 + 2 * _MBH_CELLS**2) * _BINS
+"""Length of a vector of motion."""
+
+
+class FlowEstimator:
+    """Dense flow between frames, by DIS (Kroeger et al. 2016), less how the camera moves."""
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+
+    def flow(self, frame: NDArray[np.uint8], following: NDArray[np.uint8] | None) -> NDArray[np.float32]:
+        """Return where each point of a frame goes, `float32 [h, w, 2]` in pixels of the frame, right and down.
+
+        It is computed at 320 px at most. Its median is taken for the camera's motion and subtracted.
+
+        Args:
+            frame: `uint8 [H, W, 3]`.
+            following: The next sampled frame; None at the end of the video, where nothing moves.
+        """
+        small = _small_grey(frame)
+        if following is None:
+            return np.zeros((*small.shape, 2), np.float32)
+        flow: NDArray[np.float32] = np.asarray(
+            self._dis.calc(small, _small_grey(following), None),  # type: ignore[call-overload]
+            np.float32,
+        )
+        flow -= np.median(flow.reshape(-1, 2)[::7], axis=0)
+        return flow * np.float32(frame.shape[0] / small.shape[0])
+
+
+def describe_flow(parts: Sequence[NDArray[np.float32]], scales: Sequence[float]) -> NDArray[np.float16]:
+    """Describe the motion in parts of frames, `float16 [N, FLOW_DIM]`: HOF on 6 x 6 cells, MBH of u and v on 4 x 4.
+
+    Roots are taken, as of HOG and HOF usually (RootSIFT's): a fast limb does not outshout the rest.
+
+    Args:
+        parts: N pieces of flow, `float32 [h, w, 2]` of any sizes, in pixels per frame; each is stretched to a square.
+        scales: What a pixel per frame counts in each. Frames per second over the person's height in pixels makes
+            heights per second, which neither frame rate nor distance change.
+    """
+    if not len(parts):
+        return np.empty((0, FLOW_DIM), np.float16)
+    squares = np.empty((len(parts), _SIDE, _SIDE, 2), np.float32)
+    for square, part, scale in zip(squares, parts, scales, strict=True):
+        square[:] = cv2.resize(part, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) * np.float32(scale)
+    histograms = [_histograms(squares[..., 0], squares[..., 1], _HOF_CELLS)]
+    for component in (0, 1):
+        down, right = (np.asarray(np.gradient(squares[..., component], axis=axis)) for axis in (1, 2))
+        histograms.append(_histograms(right, down, _MBH_CELLS))
+    return np.concatenate(histograms, axis=1).astype(np.float16)
+
+
+def _histograms(x: NDArray[np.float32], y: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
+    """Return histograms of direction, weighted by length, `float32 [N, cells * cells * bins]`, for vectors `[N, S, S]`.
+
+    A direction between two bins counts for both, as near as it is to each.
+    """
+    n, side = x.shape[:2]
+    length = np.hypot(x, y)
+    turn = (np.arctan2(y, x) + np.pi) * (_BINS / (2 * np.pi))
+    lower = np.floor(turn)
+    upper_share = turn - lower
+    bins = np.zeros((n, _BINS, side, side), np.float32)
+    index = lower.astype(np.int64)[:, None] % _BINS
+    np.put_along_axis(bins, index, (length * (1 - upper_share))[:, None], axis=1)
+    # The bin above is another one, so nothing is overwritten.
+    np.put_along_axis(bins, (index + 1) % _BINS, (length * upper_share)[:, None], axis=1)
+    cell = side // n_cells
+    means = bins.reshape(n, _BINS, n_cells, cell, n_cells, cell).mean(axis=(3, 5))
+    roots: NDArray[np.float32] = np.sqrt(means).reshape(n, -1)
+    return roots
+
+
+def _small_grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    scale = _FLOW_PX / max(grey.shape)
+    if scale < 1:
+        size = (max(12, round(grey.shape[1] * scale)), max(12, round(grey.shape[0] * scale)))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(grey, np.uint8)
