@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from enum import StrEnum
@@ -11,45 +10,36 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
+from pipeline import cli_learning
+from pipeline.cli_common import (
+    Address,
+    ConfigFile,
+    Device,
+    Embedder,
+    Precision,
+    SampleFps,
+    Scope,
+    Verbose,
+    Workers,
+    app,
+    console,
+    log_to_console,
+    out,
+    plain,
+    split_list,
+)
 from pipeline.config import Config
 from pipeline.errors import ActionlakeError, UsageError
-from pipeline.terminal import ProgressDisplay, closing_table, evaluation_tables
+from pipeline.terminal import ProgressDisplay, closing_table
+
+__all__ = ["app", "cli_learning", "main"]
 
 EXIT_JOB_ERROR = 1
 EXIT_USAGE = 2
 EXIT_FAILED_VIDEOS = 3
 EXIT_INTERRUPTED = 130
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="From an archive of video to a queryable lake of labelled activity segments.",
-)
-console = Console(stderr=True)
-out = Console()
-
-
-class Scope(StrEnum):
-    """What is labelled."""
-
-    frame = "frame"
-    person = "person"
-    both = "both"
-
-
-class Head(StrEnum):
-    """What remembers the steps before."""
-
-    lstm = "lstm"
-    gru = "gru"
-    transformer = "transformer"
-    linear = "linear"
-    majority = "majority"
 
 
 class Format(StrEnum):
@@ -59,28 +49,6 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
-
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with options; the command line wins.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join; default: $RAY_ADDRESS, else this machine.")]
-SampleFps = Annotated[
-    float | None, typer.Option(help="Frames looked at per second of video.", show_default="the model's")
-]
-Embedder = Annotated[str | None, typer.Option(help="CNN: efficientnet_lite0, or a torchvision classifier.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.")]
-Workers = Annotated[int | None, typer.Option(help="Decoding actors.", show_default="one per CPU")]
-_LABELS_HELP = (
-    "Labels: CSV (video,start_s,end_s,label[,split]), folders of clips, or a file of ActivityNet, CVAT, VIA 3, "
-    "Label Studio, ELAN or MS-TCN."
-)
-LabelsFormat = Annotated[
-    str | None, typer.Option("--format", help="Format of the labels.", show_default="what they look like")
-]
-LabelMap = Annotated[
-    Path | None, typer.Option("--map", help="CSV from,to: other names for labels; to may be background.")
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is decided on the way.")]
 
 
 @app.command()
@@ -119,15 +87,15 @@ def analyze(
     from pipeline.engine.analyze import analyze as run
     from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for
 
-    _log_to_console(verbose)
+    log_to_console(verbose)
     named: dict[str, Any] = {
         "scope": scope.value if scope else None,
         "detector": detector,
         "detector_px": detector_px,
-        "classes": _split(classes),
+        "classes": split_list(classes),
         "sample_fps": sample_fps,
         "embedder": embedder,
-        "labels": _split(labels),
+        "labels": split_list(labels),
         "layout": layout,
         "workers": workers,
         "device": device,
@@ -157,13 +125,13 @@ def classify(
     from pipeline.engine.relabel import ClassifyState
     from pipeline.engine.relabel import classify as run
 
-    _log_to_console(verbose)
+    log_to_console(verbose)
     started = time.monotonic()
 
     def show(state: ClassifyState) -> None:
         console.print(f"{state.model}: {state.n_done} of {state.n_shards} shards labelled", highlight=False)
 
-    state = run(lake, model, tuple(_split(labels) or ()), min_track_s, address, show)
+    state = run(lake, model, tuple(split_list(labels) or ()), min_track_s, address, show)
     if not state.n_videos:
         out.print(f"all of it was labelled by {state.model} before", highlight=False)
         return
@@ -171,122 +139,9 @@ def classify(
     table.add_column("label")
     table.add_column("segments", justify="right")
     for label, n in state.label_n.most_common():
-        table.add_row(_plain(label), str(n))
+        table.add_row(plain(label), str(n))
     out.print(table)
     out.print(f"{state.n_videos} videos labelled in {time.monotonic() - started:.1f} s", highlight=False)
-
-
-@app.command()
-def train(
-    annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
-    videos: Annotated[str, typer.Option(help="Folder in which the annotated videos lie.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the model's.")],
-    lake: Annotated[
-        str | None, typer.Option(help="Where features stay for next time.", show_default="OUT-lake")
-    ] = None,
-    scope: Annotated[Scope | None, typer.Option(help="What to label: people, or whole frames.")] = None,
-    labels_format: LabelsFormat = None,
-    label_map: LabelMap = None,
-    inputs: Annotated[
-        str | None,
-        typer.Option(help="frame, frame_change, crop, crop_change, box; by commas.", show_default="those that help"),
-    ] = None,
-    detector: Annotated[str | None, typer.Option(help="Who finds the people.", show_default="person_nano")] = None,
-    sample_fps: SampleFps = None,
-    embedder: Embedder = None,
-    head: Annotated[Head | None, typer.Option(help="What remembers.", show_default="lstm")] = None,
-    hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
-    bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
-    note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
-    config_file: ConfigFile = None,
-    workers: Workers = None,
-    trainers: Annotated[
-        int | None, typer.Option(help="Train by so many workers of the cluster.", show_default="in this process")
-    ] = None,
-    device: Device = None,
-    address: Address = None,
-    verbose: Verbose = False,
-) -> None:
-    """Train an activity model on labelled videos and write a bundle with its metrics."""
-    from pipeline.engine.train import train as run
-    from pipeline.training.fit import FitOptions
-    from pipeline.training.validation import FIGURES
-
-    _log_to_console(verbose)
-    config = Config.load(
-        config_file,
-        scope=scope.value if scope else None,
-        inputs=_split(inputs),
-        detector=detector,
-        sample_fps=sample_fps,
-        embedder=embedder,
-        workers=workers,
-        device=device,
-    )
-    chosen = {
-        "head": head.value if head else None,
-        "hidden_dim": hidden_dim,
-        "bidirectional": bidirectional,
-        "epochs": epochs,
-        "patience": patience,
-        "seed": seed,
-    }
-    options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
-    with ProgressDisplay(console) as display:
-        result = run(
-            annotations,
-            videos,
-            out_folder,
-            lake,
-            config,
-            options,
-            note,
-            label_map,
-            labels_format,
-            trainers,
-            address,
-            display.update,
-            display.epoch,
-        )
-    table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
-    for heading in ("split", *(figure.replace("_", " ") for figure in FIGURES), "spans"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, split in result.metrics["splits"].items():
-        table.add_row(name, *(f"{split[figure]:.3f}" for figure in FIGURES), str(split["n_spans"]))
-    for kind, mean in result.metrics["means"].items():
-        table.add_row(f"mean of {kind}", *(f"{mean[figure]:.3f}" for figure in FIGURES), "")
-    out.print(table)
-    out.print(f"bundle: {result.folder}")
-
-
-@app.command()
-def evaluate(
-    lake: Annotated[str, typer.Argument(help="A labelled lake.")],
-    annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
-    out_folder: Annotated[Path, typer.Option("--out", help="Where the JSON and the plots go.")] = Path("evaluation"),
-    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="A division of the labels: measure on what is test in it, else val.")
-    ] = None,
-    labels_format: LabelsFormat = None,
-    label_map: LabelMap = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out annotated videos that the lake does not hold.")
-    ] = False,
-) -> None:
-    """Compare a lake's segments with annotations: a table, JSON, and plots."""
-    from pipeline.report.evaluation import write_evaluation
-    from pipeline.training.cases import evaluate_lake
-
-    found = evaluate_lake(lake, annotations, model, split, labels_format, label_map, partial)
-    evaluation_tables(out, found)
-    for path in write_evaluation(found, out_folder):
-        out.print(_plain(str(path)), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -301,7 +156,7 @@ def export(
     from pipeline.report.exports import export_segments
 
     n_segments = export_segments(open_lake(lake), out_path, export_format, model)
-    out.print(f"{_plain(str(out_path))}: {n_segments} segments", highlight=False, soft_wrap=True)
+    out.print(f"{plain(str(out_path))}: {n_segments} segments", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -355,7 +210,7 @@ def picture(
 
     moment = draw_moment(open_lake(lake), out_file, video, at_s)
     out.print(
-        f"{_plain(str(out_file))}: {len(moment.boxes)} followed at {moment.pts_s:.2f} s of {_plain(moment.uri)}",
+        f"{plain(str(out_file))}: {len(moment.boxes)} followed at {moment.pts_s:.2f} s of {plain(moment.uri)}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -389,38 +244,23 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
     except ActionlakeError as error:
-        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_JOB_ERROR)
     except OSError as error:
-        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_JOB_ERROR)
     except KeyboardInterrupt:
         console.print("interrupted; the same command takes up where it was cut off", highlight=False)
         sys.exit(EXIT_INTERRUPTED)
 
 
-def _plain(text: str) -> str:
-    """Keep what a message quotes from being read as markup."""
-    return text.replace("[", r"\[")
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
-    return "" if value is None else _plain(str(value))
-
-
-def _split(text: str | None) -> list[str] | None:
-    return [part.strip() for part in text.split(",") if part.strip()] if text else None
-
-
-def _log_to_console(verbose: bool) -> None:
-    handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)
+    return "" if value is None else plain(str(value))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,10 +250,11 @@ def test_the_bundled_person_model_sees_who_falls(data_dir: Path, tmp_path: Path,
 
 def test_training_mistakes_are_told_before_anything_is_decoded(tmp_path: Path, data_dir: Path) -> None:
     labels = tmp_path / "labels.csv"
+    clip = next((data_dir / "jhmdb" / "clips" / "golf").iterdir())
+    shutil.copy(clip, tmp_path / "there.mp4")
     labels.write_text("video,label\ngone.mp4,walk\nalso.mp4,run\n")
     with pytest.raises(UsageError, match=r"line 2: no video 'gone\.mp4' in "):
         train(labels, str(tmp_path), tmp_path / "out")
-    clip = next((data_dir / "jhmdb" / "clips" / "golf").iterdir())
     labels.write_text(f"video,label\n{clip.name},walk\n")
     with pytest.raises(UsageError, match="only one label, 'walk'"):
         train(labels, str(clip.parent), tmp_path / "out")

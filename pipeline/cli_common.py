@@ -1,0 +1,58 @@
+"""What the commands share: the application, its consoles, options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From an archive of video to a queryable lake of labelled activity segments.",
+)
+console = Console(stderr=True)
+out = Console()
+
+
+class Scope(StrEnum):
+    """What is labelled."""
+
+    frame = "frame"
+    person = "person"
+    both = "both"
+
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with options; the command line wins.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join; default: $RAY_ADDRESS, else this machine.")]
+SampleFps = Annotated[
+    float | None, typer.Option(help="Frames looked at per second of video.", show_default="the model's")
+]
+Embedder = Annotated[str | None, typer.Option(help="CNN: efficientnet_lite0, or a torchvision classifier.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.")]
+Workers = Annotated[int | None, typer.Option(help="Decoding actors.", show_default="one per CPU")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is decided on the way.")]
+
+
+def plain(text: str) -> str:
+    """Keep what a message quotes from being read as markup."""
+    return text.replace("[", r"\[")
+
+
+def split_list(text: str | None) -> list[str] | None:
+    """Return what a text lists between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def log_to_console(verbose: bool) -> None:
+    """Show warnings, and what is decided on the way if that is wanted or nobody watches."""
+    handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)

@@ -1,0 +1,164 @@
+"""The commands around learning: train a model, evaluate what one found."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline.cli_common import (
+    Address,
+    ConfigFile,
+    Device,
+    Embedder,
+    SampleFps,
+    Scope,
+    Verbose,
+    Workers,
+    app,
+    console,
+    log_to_console,
+    out,
+    plain,
+    split_list,
+)
+from pipeline.config import Config
+from pipeline.terminal import ProgressDisplay, evaluation_tables
+
+
+class Head(StrEnum):
+    """What remembers the steps before."""
+
+    lstm = "lstm"
+    gru = "gru"
+    transformer = "transformer"
+    linear = "linear"
+    majority = "majority"
+
+
+_LABELS_HELP = (
+    "Labels: CSV (video,start_s,end_s,label[,split]), folders of clips, or a file of ActivityNet, CVAT, VIA 3, "
+    "Label Studio, ELAN or MS-TCN."
+)
+LabelsFormat = Annotated[
+    str | None, typer.Option("--format", help="Format of the labels.", show_default="what they look like")
+]
+LabelMap = Annotated[
+    Path | None, typer.Option("--map", help="CSV from,to: other names for labels; to may be background.")
+]
+
+
+@app.command()
+def train(
+    annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
+    videos: Annotated[str, typer.Option(help="Folder in which the annotated videos lie.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the model's.")],
+    lake: Annotated[
+        str | None, typer.Option(help="Where features stay for next time.", show_default="OUT-lake")
+    ] = None,
+    scope: Annotated[Scope | None, typer.Option(help="What to label: people, or whole frames.")] = None,
+    labels_format: LabelsFormat = None,
+    label_map: LabelMap = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(help="frame, frame_change, crop, crop_change, box; by commas.", show_default="those that help"),
+    ] = None,
+    detector: Annotated[str | None, typer.Option(help="Who finds the people.", show_default="person_nano")] = None,
+    sample_fps: SampleFps = None,
+    embedder: Embedder = None,
+    head: Annotated[Head | None, typer.Option(help="What remembers.", show_default="lstm")] = None,
+    hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
+    bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
+    note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
+    config_file: ConfigFile = None,
+    workers: Workers = None,
+    trainers: Annotated[
+        int | None, typer.Option(help="Train by so many workers of the cluster.", show_default="in this process")
+    ] = None,
+    device: Device = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train an activity model on labelled videos and write a bundle with its metrics."""
+    from pipeline.engine.train import train as run
+    from pipeline.training.fit import FitOptions
+    from pipeline.training.validation import FIGURES
+
+    log_to_console(verbose)
+    config = Config.load(
+        config_file,
+        scope=scope.value if scope else None,
+        inputs=split_list(inputs),
+        detector=detector,
+        sample_fps=sample_fps,
+        embedder=embedder,
+        workers=workers,
+        device=device,
+    )
+    chosen = {
+        "head": head.value if head else None,
+        "hidden_dim": hidden_dim,
+        "bidirectional": bidirectional,
+        "epochs": epochs,
+        "patience": patience,
+        "seed": seed,
+    }
+    options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+    with ProgressDisplay(console) as display:
+        result = run(
+            annotations,
+            videos,
+            out_folder,
+            lake,
+            config,
+            options,
+            note,
+            label_map,
+            labels_format,
+            trainers,
+            address,
+            display.update,
+            display.epoch,
+        )
+    table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
+    for heading in ("split", *(figure.replace("_", " ") for figure in FIGURES), "spans"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, split in result.metrics["splits"].items():
+        table.add_row(name, *(f"{split[figure]:.3f}" for figure in FIGURES), str(split["n_spans"]))
+    for kind, mean in result.metrics["means"].items():
+        table.add_row(f"mean of {kind}", *(f"{mean[figure]:.3f}" for figure in FIGURES), "")
+    out.print(table)
+    out.print(f"bundle: {result.folder}")
+
+
+@app.command()
+def evaluate(
+    lake: Annotated[str, typer.Argument(help="A labelled lake.")],
+    annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the JSON and the plots go.")] = Path("evaluation"),
+    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="A division of the labels: measure on what is test in it, else val.")
+    ] = None,
+    labels_format: LabelsFormat = None,
+    label_map: LabelMap = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out annotated videos that the lake does not hold.")
+    ] = False,
+) -> None:
+    """Compare a lake's segments with annotations: a table, JSON, and plots."""
+    from pipeline.report.evaluation import write_evaluation
+    from pipeline.training.cases import evaluate_lake
+
+    found = evaluate_lake(lake, annotations, model, split, labels_format, label_map, partial)
+    evaluation_tables(out, found)
+    for path in write_evaluation(found, out_folder):
+        out.print(plain(str(path)), highlight=False, soft_wrap=True)
