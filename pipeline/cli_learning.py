@@ -72,6 +72,7 @@ def train(
     head: Annotated[Head | None, typer.Option(help="What remembers.", show_default="lstm")] = None,
     hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
     bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
+    members: Annotated[int | None, typer.Option(help="Networks whose scores are averaged.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")
@@ -107,6 +108,7 @@ def train(
         "head": head.value if head else None,
         "hidden_dim": hidden_dim,
         "bidirectional": bidirectional,
+        "members": members,
         "epochs": epochs,
         "patience": patience,
         "seed": seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import IO
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import RecurrentHead, TransformerHead
-from pipeline.activity.model import ActivityModel
+from pipeline.activity.model import ActivityModel, Member
 
 PIECE_STEPS = 512
 """Steps of one pass. Input is cut anew into pieces of this length, so the result does not depend on how it came."""
@@ -33,46 +34,53 @@ class SequenceClassifier:
     def __init__(self, model: ActivityModel) -> None:
         """Take a model in evaluation mode."""
         self._model = model.eval()
-        self._layers = _directions(model.head.recurrence) if isinstance(model.head, RecurrentHead) else []
+        self._members = [_Steps(member) for member in model.members]
 
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
 
         The blocks that come out are cut differently from those that go in; together they are as long.
         """
-        head = self._model.head
-        with torch.inference_mode():
-            encoded = (self._model.encode(torch.from_numpy(piece.astype(np.float32))) for piece in _repiece(inputs))
-            if isinstance(head, RecurrentHead):
-                logits = self._recurrent(encoded, head)
-            elif isinstance(head, TransformerHead):
-                logits = _overlapping(encoded, head)
-            else:
-                logits = (head(_packed(piece)) for piece in encoded)
-            for piece in logits:
-                yield (piece / self._model.spec.temperature).softmax(dim=-1).numpy()
+        with torch.inference_mode(), ExitStack() as stack:
+            encoded = [stack.enter_context(_Spool(self._model.spec.encoded_dim)) for _ in self._members]
+            for piece in _repiece(inputs):
+                x = torch.from_numpy(piece.astype(np.float32))
+                for member, spool in zip(self._members, encoded, strict=True):
+                    spool.append(member.encode(x))
+            logits = [member.logits(spool) for member, spool in zip(self._members, encoded, strict=True)]
+            for of_members in zip(*logits, strict=True):
+                yield self._model.scores(of_members).numpy()
 
-    def _recurrent(self, encoded: Iterable[torch.Tensor], head: RecurrentHead) -> Iterator[torch.Tensor]:
-        with _Spool(self._model.spec.encoded_dim) as first:
-            for piece in encoded:
-                first.append(piece)
-            for hidden in self._through_layers(first, 0):
-                yield head.output(hidden)
+
+class _Steps:
+    """Runs one member over the encoded pieces of a sequence."""
+
+    def __init__(self, member: nn.Module) -> None:
+        assert isinstance(member, Member)
+        self.encode = member.encode
+        self._head = member.head
+        self._layers = _directions(self._head.recurrence) if isinstance(self._head, RecurrentHead) else []
+
+    def logits(self, encoded: _Spool) -> Iterator[torch.Tensor]:
+        """Yield logits `float32 [t, n_labels]` for each piece."""
+        head = self._head
+        if isinstance(head, RecurrentHead):
+            return (head.output(hidden) for hidden in self._through_layers(encoded, 0))
+        if isinstance(head, TransformerHead):
+            return _overlapping(encoded.pieces(), head)
+        return (head(_packed(piece)) for piece in encoded.pieces())
 
     def _through_layers(self, below: _Spool, layer: int) -> Iterator[torch.Tensor]:
         if layer == len(self._layers):
-            for index in range(below.n_pieces):
-                yield below.read(index)
+            yield from below.pieces()
             return
         directions = self._layers[layer]
-        with (
-            _Spool(self._model.spec.hidden_dim) as backward,
-            _Spool(self._model.spec.hidden_dim * len(directions)) as out,
-        ):
+        hidden_dim = directions[0].hidden_size
+        with _Spool(hidden_dim) as backward, _Spool(hidden_dim * len(directions)) as out:
             if len(directions) > 1:
                 for hidden in _run(directions[1], (below.read(i).flip(0) for i in reversed(range(below.n_pieces)))):
                     backward.append(hidden.flip(0))
-            forward = _run(directions[0], (below.read(i) for i in range(below.n_pieces)))
+            forward = _run(directions[0], below.pieces())
             for index, hidden in enumerate(forward):
                 if len(directions) == 1:
                     out.append(hidden)
@@ -160,6 +168,9 @@ class _Spool:
     def append(self, piece: torch.Tensor) -> None:
         self._file.seek(self._offsets[-1])
         self._offsets.append(self._offsets[-1] + self._file.write(piece.contiguous().numpy().tobytes()))
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        return (self.read(index) for index in range(self.n_pieces))
 
     def read(self, index: int) -> torch.Tensor:
         start, end = self._offsets[index], self._offsets[index + 1]

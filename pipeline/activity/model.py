@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,8 @@ class ModelSpec:
     """The input is brought down to this length before the head. None: it is not."""
     reach: int = 64
     """So many steps back and ahead a layer of a transformer sees; the others see all."""
+    members: int = 1
+    """Networks of this kind whose scores are averaged."""
     temperature: float = 1.0
     """Logits are divided by it when they become scores, so that a score is the share of such answers that is right."""
 
@@ -84,12 +87,11 @@ class InputNorm(nn.Module):
         return torch.cat([block(part) for block, part in zip(self.blocks, parts, strict=True)], dim=-1)
 
 
-class ActivityModel(nn.Module):
-    """`inputs -> LayerNorm [-> linear] -> head`: a score for each activity at every time step."""
+class Member(nn.Module):
+    """`inputs -> LayerNorm [-> linear] -> head`: a logit for each activity at every time step."""
 
     def __init__(self, spec: ModelSpec, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
         super().__init__()
-        self.spec = spec
         self.norm = InputNorm(spec)
         self.input_dropout = input_dropout
         self.projection = nn.Linear(spec.input_dim, spec.projection_dim) if spec.projection_dim else nn.Identity()
@@ -119,3 +121,22 @@ class ActivityModel(nn.Module):
         sizes = x.batch_sizes.tolist()
         masks = functional.dropout(x.data.new_ones(sizes[0], x.data.shape[1]), self.input_dropout)
         return masks[torch.cat([torch.arange(size, device=masks.device) for size in sizes])]
+
+
+class ActivityModel(nn.Module):
+    """One network, or several that were trained from different seeds and whose scores are averaged."""
+
+    def __init__(self, spec: ModelSpec, members: Sequence[Member] | None = None) -> None:
+        """Take the members, or make untrained ones."""
+        super().__init__()
+        self.spec = spec
+        self.members = nn.ModuleList(members or [Member(spec) for _ in range(spec.members)])
+
+    def forward(self, x: PackedSequence) -> torch.Tensor:
+        """Return probabilities `float32 [N, n_labels]` for packed sequences of `float32 [N, input_dim]`."""
+        return self.scores([member(x) for member in self.members])
+
+    def scores(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return probabilities `float32 [N, n_labels]` for the logits of each member."""
+        tempered = [(of_member / self.spec.temperature).softmax(dim=-1) for of_member in logits]
+        return torch.stack(tempered).mean(dim=0)

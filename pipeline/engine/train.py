@@ -243,7 +243,7 @@ class _Trainer:
                 self._options,
                 notify,
                 held_out,
-                self._checkpoints / f"{name}.pt",
+                self._checkpoints / name,
             )
         # A bundle holds float16 weights: what is measured is what is shipped.
         with torch.no_grad():

@@ -49,7 +49,5 @@ def fit_temperature(model: ActivityModel, videos: Sequence[LabelledVideo]) -> fl
 
 
 def with_temperature(model: ActivityModel, temperature: float) -> ActivityModel:
-    """Return a copy of a model whose logits are divided by a temperature."""
-    copy = ActivityModel(replace(model.spec, temperature=temperature))
-    copy.load_state_dict(model.state_dict())
-    return copy.eval()
+    """Return a model of the same networks whose logits are divided by a temperature."""
+    return ActivityModel(replace(model.spec, temperature=temperature), list(model.members)).eval()  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ModelSpec
@@ -44,14 +46,16 @@ embeddings (scope `{bundle.scope}`, {bundle.sample_fps:g} frames/s). Its inputs:
 
 ## Accuracy on videos not trained on
 
-| split | accuracy | mean class accuracy | frame accuracy | segment F1@25 | videos trained on | videos tested |
-| --- | --- | --- | --- | --- | --- | --- |
+| split | accuracy | mean class accuracy | frame accuracy | segment F1@25 | calibration error | trained on | tested |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
 Accuracy: share of annotated spans whose highest mean log score is that of their label. Mean class accuracy: the same,
 averaged over activities. Frame accuracy: share of labelled steps that are right. Segment F1@25: a segment counts as
-right if it shares a quarter of the union with a span of its label. Where nobody was found, all counts as wrong. Models
-whose figures are in the table were trained on the training part of their split alone.
+right if it shares a quarter of the union with a span of its label. Calibration error: by how much the score of an
+answer differs from the share of such answers that is right (15 bins). Where nobody was found, all counts as wrong.
+Trained on and tested: videos. Models whose figures are in the table were trained on the training part of their split
+alone, and calibrated on a part of it that was held out for that. The shipped one's temperature: {spec.temperature:.2f}.
 
 ## Limits
 
@@ -98,6 +102,8 @@ loop.
 
 
 def _described(spec: ModelSpec) -> str:
+    if spec.members > 1:
+        return f"the mean of {spec.members} networks, each {_described(replace(spec, members=1))},"
     direction = "bidirectional" if spec.bidirectional else "forward"
     layers = f"{spec.num_layers} x {spec.hidden_dim} units"
     if spec.head == "transformer":

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.errors import ActionlakeError
 from pipeline.lake.query import open_lake
 from pipeline.training.annotations import Annotation
 from pipeline.training.dataset import LabelledVideo, load_videos
-from pipeline.training.fit import FitOptions, Fitting, Share, spec_of
+from pipeline.training.fit import FitOptions, Fitting, Share, options_of_members, spec_of, trained_member
 
 # A worker that dies is started again, from the last epoch; so often in one training.
 _MAX_FAILURES = 3
@@ -69,6 +69,25 @@ def fit_on_cluster(
     Raises:
         ActionlakeError: Workers failed more often than is put up with.
     """
+    members, spec = [], None
+    for of_member in options_of_members(options):
+        saved = _fit_member(source, training, validation, of_member, n_workers, storage, use_gpu)
+        spec = ModelSpec(**saved["spec"])
+        members.append(trained_member(spec, saved["state"]))
+    assert spec is not None
+    return ActivityModel(replace(spec, members=options.members), members).eval()
+
+
+def _fit_member(
+    source: VideoSource,
+    training: Sequence[str],
+    validation: Sequence[str],
+    options: FitOptions,
+    n_workers: int,
+    storage: str | Path,
+    use_gpu: bool,
+) -> dict[str, Any]:
+    """Train one member and return its spec and its last state."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
@@ -98,10 +117,8 @@ def fit_on_cluster(
             "the last epoch"
         ) from error
     with result.checkpoint.as_directory() as folder:
-        saved = torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
-    model = ActivityModel(ModelSpec(**saved["spec"]))
-    model.load_state_dict(saved["state"]["best"] or saved["state"]["model"])
-    return model.eval()
+        saved: dict[str, Any] = torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
+    return saved
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -116,10 +133,11 @@ def _work(config: dict[str, Any]) -> None:
         [sequence for video in videos if video.video in config[part] for sequence in video.sequences]
         for part in ("training", "validation")
     )
+    spec = spec_of(training, source.inputs, len(source.labels), options)
     fitting = Fitting(
         training,
         validation,
-        spec_of(training, source.inputs, len(source.labels), options),
+        spec,
         options,
         Share(context.get_world_rank(), context.get_world_size()),
         lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
@@ -135,6 +153,6 @@ def _work(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             written = None
             if context.get_world_rank() == 0:
-                torch.save({"spec": asdict(fitting.model.spec), "state": fitting.state()}, Path(folder) / _STATE)
+                torch.save({"spec": asdict(spec), "state": fitting.state()}, Path(folder) / _STATE)
                 written = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"epoch": fitting.epoch, "loss": loss}, checkpoint=written)

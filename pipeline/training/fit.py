@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.model import ActivityModel, ModelSpec, input_dim
+from pipeline.activity.model import ActivityModel, Member, ModelSpec, input_dim
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
 from pipeline.vision.runtime import cpu_has_bf16
+
+# Between the seeds of members, so that neighbouring seeds do not share any.
+_SEEDS_APART = 1009
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class FitOptions:
 
     head: str = "lstm"
     """What remembers; one of `HEADS`."""
-    hidden_dim: int | None = None
-    """Units of a layer in one direction. None: 128 for one embedding, 256 for several."""
+    hidden_dim: int = 128
+    """Units of a layer in one direction."""
     bidirectional: bool = True
     projection_dim: int | None = 256
     """Several embeddings are brought down to this length together before the head reads them. None: they are not."""
@@ -46,6 +49,8 @@ class FitOptions:
     """A crop keeps at least this share of a shorter sequence."""
     join: float = 0.25
     """Share of training sequences followed by another one without a break, so that the state learns to let go."""
+    members: int = 3
+    """So many networks are trained, each from a seed of its own, and their scores averaged."""
     patience: int | None = None
     """Stop when the validation loss has not fallen for so many epochs, and keep the best. None: train all epochs."""
     seed: int = 0
@@ -94,7 +99,8 @@ class Fitting:
         # Matrix products in bf16, where the processor has it, halve the time; weights and sums stay in f32.
         self._half = torch.cuda.is_bf16_supported() if self._device.type == "cuda" else cpu_has_bf16()
         torch.manual_seed(options.seed)
-        self.model = ActivityModel(spec, options.input_dropout, options.dropout).to(self._device)
+        self._spec = spec
+        self.model = Member(spec, options.input_dropout, options.dropout).to(self._device)
         self._network = distribute(self.model) if distribute else self.model
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -139,11 +145,9 @@ class Fitting:
             self._note(self._validation_loss())
         return total / self._n_batches
 
-    def result(self) -> ActivityModel:
-        """Return the model on the CPU in evaluation mode: the best by validation, else the last."""
-        model = ActivityModel(self.model.spec)
-        model.load_state_dict(self._best or self.model.state_dict())
-        return model.cpu().eval()
+    def result(self) -> Member:
+        """Return the network on the CPU in evaluation mode: the best by validation, else the last."""
+        return trained_member(self._spec, self.state())
 
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on from here."""
@@ -205,26 +209,44 @@ def fit(
         inputs: What stands side by side in an input vector.
         n_labels: Number of activities; label ids lie below it.
         options: Sizes, regularisation and the seed. The same seed gives the same model on one machine.
-        on_epoch: Called with the epoch (from 1) and its mean loss.
+        on_epoch: Called with the epoch (from 1, counted through all members) and its mean loss.
         validation: What to stop early by, if `options.patience` is set.
-        checkpoint: A file to write after each epoch; a run that finds one of its own goes on from there.
+        checkpoint: Where to save the state after each epoch, in a file for each member whose name begins like this; a
+            run that finds one of its own goes on from there.
     """
-    fitting = Fitting(sequences, validation, spec_of(sequences, inputs, n_labels, options), options)
-    purpose = _purpose(sequences, validation, inputs, options)
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if saved["purpose"] == purpose:
-            fitting.load(saved["state"])
-    while not fitting.finished:
-        loss = fitting.run_epoch()
-        if checkpoint is not None:
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            scratch = checkpoint.with_suffix(".tmp")
-            torch.save({"purpose": purpose, "state": fitting.state()}, scratch)
-            os.replace(scratch, checkpoint)
-        if on_epoch is not None:
-            on_epoch(fitting.epoch, loss)
-    return fitting.result()
+    spec = spec_of(sequences, inputs, n_labels, options)
+    members = []
+    for number, of_member in enumerate(options_of_members(options)):
+        fitting = Fitting(sequences, validation, spec, of_member)
+        purpose = _purpose(sequences, validation, inputs, of_member)
+        file = checkpoint.with_name(f"{checkpoint.name}-{number}.pt") if checkpoint is not None else None
+        if file is not None and file.exists():
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+            if saved["purpose"] == purpose:
+                fitting.load(saved["state"])
+        while not fitting.finished:
+            loss = fitting.run_epoch()
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                scratch = file.with_suffix(".tmp")
+                torch.save({"purpose": purpose, "state": fitting.state()}, scratch)
+                os.replace(scratch, file)
+            if on_epoch is not None:
+                on_epoch(number * options.epochs + fitting.epoch, loss)
+        members.append(fitting.result())
+    return ActivityModel(spec, members).eval()
+
+
+def options_of_members(options: FitOptions) -> list[FitOptions]:
+    """Return the options by which each member is trained: those of one, with a seed of its own."""
+    return [replace(options, members=1, seed=options.seed + number * _SEEDS_APART) for number in range(options.members)]
+
+
+def trained_member(spec: ModelSpec, state: dict[str, Any]) -> Member:
+    """Return the network that a state of training holds, the best by validation or else the last, for use."""
+    member = Member(spec)
+    member.load_state_dict({name: tensor.cpu() for name, tensor in (state["best"] or state["model"]).items()})
+    return member.eval()
 
 
 def spec_of(
@@ -233,16 +255,16 @@ def spec_of(
     """Return the network for such sequences."""
     n_embeddings = sum(input_dim(name, 1) == 1 for name in inputs)
     width = sequences[0].inputs.shape[1] - sum(input_dim(name, 0) for name in inputs)
-    hidden_dim = options.hidden_dim or (128 if len(inputs) == 1 else 256)
     return ModelSpec(
         tuple(inputs),
         width // max(1, n_embeddings),
         n_labels,
         options.head,
-        hidden_dim,
+        options.hidden_dim,
         options.bidirectional,
         # A linear probe is one matrix, and who sees nothing needs none.
         projection_dim=options.projection_dim if len(inputs) > 1 and options.head in REMEMBERING else None,
+        members=options.members,
     )
 
 

@@ -13,13 +13,13 @@ from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
 from pipeline.training.dataset import LabelledVideo
-from pipeline.training.metrics import Span, f1, segment_counts
+from pipeline.training.metrics import Span, expected_calibration_error, f1, reliability, segment_counts
 from pipeline.training.sequences import IGNORE
 
 # A segment is right if it shares this much of the union with an annotated span of its label: the F1@25 of the field.
 _OVERLAP = 0.25
 
-FIGURES = ("accuracy", "mean_class_accuracy", "frame_accuracy", "segment_f1")
+FIGURES = ("accuracy", "mean_class_accuracy", "frame_accuracy", "segment_f1", "calibration_error")
 """The figures of one split that are averaged over splits."""
 
 
@@ -39,8 +39,10 @@ def validate(
         `accuracy`: share of annotated spans whose highest mean log score is that of their label;
         `mean_class_accuracy`: the same, averaged over labels; `frame_accuracy`: share of labelled steps that are right;
         `segment_f1`: F1 of segments that overlap an annotated span of their label by a quarter of the union (F1@25),
-        background left out; `recall`: for each label, the share of spans that a segment of it touches;
-        `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`: `[n_labels][n_labels]`, rows are the truth.
+        background left out; `calibration_error`: by how much the mean score of an answer over its span differs from the
+        share of such answers that is right, where somebody was found; `recall`: for each label, the share of spans that
+        a segment of it touches; `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`:
+        `[n_labels][n_labels]`, rows are the truth.
     """
     classifier = SequenceClassifier(model)
     n_labels = len(labels)
@@ -48,6 +50,7 @@ def validate(
     touched: NDArray[np.int64] = np.zeros(n_labels, np.int64)
     n_spans_of: NDArray[np.int64] = np.zeros(n_labels, np.int64)
     n_right = n_steps = n_unseen = 0
+    sure: list[tuple[float, float]] = []
     counts = np.zeros(3)
     background = labels.index(BACKGROUND) if BACKGROUND in labels else None
     for video in videos:
@@ -68,7 +71,9 @@ def validate(
             span = slice(item.first_step, item.end_step)
             n_spans_of[item.label_id] += 1
             if weight[span].any():
-                confusion[item.label_id, log_score[span].sum(axis=0).argmax()] += 1
+                answer = int(log_score[span].sum(axis=0).argmax())
+                confusion[item.label_id, answer] += 1
+                sure.append((float(score[span, answer].sum() / weight[span].sum()), float(answer == item.label_id)))
             else:
                 n_unseen += 1
             truth[span] = np.where(truth[span] == IGNORE, item.label_id, truth[span])
@@ -90,6 +95,7 @@ def validate(
         "mean_class_accuracy": float(per_label.mean()) if present.any() else 0.0,
         "frame_accuracy": n_right / max(1, n_steps),
         "segment_f1": f1(*counts),
+        "calibration_error": expected_calibration_error(reliability(*np.array(sure, float).reshape(-1, 2).T)),
         "recall": {label: float(touched[i] / n_spans_of[i]) for i, label in enumerate(labels) if present[i]},
         "n_spans": int(n_spans_of.sum()),
         "n_unseen": n_unseen,

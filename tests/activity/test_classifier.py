@@ -15,9 +15,9 @@ from pipeline.activity.model import ActivityModel, ModelSpec
 N_STEPS = 2 * PIECE_STEPS + 77
 
 
-def model(bidirectional: bool, projection_dim: int | None = None, head: str = "lstm") -> ActivityModel:
+def model(bidirectional: bool, projection_dim: int | None = None, head: str = "lstm", **more: float) -> ActivityModel:
     torch.manual_seed(0)
-    spec = ModelSpec(("frame",), 12, 5, head, 8, bidirectional, projection_dim=projection_dim, reach=20)
+    spec = ModelSpec(("frame",), 12, 5, head, 8, bidirectional, projection_dim=projection_dim, reach=20, **more)  # type: ignore[arg-type]
     network = ActivityModel(spec).eval()
     for weights in network.parameters():
         # Many start at zero, a transformer's bias for each distance for one, and would hide what is wrong with them.
@@ -35,7 +35,19 @@ def test_pieces_give_what_one_pass_gives(bidirectional: bool, projection_dim: in
     network = model(bidirectional, projection_dim, head)
     with torch.inference_mode():
         x = pack_sequence([torch.from_numpy(INPUTS.astype(np.float32))])
-        expected = network(x).softmax(-1).numpy()
+        expected = network(x).numpy()
+    found = np.concatenate(list(SequenceClassifier(network).scores([INPUTS])))
+    np.testing.assert_allclose(found, expected, atol=5e-6)
+
+
+def test_members_are_averaged_and_tempered() -> None:
+    """By hand: the mean of the probabilities of both, each logit divided by the temperature first."""
+    network = model(True, members=2, temperature=1.7)
+    with torch.inference_mode():
+        x = pack_sequence([torch.from_numpy(INPUTS.astype(np.float32))])
+        logits = [member(x) for member in network.members]
+        expected = sum((each / 1.7).softmax(-1) for each in logits).numpy() / 2
+        assert (logits[0] - logits[1]).abs().max() > 1
     found = np.concatenate(list(SequenceClassifier(network).scores([INPUTS])))
     np.testing.assert_allclose(found, expected, atol=5e-6)
 

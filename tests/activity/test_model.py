@@ -3,13 +3,13 @@
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.model import Member, ModelSpec
 
 
 def test_dropped_inputs_stay_dropped_through_a_sequence() -> None:
     """One mask for all steps of a sequence, another for another; none when it is not trained."""
     torch.manual_seed(1)
-    model = ActivityModel(ModelSpec(("frame", "crop"), 32, 3, hidden_dim=4, projection_dim=8), input_dropout=0.5)
+    model = Member(ModelSpec(("frame", "crop"), 32, 3, hidden_dim=4, projection_dim=8), input_dropout=0.5)
     seen: list[torch.Tensor] = []
     model.projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     vector = torch.randn(64)

@@ -45,11 +45,12 @@ def rows(data: Path) -> list[dict[str, object]]:
                 parts[FOLDS[zlib.crc32(source_of(row["video"], row["label"]).encode()) % 3]] = "test"
             else:
                 parts |= dict.fromkeys(FOLDS, "")
-            found.append({"video": f"jhmdb/{row['video']}", "label": row["label"], **parts})
+            group = source_of(row["video"], row["label"])
+            found.append({"video": f"jhmdb/{row['video']}", "label": row["label"], "group": group, **parts})
     trained = dict.fromkeys([*SPLITS, *FOLDS], "train")
     with open(data / "gmdcsa24" / "annotations.csv", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            span = {name: row[name] for name in ("start_s", "end_s", "label")}
+            span = {name: row[name] for name in ("start_s", "end_s", "label")} | {"group": row["subject"]}
             left_out = {f"split_{row['subject']}": "test"}
             found.append({"video": f"gmdcsa24/{row['video']}", **span, **trained, **left_out})
     found.append({"video": "street/vtest.avi", "start_s": 0, "end_s": 40, "label": "walk", **trained})
@@ -58,7 +59,7 @@ def rows(data: Path) -> list[dict[str, object]]:
 
 def write(path: Path, columns: list[str], spans: list[dict[str, object]]) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["video", "start_s", "end_s", "label", *columns], extrasaction="ignore")
+        writer = csv.DictWriter(file, ["video", "start_s", "end_s", "label", "group", *columns], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(spans)
 

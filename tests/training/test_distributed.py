@@ -16,7 +16,7 @@ from pipeline.training.distributed import VideoSource, fit_on_cluster
 from pipeline.training.fit import FitOptions, fit
 from tests.training.test_fit import FRAME, sequences, weights
 
-OPTIONS = FitOptions(hidden_dim=8, epochs=4, batch_size=8, input_dropout=0.0, dropout=0.0, max_steps=12)
+OPTIONS = FitOptions(hidden_dim=8, members=1, epochs=4, batch_size=8, input_dropout=0.0, dropout=0.0, max_steps=12)
 
 
 class GivenVideos(VideoSource):

@@ -20,7 +20,7 @@ from pipeline.training.sequences import LabelledSequence
 from tests.conftest import REPOSITORY
 
 FRAME = ("frame",)
-SMALL = FitOptions(hidden_dim=8, epochs=6, batch_size=8, input_dropout=0.2, dropout=0.2, max_steps=12)
+SMALL = FitOptions(hidden_dim=8, members=1, epochs=6, batch_size=8, input_dropout=0.2, dropout=0.2, max_steps=12)
 
 
 def sequences(n: int = 40, seed: int = 0) -> list[LabelledSequence]:

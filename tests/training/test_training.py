@@ -20,7 +20,7 @@ from pipeline.training.sequences import IGNORE, LabelledSequence
 from pipeline.training.validation import validate
 
 FRAME = ("frame",)
-SMALL = FitOptions(hidden_dim=16, epochs=25, input_dropout=0.1, dropout=0.1)
+SMALL = FitOptions(hidden_dim=16, members=1, epochs=25, input_dropout=0.1, dropout=0.1)
 
 FEW = replace(SMALL, epochs=40, batch_size=8)
 
@@ -85,7 +85,7 @@ def test_metrics_of_a_case_worked_by_hand() -> None:
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-        model.head.output.bias.copy_(torch.tensor([1.0, 0.0]))
+        model.members[0].head.output.bias.copy_(torch.tensor([1.0, 0.0]))
     options = SegmentOptions(min_duration_s=0.0)
     found = validate(model, [LabelledVideo("v", (sequence,), items)], ("a", "b"), 15.0, options)
     assert found["confusion"] == [[1, 0], [1, 0]]
