@@ -66,40 +66,36 @@ class ModelSpec:
         return self.projection_dim or self.input_dim
 
 
-class InputNorm(nn.Module):
-    """Layer norm of each embedding by itself; box motion has units that mean something, and stays as it is.
+def normalised(x: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
+    """Return inputs `float32 [..., input_dim]` with each vector by itself at mean 0 and variance 1, but for `box`.
 
     It takes the place of stored feature statistics: embeddings of one network differ in scale from camera to camera
-    more than in direction.
+    more than in direction. The motion of a box has units that mean something, and stays as it is. No weights follow as
+    in a layer norm, for the linear layer after it has its own; so no gradient is computed for the widest of all layers.
     """
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self._dims = list(spec.dims)
-        self.blocks = nn.ModuleList(
-            nn.Identity() if name == "box" else nn.LayerNorm(dim)
-            for name, dim in zip(spec.inputs, spec.dims, strict=True)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `float32 [..., input_dim]` for the same."""
-        parts = torch.split(x, self._dims, dim=-1)
-        return torch.cat([block(part) for block, part in zip(self.blocks, parts, strict=True)], dim=-1)
+    parts = torch.split(x, list(spec.dims), dim=-1)
+    return torch.cat(
+        [
+            part if name == "box" else functional.layer_norm(part, part.shape[-1:])
+            for name, part in zip(spec.inputs, parts, strict=True)
+        ],
+        dim=-1,
+    )
 
 
 class Member(nn.Module):
-    """`inputs -> LayerNorm [-> linear] -> head`: a logit for each activity at every time step."""
+    """`inputs -> normalised [-> linear] -> head`: a logit for each activity at every time step."""
 
     def __init__(self, spec: ModelSpec, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm = InputNorm(spec)
+        self.spec = spec
         self.input_dropout = input_dropout
         self.projection = nn.Linear(spec.input_dim, spec.projection_dim) if spec.projection_dim else nn.Identity()
         self.head = make_head(spec, dropout)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the head reads, `float32 [..., encoded_dim]`, for inputs `float32 [..., input_dim]`."""
-        encoded: torch.Tensor = self.projection(self.norm(x))
+        encoded: torch.Tensor = self.projection(normalised(x, self.spec))
         return encoded
 
     def forward(self, x: PackedSequence) -> torch.Tensor:
@@ -107,7 +103,7 @@ class Member(nn.Module):
 
         Packed, sequences of a few steps and of hundreds share a batch without a step of padding being computed.
         """
-        normed = self.norm(x.data)
+        normed = normalised(x.data, self.spec)
         if self.training and self.input_dropout:
             normed = normed * self._dropped(x)
         logits: torch.Tensor = self.head(x._replace(data=self.projection(normed)))

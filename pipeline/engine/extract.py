@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,12 +82,13 @@ class Extractor:
             _Views(self._config.embedded, piece, of_frames) for piece, of_frames in zip(pieces, boxes, strict=True)
         ]
         embeddings = self._embedder.embed([image for view in views for image in view.images])
+        moving = [dict(self._flow(piece, of_frames)) for piece, of_frames in zip(pieces, boxes, strict=True)]
         embed_s = clock.lap()
         n_frames = max(1, sum(piece.receipt.n_frames for piece in pieces))
         receipts = []
         used = 0
-        for piece, of_frames, view in zip(pieces, boxes, views, strict=True):
-            rows = self._rows(piece, of_frames, view, embeddings[used : used + len(view.images)])
+        for piece, of_frames, view, motion in zip(pieces, boxes, views, moving, strict=True):
+            rows = self._rows(piece, of_frames, view, embeddings[used : used + len(view.images)], motion)
             used += len(view.images)
             share = piece.receipt.n_frames / n_frames
             receipt = replace(
@@ -109,7 +110,12 @@ class Extractor:
         return self._detector.detect(piece.frames.images)
 
     def _rows(
-        self, piece: DecodedPiece, boxes: Sequence[Boxes], views: _Views, embeddings: NDArray[np.float16]
+        self,
+        piece: DecodedPiece,
+        boxes: Sequence[Boxes],
+        views: _Views,
+        embeddings: NDArray[np.float16],
+        motion: Mapping[bool, NDArray[np.float16]],
     ) -> WorkRows:
         """Return the piece's rows, a frame's followed by those of its boxes."""
         frames = piece.frames
@@ -130,7 +136,7 @@ class Extractor:
         vectors = {name: np.zeros((len(box), dim), np.float16) for name, dim in dims.items()}
         for (column, of_box), start, end in views.ranges():
             vectors[column][is_box == of_box] = embeddings[start:end]
-        for of_box, described in self._flow(piece, boxes):
+        for of_box, described in motion.items():
             vectors["flow"][is_box == of_box] = described
         times = frames.steps[of_frame], frames.n_steps[of_frame], frames.pts_s[of_frame]
         return WorkRows(*times, box, class_id, score, xyxy, vectors)

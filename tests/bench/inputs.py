@@ -17,9 +17,9 @@ from statistics import mean
 import numpy as np
 
 from pipeline import Config, analyze, open_lake
+from pipeline.activity.model import input_dim
 from pipeline.activity.segments import SegmentOptions
 from pipeline.archive import filesystem
-from pipeline.motion.kinematics import BOX_MOTION_DIM
 from pipeline.training.annotations import apply_label_map, read_label_map
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
@@ -28,21 +28,23 @@ from pipeline.training.splits import divide
 from pipeline.training.validation import validate
 
 FOLDS = ("split_fold1", "split_fold2", "split_fold3")
-ALL = ("frame", "frame_change", "crop", "crop_change", "box")
+ALL = Config().embedded
 SETS = (
-    ("frame", "crop", "crop_change", "box"),
     ALL,
-    ("frame", "crop", "crop_change"),
-    ("crop", "crop_change", "box"),
-    ("frame", "crop", "box"),
+    ("frame", "crop", "crop_change", "box"),
+    ("frame", "crop", "crop_flow", "box"),
+    ("crop", "crop_change", "crop_flow", "box"),
     ("frame", "crop"),
+    ("crop_flow", "box"),
 )
 
 
 def with_inputs(videos: list[LabelledVideo], names: tuple[str, ...]) -> list[LabelledVideo]:
     """Keep some of what stands side by side in the input vectors."""
-    width = videos[0].sequences[0].inputs.shape[1]
-    dims = [BOX_MOTION_DIM if name == "box" else (width - BOX_MOTION_DIM) // (len(ALL) - 1) for name in ALL]
+    width = next(s for video in videos for s in video.sequences).inputs.shape[1]
+    n_embeddings = sum(input_dim(name, 1) == 1 for name in ALL)
+    embedding_dim = (width - sum(input_dim(name, 0) for name in ALL)) // n_embeddings
+    dims = [input_dim(name, embedding_dim) for name in ALL]
     columns = np.concatenate(
         [np.arange(end - dim, end) for name, dim, end in zip(ALL, dims, np.cumsum(dims), strict=True) if name in names]
     )
@@ -62,7 +64,7 @@ def main() -> None:
     records = apply_label_map(records, read_label_map(arguments.folder / "map.csv"))
     uris = {r.video: filesystem.canonical_uri(filesystem.join(str(arguments.videos), r.video)) for r in records}
     labels = sorted({record.label for record in records})
-    config = Config(inputs=ALL, keep_features=True)
+    config = Config()
     lake = str(arguments.folder / "lake")
     analyze(sorted(set(uris.values())), lake, None, config)
     data = load_videos(open_lake(lake), uris, records, labels, "person", ALL)
@@ -74,7 +76,7 @@ def main() -> None:
             for fold in FOLDS:
                 parts = divide(videos, fold)
                 sequences = [sequence for video in parts.train for sequence in video.sequences]
-                model = fit(sequences, names, len(labels), FitOptions(seed=seed))
+                model = fit(sequences, names, len(labels), FitOptions(members=1, seed=seed))
                 accuracies.append(validate(model, parts.test, labels, config.sample_fps, SegmentOptions())["accuracy"])
             of_seeds.append(mean(accuracies))
         each = " ".join(f"{accuracy:.3f}" for accuracy in of_seeds)
