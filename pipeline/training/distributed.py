@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _MAX_FAILURES = 3
 _STATE = "state.pt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoSource:
     """Where labelled videos come from; every worker loads them itself, into a file that is mapped into memory."""
 
@@ -34,6 +35,14 @@ class VideoSource:
     labels: Sequence[str]
     scope: str
     inputs: Sequence[str]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What copies of it in other processes are known by."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VideoSource) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     def load(self) -> list[LabelledVideo]:
         """Return the videos; see `load_videos`."""

@@ -21,6 +21,8 @@ from pipeline.activity.model import ActivityModel, Member, ModelSpec, input_dim
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
 from pipeline.vision.runtime import cpu_has_bf16
 
+OnEpoch = Callable[[int, float], None]
+"""Called with the epoch, from 1, and its mean loss."""
 # Between the seeds of members, so that neighbouring seeds do not share any.
 _SEEDS_APART = 1009
 
@@ -198,7 +200,7 @@ def fit(
     inputs: Sequence[str],
     n_labels: int,
     options: FitOptions,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     validation: Sequence[LabelledSequence] = (),
     checkpoint: Path | None = None,
 ) -> ActivityModel:
@@ -215,26 +217,50 @@ def fit(
             run that finds one of its own goes on from there.
     """
     spec = spec_of(sequences, inputs, n_labels, options)
-    members = []
-    for number, of_member in enumerate(options_of_members(options)):
-        fitting = Fitting(sequences, validation, spec, of_member)
-        purpose = _purpose(sequences, validation, inputs, of_member)
-        file = checkpoint.with_name(f"{checkpoint.name}-{number}.pt") if checkpoint is not None else None
-        if file is not None and file.exists():
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-            if saved["purpose"] == purpose:
-                fitting.load(saved["state"])
-        while not fitting.finished:
-            loss = fitting.run_epoch()
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                scratch = file.with_suffix(".tmp")
-                torch.save({"purpose": purpose, "state": fitting.state()}, scratch)
-                os.replace(scratch, file)
-            if on_epoch is not None:
-                on_epoch(number * options.epochs + fitting.epoch, loss)
-        members.append(fitting.result())
+    members = [
+        fit_member(
+            sequences,
+            validation,
+            spec,
+            of_member,
+            _counting_on(on_epoch, number * options.epochs),
+            checkpoint.with_name(f"{checkpoint.name}-{number}.pt") if checkpoint else None,
+        )
+        for number, of_member in enumerate(options_of_members(options))
+    ]
     return ActivityModel(spec, members).eval()
+
+
+def _counting_on(on_epoch: OnEpoch | None, before: int) -> OnEpoch | None:
+    """Return what counts epochs on from those of the members before."""
+    return None if on_epoch is None else lambda epoch, loss: on_epoch(before + epoch, loss)
+
+
+def fit_member(
+    sequences: Sequence[LabelledSequence],
+    validation: Sequence[LabelledSequence],
+    spec: ModelSpec,
+    options: FitOptions,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
+) -> Member:
+    """Train one network; see `fit`. `checkpoint` is the file itself."""
+    fitting = Fitting(sequences, validation, spec, options)
+    purpose = _purpose(sequences, validation, spec, options)
+    if checkpoint is not None and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if saved["purpose"] == purpose:
+            fitting.load(saved["state"])
+    while not fitting.finished:
+        loss = fitting.run_epoch()
+        if checkpoint is not None:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            scratch = checkpoint.with_suffix(".tmp")
+            torch.save({"purpose": purpose, "state": fitting.state()}, scratch)
+            os.replace(scratch, checkpoint)
+        if on_epoch is not None:
+            on_epoch(fitting.epoch, loss)
+    return fitting.result()
 
 
 def options_of_members(options: FitOptions) -> list[FitOptions]:
@@ -271,12 +297,12 @@ def spec_of(
 def _purpose(
     sequences: Sequence[LabelledSequence],
     validation: Sequence[LabelledSequence],
-    inputs: Sequence[str],
+    spec: ModelSpec,
     options: FitOptions,
 ) -> str:
     """Tell apart runs that must not take up each other's checkpoints."""
     steps = [[len(sequence.label_ids), int(sequence.label_ids.sum())] for sequence in (*sequences, *validation)]
-    return repr((list(inputs), asdict(options), len(validation), steps))
+    return repr((asdict(spec), asdict(options), len(validation), steps))
 
 
 def _draw_options(options: FitOptions) -> DrawOptions:

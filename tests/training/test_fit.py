@@ -51,7 +51,7 @@ def test_taken_up_again_it_ends_with_the_same_weights(tmp_path: Path, head: str,
     that runs on through the epochs, the weights differ."""
     options = replace(SMALL, head=head)
     whole = fit(sequences(), FRAME, 3, options)
-    checkpoint = tmp_path / "split.pt"
+    checkpoint = tmp_path / "split"
     with pytest.raises(KeyboardInterrupt):
         fit(sequences(), FRAME, 3, options, interrupt_after(last), checkpoint=checkpoint)
     epochs: list[int] = []
@@ -63,7 +63,7 @@ def test_taken_up_again_it_ends_with_the_same_weights(tmp_path: Path, head: str,
 
 
 def test_another_run_does_not_take_it_up(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "split.pt"
+    checkpoint = tmp_path / "split"
     fit(sequences(), FRAME, 3, SMALL, checkpoint=checkpoint)
     for data, options in ((sequences(41), SMALL), (sequences(), replace(SMALL, seed=1))):
         epochs: list[int] = []
@@ -84,7 +84,7 @@ fit(sequences(), FRAME, 3, SMALL, told, checkpoint=Path(sys.argv[1]))
 
 def test_killed_it_goes_on(tmp_path: Path) -> None:
     """A real process and a real SIGKILL, in the midst of the fourth epoch or just before it."""
-    checkpoint = tmp_path / "split.pt"
+    checkpoint = tmp_path / "split"
     process = subprocess.Popen(
         [sys.executable, "-c", _KILLED, str(checkpoint)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY
     )

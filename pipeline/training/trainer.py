@@ -1,0 +1,163 @@
+"""Train models on parts of the data, side by side on the cluster that is joined, and measure them on others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+import ray
+import torch
+
+from pipeline.activity.model import ActivityModel, Member
+from pipeline.activity.segments import SegmentOptions
+from pipeline.errors import UsageError
+from pipeline.training.calibration import fit_temperature, with_temperature
+from pipeline.training.dataset import LabelledVideo
+from pipeline.training.distributed import VideoSource, fit_on_cluster
+from pipeline.training.fit import FitOptions, options_of_members
+from pipeline.training.splits import HELD_OUT, Parts, divide, hold_out
+from pipeline.training.tasks import Epochs, gather, submit_fit
+from pipeline.training.validation import validate
+
+log = logging.getLogger(__name__)
+
+OnEpoch = Callable[[str, int, float], None]
+"""Called with the name of the fit, the epoch and its loss."""
+Begun = Callable[[], ActivityModel]
+"""A model whose training has begun; called, it waits for it."""
+
+
+class Trainer:
+    """Trains and measures a model for each split, and the one to ship."""
+
+    def __init__(
+        self,
+        source: VideoSource,
+        options: FitOptions,
+        checkpoints: Path,
+        n_workers: int | None,
+        use_gpu: bool,
+        on_epoch: OnEpoch | None,
+    ) -> None:
+        """Take what all fits share.
+
+        Args:
+            source: The labelled videos.
+            options: Sizes, regularisation and the seed.
+            checkpoints: Folder for what an interrupted run goes on from.
+            n_workers: Data-parallel workers for each network. None: a network a CPU, or a part of a GPU.
+            use_gpu: Whether GPUs are used.
+            on_epoch: Told of the progress.
+        """
+        self._source, self._options, self._checkpoints = source, options, checkpoints
+        self._n_workers, self._use_gpu, self._on_epoch = n_workers, use_gpu, on_epoch
+        self._epochs = Epochs.remote()  # type: ignore[attr-defined]
+        self._shared = ray.put(source)
+
+    def train_and_measure(
+        self, data: Sequence[LabelledVideo], sample_fps: float, annotations: str
+    ) -> tuple[ActivityModel, dict[str, dict[str, Any]]]:
+        """Return the model to ship, and what was measured for each split.
+
+        Args:
+            data: What the source loads.
+            sample_fps: Steps per second.
+            annotations: What messages call the labels.
+        """
+        records = [item.annotation for video in data for item in video.items]
+        splits = {
+            name: divide(data, name) for name in sorted({n for each in records for n in each.splits}) or [HELD_OUT]
+        }
+        for name, parts in splits.items():
+            if not parts.train or not parts.test:
+                raise UsageError(
+                    f"{annotations}: {name} has {len(parts.train)} videos to train on and {len(parts.test)} to test on"
+                )
+        # All are begun at once, so that no core waits at the end of a split; the first are asked for first.
+        begun = {name: self._begin_calibrated(parts, name) for name, parts in splits.items()}
+        whole = self._begin(data, (), "all") if len(splits) > 1 else None
+        results: dict[str, dict[str, Any]] = {}
+        models = []
+        for name, finish in begun.items():
+            models.append(finish())
+            measured = validate(models[-1], splits[name].test, self._source.labels, sample_fps, SegmentOptions())
+            results[name] = measured | {"n_train": len(splits[name].train), "n_test": len(splits[name].test)}
+            log.info("%s: accuracy %.3f on %d spans", name, measured["accuracy"], measured["n_spans"])
+        if whole is None:
+            return models[0], results
+        # Nothing is left to calibrate on: the splits' temperatures stand in, by their geometric mean.
+        return with_temperature(whole(), geometric_mean(model.spec.temperature for model in models)), results
+
+    def _begin_calibrated(self, parts: Parts, name: str) -> Begun:
+        """Begin to train on a split's training part; the temperature is found on what was held out of that."""
+        if parts.val:
+            return _calibrated(self._begin(parts.train, parts.val, name), None, parts.val)
+        kept, held_out = hold_out(parts.train)
+        if not kept or not held_out:
+            return self._begin(parts.train, (), name)
+        tried = self._begin(kept, held_out, f"{name}, calibration")
+        if self._options.patience is not None:
+            # Who stopped early needs what was held out to stop by.
+            return _calibrated(tried, None, held_out)
+        return _calibrated(self._begin(parts.train, (), name), tried, held_out)
+
+    def _begin(self, training: Sequence[LabelledVideo], validation: Sequence[LabelledVideo], name: str) -> Begun:
+        """Begin to train a model."""
+        if not any(video.sequences for video in training):
+            raise UsageError(
+                f"{name}: nobody was found in the videos to train on; try another --detector, or --scope frame"
+            )
+        to_train, to_validate = ([video.video for video in part] for part in (training, validation))
+        if self._n_workers:
+            n_workers = self._n_workers
+            return lambda: _as_shipped(
+                fit_on_cluster(
+                    self._source, to_train, to_validate, self._options, n_workers, self._checkpoints, self._use_gpu
+                )
+            )
+        members = options_of_members(self._options)
+        pending = [
+            submit_fit(
+                self._shared,
+                to_train,
+                to_validate,
+                options,
+                self._checkpoints / f"{name}-{number}.pt",
+                name if len(members) == 1 else f"{name}, network {number + 1}",
+                self._epochs,
+                self._use_gpu,
+            )
+            for number, options in enumerate(members)
+        ]
+        return lambda: self._wait(pending)
+
+    def _wait(self, pending: Sequence[Any]) -> ActivityModel:
+        gather(pending, self._epochs, self._on_epoch)
+        members = []
+        for spec, weights in ray.get(list(pending)):
+            member = Member(spec)
+            member.load_state_dict(weights)
+            members.append(member)
+        return _as_shipped(ActivityModel(replace(spec, members=len(members)), members).eval())
+
+
+def _calibrated(model: Begun, tried: Begun | None, held_out: Sequence[LabelledVideo]) -> Begun:
+    """Return a model with the temperature that fits held-out videos, of itself or of one that has not seen them."""
+
+    def finish() -> ActivityModel:
+        finished = model()
+        return with_temperature(finished, fit_temperature(tried() if tried else finished, held_out))
+
+    return finish
+
+
+def _as_shipped(model: ActivityModel) -> ActivityModel:
+    """Round the weights as a bundle does, so that what is measured is what is shipped."""
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(weights.half().float())
+    return model
