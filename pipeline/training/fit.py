@@ -36,7 +36,7 @@ class FitOptions:
     hidden_dim: int = 128
     """Units of a layer in one direction."""
     bidirectional: bool = True
-    projection_dim: int | None = 256
+    projection_dim: int | None = 128
     """Several embeddings are brought down to this length together before the head reads them. None: they are not."""
     epochs: int = 25
     batch_size: int = 64
@@ -51,7 +51,7 @@ class FitOptions:
     """A crop keeps at least this share of a shorter sequence."""
     join: float = 0.25
     """Share of training sequences followed by another one without a break, so that the state learns to let go."""
-    members: int = 3
+    members: int = 4
     """So many networks are trained, each from a seed of its own, and their scores averaged."""
     patience: int | None = None
     """Stop when the validation loss has not fallen for so many epochs, and keep the best. None: train all epochs."""
@@ -173,7 +173,9 @@ class Fitting:
 
     def _loss(self, drawn: Sequence[LabelledSequence], label_smoothing: float) -> torch.Tensor:
         """Return the loss summed over the labelled steps."""
-        x = _packed([sequence.inputs.astype(np.float32) for sequence in drawn], self._device)
+        # Packed as they are, and only then made twice as wide.
+        halves = _packed([sequence.inputs for sequence in drawn], self._device)
+        x = halves._replace(data=halves.data.float())
         y = _packed([sequence.label_ids for sequence in drawn], self._device).data
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             logits = self._network(x)
@@ -310,4 +312,5 @@ def _draw_options(options: FitOptions) -> DrawOptions:
 
 
 def _packed(sequences: Sequence[NDArray[Any]], device: torch.device) -> PackedSequence:
-    return pack_sequence([torch.from_numpy(sequence).to(device) for sequence in sequences], enforce_sorted=False)
+    # Copied, for what is mapped from a file is read-only, which PyTorch does not know.
+    return pack_sequence([torch.from_numpy(np.array(s)).to(device) for s in sequences], enforce_sorted=False)
