@@ -8,7 +8,6 @@ import shutil
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from pipeline.activity.bundle import BACKGROUND, Bundle, load_bundle
@@ -24,7 +23,7 @@ from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions
 from pipeline.training.formats import read_annotations
 from pipeline.training.trainer import OnEpoch, Trainer
-from pipeline.training.validation import FIGURES
+from pipeline.training.validation import means_of_splits
 from pipeline.training.videos import VideoFolder
 
 
@@ -142,7 +141,4 @@ def _means(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, result in results.items():
         kinds[re.sub(r"\d+", "", name)].append(result)
-    return {
-        kind: {figure: mean(result[figure] for result in of_kind) for figure in FIGURES}
-        for kind, of_kind in kinds.items()
-    }
+    return {kind: means_of_splits(of_kind) for kind, of_kind in kinds.items()}

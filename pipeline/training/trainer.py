@@ -25,6 +25,9 @@ from pipeline.training.validation import validate
 
 log = logging.getLogger(__name__)
 
+# Of so many members the temperature is found: one alone is surer of itself than several together.
+_TRIED_MEMBERS = 2
+
 OnEpoch = Callable[[str, int, float], None]
 """Called with the name of the fit, the epoch and its loss."""
 Begun = Callable[[], ActivityModel]
@@ -99,39 +102,47 @@ class Trainer:
         kept, held_out = hold_out(parts.train)
         if not kept or not held_out:
             return self._begin(parts.train, (), name)
-        tried = self._begin(kept, held_out, f"{name}, calibration")
         if self._options.patience is not None:
-            # Who stopped early needs what was held out to stop by.
-            return _calibrated(tried, None, held_out)
+            # Who stops early needs what was held out to stop by.
+            return _calibrated(self._begin(kept, held_out, name), None, held_out)
+        few = min(_TRIED_MEMBERS, self._options.members)
+        tried = self._begin(kept, (), f"{name}, calibration", few)
         return _calibrated(self._begin(parts.train, (), name), tried, held_out)
 
-    def _begin(self, training: Sequence[LabelledVideo], validation: Sequence[LabelledVideo], name: str) -> Begun:
+    def _begin(
+        self,
+        training: Sequence[LabelledVideo],
+        validation: Sequence[LabelledVideo],
+        name: str,
+        n_members: int | None = None,
+    ) -> Begun:
         """Begin to train a model."""
         if not any(video.sequences for video in training):
             raise UsageError(
                 f"{name}: nobody was found in the videos to train on; try another --detector, or --scope frame"
             )
         to_train, to_validate = ([video.video for video in part] for part in (training, validation))
+        options = replace(self._options, members=n_members or self._options.members)
         if self._n_workers:
             n_workers = self._n_workers
             return lambda: _as_shipped(
                 fit_on_cluster(
-                    self._source, to_train, to_validate, self._options, n_workers, self._checkpoints, self._use_gpu
+                    self._source, to_train, to_validate, options, n_workers, self._checkpoints, self._use_gpu
                 )
             )
-        members = options_of_members(self._options)
+        members = options_of_members(options)
         pending = [
             submit_fit(
                 self._shared,
                 to_train,
                 to_validate,
-                options,
+                of_member,
                 self._checkpoints / f"{name}-{number}.pt",
                 name if len(members) == 1 else f"{name}, network {number + 1}",
                 self._epochs,
                 self._use_gpu,
             )
-            for number, options in enumerate(members)
+            for number, of_member in enumerate(members)
         ]
         return lambda: self._wait(pending)
 

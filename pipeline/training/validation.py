@@ -40,7 +40,8 @@ def validate(
         `mean_class_accuracy`: the same, averaged over labels; `frame_accuracy`: share of labelled steps that are right;
         `segment_f1`: F1 of segments that overlap an annotated span of their label by a quarter of the union (F1@25),
         background left out; `calibration_error`: by how much the mean score of an answer over its span differs from the
-        share of such answers that is right, where somebody was found; `recall`: for each label, the share of spans that
+        share of such answers that is right, where somebody was found, and `reliability`, the bins it is made of:
+        confidence, accuracy, number; `recall`: for each label, the share of spans that
         a segment of it touches; `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`:
         `[n_labels][n_labels]`, rows are the truth.
     """
@@ -88,6 +89,7 @@ def validate(
             for spans in (video.items, runs)
         )
         counts += segment_counts(wanted, found, _OVERLAP)
+    bins = reliability(*np.array(sure, float).reshape(-1, 2).T)
     present = n_spans_of > 0
     per_label = confusion.diagonal()[present] / n_spans_of[present]
     return {
@@ -95,9 +97,21 @@ def validate(
         "mean_class_accuracy": float(per_label.mean()) if present.any() else 0.0,
         "frame_accuracy": n_right / max(1, n_steps),
         "segment_f1": f1(*counts),
-        "calibration_error": expected_calibration_error(reliability(*np.array(sure, float).reshape(-1, 2).T)),
+        "calibration_error": expected_calibration_error(bins),
+        "reliability": [[each.confidence, each.accuracy, each.weight] for each in bins],
         "recall": {label: float(touched[i] / n_spans_of[i]) for i, label in enumerate(labels) if present[i]},
         "n_spans": int(n_spans_of.sum()),
         "n_unseen": n_unseen,
         "confusion": confusion.tolist(),
     }
+
+
+def means_of_splits(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the figures averaged over splits; the calibration error is that of all their answers together.
+
+    Of a few hundred answers in fifteen bins even chance makes an error of several hundredths.
+    """
+    together = np.concatenate([np.array(result["reliability"], float).reshape(-1, 3) for result in results])
+    bins = reliability(*together.T)
+    means = {figure: float(np.mean([result[figure] for result in results])) for figure in FIGURES}
+    return means | {"calibration_error": expected_calibration_error(bins)}
