@@ -92,10 +92,10 @@ def _run(
     # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
     shared_bundles = [ray.put(list(bundles))]
     committers = [committer.remote(lake.uri, config, shared_bundles) for _ in range(layout.classifiers)]
-    networks = ray.get(description)
-    if isinstance(networks, UsageError):
-        raise networks
-    lake.claim(config.feature_options())
+    if not lake.exists():
+        # A lake is not made for networks that do not load.
+        _described(description)
+        lake.claim(config.feature_options())
     lake.sweep()
     shards = plan_archive(lake, refs, config)
     for bundle in bundles:
@@ -103,6 +103,9 @@ def _run(
     board = Board(lake, shards, state)
     state.stage = "extracting"
     notify(state)
+    if not board.outstanding() and not board.ready():
+        return
+    networks = _described(description)
     # Beside the driver: if that node goes, all goes.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     ledger = ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
@@ -138,6 +141,13 @@ def _run(
             raise ActionlakeError(f"{len(tasks)} chunks never came back; the same command tries them again")
     while commits:
         collect(wait_for_all=True)
+
+
+def _described(description: ray.ObjectRef) -> NetworkFacts:
+    networks: NetworkFacts | UsageError = ray.get(description)
+    if isinstance(networks, UsageError):
+        raise networks
+    return networks
 
 
 class _Committer:
