@@ -18,8 +18,8 @@ from pipeline.errors import UsageError, VideoError
 from pipeline.lake.query import LakeReader
 from pipeline.training.annotations import Annotation
 
-# A span may reach past the end of its video by so much: people stop at the last frame shown, or round.
-_OVERHANG_S = 0.5
+# A span may reach past the end of its video by so much: people round to whole seconds, and players show longer ends.
+_OVERHANG_S = 1.0
 # What Label Studio puts before the name of an uploaded file. (ActivityNet leaves out a `v_` in its labels.)
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 
