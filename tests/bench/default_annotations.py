@@ -1,14 +1,15 @@
 """Write the annotations that the bundled person model is trained on: JHMDB, GMDCSA24 and a street in one table.
 
     python tests/bench/default_annotations.py DATA OUT
-    actionlake train OUT/daily.csv --videos DATA --map OUT/map.csv --out daily22-person
+    actionlake train OUT/jhmdb.csv --videos DATA --map OUT/map.csv --lake OUT/lake --out daily22-person
 
-Splits: `split_jhmdb1..3` are JHMDB's own, with the rest among what is trained on; `split_subject1..4` leave one person
-of GMDCSA24 out, with the rest among what is trained on. The first 40 s of the street video count as walking, as nearly
-everybody there does; its second half is left to measure on.
+The splits of `jhmdb.csv` are JHMDB's own, with the rest among what is trained on; those of `subjects.csv` leave one
+person of GMDCSA24 out, with the rest among what is trained on. The first 40 s of the street video count as walking, as
+nearly everybody there does; its second half is left to measure on. Clips cut from one source video, and those of one
+person, are of one group.
 
 `folds.csv`, to choose inputs and options by, has splits inside the training part of JHMDB's first split: three folds,
-clips cut from one source video always in the same. No test clip of that split is in it.
+a group always in the same. No test clip of that split is in it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ MAP = {
     **dict.fromkeys(("standing", "sitting", "reading", "eating", "drinking", "sleeping", "exercising"), "background"),
 }
 SUBJECTS = ("subject1", "subject2", "subject3", "subject4")
-SPLITS = [f"split_jhmdb{i}" for i in (1, 2, 3)] + [f"split_{subject}" for subject in SUBJECTS]
+JHMDB = [f"split_jhmdb{i}" for i in (1, 2, 3)]
+BY_SUBJECT = [f"split_{subject}" for subject in SUBJECTS]
 FOLDS = [f"split_fold{i}" for i in (1, 2, 3)]
 
 
@@ -40,14 +42,16 @@ def rows(data: Path) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     with open(data / "jhmdb" / "splits.csv", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            parts = dict.fromkeys([*SPLITS, *FOLDS], "train") | {f"split_jhmdb{i}": row[f"split{i}"] for i in (1, 2, 3)}
+            parts = dict.fromkeys([*JHMDB, *BY_SUBJECT, *FOLDS], "train") | {
+                f"split_jhmdb{i}": row[f"split{i}"] for i in (1, 2, 3)
+            }
             if row["split1"] == "train":
                 parts[FOLDS[zlib.crc32(source_of(row["video"], row["label"]).encode()) % 3]] = "test"
             else:
                 parts |= dict.fromkeys(FOLDS, "")
             group = source_of(row["video"], row["label"])
             found.append({"video": f"jhmdb/{row['video']}", "label": row["label"], "group": group, **parts})
-    trained = dict.fromkeys([*SPLITS, *FOLDS], "train")
+    trained = dict.fromkeys([*JHMDB, *BY_SUBJECT, *FOLDS], "train")
     with open(data / "gmdcsa24" / "annotations.csv", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             span = {name: row[name] for name in ("start_s", "end_s", "label")} | {"group": row["subject"]}
@@ -71,7 +75,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     spans = rows(arguments.data)
-    write(arguments.out / "daily.csv", SPLITS, spans)
+    write(arguments.out / "jhmdb.csv", JHMDB, spans)
+    write(arguments.out / "subjects.csv", BY_SUBJECT, spans)
     write(arguments.out / "folds.csv", FOLDS, [span for span in spans if span[FOLDS[0]]])
     with open(arguments.out / "map.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("from", "to"), *MAP.items()])
