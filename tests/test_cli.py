@@ -181,7 +181,7 @@ def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) 
     assert "reads frame, but inputs lack frame" in usage_error(
         "analyze", video, "--lake", lake, "--model", "jhmdb21-frame", "--config", tmp_path / "inputs.toml"
     )
-    assert "'crop' is not one of frame, frame_change in scope 'frame'" in usage_error(
+    assert "'crop' is not one of frame, frame_change, frame_flow in scope 'frame'" in usage_error(
         "train", tmp_path / "labels.csv", "--videos", tmp_path, "--out", lake, "--scope", "frame", "--inputs", "crop"
     )
     assert "unreadable model bundle" in usage_error("analyze", video, "--lake", lake, "--model", tmp_path / "bundle")
