@@ -1,6 +1,6 @@
 """Compare what may remember: every head on JHMDB's official splits, with the same inputs and the same training.
 
-    python tests/bench/heads.py ../shared/data/jhmdb LAKE [--scope person]
+    python tests/bench/heads.py ../shared/data/jhmdb LAKE [--members 4] [--heads lstm,gru]
 
 LAKE is that of an earlier `actionlake train`, or is made. Prints a Markdown table: accuracy over the test clips of the
 three splits with its interval over clips, parameters, and the time that one thread takes for 1,000 steps.
@@ -53,24 +53,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("jhmdb", type=Path)
     parser.add_argument("lake")
-    parser.add_argument("--scope", default="person")
+    parser.add_argument("--members", type=int, default=1, help="networks whose scores are averaged")
+    parser.add_argument("--heads", default=",".join(HEADS))
     arguments = parser.parse_args()
     folder = VideoFolder(str(arguments.jhmdb))
     records = folder.locate(read_annotations(arguments.jhmdb / "splits.csv"))
     uris = {record.video: folder.uri(record.video) for record in records}
     labels = sorted({record.label for record in records})
-    config = Config(scope=arguments.scope)
+    config = Config()
     analyze(sorted(uris.values()), arguments.lake, None, config)
-    data = load_videos(open_lake(arguments.lake), uris, records, labels, arguments.scope, config.embedded)
+    data = load_videos(open_lake(arguments.lake), uris, records, labels, config.scope, config.embedded)
     print("| head | accuracy | 95 % over clips | of each split | parameters | ms for 1,000 steps |", flush=True)
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    for head in HEADS:
+    for head in arguments.heads.split(","):
         right: list[float] = []
         of_splits = []
         for name in SPLITS:
             parts = divide(data, name)
             sequences = [sequence for video in parts.train for sequence in video.sequences]
-            model = fit(sequences, config.embedded, len(labels), FitOptions(head=head))
+            model = fit(sequences, config.embedded, len(labels), FitOptions(head=head, members=arguments.members))
             measured = validate(model, parts.test, labels, config.sample_fps, SegmentOptions())
             n_right = round(measured["accuracy"] * measured["n_spans"])
             right += [1.0] * n_right + [0.0] * (measured["n_spans"] - n_right)
