@@ -120,6 +120,7 @@ def _labels(axes: Axes, evaluation: Evaluation) -> None:
     for offset, (label, values) in zip((-0.2, 0.2), bars.items(), strict=True):
         axes.barh(places + offset, values, height=0.4, label=label)
     axes.set_yticks(places, [f"{name} ({evaluation.per_label[name]['n_true']:.0f})" for name in names])
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), ylabel="label (annotated spans)")
     axes.grid(axis="x", alpha=0.3)
