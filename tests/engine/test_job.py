@@ -17,7 +17,7 @@ from pipeline.engine.board import JobState
 from pipeline.engine.models import choose_models
 from tests.archive.test_probe import write_audio
 from tests.lakes import assert_same, rows
-from tests.synthetic import RECIPES, make_video
+from tests.synthetic import RECIPES, make_slow_video, make_video
 from tests.video.test_decode import packet_positions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("local_ray")]
@@ -171,11 +171,10 @@ def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> N
     """A deadline that nothing can meet: each worker ends itself, and after two attempts the chunk is let go."""
     folder = tmp_path / "videos"
     folder.mkdir()
-    # Long enough that it is not decoded before the worker has told the ledger, and ended itself.
-    make_video(folder / "long.mp4", RECIPES[1], n_frames=1500)
+    # Seconds long to decode, so that the worker has told the ledger and ended itself before it is done.
+    make_slow_video(folder / "slow.mp4")
     config = Config(
         scope="frame",
-        sample_fps=1.0,
         chunk_s=100.0,
         deadline_base_s=0.001,
         deadline_per_s=0.0,
