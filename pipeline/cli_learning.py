@@ -64,7 +64,10 @@ def train(
     label_map: LabelMap = None,
     inputs: Annotated[
         str | None,
-        typer.Option(help="frame, frame_change, crop, crop_change, box; by commas.", show_default="those that help"),
+        typer.Option(
+            help="frame, frame_change, frame_flow, crop, crop_change, crop_flow, box; by commas.",
+            show_default="those that help",
+        ),
     ] = None,
     detector: Annotated[str | None, typer.Option(help="Who finds the people.", show_default="person_nano")] = None,
     sample_fps: SampleFps = None,
@@ -72,7 +75,7 @@ def train(
     head: Annotated[Head | None, typer.Option(help="What remembers.", show_default="lstm")] = None,
     hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
     bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
-    members: Annotated[int | None, typer.Option(help="Networks whose scores are averaged.")] = None,
+    members: Annotated[int | None, typer.Option(help="Networks that are averaged.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")

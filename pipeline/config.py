@@ -24,8 +24,8 @@ DEVICES = ("auto", "cpu", "cuda")
 
 _DEFAULT_INPUTS = {
     "frame": ("frame",),
-    "person": ("frame", "crop", "crop_change", "crop_flow", "box"),
-    "both": ("frame", "crop", "crop_change", "crop_flow", "box"),
+    "person": ("frame", "frame_change", "crop", "crop_change", "crop_flow", "box"),
+    "both": ("frame", "frame_change", "crop", "crop_change", "crop_flow", "box"),
 }
 
 # Options that shape the features themselves. A lake remembers them and refuses features made otherwise.

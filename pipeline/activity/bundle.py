@@ -106,7 +106,9 @@ def load_bundle(folder: str | Path) -> Bundle:
     try:
         if record["format"] != _FORMAT:
             raise UsageError(f"{source}: bundle format {record['format']}, but this version reads format {_FORMAT}")
-        model = ActivityModel(ModelSpec(**record["model"] | {"inputs": tuple(record["model"]["inputs"])}))
+        built_by: dict[str, Any] = record["model"]
+        tuples = {name: tuple(value) for name, value in built_by.items() if isinstance(value, list)}
+        model = ActivityModel(ModelSpec(**built_by | tuples))
         model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
         labels = tuple(record["labels"])
         if len(labels) != model.spec.n_labels:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import RecurrentHead, TransformerHead
-from pipeline.activity.model import ActivityModel, Member
+from pipeline.activity.model import ActivityModel, Member, normalised
 
 PIECE_STEPS = 512
 """Steps of one pass. Input is cut anew into pieces of this length, so the result does not depend on how it came."""
@@ -42,11 +42,12 @@ class SequenceClassifier:
         The blocks that come out are cut differently from those that go in; together they are as long.
         """
         with torch.inference_mode(), ExitStack() as stack:
-            encoded = [stack.enter_context(_Spool(self._model.spec.encoded_dim)) for _ in self._members]
+            encoded = [stack.enter_context(_Spool(member.encoded_dim)) for member in self._members]
+            spec = self._model.spec
             for piece in _repiece(inputs):
-                x = torch.from_numpy(piece.astype(np.float32))
+                parts = normalised(torch.from_numpy(piece.astype(np.float32)), spec, spec.inputs)
                 for member, spool in zip(self._members, encoded, strict=True):
-                    spool.append(member.encode(x))
+                    spool.append(member.encode(parts))
             logits = [member.logits(spool) for member, spool in zip(self._members, encoded, strict=True)]
             for of_members in zip(*logits, strict=True):
                 yield self._model.scores(of_members).numpy()
@@ -57,7 +58,7 @@ class _Steps:
 
     def __init__(self, member: nn.Module) -> None:
         assert isinstance(member, Member)
-        self.encode = member.encode
+        self.encode, self.encoded_dim = member.encode, member.encoded_dim
         self._head = member.head
         self._layers = _directions(self._head.recurrence) if isinstance(self._head, RecurrentHead) else []
 

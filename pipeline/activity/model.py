@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,6 +13,21 @@ from torch.nn.utils.rnn import PackedSequence
 from pipeline.activity.heads import make_head
 from pipeline.motion.kinematics import BOX_MOTION_DIM
 from pipeline.vision.flow import FLOW_DIM
+
+ALL, MOTION = VIEWS = ("all", "motion")
+"""What a network may see of the inputs."""
+
+
+def seen(view: str, inputs: Sequence[str]) -> tuple[str, ...]:
+    """Return which inputs a network with that view sees.
+
+    `motion`: what tells how a person moves; where nothing does, how anything moves; where nothing does, all.
+    """
+    if view == MOTION:
+        moving = [name for name in inputs if name == "box" or name.endswith(("_change", "_flow"))]
+        of_person = [name for name in moving if not name.startswith("frame")]
+        return tuple(of_person or moving or inputs)
+    return tuple(inputs)
 
 
 def input_dim(name: str, embedding_dim: int) -> int:
@@ -45,8 +60,8 @@ class ModelSpec:
     """The input is brought down to this length before the head. None: it is not."""
     reach: int = 64
     """So many steps back and ahead a layer of a transformer sees; the others see all."""
-    members: int = 1
-    """Networks of this kind whose scores are averaged."""
+    views: tuple[str, ...] = (ALL,)
+    """So many networks of this kind are averaged; one of `VIEWS` for each."""
     temperature: float = 1.0
     """Logits are divided by it when they become scores, so that a score is the share of such answers that is right."""
 
@@ -66,36 +81,47 @@ class ModelSpec:
         return self.projection_dim or self.input_dim
 
 
-def normalised(x: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
-    """Return inputs `float32 [..., input_dim]` with each vector by itself at mean 0 and variance 1, but for `box`.
+def normalised(x: torch.Tensor, spec: ModelSpec, wanted: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return the wanted of the inputs `[..., input_dim]`, each vector by itself at mean 0 and variance 1, but `box`.
 
     It takes the place of stored feature statistics: embeddings of one network differ in scale from camera to camera
     more than in direction. The motion of a box has units that mean something, and stays as it is. No weights follow as
     in a layer norm, for the linear layer after it has its own; so no gradient is computed for the widest of all layers.
     """
-    parts = torch.split(x, list(spec.dims), dim=-1)
-    return torch.cat(
-        [
-            part if name == "box" else functional.layer_norm(part, part.shape[-1:])
-            for name, part in zip(spec.inputs, parts, strict=True)
-        ],
-        dim=-1,
-    )
+    parts = dict(zip(spec.inputs, torch.split(x, list(spec.dims), dim=-1), strict=True))
+    return {
+        name: parts[name] if name == "box" else functional.layer_norm(parts[name], parts[name].shape[-1:])
+        for name in wanted
+    }
 
 
 class Member(nn.Module):
     """`inputs -> normalised [-> linear] -> head`: a logit for each activity at every time step."""
 
-    def __init__(self, spec: ModelSpec, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
+    def __init__(self, spec: ModelSpec, number: int = 0, input_dropout: float = 0.0, dropout: float = 0.0) -> None:
+        """Make the network untrained.
+
+        Args:
+            spec: Of the model that it is a member of.
+            number: Which of its members.
+            input_dropout: Share of a sequence's inputs that are left out in training.
+            dropout: The same between the layers of the head.
+        """
         super().__init__()
         self.spec = spec
+        self.view = spec.views[number]
+        own = replace(spec, inputs=seen(self.view, spec.inputs))
+        self.inputs = own.inputs
+        """Those that it sees."""
+        self.encoded_dim = own.encoded_dim
+        """Length of what the head reads at a step."""
         self.input_dropout = input_dropout
-        self.projection = nn.Linear(spec.input_dim, spec.projection_dim) if spec.projection_dim else nn.Identity()
-        self.head = make_head(spec, dropout)
+        self.projection = nn.Linear(own.input_dim, spec.projection_dim) if spec.projection_dim else nn.Identity()
+        self.head = make_head(own, dropout)
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the head reads, `float32 [..., encoded_dim]`, for inputs `float32 [..., input_dim]`."""
-        encoded: torch.Tensor = self.projection(normalised(x, self.spec))
+    def encode(self, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return what the head reads, `float32 [..., encoded_dim]`, for normalised inputs."""
+        encoded: torch.Tensor = self.projection(self._side_by_side(parts))
         return encoded
 
     def forward(self, x: PackedSequence) -> torch.Tensor:
@@ -103,11 +129,14 @@ class Member(nn.Module):
 
         Packed, sequences of a few steps and of hundreds share a batch without a step of padding being computed.
         """
-        normed = normalised(x.data, self.spec)
+        normed = self._side_by_side(normalised(x.data, self.spec, self.inputs))
         if self.training and self.input_dropout:
-            normed = normed * self._dropped(x)
+            normed = normed * self._dropped(x._replace(data=normed))
         logits: torch.Tensor = self.head(x._replace(data=self.projection(normed)))
         return logits
+
+    def _side_by_side(self, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([parts[name] for name in self.inputs], dim=-1)
 
     def _dropped(self, x: PackedSequence) -> torch.Tensor:
         """Draw one mask per sequence, the same at all of its steps (variational dropout, Gal and Ghahramani 2016).
@@ -122,13 +151,18 @@ class Member(nn.Module):
 
 
 class ActivityModel(nn.Module):
-    """One network, or several that were trained from different seeds and whose scores are averaged."""
+    """One network, or several that were trained from different seeds and whose logits are averaged."""
 
     def __init__(self, spec: ModelSpec, members: Sequence[Member] | None = None) -> None:
         """Take the members, or make untrained ones."""
         super().__init__()
         self.spec = spec
-        self.members = nn.ModuleList(members or [Member(spec) for _ in range(spec.members)])
+        self.members = nn.ModuleList(members or [Member(spec, number) for number in range(len(spec.views))])
+
+    @classmethod
+    def of(cls, members: Sequence[Member]) -> ActivityModel:
+        """Return the model that such networks are together, in evaluation mode."""
+        return cls(replace(members[0].spec, views=tuple(member.view for member in members)), members).eval()
 
     def forward(self, x: PackedSequence) -> torch.Tensor:
         """Return probabilities `float32 [N, n_labels]` for packed sequences of `float32 [N, input_dim]`."""
@@ -136,5 +170,4 @@ class ActivityModel(nn.Module):
 
     def scores(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return probabilities `float32 [N, n_labels]` for the logits of each member."""
-        tempered = [(of_member / self.spec.temperature).softmax(dim=-1) for of_member in logits]
-        return torch.stack(tempered).mean(dim=0)
+        return (torch.stack(list(logits)).mean(dim=0) / self.spec.temperature).softmax(dim=-1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.model import ModelSpec
+from pipeline.activity.model import MOTION, ModelSpec
 from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
 
@@ -102,8 +102,10 @@ loop.
 
 
 def _described(spec: ModelSpec) -> str:
-    if spec.members > 1:
-        return f"the mean of {spec.members} networks, each {_described(replace(spec, members=1))},"
+    if len(spec.views) > 1:
+        one = _described(replace(spec, views=spec.views[:1]))
+        blind = f", {spec.views.count(MOTION)} of which sees motion alone" if MOTION in spec.views else ""
+        return f"the mean of {len(spec.views)} networks{blind}, each {one},"
     direction = "bidirectional" if spec.bidirectional else "forward"
     layers = f"{spec.num_layers} x {spec.hidden_dim} units"
     if spec.head == "transformer":

@@ -7,7 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,11 @@ def fit_on_cluster(
     Raises:
         ActionlakeError: Workers failed more often than is put up with.
     """
-    members, spec = [], None
+    members = []
     for of_member in options_of_members(options):
         saved = _fit_member(source, training, validation, of_member, n_workers, storage, use_gpu)
-        spec = ModelSpec(**saved["spec"])
-        members.append(trained_member(spec, saved["state"]))
-    assert spec is not None
-    return ActivityModel(replace(spec, members=options.members), members).eval()
+        members.append(trained_member(ModelSpec(**saved["spec"]), saved["state"]))
+    return ActivityModel.of(members)
 
 
 def _fit_member(

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.model import ActivityModel, Member, ModelSpec, input_dim
+from pipeline.activity.model import ALL, MOTION, ActivityModel, Member, ModelSpec, input_dim
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
 from pipeline.vision.runtime import cpu_has_bf16
 
@@ -52,7 +52,10 @@ class FitOptions:
     join: float = 0.25
     """Share of training sequences followed by another one without a break, so that the state learns to let go."""
     members: int = 4
-    """So many networks are trained, each from a seed of its own, and their scores averaged."""
+    """So many networks are trained, each from a seed of its own, and their logits averaged."""
+    view: str = ALL
+    """What a network sees of the inputs; one of `VIEWS`. Of several networks the last sees motion alone: it errs
+    elsewhere than the others."""
     patience: int | None = None
     """Stop when the validation loss has not fallen for so many epochs, and keep the best. None: train all epochs."""
     seed: int = 0
@@ -102,7 +105,7 @@ class Fitting:
         self._half = torch.cuda.is_bf16_supported() if self._device.type == "cuda" else cpu_has_bf16()
         torch.manual_seed(options.seed)
         self._spec = spec
-        self.model = Member(spec, options.input_dropout, options.dropout).to(self._device)
+        self.model = Member(spec, 0, options.input_dropout, options.dropout).to(self._device)
         self._network = distribute(self.model) if distribute else self.model
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -218,19 +221,18 @@ def fit(
         checkpoint: Where to save the state after each epoch, in a file for each member whose name begins like this; a
             run that finds one of its own goes on from there.
     """
-    spec = spec_of(sequences, inputs, n_labels, options)
     members = [
         fit_member(
             sequences,
             validation,
-            spec,
+            spec_of(sequences, inputs, n_labels, of_member),
             of_member,
             _counting_on(on_epoch, number * options.epochs),
             checkpoint.with_name(f"{checkpoint.name}-{number}.pt") if checkpoint else None,
         )
         for number, of_member in enumerate(options_of_members(options))
     ]
-    return ActivityModel(spec, members).eval()
+    return ActivityModel.of(members)
 
 
 def _counting_on(on_epoch: OnEpoch | None, before: int) -> OnEpoch | None:
@@ -267,7 +269,16 @@ def fit_member(
 
 def options_of_members(options: FitOptions) -> list[FitOptions]:
     """Return the options by which each member is trained: those of one, with a seed of its own."""
-    return [replace(options, members=1, seed=options.seed + number * _SEEDS_APART) for number in range(options.members)]
+    last = options.members - 1
+    return [
+        replace(
+            options,
+            members=1,
+            view=MOTION if last and number == last else options.view,
+            seed=options.seed + number * _SEEDS_APART,
+        )
+        for number in range(options.members)
+    ]
 
 
 def trained_member(spec: ModelSpec, state: dict[str, Any]) -> Member:
@@ -280,7 +291,7 @@ def trained_member(spec: ModelSpec, state: dict[str, Any]) -> Member:
 def spec_of(
     sequences: Sequence[LabelledSequence], inputs: Sequence[str], n_labels: int, options: FitOptions
 ) -> ModelSpec:
-    """Return the network for such sequences."""
+    """Return what one network for such sequences is built by."""
     n_embeddings = sum(input_dim(name, 1) == 1 for name in inputs)
     width = sequences[0].inputs.shape[1] - sum(input_dim(name, 0) for name in inputs)
     return ModelSpec(
@@ -292,7 +303,7 @@ def spec_of(
         options.bidirectional,
         # A linear probe is one matrix, and who sees nothing needs none.
         projection_dim=options.projection_dim if len(inputs) > 1 and options.head in REMEMBERING else None,
-        members=options.members,
+        views=(options.view,),
     )
 
 

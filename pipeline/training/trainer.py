@@ -153,7 +153,7 @@ class Trainer:
             member = Member(spec)
             member.load_state_dict(weights)
             members.append(member)
-        return _as_shipped(ActivityModel(replace(spec, members=len(members)), members).eval())
+        return _as_shipped(ActivityModel.of(members))
 
 
 def _calibrated(model: Begun, tried: Begun | None, held_out: Sequence[LabelledVideo]) -> Begun:

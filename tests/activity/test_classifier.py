@@ -10,12 +10,12 @@ from torch.nn.utils.rnn import pack_sequence
 from pipeline.activity import classifier as module
 from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
 from pipeline.activity.heads import HEADS
-from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.model import VIEWS, ActivityModel, ModelSpec
 
 N_STEPS = 2 * PIECE_STEPS + 77
 
 
-def model(bidirectional: bool, projection_dim: int | None = None, head: str = "lstm", **more: float) -> ActivityModel:
+def model(bidirectional: bool, projection_dim: int | None = None, head: str = "lstm", **more: object) -> ActivityModel:
     torch.manual_seed(0)
     spec = ModelSpec(("frame",), 12, 5, head, 8, bidirectional, projection_dim=projection_dim, reach=20, **more)  # type: ignore[arg-type]
     network = ActivityModel(spec).eval()
@@ -41,15 +41,26 @@ def test_pieces_give_what_one_pass_gives(bidirectional: bool, projection_dim: in
 
 
 def test_members_are_averaged_and_tempered() -> None:
-    """By hand: the mean of the probabilities of both, each logit divided by the temperature first."""
-    network = model(True, members=2, temperature=1.7)
+    """By hand: the mean of the logits of both, divided by the temperature."""
+    network = model(True, views=("all", "all"), temperature=1.7)
     with torch.inference_mode():
         x = pack_sequence([torch.from_numpy(INPUTS.astype(np.float32))])
         logits = [member(x) for member in network.members]
-        expected = sum((each / 1.7).softmax(-1) for each in logits).numpy() / 2
+        expected = ((logits[0] + logits[1]) / 2 / 1.7).softmax(-1).numpy()
         assert (logits[0] - logits[1]).abs().max() > 1
     found = np.concatenate(list(SequenceClassifier(network).scores([INPUTS])))
     np.testing.assert_allclose(found, expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("projection_dim", [None, 6])
+def test_members_that_see_different_inputs_give_in_pieces_what_one_pass_gives(projection_dim: int | None) -> None:
+    torch.manual_seed(0)
+    spec = ModelSpec(("frame", "frame_change"), 12, 5, hidden_dim=8, projection_dim=projection_dim, views=VIEWS)
+    network = ActivityModel(spec).eval()
+    inputs = np.concatenate([INPUTS, INPUTS[::-1]], axis=1)
+    with torch.inference_mode():
+        expected = network(pack_sequence([torch.from_numpy(inputs.astype(np.float32))])).numpy()
+    np.testing.assert_allclose(np.concatenate(list(SequenceClassifier(network).scores([inputs]))), expected, atol=5e-6)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,6 +1,6 @@
 """Compare what may remember: every head on JHMDB's official splits, with the same inputs and the same training.
 
-    python tests/bench/heads.py ../shared/data/jhmdb LAKE [--members 4] [--heads lstm,gru]
+    python tests/bench/heads.py ../shared/data/jhmdb LAKE [--members 1] [--heads lstm,linear]
 
 LAKE is that of an earlier `actionlake train`, or is made. Prints a Markdown table: accuracy over the test clips of the
 three splits with its interval over clips, parameters, and the time that one thread takes for 1,000 steps.
@@ -9,7 +9,12 @@ three splits with its interval over clips, parameters, and the time that one thr
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -18,12 +23,13 @@ import torch
 
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.heads import HEADS
-from pipeline.activity.model import ActivityModel
+from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.activity.segments import SegmentOptions
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze
 from pipeline.lake.query import open_lake
-from pipeline.training.dataset import load_videos
+from pipeline.training.annotations import Annotation
+from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.formats import read_annotations
 from pipeline.training.metrics import bootstrap
@@ -34,10 +40,44 @@ from pipeline.training.videos import VideoFolder
 SPLITS = ("split1", "split2", "split3")
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """What one process needs to know."""
+
+    jhmdb: Path
+    lake: str
+    head: str
+    split: str
+    members: int
+
+
+def labelled(jhmdb: Path) -> tuple[list[Annotation], dict[str, str], list[str]]:
+    """Return the annotations, the URI of each video, and the labels."""
+    folder = VideoFolder(str(jhmdb))
+    records = folder.locate(read_annotations(jhmdb / "splits.csv"))
+    return records, {record.video: folder.uri(record.video) for record in records}, sorted({r.label for r in records})
+
+
+@functools.cache
+def load(jhmdb: Path, lake: str) -> list[LabelledVideo]:
+    records, uris, labels = labelled(jhmdb)
+    return load_videos(open_lake(lake), uris, records, labels, Config().scope, Config().embedded)
+
+
+def measure(of: Experiment) -> tuple[int, int, ModelSpec]:
+    """Train on a split; return how many of its test clips are right, how many there are, and what was built."""
+    torch.set_num_threads(1)
+    labels = labelled(of.jhmdb)[2]
+    parts = divide(load(of.jhmdb, of.lake), of.split)
+    sequences = [sequence for video in parts.train for sequence in video.sequences]
+    model = fit(sequences, Config().embedded, len(labels), FitOptions(head=of.head, members=of.members))
+    measured = validate(model, parts.test, labels, Config().sample_fps, SegmentOptions())
+    return round(measured["accuracy"] * measured["n_spans"]), measured["n_spans"], model.spec
+
+
 def seconds_for_1000_steps(model: ActivityModel) -> float:
     inputs = np.random.default_rng(0).normal(size=(1000, model.spec.input_dim)).astype(np.float16)
     classifier = SequenceClassifier(model)
-    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = []
     for _ in range(4):
@@ -45,7 +85,6 @@ def seconds_for_1000_steps(model: ActivityModel) -> float:
         for _ in classifier.scores([inputs]):
             pass
         times.append(time.perf_counter() - began)
-    torch.set_num_threads(n_threads)
     return min(times[1:])
 
 
@@ -53,35 +92,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("jhmdb", type=Path)
     parser.add_argument("lake")
-    parser.add_argument("--members", type=int, default=1, help="networks whose scores are averaged")
+    parser.add_argument("--members", type=int, default=FitOptions.members, help="networks that are averaged")
     parser.add_argument("--heads", default=",".join(HEADS))
     arguments = parser.parse_args()
-    folder = VideoFolder(str(arguments.jhmdb))
-    records = folder.locate(read_annotations(arguments.jhmdb / "splits.csv"))
-    uris = {record.video: folder.uri(record.video) for record in records}
-    labels = sorted({record.label for record in records})
-    config = Config()
-    analyze(sorted(uris.values()), arguments.lake, None, config)
-    data = load_videos(open_lake(arguments.lake), uris, records, labels, config.scope, config.embedded)
+    analyze(sorted(labelled(arguments.jhmdb)[1].values()), arguments.lake, None, Config())
+    heads = arguments.heads.split(",")
+    experiments = [
+        Experiment(arguments.jhmdb, arguments.lake, head, split, arguments.members)
+        for head in heads
+        for split in SPLITS
+    ]
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        measured = list(pool.map(measure, experiments))
     print("| head | accuracy | 95 % over clips | of each split | parameters | ms for 1,000 steps |", flush=True)
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    for head in arguments.heads.split(","):
-        right: list[float] = []
-        of_splits = []
-        for name in SPLITS:
-            parts = divide(data, name)
-            sequences = [sequence for video in parts.train for sequence in video.sequences]
-            model = fit(sequences, config.embedded, len(labels), FitOptions(head=head, members=arguments.members))
-            measured = validate(model, parts.test, labels, config.sample_fps, SegmentOptions())
-            n_right = round(measured["accuracy"] * measured["n_spans"])
-            right += [1.0] * n_right + [0.0] * (measured["n_spans"] - n_right)
-            of_splits.append(measured["accuracy"])
-        answers = np.array(right)
+    for number, head in enumerate(heads):
+        of_head = measured[number * len(SPLITS) : (number + 1) * len(SPLITS)]
+        answers = np.concatenate([np.arange(n) < n_right for n_right, n, _ in of_head]).astype(float)
         interval = bootstrap(lambda weights, of=answers: float(weights @ of / weights.sum()), len(answers), 2000)
+        accuracies = [n_right / n for n_right, n, _ in of_head]
+        model = ActivityModel(of_head[-1][2]).eval()
         n_parameters = sum(parameter.numel() for parameter in model.parameters())
         print(
-            f"| {head} | {mean(of_splits):.3f} | {interval.low:.3f} to {interval.high:.3f} | "
-            f"{', '.join(f'{accuracy:.3f}' for accuracy in of_splits)} | {n_parameters / 1e6:.2f} M | "
+            f"| {head} | {mean(accuracies):.3f} | {interval.low:.3f} to {interval.high:.3f} | "
+            f"{', '.join(f'{accuracy:.3f}' for accuracy in accuracies)} | {n_parameters / 1e6:.2f} M | "
             f"{1000 * seconds_for_1000_steps(model):.0f} |",
             flush=True,
         )

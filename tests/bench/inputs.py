@@ -31,6 +31,7 @@ FOLDS = ("split_fold1", "split_fold2", "split_fold3")
 ALL = Config().embedded
 SETS = (
     ALL,
+    ("frame", "crop", "crop_change", "crop_flow", "box"),
     ("frame", "crop", "crop_change", "box"),
     ("frame", "crop", "crop_flow", "box"),
     ("crop", "crop_change", "crop_flow", "box"),

@@ -133,3 +133,16 @@ def test_it_stops_when_held_out_sequences_no_longer_gain() -> None:
     for _ in range(epochs[-1] - 3):
         fitting.run_epoch()
     assert torch.equal(weights(fitted), weights(fitting.model.cpu()))
+
+
+def test_of_several_networks_the_last_sees_motion_alone() -> None:
+    """Trained from the same seeds, the others differ if the picture is another; that one does not."""
+    drawn = sequences()
+    elsewhere = [replace(each, inputs=np.concatenate([each.inputs[::-1, :4], each.inputs[:, 4:]], 1)) for each in drawn]
+    models = [fit(of, ("crop", "crop_change"), 3, replace(SMALL, members=3, epochs=1)) for of in (drawn, elsewhere)]
+    assert models[0].spec.views == ("all", "all", "motion")
+    same = [
+        all(torch.equal(a, b) for a, b in zip(*(m.members[n].parameters() for m in models), strict=True))
+        for n in range(3)
+    ]
+    assert same == [False, False, True]
