@@ -104,7 +104,7 @@ loop.
 def _described(spec: ModelSpec) -> str:
     if len(spec.views) > 1:
         one = _described(replace(spec, views=spec.views[:1]))
-        blind = f", {spec.views.count(MOTION)} of which sees motion alone" if MOTION in spec.views else ""
+        blind = ", the last of which sees motion alone" if spec.views[-1] == MOTION else ""
         return f"the mean of {len(spec.views)} networks{blind}, each {one},"
     direction = "bidirectional" if spec.bidirectional else "forward"
     layers = f"{spec.num_layers} x {spec.hidden_dim} units"
