@@ -131,10 +131,10 @@ class Lake:
             with self.fs.open_output_stream(scratch) as sink:
                 yield sink
             os.replace(scratch, target)
-        except BaseException:
+        finally:
+            # Gone under its new name, unless something went wrong, an interrupt for one: nothing half-written stays.
             if os.path.exists(scratch):
                 os.unlink(scratch)
-            raise
 
     def sweep(self) -> int:
         """Delete what a killed run left half-written, and the work files of committed shards; return how many files."""
