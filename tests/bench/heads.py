@@ -40,6 +40,7 @@ from pipeline.training.videos import VideoFolder
 
 SPLITS = ("split1", "split2", "split3")
 FIGURES = ("accuracy", "frame_accuracy")
+CONFIG = Config()
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,20 @@ def labelled(jhmdb: Path) -> tuple[list[Annotation], dict[str, str], list[str]]:
 
 
 @functools.cache
-def load(jhmdb: Path, lake: str) -> list[LabelledVideo]:
+def load(jhmdb: Path, lake: str) -> tuple[list[LabelledVideo], list[str]]:
+    """Return the clips and the labels, once for all experiments of a process."""
     records, uris, labels = labelled(jhmdb)
-    return load_videos(open_lake(lake), uris, records, labels, Config().scope, Config().embedded)
+    return load_videos(open_lake(lake), uris, records, labels, CONFIG.scope, CONFIG.embedded), labels
 
 
 def measure(of: Experiment) -> tuple[NDArray[np.float64], ModelSpec]:
     """Train on a split; return for each test clip if it is right and what share of its frames, and what was built."""
     torch.set_num_threads(1)
-    labels = labelled(of.jhmdb)[2]
-    parts = divide(load(of.jhmdb, of.lake), of.split)
+    clips, labels = load(of.jhmdb, of.lake)
+    parts = divide(clips, of.split)
     sequences = [sequence for video in parts.train for sequence in video.sequences]
-    model = fit(sequences, Config().embedded, len(labels), FitOptions(head=of.head, members=of.members))
-    of_clips = [validate(model, [clip], labels, Config().sample_fps, SegmentOptions()) for clip in parts.test]
+    model = fit(sequences, CONFIG.embedded, len(labels), FitOptions(head=of.head, members=of.members))
+    of_clips = [validate(model, [clip], labels, CONFIG.sample_fps, SegmentOptions()) for clip in parts.test]
     return np.array([[measured[figure] for figure in FIGURES] for measured in of_clips]), model.spec
 
 
@@ -102,7 +104,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=FitOptions.members, help="networks that are averaged")
     parser.add_argument("--heads", default=",".join(HEADS))
     arguments = parser.parse_args()
-    analyze(sorted(labelled(arguments.jhmdb)[1].values()), arguments.lake, None, Config())
+    analyze(sorted(labelled(arguments.jhmdb)[1].values()), arguments.lake, None, CONFIG)
     heads = arguments.heads.split(",")
     experiments = [
         Experiment(arguments.jhmdb, arguments.lake, head, split, arguments.members)
