@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from enum import StrEnum
@@ -31,7 +32,7 @@ from pipeline.cli_common import (
     split_list,
 )
 from pipeline.config import Config
-from pipeline.errors import ActionlakeError, UsageError
+from pipeline.errors import ActionlakeError, Interrupted, UsageError
 from pipeline.terminal import ProgressDisplay, closing_table
 
 __all__ = ["app", "cli_learning", "main"]
@@ -39,7 +40,6 @@ __all__ = ["app", "cli_learning", "main"]
 EXIT_JOB_ERROR = 1
 EXIT_USAGE = 2
 EXIT_FAILED_VIDEOS = 3
-EXIT_INTERRUPTED = 130
 
 
 class Format(StrEnum):
@@ -252,9 +252,9 @@ def main() -> None:
     except OSError as error:
         console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_JOB_ERROR)
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command takes up where it was cut off", highlight=False)
-        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        console.print("interrupted; what is finished is kept, the same command goes on from there", highlight=False)
+        sys.exit(128 + (error.signum if isinstance(error, Interrupted) else signal.SIGINT))
 
 
 def _cell(value: Any) -> str:

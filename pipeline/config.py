@@ -33,6 +33,22 @@ _SHAPES_FEATURES = {"shapes_features": True}
 
 
 @dataclass(frozen=True)
+class VideoLimits:
+    """What a video may claim to be, since what a small file claims can be more than a machine holds."""
+
+    max_megapixels: float = 40.0
+    """Size of a frame; 8K has 35."""
+    max_video_hours: float = 200.0
+    """Length."""
+    min_frame_bytes: float = 1.0
+    """Bytes of the file for each frame that it claims to hold."""
+
+
+USUAL_LIMITS = VideoLimits()
+"""What is allowed where nothing else is said."""
+
+
+@dataclass(frozen=True)
 class Config:
     """What to extract, how finely to cut the work, and with what resources. Checked on construction."""
 
@@ -90,6 +106,16 @@ class Config:
     """A worker may decode without a result for this long ..."""
     deadline_per_s: float = 20.0
     """... plus this for each second of video in the chunk; then it is ended, and the attempt counted."""
+    worker_memory_gb: float = 4.0
+    """A worker whose own memory grows beyond this while it decodes is ended, and the attempt counted; GiB."""
+    max_megapixels: float = VideoLimits.max_megapixels
+    """A video with larger frames is refused; 8K has 35."""
+    max_video_hours: float = VideoLimits.max_video_hours
+    """A video that claims to be longer is refused."""
+    min_frame_bytes: float = VideoLimits.min_frame_bytes
+    """A video whose file has fewer bytes for each frame that it claims to hold is refused."""
+    grace_s: float = 20.0
+    """When the job is told to stop, chunks under way have so long to be finished."""
     keep_features: bool = True
     """Whether the lake keeps the embeddings, to train on."""
     run_id: str | None = None
@@ -115,6 +141,11 @@ class Config:
         _within("max_attempts", self.max_attempts, 1, 100)
         _within("deadline_base_s", self.deadline_base_s, 0.001, 1e6)
         _within("deadline_per_s", self.deadline_per_s, 0.0, 1e6)
+        _within("worker_memory_gb", self.worker_memory_gb, 0.01, 1e4)
+        _within("max_megapixels", self.max_megapixels, 0.001, 1e6)
+        _within("max_video_hours", self.max_video_hours, 0.001, 1e6)
+        _within("min_frame_bytes", self.min_frame_bytes, 0.0, 1e6)
+        _within("grace_s", self.grace_s, 0.0, 86_400)
         if self.gpus_per_actor > 1 and self.gpus_per_actor % 1:
             raise UsageError(f"gpus_per_actor = {self.gpus_per_actor:g}: above 1 it must be whole")
         if self.workers is not None:
@@ -162,6 +193,11 @@ class Config:
     def decoded_px(self) -> int:
         """Longest side of a decoded frame in pixels."""
         return self.frame_px or (640 if self.sees_people else 320)
+
+    @property
+    def limits(self) -> VideoLimits:
+        """What a video may claim to be."""
+        return VideoLimits(self.max_megapixels, self.max_video_hours, self.min_frame_bytes)
 
     def deadline_s(self, duration_s: float) -> float:
         """Seconds without a result that are given to a chunk of so many seconds of video."""

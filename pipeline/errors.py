@@ -15,7 +15,7 @@ class VideoError(ActionlakeError):
     """One video can't be read, or not to its end. It becomes a row in `failures`; the job goes on.
 
     `kind` is one of `missing`, `empty`, `not_video`, `no_video_stream`, `corrupt`, `truncated`, `io`, `worker_died`,
-    `deadline`.
+    `deadline`, `memory`, `too_large`.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -25,3 +25,11 @@ class VideoError(ActionlakeError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+class Interrupted(KeyboardInterrupt):
+    """The job was told to stop, by Ctrl-C or SIGTERM; what is finished is kept."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # Without a terminal, a line at most this often.
 _PLAIN_EVERY_S = 10.0
-_MOST_FAILURES_SHOWN = 10
 _STAGE_NAMES = {
     "decode": "decoding",
     "detect": "detecting",
@@ -143,9 +142,9 @@ def closing_table(console: Console, state: JobState) -> None:
         worst, worst_s = _largest_first(state.stage_s)[0]
         lines.append(f"worker time: {shares}; bottleneck: {_STAGE_NAMES[worst]} ({100 * worst_s / total_s:.0f} %)")
     lines += [f"layout {state.layout}; {state.runtime}".removesuffix("; ")]
-    lines += [f"failed: {message}" for message in state.failures[:_MOST_FAILURES_SHOWN]]
-    if len(state.failures) > _MOST_FAILURES_SHOWN:
-        lines.append(f"... and {len(state.failures) - _MOST_FAILURES_SHOWN} more: SELECT * FROM failures")
+    lines += [f"failed: {message}" for message in state.failures]
+    if state.n_failures > len(state.failures):
+        lines.append(f"... and {state.n_failures - len(state.failures)} more: SELECT * FROM failures")
     lines.append(f"lake: {state.lake}")
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)

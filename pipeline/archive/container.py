@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from pipeline.archive import filesystem
+from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
 
 # FFmpeg also reads playlists, concat scripts and image sequences, which open other files and the network. Only real
@@ -23,24 +24,32 @@ _REMOTE_BUFFER_BYTES = 1 << 20
 
 
 @contextmanager
-def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(uri: str, limits: VideoLimits = USUAL_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local or remote video and yield the container and its first video stream.
 
-    The decoder runs on one thread: many decoders run side by side.
+    The decoder runs on one thread: many decoders run side by side. It refuses frames that are larger than allowed,
+    whatever the header says.
 
     Raises:
         VideoError: The file is missing, empty, not a video, without a video stream, or unreadable; also while the block
             reads it.
     """
     handle: Any = None
+    # Of frames beyond this the decoder does not even allocate one.
+    decoding = {"max_pixels": str(int(limits.max_megapixels * 1e6))}
+    options = _OPTIONS | decoding
     try:
         try:
-            if filesystem.is_local(uri):
-                container = av.open(filesystem.local_path(uri), options=_OPTIONS)
+            path = filesystem.local_path(uri) if filesystem.is_local(uri) else ""
+            if path and filesystem.is_text(path):
+                container = av.open(path, options=options)
+            elif path:
+                handle = open(path, "rb")  # noqa: SIM115 (closed below)
+                container = av.open(handle, options=options)
             else:
                 fs, path = filesystem.resolve(uri)
                 handle = fs.open_input_file(path)
-                container = av.open(handle, buffer_size=_REMOTE_BUFFER_BYTES, options=_OPTIONS)
+                container = av.open(handle, buffer_size=_REMOTE_BUFFER_BYTES, options=options)
         except FFmpegError as error:
             raise _as_video_error(uri, error) from error
         except OSError as error:
@@ -54,6 +63,7 @@ def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             if stream.codec_context is None:
                 raise VideoError("not_video", f"{uri}: no decoder for its codec")
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = decoding
             try:
                 yield container, stream
             except FFmpegError as error:
@@ -64,6 +74,14 @@ def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     finally:
         if handle is not None:
             handle.close()
+
+
+def cause_of(error: FFmpegError, stream: VideoStream, limits: VideoLimits) -> str:
+    """Tell in words why a packet did not decode."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > limits.max_megapixels * 1e6:
+        return f"a frame of {width} x {height} pixels is more than max_megapixels = {limits.max_megapixels:g}"
+    return error.strerror or str(error)
 
 
 _ATTACHED_PICTURE = av.stream.Disposition.attached_pic

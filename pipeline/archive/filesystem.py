@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import fsspec
 from pyarrow import ArrowInvalid
@@ -22,13 +22,30 @@ def is_local(uri: str) -> bool:
 
 
 def local_path(uri: str) -> str:
-    """Return the absolute path that a local URI names."""
-    return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
+    """Return the absolute path that a local URI names; a `file://` URI may be percent-encoded."""
+    if uri.startswith("file://"):
+        return os.path.abspath(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+    return os.path.abspath(os.path.expanduser(uri))
 
 
 def canonical_uri(uri: str) -> str:
-    """Return the one spelling of a URI that ids are made from: an absolute path, or the URI as it is."""
-    return local_path(uri) if is_local(uri) else uri
+    """Return the one spelling of a URI that ids are made from: an absolute path, or the URI as it is.
+
+    A path that is not UTF-8, which no table could hold, becomes a percent-encoded `file://` URI.
+    """
+    if not is_local(uri):
+        return uri
+    path = local_path(uri)
+    return path if is_text(path) else f"file://{quote(os.fsencode(path))}"
+
+
+def is_text(path: str) -> bool:
+    """Whether a path can be written as UTF-8; names of files on Linux are any bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def resolve(uri: str) -> tuple[pafs.FileSystem, str]:

@@ -13,8 +13,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.archive.container import open_video
+from pipeline.archive.container import cause_of, open_video
 from pipeline.archive.sources import VideoRef
+from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
 
 # So many packets may pass before the first picture must have come out.
@@ -50,18 +51,20 @@ class Probe:
     """Times at which decoding can start, from the container's index; empty without one."""
 
 
-def probe_video(ref: VideoRef) -> Probe:
+def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS) -> Probe:
     """Open a video, decode its first frame and read its index.
 
     Raises:
-        VideoError: The file is missing, empty, not a video, without a video stream, or none of its frames decodes.
+        VideoError: The file is missing, empty, not a video, without a video stream, claims to be more than the limits
+            allow, or none of its frames decodes.
     """
     if ref.size_bytes < 0:
         raise VideoError("missing", f"{ref.uri}: no such file")
     if ref.size_bytes == 0:
         raise VideoError("empty", f"{ref.uri}: the file is empty (0 bytes)")
-    with open_video(ref.uri) as (container, stream):
-        first = _first_frame(ref.uri, container, stream)
+    with open_video(ref.uri, limits) as (container, stream):
+        _check_claims(ref, container, stream, limits)
+        first = _first_frame(ref.uri, container, stream, limits)
         keyframes, spacing = _read_index(container, stream)
         assert stream.time_base is not None
         origin = first.pts if first.pts is not None else stream.start_time or 0
@@ -90,20 +93,37 @@ def probe_video(ref: VideoRef) -> Probe:
         )
 
 
-def _first_frame(uri: str, container: InputContainer, stream: VideoStream) -> VideoFrame:
+def _check_claims(ref: VideoRef, container: InputContainer, stream: VideoStream, limits: VideoLimits) -> None:
+    """Raise if a video claims to be more than the limits allow; nothing is decoded for that."""
+    width, height, n_frames = stream.codec_context.width, stream.codec_context.height, stream.frames
+    hours = _declared_duration_s(container, stream) / 3600
+    if width * height > limits.max_megapixels * 1e6:
+        claim = f"frames of {width} x {height} pixels, more than max_megapixels = {limits.max_megapixels:g}"
+    elif hours > limits.max_video_hours:
+        claim = f"{hours:.0f} hours, more than max_video_hours = {limits.max_video_hours:g}"
+    elif n_frames * limits.min_frame_bytes > ref.size_bytes:
+        claim = (
+            f"{n_frames} frames in {ref.size_bytes} bytes, less than min_frame_bytes = {limits.min_frame_bytes:g} each"
+        )
+    else:
+        return
+    raise VideoError("too_large", f"{ref.uri}: claims {claim}; raise that option if the file is honest")
+
+
+def _first_frame(uri: str, container: InputContainer, stream: VideoStream, limits: VideoLimits) -> VideoFrame:
     cause = "no frame in its first packets"
     try:
         for packet in itertools.islice(container.demux(stream), _PACKETS_TO_FIRST_FRAME):
             try:
                 frames = packet.decode()
             except FFmpegError as error:
-                cause = error.strerror or cause
+                cause = cause_of(error, stream, limits)
                 continue
             if frames:
                 assert isinstance(frames[0], VideoFrame)
                 return frames[0]
     except FFmpegError as error:
-        cause = error.strerror or cause
+        cause = cause_of(error, stream, limits)
     raise VideoError("corrupt", f"{uri}: none of its frames decodes ({cause})")
 
 

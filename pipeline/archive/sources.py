@@ -1,17 +1,24 @@
-"""List an archive: files, folders, globs and manifests become one stream of video references."""
+"""List an archive: files, folders, globs and manifests become one listing of video references."""
 
 from __future__ import annotations
 
 import csv
 import glob
 import hashlib
+import io
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyarrow import ArrowInvalid
 from pyarrow import fs as pafs
 
@@ -22,6 +29,20 @@ _SUFFIXES = "mp4 m4v mov mkv webm avi ts mts m2ts mpg mpeg wmv asf flv 3gp 3g2 o
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 """What counts as a video when a folder is listed. A file that is named itself is always taken."""
 MANIFEST_SUFFIXES = frozenset([".csv", ".jsonl", ".parquet"])
+
+_LISTING = pa.schema(
+    [
+        ("uri", pa.large_string()),
+        ("size_bytes", pa.int64()),
+        ("modified", pa.large_string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+    ]
+)
+# So many references at a time are Python objects.
+_BATCH = 4096
+# A line of a manifest is no longer; a file without line ends would be held in memory whole.
+_LINE_CHARS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +69,54 @@ class VideoRef:
         return hashlib.sha1("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def list_videos(sources: Sequence[str]) -> list[VideoRef]:
+class Listing(Sequence[VideoRef]):
+    """The videos of an archive, each once, sorted by URI and span.
+
+    They are held as columns, about 150 bytes a video, and become objects as they are drawn.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        """Take rows in any order, also several of one video."""
+        # A whole file comes before its spans.
+        keys = {
+            "uri": table["uri"],
+            "start_s": pc.fill_null(table["start_s"], -1.0),
+            "end_s": pc.fill_null(table["end_s"], float("inf")),
+        }
+        by_key = [(name, "ascending") for name in keys]
+        order = pc.sort_indices(pa.table(keys), sort_keys=by_key)
+        keys = {name: column.take(order) for name, column in keys.items()}
+        differs = np.ones(len(table), np.bool_)
+        if len(table) > 1:
+            same = [pc.equal(column[1:], column[:-1]).to_numpy() for column in keys.values()]
+            differs[1:] = ~np.logical_and.reduce(same)
+        self._table: pa.Table = table.take(order.filter(pa.array(differs)))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[VideoRef]: ...
+    def __getitem__(self, index: int | slice) -> VideoRef | Sequence[VideoRef]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return VideoRef(**self._table.slice(index % len(self), 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[VideoRef]:
+        for batch in self._table.to_batches(max_chunksize=_BATCH):
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield VideoRef(*row)
+
+    def id_numbers(self) -> NDArray[np.uint64]:
+        """Return the ids of all videos, in order, as numbers: `uint64 [N]`."""
+        return np.fromiter((int(ref.video_id, 16) for ref in self), np.uint64, len(self))
+
+
+def list_videos(sources: Iterable[str]) -> Listing:
     """Return every video that the sources name, each once, sorted by URI and span.
 
     A source is a file, a folder (searched recursively for the usual suffixes), a glob, or a manifest: CSV, JSONL or
@@ -58,43 +126,85 @@ def list_videos(sources: Sequence[str]) -> list[VideoRef]:
     Raises:
         UsageError: A source does not exist, names no video, or is a manifest that can't be read.
     """
-    found: dict[tuple[str, float, float], VideoRef] = {}
+    batches: list[pa.RecordBatch] = []
     for source in sources:
-        refs = list(_expand(source))
-        if not refs:
+        n_before = len(batches)
+        refs = _expand(source)
+        while some := list(itertools.islice(refs, _BATCH)):
+            columns = [[getattr(ref, name) for ref in some] for name in _LISTING.names]
+            batches.append(pa.record_batch(columns, schema=_LISTING))
+        if len(batches) == n_before:
             raise UsageError(
                 f"{source}: no videos in it (looked for {' '.join(sorted(VIDEO_SUFFIXES))}); "
                 "name a file itself to have it read whatever its suffix"
             )
-        for ref in refs:
-            start = -1.0 if ref.start_s is None else ref.start_s
-            end = float("inf") if ref.end_s is None else ref.end_s
-            found[ref.uri, start, end] = ref
-    return [found[key] for key in sorted(found)]
+    return Listing(pa.Table.from_batches(batches, schema=_LISTING))
 
 
 def _expand(source: str) -> Iterator[VideoRef]:
     suffix = os.path.splitext(source)[1].lower()
     fs, path = filesystem.resolve(source)
-    info = fs.get_file_info(path)
+    info = _info(fs, path)
     if info.type == pafs.FileType.NotFound and glob.has_magic(source):
         yield from _expand_glob(source)
     elif info.type == pafs.FileType.NotFound:
         raise UsageError(f"{source}: no such file or folder")
     elif info.type == pafs.FileType.Directory:
-        yield from _refs(path, source, fs.get_file_info(pafs.FileSelector(path, recursive=True)))
+        if filesystem.is_local(source):
+            yield from (_local_ref(file) for file in _walk(path) if _is_video(file))
+        else:
+            yield from _refs(path, source, fs.get_file_info(pafs.FileSelector(path, recursive=True)))
     elif suffix in MANIFEST_SUFFIXES:
         yield from _read_manifest(source, fs, path, suffix)
     else:
         yield _ref(filesystem.canonical_uri(source), info)
 
 
+def _info(fs: pafs.FileSystem, path: str) -> pafs.FileInfo:
+    """Return what lies at a path, also if the path is not text, which Arrow can't be asked for."""
+    if filesystem.is_text(path):
+        return fs.get_file_info(path)
+    if not os.path.exists(path):
+        return pafs.FileInfo("", type=pafs.FileType.NotFound)
+    if os.path.isdir(path):
+        return pafs.FileInfo("", type=pafs.FileType.Directory)
+    status = os.stat(path)
+    return pafs.FileInfo("", type=pafs.FileType.File, size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _is_video(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the files below a folder; links to folders are followed, but no folder is entered twice."""
+    waiting, seen = [folder], set()
+    while waiting:
+        folder = waiting.pop()
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    yield entry.path
+                elif entry.is_dir():
+                    folders.append((not entry.is_symlink(), entry.path))
+        # Real folders first (taken from the end), so that what is linked into itself keeps its real name.
+        waiting += [path for _, path in sorted(folders)]
+
+
+def _local_ref(path: str) -> VideoRef:
+    """Return a reference to a local file; one that is gone since it was listed is missing."""
+    return _ref(filesystem.canonical_uri(path), _info(pafs.LocalFileSystem(), path))
+
+
 def _expand_glob(pattern: str) -> Iterator[VideoRef]:
     if filesystem.is_local(pattern):
-        for path in glob.glob(filesystem.local_path(pattern), recursive=True):
-            if os.path.isfile(path):
-                fs, local = filesystem.resolve(path)
-                yield _ref(path, fs.get_file_info(local))
+        found = glob.iglob(filesystem.local_path(pattern), recursive=True)
+        yield from (_local_ref(path) for path in found if os.path.isfile(path))
         return
     prefix = pattern[: re.search(r"[*?[]", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
     fs, root = filesystem.resolve(prefix)
@@ -114,8 +224,7 @@ def _glob_to_regex(pattern: str) -> str:
 
 def _refs(root: str, source: str, infos: Iterable[pafs.FileInfo]) -> Iterator[VideoRef]:
     for info in infos:
-        suffix = os.path.splitext(info.path)[1].lower()
-        if info.type == pafs.FileType.File and suffix in VIDEO_SUFFIXES:
+        if info.type == pafs.FileType.File and _is_video(info.path):
             relative = info.path[len(root.rstrip("/")) + 1 :]
             yield _ref(filesystem.join(filesystem.canonical_uri(source), relative), info)
 
@@ -139,30 +248,57 @@ def _read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> 
             raise UsageError(f"{source}: row {line} ends at {end_s:g} s, before it starts at {start_s:g} s")
         if filesystem.is_local(uri) and not os.path.isabs(uri.removeprefix("file://")):
             uri = filesystem.join(parent, uri)
+        if "\0" in uri:
+            raise UsageError(f"{source}: row {line} has a `uri` with a NUL in it, which no file can be called")
         uri = filesystem.canonical_uri(uri)
         file_fs, file_path = filesystem.resolve(uri)
-        yield _ref(uri, file_fs.get_file_info(file_path), start_s, end_s)
+        yield _ref(uri, _info(file_fs, file_path), start_s, end_s)
 
 
-def _manifest_rows(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> Iterator[tuple[int, dict[str, object]]]:
-    """Yield `(row number as a person counts it, row)`."""
+def _manifest_rows(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `(row number as a person counts it, row)`, line by line: a manifest may be longer than memory."""
     try:
         if suffix == ".parquet":
-            names = pq.read_schema(path, filesystem=fs).names
-            wanted = [name for name in ("uri", "start_s", "end_s") if name in names]
-            yield from enumerate(pq.read_table(path, columns=wanted, filesystem=fs).to_pylist(), start=1)
+            yield from _parquet_rows(fs, path)
             return
-        with fs.open_input_stream(path) as stream:
-            text = stream.read().decode("utf-8-sig")
-        if suffix == ".csv":
-            yield from enumerate(csv.DictReader(text.splitlines()), start=2)
-            return
-        for line, content in enumerate(text.splitlines(), start=1):
-            if content.strip():
-                row = json.loads(content)
-                yield line, row if isinstance(row, dict) else {}
-    except (ArrowInvalid, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        with (
+            fs.open_input_stream(path) as stream,
+            io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text,
+        ):
+            yield from (_csv_rows if suffix == ".csv" else _json_rows)(_lines(text))
+    except (ArrowInvalid, UnicodeError, csv.Error, json.JSONDecodeError, RecursionError) as error:
         raise UsageError(f"{source}: not a readable {suffix[1:].upper()} manifest ({error})") from error
+
+
+Rows = Iterator[tuple[int, dict[str, Any]]]
+
+
+def _parquet_rows(fs: pafs.FileSystem, path: str) -> Rows:
+    with fs.open_input_file(path) as source:
+        file = pq.ParquetFile(source)
+        wanted = [name for name in ("uri", "start_s", "end_s") if name in file.schema_arrow.names]
+        rows = (row for batch in file.iter_batches(_BATCH, columns=wanted) for row in batch.to_pylist())
+        yield from enumerate(rows, start=1)
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(_LINE_CHARS):
+        if len(line) == _LINE_CHARS:
+            raise csv.Error(f"a line of more than {_LINE_CHARS} characters")
+        yield line
+
+
+def _csv_rows(lines: Iterable[str]) -> Rows:
+    """Yield `(number of the row's last line, row)` of CSV with a heading."""
+    reader = csv.DictReader(lines)
+    yield from ((reader.line_num, row) for row in reader)
+
+
+def _json_rows(lines: Iterable[str]) -> Rows:
+    for number, content in enumerate(lines, start=1):
+        if content.strip():
+            row = json.loads(content)
+            yield number, row if isinstance(row, dict) else {}
 
 
 def _seconds(source: str, line: int, name: str, value: object) -> float | None:

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.activity.bundle import Bundle, load_bundle
-from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.archive.sources import Listing, list_videos
 from pipeline.config import Config
 from pipeline.engine.board import Board, JobState
 from pipeline.engine.commit import ShardCommitter, ShardSummary
 from pipeline.engine.extract import NetworkFacts, describe_networks
 from pipeline.engine.graph import extract_features
-from pipeline.engine.ledger import Ledger
+from pipeline.engine.interrupts import StopRequest, stopping_on_signals
+from pipeline.engine.ledger import start_ledger
 from pipeline.engine.models import DEFAULT_MODEL, check_fit, choose_models, config_for
 from pipeline.engine.planning import plan_archive
 from pipeline.engine.resources import choose_layout, joined, new_run_id
 from pipeline.errors import ActionlakeError, UsageError
+from pipeline.lake.lease import Lease, leased
 from pipeline.lake.store import Lake
 
 log = logging.getLogger(__name__)
+
+# So many chunks, of whole shards, are taken up at a time: enough that starting the workers anew and waiting for the
+# last of them does not count, and little enough to be held in memory.
+_WAVE_CHUNKS = 20_000
+_WAVE_CHUNKS_PER_WORKER = 400
 
 Observer = Callable[[JobState], None]
 
@@ -67,87 +73,110 @@ def analyze(
     check_fit(bundles, config)
     config = replace(config, run_id=config.run_id or new_run_id())
     assert config.run_id is not None
-    refs = list_videos([sources] if isinstance(sources, str) else sources)
+    videos = list_videos([sources] if isinstance(sources, str) else sources)
     target = Lake(lake)
     state = JobState(target.uri, config.run_id)
-    notify = observer or (lambda _: None)
     target.check(config.feature_options())
-    with joined(address, config):
-        _run(target, refs, bundles, config, state, notify)
-    state.stage, state.wall_s = "done", time.monotonic() - state.started
-    notify(state)
+    notify = observer or (lambda _: None)
+    with (
+        stopping_on_signals(config.grace_s) as stop,
+        leased(target, f"run {config.run_id}") as lease,
+        joined(address, config),
+    ):
+        stop.take_over()
+        _Job(target, bundles, config, state, notify, lease, stop).run(videos)
     return state
 
 
-def _run(
-    lake: Lake, refs: Sequence[VideoRef], bundles: Sequence[Bundle], config: Config, state: JobState, notify: Observer
-) -> None:
-    layout = choose_layout(config)
-    state.layout = str(layout)
-    state.stage = "planning"
-    notify(state)
-    # What takes long to load starts now, beside the planning.
-    description = ray.remote(num_cpus=0, max_retries=2)(describe_networks).remote(config)
-    committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(_Committer)
-    # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
-    shared_bundles = [ray.put(list(bundles))]
-    committers = [committer.remote(lake.uri, config, shared_bundles) for _ in range(layout.classifiers)]
-    if not lake.exists():
-        # A lake is not made for networks that do not load.
-        _described(description)
-        lake.claim(config.feature_options())
-    lake.sweep()
-    shards = plan_archive(lake, refs, config)
-    for bundle in bundles:
-        _check_labelled(lake, shards, bundle)
-    board = Board(lake, shards, state)
-    state.stage = "extracting"
-    notify(state)
-    if not board.outstanding() and not board.ready():
-        return
-    networks = _described(description)
-    # Beside the driver: if that node goes, all goes.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    ledger = ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
-    commits: list[ray.ObjectRef] = []
+class _Job:
+    """One run over one lake, on a cluster that is joined."""
 
-    def collect(wait_for_all: bool) -> None:
-        nonlocal commits
-        done, commits = (
-            ray.wait(commits, num_returns=len(commits), timeout=None if wait_for_all else 0) if commits else ([], [])
-        )
+    def __init__(
+        self, lake: Lake, bundles: Sequence[Bundle], config: Config, state: JobState, notify: Observer, lease: Lease,
+        stop: StopRequest,
+    ) -> None:  # fmt: skip
+        self._lake, self._bundles, self._config = lake, bundles, config
+        self._state, self._notify = state, notify
+        self._lease, self._stop = lease, stop
+        self._layout = choose_layout(config)
+        self._ledger = start_ledger()
+        # What takes long to load starts now, beside the planning.
+        self._description = ray.remote(num_cpus=0, max_retries=2)(describe_networks).remote(config)
+        committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Committer)
+        # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
+        shared_bundles = [ray.put(list(bundles))]
+        self._committers = [committer.remote(lake.uri, config, shared_bundles) for _ in range(self._layout.classifiers)]
+        self._commits: list[ray.ObjectRef] = []
+
+    def run(self, videos: Listing) -> None:
+        """Plan, extract, commit."""
+        self._state.layout = str(self._layout)
+        self._enter("planning")
+        if not self._lake.exists():
+            # A lake is not made for networks that do not load.
+            self._networks()
+            self._lake.claim(self._config.feature_options())
+        self._lake.sweep()
+        shards = plan_archive(self._lake, videos, self._config, self._ledger, self._lease.check)
+        for bundle in self._bundles:
+            _check_labelled(self._lake, shards, bundle)
+        board = Board(self._lake, shards, self._state)
+        self._enter("extracting")
+        wave_chunks = max(_WAVE_CHUNKS, _WAVE_CHUNKS_PER_WORKER * self._layout.decoders)
+        with self._stop.winding_down_by(self._ledger.stop.remote):
+            while self._stop.signum is None and board.next_wave(wave_chunks):
+                self._extract(board)
+            while self._commits:
+                self._collect(board, wait=True)
+        self._state.wall_s = time.monotonic() - self._state.started
+        self._enter("done")
+
+    def _enter(self, stage: str) -> None:
+        self._state.stage = stage
+        self._notify(self._state)
+
+    def _extract(self, board: Board) -> None:
+        """Extract the chunks of a wave, and give every shard that has all of its own to be committed."""
+        self._commit_ready(board)
+        dim = self._networks().dim
+        while tasks := board.outstanding():
+            for receipts in extract_features(tasks, self._lake.uri, self._config, self._layout, self._ledger, dim):
+                for receipt in receipts:
+                    board.received(receipt)
+                    self._state.runtime = self._state.runtime or receipt.runtime
+                self._commit_ready(board)
+                self._collect(board)
+                self._notify(self._state)
+            if self._stop.signum is not None:
+                return
+            # A node that died may have taken receipts, or decoded frames, with it.
+            board.recount()
+            self._commit_ready(board)
+            if len(board.outstanding()) == len(tasks):
+                raise ActionlakeError(f"{len(tasks)} chunks never came back; the same command tries them again")
+
+    def _commit_ready(self, board: Board) -> None:
+        for shard in board.pop_ready():
+            self._lease.check()
+            committer = self._committers[shard % len(self._committers)]
+            self._commits.append(committer.commit.remote(shard, self._networks()))
+
+    def _collect(self, board: Board, wait: bool = False) -> None:
+        """Take note of what was committed; `wait` for one more."""
+        self._lease.check()
+        if not self._commits:
+            return
+        n_wanted = 1 if wait else len(self._commits)
+        done, self._commits = ray.wait(self._commits, num_returns=n_wanted, timeout=None if wait else 0)
         for summary in ray.get(done):
             board.committed(summary)
-            notify(state)
+            self._notify(self._state)
 
-    def commit(shard: int) -> None:
-        commits.append(committers[shard % len(committers)].commit.remote(shard, networks))
-
-    for shard in board.ready():
-        commit(shard)
-    while tasks := board.outstanding():
-        for receipt in extract_features(tasks, lake.uri, config, layout, ledger, networks.dim):
-            if receipt.runtime and not state.runtime:
-                state.runtime = receipt.runtime
-                log.info("networks run on %s", receipt.runtime)
-            if board.received(receipt):
-                commit(receipt.shard)
-            collect(wait_for_all=False)
-            notify(state)
-        # A node that died may have taken receipts, or decoded frames, with it.
-        for shard in board.recount():
-            commit(shard)
-        if len(board.outstanding()) == len(tasks):
-            raise ActionlakeError(f"{len(tasks)} chunks never came back; the same command tries them again")
-    while commits:
-        collect(wait_for_all=True)
-
-
-def _described(description: ray.ObjectRef) -> NetworkFacts:
-    networks: NetworkFacts | UsageError = ray.get(description)
-    if isinstance(networks, UsageError):
-        raise networks
-    return networks
+    def _networks(self) -> NetworkFacts:
+        networks: NetworkFacts | UsageError = ray.get(self._description)
+        if isinstance(networks, UsageError):
+            raise networks
+        return networks
 
 
 class _Committer:
@@ -165,7 +194,7 @@ class _Committer:
         return self._committer.commit(self._lake, shard, networks)
 
 
-def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:
+def _check_labelled(lake: Lake, shards: Collection[int], bundle: Bundle) -> None:
     """Raise if shards were committed without this model's segments: they would silently stay without."""
     without = set(shards) & set(lake.committed()) - set(lake.labelled(bundle.name))
     if without:

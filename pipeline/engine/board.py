@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.engine.commit import ShardSummary
 from pipeline.engine.decoding import ChunkTask, tasks_of
-from pipeline.lake.plans import read_plan
+from pipeline.lake.plans import planned_work, read_plan
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Receipt, finished_chunks
 
 log = logging.getLogger(__name__)
 
+MOST_FAILURES_KEPT = 10
+"""So many messages of failures are kept for the display; all are in the table."""
+
 
 @dataclass
 class JobState:
-    """How far the job is; every field but `started` only grows."""
+    """How far the job is."""
 
     lake: str
     run_id: str
@@ -46,7 +49,9 @@ class JobState:
     """Seconds of work, summed over workers, by stage."""
     n_failed: int = 0
     n_partial: int = 0
+    n_failures: int = 0
     failures: list[str] = field(default_factory=list)
+    """Messages of the first few."""
     label_n: Counter[str] = field(default_factory=Counter)
     label_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     covered_s: float = 0.0
@@ -56,60 +61,72 @@ class JobState:
 
 
 class Board:
-    """Keeps track of which chunks are still out, and so of which shards are ready to be committed."""
+    """Keeps track of which chunks are still out, and so of which shards are ready to be committed.
 
-    def __init__(self, lake: Lake, shards: Sequence[int], state: JobState) -> None:
+    Chunks are taken up in waves of whole shards, so that what is held of them does not grow with the archive.
+    """
+
+    def __init__(self, lake: Lake, shards: Mapping[int, int], state: JobState) -> None:
+        """Take the shards, with how many videos each holds, and count what is to be done in them."""
+        self._lake = lake
         self._state = state
         self._open: dict[int, set[ChunkKey]] = {}
         self._pieces: dict[ChunkKey, set[int]] = defaultdict(set)
         self._ends: dict[ChunkKey, int] = {}
-        self._durations: dict[ChunkKey, float] = {}
-        self._lake = lake
-        self._tasks: list[ChunkTask] = []
+        self._tasks: dict[ChunkKey, ChunkTask] = {}
         committed = set(lake.committed())
-        for shard in shards:
-            videos = read_plan(lake, shard)
-            state.n_videos += len(videos)
-            if shard in committed:
-                state.n_videos_before += len(videos)
-                continue
-            finished = finished_chunks(lake.work_names(shard))
-            tasks = [task for video in videos for task in tasks_of(shard, video)]
-            todo = [task for task in tasks if task.key not in finished]
-            state.n_chunks += len(todo)
-            state.n_chunks_before += len(tasks) - len(todo)
-            self._open[shard] = {task.key for task in todo}
-            self._durations |= {task.key: task.chunk.duration_s for task in todo}
-            self._tasks += todo
-        state.video_s = sum(self._durations.values())
-        if state.n_videos_before or state.n_chunks_before:
-            log.info(
-                "resuming: %d videos were committed and %d chunks finished before; they are not decoded again",
-                state.n_videos_before,
-                state.n_chunks_before,
-            )
+        state.n_videos = sum(shards.values())
+        state.n_videos_before = sum(n for shard, n in shards.items() if shard in committed)
+        self._waiting = deque(shard for shard in shards if shard not in committed)
+        for shard in self._waiting:
+            n_chunks, duration_s = planned_work(lake, shard)
+            state.n_chunks += n_chunks
+            state.video_s += duration_s
+        if state.n_videos_before:
+            log.info("resuming: %d videos were committed before", state.n_videos_before)
 
-    def ready(self) -> list[int]:
-        """Return the shards of which no chunk is out."""
-        return [shard for shard, out in self._open.items() if not out]
+    def next_wave(self, n_chunks: int) -> bool:
+        """Take up shards until about so many chunks are out; return whether any shard was left."""
+        n_before = self._state.n_chunks_before
+        taken = False
+        while self._waiting and len(self._tasks) < n_chunks:
+            self._take_up(self._waiting.popleft())
+            taken = True
+        if self._state.n_chunks_before > n_before:
+            log.info("resuming: %d chunks were finished before", self._state.n_chunks_before - n_before)
+        return taken
+
+    def _take_up(self, shard: int) -> None:
+        finished = finished_chunks(self._lake.work_names(shard))
+        tasks = [task for video in read_plan(self._lake, shard) for task in tasks_of(shard, video)]
+        todo = {task.key: task for task in tasks if task.key not in finished}
+        n_before = len(tasks) - len(todo)
+        self._state.n_chunks -= n_before
+        self._state.n_chunks_before += n_before
+        self._state.video_s -= sum(task.chunk.duration_s for task in tasks if task.key in finished)
+        self._open[shard] = set(todo)
+        self._tasks |= todo
+
+    def pop_ready(self) -> list[int]:
+        """Return the shards of which no chunk is out, each once."""
+        ready = [shard for shard, out in self._open.items() if not out]
+        for shard in ready:
+            del self._open[shard]
+        return ready
 
     def outstanding(self) -> list[ChunkTask]:
         """Return the chunks that are out, in the order in which they should be done."""
-        return [task for task in self._tasks if task.key in self._open[task.shard]]
+        return list(self._tasks.values())
 
-    def recount(self) -> list[int]:
-        """Look in the lake for finished chunks whose receipts were lost; return the shards that are ready by that."""
-        ready = []
+    def recount(self) -> None:
+        """Look in the lake for finished chunks whose receipts were lost."""
         for shard, out in self._open.items():
             if out:
                 for key in out & finished_chunks(self._lake.work_names(shard)).keys():
                     self._finish(shard, key)
-                if not out:
-                    ready.append(shard)
-        return ready
 
-    def received(self, receipt: Receipt) -> bool:
-        """Take note of a piece; return whether it was the last that its shard waited for."""
+    def received(self, receipt: Receipt) -> None:
+        """Take note of a piece."""
         state = self._state
         state.n_frames += receipt.n_frames
         state.n_boxes += receipt.n_boxes
@@ -117,21 +134,18 @@ class Board:
         for stage in ("decode", "detect", "embed", "write"):
             state.stage_s[stage] += getattr(receipt, f"{stage}_s")
         key = receipt.key
+        if key not in self._tasks:
+            return
         self._pieces[key].add(receipt.piece)
         if receipt.last:
             self._ends[key] = receipt.piece
         # In the split layout the pieces of a chunk come in any order.
-        if (
-            len(self._pieces[key]) <= self._ends.get(key, len(self._pieces[key]))
-            or key not in self._open[receipt.shard]
-        ):
-            return False
-        self._finish(receipt.shard, key)
-        return not self._open[receipt.shard]
+        if len(self._pieces[key]) > self._ends.get(key, len(self._pieces[key])):
+            self._finish(receipt.shard, key)
 
     def _finish(self, shard: int, key: ChunkKey) -> None:
         self._state.n_chunks_done += 1
-        self._state.video_done_s += self._durations.pop(key)
+        self._state.video_done_s += self._tasks.pop(key).chunk.duration_s
         self._pieces.pop(key, None)
         self._ends.pop(key, None)
         self._open[shard].discard(key)
@@ -142,7 +156,8 @@ class Board:
         state.n_videos_done += summary.n_videos
         state.n_failed += summary.n_failed
         state.n_partial += summary.n_partial
-        state.failures += summary.failures
+        state.n_failures += len(summary.failures)
+        state.failures += summary.failures[: MOST_FAILURES_KEPT - len(state.failures)]
         state.covered_s += summary.covered_s
         state.label_n += summary.label_n
         for label, seconds in summary.label_s.items():

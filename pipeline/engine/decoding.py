@@ -116,7 +116,7 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     try:
         for batch in decode_chunk(
             task.uri, task.probe, task.chunk, config.grid_rate, config.decoded_px, batch_frames, report,
-            look_ahead=config.looks_ahead,
+            look_ahead=config.looks_ahead, limits=config.limits,
         ):  # fmt: skip
             if held is not None:
                 held = replace(held, after=batch.images[0])
@@ -150,7 +150,9 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     )
 
 
-def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, vectors: Mapping[str, int]) -> list[Receipt]:
+def give_up(
+    lake: Lake, task: ChunkTask, attempts: int, kind: str, cause: str, vectors: Mapping[str, int]
+) -> list[Receipt]:
     """End a chunk that is not tried again, after the pieces that earlier attempts left; return all its receipts."""
     folder = lake.work_folder(task.shard)
     kept = [
@@ -163,7 +165,7 @@ def give_up(lake: Lake, task: ChunkTask, attempts: int, cause: str, vectors: Map
         task.chunk.index,
         len(kept),
         True,
-        failure_kind="deadline" if "deadline" in cause else "worker_died",
+        failure_kind=kind,
         failure_message=f"{task.uri}: given up after {attempts} attempts; {cause}",
         attempts=attempts,
         worker=worker_name(),

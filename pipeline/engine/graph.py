@@ -17,9 +17,10 @@ from pipeline.engine.resources import Layout
 from pipeline.engine.workers import DecodeWorker, ExtractWorker, FusedWorker, pack_tasks, receipts_of
 from pipeline.lake.work import Receipt
 
-# A block costs about 11 ms whatever is in it, so it shall hold work for seconds; but not so much that one worker still
-# computes when all others are done.
+# A block costs about 11 ms whatever is in it, so it shall hold work for seconds, and more where there are many; but not
+# so much that one worker still computes when all others are done.
 _BLOCK_VIDEO_S = 60.0
+_MOST_BLOCKS = 2000
 _MOST_BLOCK_CHUNKS = 64
 _BLOCKS_PER_WORKER = 16
 # GPU batches are filled across so many pieces, where chunks are short.
@@ -29,8 +30,8 @@ _PIECES_PER_PASS = 8
 
 def extract_features(
     tasks: Sequence[ChunkTask], lake_uri: str, config: Config, layout: Layout, ledger: Any, dim: int
-) -> Iterator[Receipt]:
-    """Extract chunks on the cluster and yield a receipt for each piece as it is written.
+) -> Iterator[list[Receipt]]:
+    """Extract chunks on the cluster and yield receipts for their pieces as they are written, some at a time.
 
         chunks --> [decode, detect, embed, write] x workers --> receipts                    (fused)
         chunks --> [decode] x workers --> [detect, embed, write] x GPU actors --> receipts  (split)
@@ -72,20 +73,22 @@ def extract_features(
             },
         )
     for block in receipts.iter_batches(batch_size=None, prefetch_batches=0):
-        yield from receipts_of(block)
+        yield receipts_of(block)
 
 
 def _blocks(tasks: Sequence[ChunkTask], workers: int) -> Iterator[list[ChunkTask]]:
-    """Group chunks, in order, into blocks of useful and even work."""
-    total_s = sum(task.chunk.duration_s for task in tasks)
-    aim_s = min(_BLOCK_VIDEO_S, total_s / (workers * _BLOCKS_PER_WORKER))
+    """Group chunks, in order, into blocks of useful work: the less is left, the less in a block."""
+    left_s = sum(task.chunk.duration_s for task in tasks)
+    most_s = max(_BLOCK_VIDEO_S, left_s / _MOST_BLOCKS)
     block: list[ChunkTask] = []
     block_s = 0.0
     for task in tasks:
         block.append(task)
         block_s += task.chunk.duration_s
+        aim_s = min(most_s, left_s / (workers * _BLOCKS_PER_WORKER))
         if block_s >= aim_s or len(block) >= _MOST_BLOCK_CHUNKS:
             yield block
+            left_s -= block_s
             block, block_s = [], 0.0
     if block:
         yield block

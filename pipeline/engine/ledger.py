@@ -1,57 +1,62 @@
-"""Count attempts per chunk across the deaths of workers, and enforce deadlines."""
+"""Count attempts per chunk across the deaths of workers."""
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.lake.work import ChunkKey
 
-DEADLINE_EXIT_CODE = 75
+
+class Attempt(NamedTuple):
+    """One time that a worker takes up a chunk."""
+
+    number: int
+    """From 1."""
+    kind: str = "worker_died"
+    """What ended the one before, as kind of a failure ..."""
+    cause: str = "its worker died each time"
+    """... and in words."""
 
 
 class Ledger:
-    """Knows how often each chunk was taken up; runs beside the driver, so the death of a worker does not touch it."""
+    """Knows how often each chunk was taken up; runs beside the driver, so the death of a worker does not touch it.
+
+    If its own process dies it starts anew and counts from nothing: a chunk that kills its workers is then given up some
+    attempts later.
+    """
 
     def __init__(self) -> None:
         self._attempts: Counter[ChunkKey] = Counter()
-        self._overdue: set[ChunkKey] = set()
+        self._causes: dict[ChunkKey, tuple[str, str]] = {}
+        self._stopping = False
 
-    def begin(self, key: ChunkKey) -> tuple[int, bool]:
-        """Count an attempt, and return `(its number, whether an earlier one passed its deadline)`."""
+    def begin(self, key: ChunkKey) -> Attempt | None:
+        """Count an attempt; None: the job is being stopped, and nothing more is to be taken up."""
+        if self._stopping:
+            return None
         self._attempts[key] += 1
-        return self._attempts[key], key in self._overdue
+        return Attempt(self._attempts[key], *self._causes.get(key, ()))
 
     def finish(self, key: ChunkKey) -> None:
         """Forget a finished chunk."""
         self._attempts.pop(key, None)
-        self._overdue.discard(key)
+        self._causes.pop(key, None)
 
-    def overdue(self, key: ChunkKey) -> None:
-        """Note that a chunk passed its deadline."""
-        self._overdue.add(key)
+    def note(self, key: ChunkKey, kind: str, cause: str) -> None:
+        """Note why an attempt is being ended."""
+        self._causes[key] = kind, cause
+
+    def stop(self) -> None:
+        """Let workers finish the chunk that they are at, and no other."""
+        self._stopping = True
 
 
-class Deadline:
-    """Ends this process if a chunk takes too long: a decoder that hangs inside C code can't be stopped otherwise."""
-
-    def __init__(self, ledger: Any, key: ChunkKey, limit_s: float) -> None:
-        self._ledger, self._key = ledger, key
-        self._timer = threading.Timer(limit_s, self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _end(self) -> None:
-        try:
-            ray.get(self._ledger.overdue.remote(self._key), timeout=5)
-        finally:
-            os._exit(DEADLINE_EXIT_CODE)
+def start_ledger() -> Any:
+    """Start the ledger of a job beside the driver: if that node goes, all goes."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(Ledger)
+    return actor.remote()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.archive.plan import close_shards, plan_video
 from pipeline.archive.probe import Probe, probe_video
-from pipeline.archive.sources import VideoRef
+from pipeline.archive.sources import Listing, VideoRef
 from pipeline.config import Config
+from pipeline.engine.ledger import Attempt
+from pipeline.engine.watchdog import Watchdog
 from pipeline.errors import VideoError
 from pipeline.lake.plans import planned_ids, write_plan
 from pipeline.lake.store import Lake
@@ -24,41 +30,70 @@ _BATCH = 32
 # So many batches are on their way at once, for each CPU.
 _AHEAD = 2
 _IO_RETRIES_S = (1.0, 5.0)
+# In the ledger a probe counts as a chunk of this number.
+_PROBE = -1
 
 
-def plan_archive(lake: Lake, videos: Sequence[VideoRef], config: Config) -> list[int]:
-    """Plan what is new among the videos, and return the shards that hold any of them, sorted.
+def plan_archive(
+    lake: Lake, videos: Listing, config: Config, ledger: Any, check: Callable[[], None] = lambda: None
+) -> dict[int, int]:
+    """Plan what is new among the videos; return the shards that hold any of them, and how many videos each holds.
 
-    Videos that were planned before keep their shard; new ones get new shards, in the given order.
+    Videos that were planned before keep their shard; new ones get new shards, in the given order. Neither the listing
+    nor the plan is ever held as objects, but for the shard that is being filled.
+
+    Args:
+        lake: Where the plan is kept.
+        videos: The archive.
+        config: The job's configuration.
+        ledger: The actor that counts attempts.
+        check: Called before a shard is written; what it raises ends the planning.
     """
-    refs = {ref.video_id: ref for ref in videos}
-    shards = set()
-    for shard, ids in planned_ids(lake):
-        known = [video_id for video_id in ids if video_id in refs]
-        if known:
-            shards.add(shard)
-        for video_id in known:
-            del refs[video_id]
+    ids = videos.id_numbers()
+    order = np.argsort(ids)
+    is_new = np.ones(len(ids), np.bool_)
+    shards = {}
+    for shard, of_shard in planned_ids(lake):
+        at = np.searchsorted(ids, of_shard, sorter=order).clip(max=len(ids) - 1)
+        known = order[at][ids[order[at]] == of_shard]
+        is_new[known] = False
+        if len(known):
+            shards[shard] = len(of_shard)
     next_shard = max(lake.planned(), default=-1) + 1
+    new = (ref for ref, wanted in zip(videos, is_new, strict=True) if wanted)
     planned = (
         plan_video(ref, probe, config.grid_rate, config.chunk_s)
-        for ref, probe in zip(refs.values(), _probe_all(list(refs.values())), strict=True)
+        for ref, probe in _probe_all(new, int(is_new.sum()), config, ledger)
     )
     for number, members in enumerate(close_shards(planned, config.shard_videos, config.shard_hours), start=next_shard):
+        check()
         write_plan(lake, number, members)
-        shards.add(number)
-    return sorted(shards)
+        shards[number] = len(members)
+    return dict(sorted(shards.items()))
 
 
-def _probe_batch(refs: Sequence[VideoRef]) -> list[Probe | VideoError]:
-    return [_probe_patiently(ref) for ref in refs]
+def _probe_batch(refs: Sequence[VideoRef], config: Config, ledger: Any) -> list[Probe | VideoError]:
+    """Probe files; one that ended several processes before is not opened again."""
+    found: list[Probe | VideoError] = []
+    with closing(Watchdog(ledger, config.worker_memory_gb)) as watchdog:
+        for ref in refs:
+            key = (ref.video_id, _PROBE)
+            attempt: Attempt | None = ray.get(ledger.begin.remote(key))
+            if attempt is not None and attempt.number > config.max_attempts:
+                cause = f"given up after {attempt.number - 1} attempts to open it; {attempt.cause}"
+                found.append(VideoError(attempt.kind, f"{ref.uri}: {cause}"))
+                continue
+            with watchdog.over(key, config.deadline_s(0.0)):
+                found.append(_probe_patiently(ref, config))
+            ledger.finish.remote(key)
+    return found
 
 
-def _probe_patiently(ref: VideoRef) -> Probe | VideoError:
+def _probe_patiently(ref: VideoRef, config: Config) -> Probe | VideoError:
     """Probe a file; one that can't be reached for the moment is tried again before it counts as failed."""
     for pause_s in (*_IO_RETRIES_S, None):
         try:
-            return probe_video(ref)
+            return probe_video(ref, config.limits)
         except VideoError as error:
             if error.kind != "io" or pause_s is None:
                 return error
@@ -66,30 +101,36 @@ def _probe_patiently(ref: VideoRef) -> Probe | VideoError:
     raise AssertionError("the last try returns")
 
 
-def _probe_all(refs: Sequence[VideoRef]) -> Iterator[Probe | VideoError]:
+def _probe_all(
+    refs: Iterator[VideoRef], n_refs: int, config: Config, ledger: Any
+) -> Iterator[tuple[VideoRef, Probe | VideoError]]:
     """Probe files on the cluster, in order, without ever trusting one to leave its process alive."""
-    if not refs:
-        return
     probe = ray.remote(num_cpus=1, max_retries=0)(_probe_batch)
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    size = max(1, min(_BATCH, len(refs) // (2 * cpus)))
-    batches = deque(refs[start : start + size] for start in range(0, len(refs), size))
-    running: deque[tuple[Sequence[VideoRef], ray.ObjectRef]] = deque()
-    while batches or running:
-        while batches and len(running) < cpus * _AHEAD:
-            batch = batches.popleft()
-            running.append((batch, probe.remote(batch)))
+    size = max(1, min(_BATCH, n_refs // (2 * cpus)))
+    running: deque[tuple[list[VideoRef], ray.ObjectRef]] = deque()
+    while True:
+        while len(running) < cpus * _AHEAD and (batch := list(islice(refs, size))):
+            running.append((batch, probe.remote(batch, config, ledger)))
+        if not running:
+            return
         batch, result = running.popleft()
         try:
-            yield from ray.get(result)
+            yield from zip(batch, ray.get(result), strict=True)
         except RayTaskError:
             raise
         except RayError:
-            # The process died, or its node: then each file in a process of its own.
+            # The process died, or its node: then each file in a process of its own, until it is probed or given up.
             for ref in batch:
-                try:
-                    yield ray.get(probe.remote([ref]))[0]
-                except RayTaskError:
-                    raise
-                except RayError:
-                    yield VideoError("worker_died", f"{ref.uri}: the process that opened it died; it is left out")
+                yield ref, _probe_alone(probe, ref, config, ledger)
+
+
+def _probe_alone(probe: Any, ref: VideoRef, config: Config, ledger: Any) -> Probe | VideoError:
+    while True:
+        try:
+            found: list[Probe | VideoError] = ray.get(probe.remote([ref], config, ledger))
+            return found[0]
+        except RayTaskError:
+            raise
+        except RayError as error:
+            log.info("%s: the process that opened it died (%s)", ref.uri, type(error).__name__)

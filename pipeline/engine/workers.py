@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.engine.decoding import ChunkTask, DecodedPiece, decode_pieces, give_up
 from pipeline.engine.extract import Extractor
-from pipeline.engine.ledger import Deadline
+from pipeline.engine.ledger import Attempt
+from pipeline.engine.watchdog import Watchdog
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Piece, Receipt, finished_chunks
@@ -45,6 +46,7 @@ class _ChunkRunner:
         self.lake = Lake(lake_uri)
         self.config = config
         self._ledger = ledger
+        self._watchdog = Watchdog(ledger, config.worker_memory_gb)
         self._vectors = vector_dims(config.embedded, dim)
 
     def finished(self, tasks: list[ChunkTask]) -> dict[tuple[str, int], list[Receipt]]:
@@ -56,22 +58,22 @@ class _ChunkRunner:
                 done[key] = [Piece(self.lake, f"{folder}/{name}") for name in names]
         return {task.key: [piece.receipt() for piece in done[task.key]] for task in tasks if task.key in done}
 
-    def begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]]:
-        """Count an attempt; after too many, end the chunk and return its receipts."""
-        attempts, overdue = ray.get(self._ledger.begin.remote(task.key))
-        task = ChunkTask(task.shard, task.video_id, task.uri, task.probe, task.chunk, attempts)
-        if attempts <= self.config.max_attempts:
+    def begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]] | None:
+        """Count an attempt; after too many, end the chunk and return its receipts. None: nothing more is to be done."""
+        attempt: Attempt | None = ray.get(self._ledger.begin.remote(task.key))
+        if attempt is None:
+            return None
+        task = replace(task, attempts=attempt.number)
+        if attempt.number <= self.config.max_attempts:
             return task, []
-        limit_s = self.config.deadline_s(task.chunk.duration_s)
-        cause = f"it passed its deadline of {limit_s:g} s" if overdue else "its worker died each time"
-        return task, give_up(self.lake, task, attempts - 1, cause, self._vectors)
+        return task, give_up(self.lake, task, attempt.number - 1, attempt.kind, attempt.cause, self._vectors)
 
     def decode(self, task: ChunkTask) -> Iterator[DecodedPiece]:
-        """Decode a chunk; the deadline runs while a piece is decoded, not while others do something with it."""
+        """Decode a chunk; it is watched while a piece is decoded, not while others do something with it."""
         limit_s = self.config.deadline_s(task.chunk.duration_s)
         pieces = decode_pieces(task, self.config)
         while True:
-            with Deadline(self._ledger, task.key, limit_s):
+            with self._watchdog.over(task.key, limit_s):
                 piece = next(pieces, None)
             if piece is None:
                 break
@@ -93,14 +95,17 @@ class FusedWorker:
         tasks = [pickle.loads(cell) for cell in block["task"]]
         earlier = self._runner.finished(tasks) if self._is_restarted else {}
         receipts: list[Receipt] = []
-        for task in tasks:
-            if task.key in earlier:
-                receipts += earlier[task.key]
+        for waiting in tasks:
+            if waiting.key in earlier:
+                receipts += earlier[waiting.key]
                 continue
-            begun, given_up = self._runner.begin(task)
+            begun = self._runner.begin(waiting)
+            if begun is None:
+                break
+            task, given_up = begun
             receipts += given_up
             if not given_up:
-                for piece in self._runner.decode(begun):
+                for piece in self._runner.decode(task):
                     receipts += self._extractor.extract(self._runner.lake, [piece])
         return _receipt_block(receipts)
 
@@ -114,7 +119,10 @@ class DecodeWorker:
     def __call__(self, block: Block) -> Iterator[Block]:
         """Take a block of tasks and yield their decoded pieces."""
         for cell in block["task"]:
-            task, given_up = self._runner.begin(pickle.loads(cell))
+            begun = self._runner.begin(pickle.loads(cell))
+            if begun is None:
+                break
+            task, given_up = begun
             for receipt in given_up:
                 yield _pack_piece(DecodedPiece(task, receipt, None, in_lake=True))
             if not given_up:

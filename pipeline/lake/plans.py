@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
@@ -54,11 +56,21 @@ def read_plan(lake: Lake, shard: int) -> list[PlannedVideo]:
     return [_from_row(row) for row in table.to_pylist()]
 
 
-def planned_ids(lake: Lake) -> Iterator[tuple[int, list[str]]]:
-    """Yield `(shard, ids of its videos)` for every planned shard."""
+def planned_ids(lake: Lake) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Yield `(shard, ids of its videos as numbers)` for every planned shard."""
     for shard in lake.planned():
-        column = pq.read_table(lake.path(_FOLDER, part_name(shard)), columns=["video_id"], filesystem=lake.fs)
-        yield shard, column["video_id"].to_pylist()
+        column = _read_columns(lake, shard, "video_id")["video_id"].to_pylist()
+        yield shard, np.fromiter((int(video_id, 16) for video_id in column), np.uint64, len(column))
+
+
+def planned_work(lake: Lake, shard: int) -> tuple[int, float]:
+    """Return how many chunks a shard has, and how many seconds of video they hold."""
+    chunks = pc.list_flatten(_read_columns(lake, shard, "chunks")["chunks"])
+    return len(chunks), pc.sum(pc.struct_field(chunks, "duration_s")).as_py() or 0.0
+
+
+def _read_columns(lake: Lake, shard: int, *names: str) -> pa.Table:
+    return pq.read_table(lake.path(_FOLDER, part_name(shard)), columns=list(names), filesystem=lake.fs)
 
 
 def _to_row(video: PlannedVideo) -> dict[str, Any]:

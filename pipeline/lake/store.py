@@ -87,7 +87,8 @@ class Lake:
             UsageError: An option differs; the message names it. Or something else is there.
         """
         if not self.exists():
-            if self.fs.get_file_info(self.root).type == pafs.FileType.File or self._list(""):
+            others = [info for info in self._list("") if not info.base_name.startswith("_lease.")]
+            if self.fs.get_file_info(self.root).type == pafs.FileType.File or others:
                 raise UsageError(f"{self.uri}: not empty, and not a lake; name a new folder with --lake")
             return
         there = self.features_made_with()

@@ -17,9 +17,10 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.archive.container import open_video
+from pipeline.archive.container import cause_of, open_video
 from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import Probe
+from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
 from pipeline.video.sampling import Grid
 
@@ -89,6 +90,7 @@ def decode_chunk(
     batch_frames: int,
     report: DecodeReport | None = None,
     look_ahead: bool = False,
+    limits: VideoLimits = USUAL_LIMITS,
 ) -> Iterator[FrameBatch]:
     """Decode a chunk and yield its frames in batches.
 
@@ -104,6 +106,7 @@ def decode_chunk(
         batch_frames: Most frames in a batch.
         report: Where to note what happened.
         look_ahead: Whether to decode the first frame sampled after the chunk, too, for `report.after`.
+        limits: Larger frames do not decode.
 
     Raises:
         VideoError: The file can't be opened or read at all.
@@ -111,7 +114,7 @@ def decode_chunk(
     report = report if report is not None else DecodeReport()
     pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
     failure: VideoError | None = None
-    shown_frames = _shown_frames(uri, probe, chunk, rate, report, look_ahead)
+    shown_frames = _shown_frames(uri, probe, chunk, rate, report, look_ahead, limits)
     while failure is None:
         try:
             shown = next(shown_frames, None)
@@ -191,12 +194,12 @@ class _Pending:
 
 
 def _shown_frames(
-    uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool
+    uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool, limits: VideoLimits
 ) -> Iterator[_Shown]:
     """Yield the frames of a chunk, and with `look_ahead` the one sampled after it."""
     grid = Grid(rate, probe.time_base, probe.origin_pts)
     current: _Timed | None = None
-    frames = _frames_from(uri, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
+    frames = _frames_from(uri, limits, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
     for timed in frames:
         if current is not None:
             yield from _show(grid, chunk, current, timed.pts)
@@ -256,7 +259,7 @@ def _show(grid: Grid, chunk: Chunk, timed: _Timed, next_pts: int) -> Iterator[_S
         yield _Shown(timed.frame, grid.seconds(timed.pts), first, end)
 
 
-def _frames_from(uri: str, pts: int, seeks: bool, report: DecodeReport) -> Iterator[_Timed]:
+def _frames_from(uri: str, limits: VideoLimits, pts: int, seeks: bool, report: DecodeReport) -> Iterator[_Timed]:
     """Yield frames with rising PTS, the first of them not after `pts` wherever the file allows it.
 
     A container's index may point past the wanted frame (it counts decoding times), and the first frames after an
@@ -264,14 +267,14 @@ def _frames_from(uri: str, pts: int, seeks: bool, report: DecodeReport) -> Itera
     """
     for back_off_s in (*_BACK_OFF_S, None) if seeks else (None,):
         report.reset()
-        with open_video(uri) as (container, stream):
+        with open_video(uri, limits) as (container, stream):
             if back_off_s is not None:
                 assert stream.time_base is not None
                 try:
                     container.seek(pts - int(back_off_s / stream.time_base), stream=stream, backward=True)
                 except FFmpegError:
                     continue
-            frames = _decode(container, stream, back_off_s is not None, report)
+            frames = _decode(container, stream, limits, back_off_s is not None, report)
             first = next(frames, None)
             if first is not None and (back_off_s is None or first.pts <= pts):
                 yield first
@@ -279,7 +282,9 @@ def _frames_from(uri: str, pts: int, seeks: bool, report: DecodeReport) -> Itera
                 return
 
 
-def _decode(container: InputContainer, stream: VideoStream, after_seek: bool, report: DecodeReport) -> Iterator[_Timed]:
+def _decode(
+    container: InputContainer, stream: VideoStream, limits: VideoLimits, after_seek: bool, report: DecodeReport
+) -> Iterator[_Timed]:
     """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
     key_pts: int | None = None
     last_pts: int | None = None
@@ -293,7 +298,7 @@ def _decode(container: InputContainer, stream: VideoStream, after_seek: bool, re
         try:
             frames = packet.decode()
         except FFmpegError as error:
-            report.note(error.strerror or str(error))
+            report.note(cause_of(error, stream, limits))
             if report.n_errors >= _MAX_ERRORS:
                 raise VideoError("corrupt", f"{container.name}: {_MAX_ERRORS} damaged packets, given up") from error
             continue

@@ -1,0 +1,79 @@
+"""End a worker's process when a file makes it hang, spin or eat memory: C code can't be stopped otherwise."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import ray
+
+from pipeline.lake.work import ChunkKey
+
+EXIT_CODE = 75
+_LOOK_EVERY_S = 0.05
+# Where the interpreter itself is blocked, which stops the thread that looks, C code ends the process so much later.
+_LAST_RESORT_S = 30.0
+
+
+class Watchdog:
+    """Watches one thing at a time; tells the ledger why before it ends the process."""
+
+    def __init__(self, ledger: Any, memory_gb: float) -> None:
+        """Start watching.
+
+        Args:
+            ledger: The actor that counts attempts.
+            memory_gb: Most memory of the process, in GiB, without what it shares with others.
+        """
+        self._ledger = ledger
+        self._memory_bytes = memory_gb * 2**30
+        self._process = psutil.Process()
+        self._watched: tuple[ChunkKey, float, float] | None = None
+        self._nowhere = open(os.devnull, "w")  # noqa: SIM115 (held as long as the process lives)
+        self._closed = threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+        self._nowhere.close()
+
+    @contextmanager
+    def over(self, key: ChunkKey, limit_s: float) -> Iterator[None]:
+        """Watch while a block runs; the limits hold for it alone."""
+        faulthandler.dump_traceback_later(limit_s + _LAST_RESORT_S, exit=True, file=self._nowhere)
+        self._watched = key, time.monotonic() + limit_s, limit_s
+        try:
+            yield
+        finally:
+            self._watched = None
+            faulthandler.cancel_dump_traceback_later()
+
+    def _look(self) -> None:
+        while not self._closed.wait(_LOOK_EVERY_S):
+            watched = self._watched
+            if watched is None:
+                continue
+            key, until, limit_s = watched
+            if time.monotonic() > until:
+                self._end(key, "deadline", f"it passed its deadline of {limit_s:g} s (deadline_base_s, deadline_per_s)")
+            if self._own_memory_bytes() > self._memory_bytes:
+                limit_gb = self._memory_bytes / 2**30
+                self._end(key, "memory", f"its worker needed more memory than worker_memory_gb = {limit_gb:g}")
+
+    def _own_memory_bytes(self) -> int:
+        info = self._process.memory_info()
+        # Frames in Ray's store are mapped into every process that reads them.
+        return int(info.rss) - int(getattr(info, "shared", 0))
+
+    def _end(self, key: ChunkKey, kind: str, cause: str) -> None:
+        try:
+            ray.get(self._ledger.note.remote(key, kind, cause), timeout=5)
+        finally:
+            os._exit(EXIT_CODE)
