@@ -11,14 +11,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.lake.work import ChunkKey
 
 
+_UNKNOWN = ("worker_died", "its worker died each time")
+
+
 class Attempt(NamedTuple):
     """One time that a worker takes up a chunk."""
 
     number: int
     """From 1."""
-    kind: str = "worker_died"
+    kind: str
     """What ended the one before, as kind of a failure ..."""
-    cause: str = "its worker died each time"
+    cause: str
     """... and in words."""
 
 
@@ -34,17 +37,22 @@ class Ledger:
         self._causes: dict[ChunkKey, tuple[str, str]] = {}
         self._stopping = False
 
-    def begin(self, key: ChunkKey) -> Attempt | None:
-        """Count an attempt; None: the job is being stopped, and nothing more is to be taken up."""
+    def begin(self, key: ChunkKey, finished: ChunkKey | None = None) -> Attempt | None:
+        """Count an attempt, and forget the chunk that the same worker finished before.
+
+        None: the job is being stopped, and nothing more is to be taken up.
+        """
+        if finished is not None:
+            self._attempts.pop(finished, None)
+            self._causes.pop(finished, None)
         if self._stopping:
             return None
         self._attempts[key] += 1
-        return Attempt(self._attempts[key], *self._causes.get(key, ()))
+        return Attempt(self._attempts[key], *self.cause(key))
 
-    def finish(self, key: ChunkKey) -> None:
-        """Forget a finished chunk."""
-        self._attempts.pop(key, None)
-        self._causes.pop(key, None)
+    def cause(self, key: ChunkKey) -> tuple[str, str]:
+        """Return why the last attempt ended, as kind of a failure and in words."""
+        return self._causes.get(key, _UNKNOWN)
 
     def note(self, key: ChunkKey, kind: str, cause: str) -> None:
         """Note why an attempt is being ended."""

@@ -18,7 +18,6 @@ from pipeline.archive.plan import close_shards, plan_video
 from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import Listing, VideoRef
 from pipeline.config import Config
-from pipeline.engine.ledger import Attempt
 from pipeline.engine.watchdog import Watchdog
 from pipeline.errors import VideoError
 from pipeline.lake.plans import planned_ids, write_plan
@@ -73,19 +72,11 @@ def plan_archive(
 
 
 def _probe_batch(refs: Sequence[VideoRef], config: Config, ledger: Any) -> list[Probe | VideoError]:
-    """Probe files; one that ended several processes before is not opened again."""
-    found: list[Probe | VideoError] = []
+    found = []
     with closing(Watchdog(ledger, config.worker_memory_gb)) as watchdog:
         for ref in refs:
-            key = (ref.video_id, _PROBE)
-            attempt: Attempt | None = ray.get(ledger.begin.remote(key))
-            if attempt is not None and attempt.number > config.max_attempts:
-                cause = f"given up after {attempt.number - 1} attempts to open it; {attempt.cause}"
-                found.append(VideoError(attempt.kind, f"{ref.uri}: {cause}"))
-                continue
-            with watchdog.over(key, config.deadline_s(0.0)):
+            with watchdog.over((ref.video_id, _PROBE), config.deadline_s(0.0)):
                 found.append(_probe_patiently(ref, config))
-            ledger.finish.remote(key)
     return found
 
 
@@ -126,7 +117,7 @@ def _probe_all(
 
 
 def _probe_alone(probe: Any, ref: VideoRef, config: Config, ledger: Any) -> Probe | VideoError:
-    while True:
+    for _ in range(config.max_attempts):
         try:
             found: list[Probe | VideoError] = ray.get(probe.remote([ref], config, ledger))
             return found[0]
@@ -134,3 +125,5 @@ def _probe_alone(probe: Any, ref: VideoRef, config: Config, ledger: Any) -> Prob
             raise
         except RayError as error:
             log.info("%s: the process that opened it died (%s)", ref.uri, type(error).__name__)
+    kind, cause = ray.get(ledger.cause.remote((ref.video_id, _PROBE)))
+    return VideoError(kind, f"{ref.uri}: given up after {config.max_attempts} attempts to open it; {cause}")

@@ -18,7 +18,7 @@ from pipeline.engine.ledger import Attempt
 from pipeline.engine.watchdog import Watchdog
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
-from pipeline.lake.work import Piece, Receipt, finished_chunks
+from pipeline.lake.work import ChunkKey, Piece, Receipt, finished_chunks
 from pipeline.video.decode import FrameBatch
 
 Block = dict[str, NDArray[Any]]
@@ -46,6 +46,8 @@ class _ChunkRunner:
         self.lake = Lake(lake_uri)
         self.config = config
         self._ledger = ledger
+        # The ledger is told with the next attempt: a call of its own would double what it costs.
+        self._finished: ChunkKey | None = None
         self._watchdog = Watchdog(ledger, config.worker_memory_gb)
         self._vectors = vector_dims(config.embedded, dim)
 
@@ -60,7 +62,7 @@ class _ChunkRunner:
 
     def begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]] | None:
         """Count an attempt; after too many, end the chunk and return its receipts. None: nothing more is to be done."""
-        attempt: Attempt | None = ray.get(self._ledger.begin.remote(task.key))
+        attempt: Attempt | None = ray.get(self._ledger.begin.remote(task.key, self._finished))
         if attempt is None:
             return None
         task = replace(task, attempts=attempt.number)
@@ -78,7 +80,7 @@ class _ChunkRunner:
             if piece is None:
                 break
             yield piece
-        self._ledger.finish.remote(task.key)
+        self._finished = task.key
 
 
 class FusedWorker:
