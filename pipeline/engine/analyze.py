@@ -103,9 +103,11 @@ class _Job:
         # What takes long to load starts now, beside the planning.
         self._description = ray.remote(num_cpus=0, max_retries=2)(describe_networks).remote(config)
         committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Committer)
-        # The list keeps Ray from resolving, and so from forgetting, what a restarted actor needs again.
-        shared_bundles = [ray.put(list(bundles))]
-        self._committers = [committer.remote(lake.uri, config, shared_bundles) for _ in range(self._layout.classifiers)]
+        # In a list, and held here: Ray shall neither resolve nor forget what a restarted actor needs again.
+        self._shared_bundles = [ray.put(list(bundles))]
+        self._committers = [
+            committer.remote(lake.uri, config, self._shared_bundles) for _ in range(self._layout.classifiers)
+        ]
         self._commits: list[ray.ObjectRef] = []
 
     def run(self, videos: Listing) -> None:

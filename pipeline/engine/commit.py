@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.engine.tables import detection_rows, failure_rows, feature_rows, s
 from pipeline.lake import schemas
 from pipeline.lake.plans import read_plan
 from pipeline.lake.sequences import VideoRows
-from pipeline.lake.store import Lake, PartWriter, open_part
+from pipeline.lake.store import Lake, PartWriter, open_part, read_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 
@@ -43,6 +43,12 @@ class ShardSummary:
     """Messages of the rows in `failures`."""
     wall_s: float = 0.0
     """How long it took."""
+
+    def count(self, segments: Sequence[Mapping[str, Any]]) -> None:
+        """Add segments."""
+        for segment in segments:
+            self.label_n[segment["label"]] += 1
+            self.label_s[segment["label"]] += segment["end_s"] - segment["start_s"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,10 @@ class ShardCommitter:
             shard: Its number.
             networks: What its features were made with.
         """
+        if lake.is_committed(shard):
+            # Its process died after the commit, before it could say so.
+            lake.drop_work(shard)
+            return self._read_summary(lake, shard)
         features_schema = schemas.features_schema(schemas.vector_dims(self._config.embedded, networks.dim))
         started = time.perf_counter()
         videos = sorted(read_plan(lake, shard), key=lambda video: video.video_id)
@@ -109,6 +119,17 @@ class ShardCommitter:
         summary.wall_s = time.perf_counter() - started
         return summary
 
+    def _read_summary(self, lake: Lake, shard: int) -> ShardSummary:
+        """Return what a shard holds that is committed already."""
+        videos = read_part(lake, "videos", shard)
+        status = Counter(videos["status"].to_pylist())
+        summary = ShardSummary(shard, len(videos), status["failed"], status["partial"])
+        summary.covered_s = sum(videos["covered_s"].to_pylist())
+        summary.failures = read_part(lake, "failures", shard)["message"].to_pylist()
+        for labeller in self._labellers.values():
+            summary.count(read_part(lake, segments_folder(labeller.bundle), shard).to_pylist())
+        return summary
+
     def _commit_video(
         self,
         shard: int,
@@ -133,9 +154,7 @@ class ShardCommitter:
                 video.video_id, video.ref.uri, rows, track_ids, networks.class_names, seen_to_end_s(receipts)
             )
             part.write_rows(segments)
-            for segment in segments:
-                summary.label_n[segment["label"]] += 1
-                summary.label_s[segment["label"]] += segment["end_s"] - segment["start_s"]
+            summary.count(segments)
         failures = list(failure_rows(video, receipts, self._config))
         row = video_row(shard, video, rows, receipts, failures, self._config)
         parts.failures.write_rows(failures)

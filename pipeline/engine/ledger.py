@@ -10,7 +10,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.lake.work import ChunkKey
 
-
 _UNKNOWN = ("worker_died", "its worker died each time")
 
 

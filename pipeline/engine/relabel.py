@@ -21,7 +21,7 @@ from pipeline.engine.resources import joined, new_run_id
 from pipeline.errors import UsageError
 from pipeline.lake import schemas
 from pipeline.lake.sequences import VideoRows, committed_videos
-from pipeline.lake.store import Lake, open_part, part_name
+from pipeline.lake.store import Lake, open_part, part_name, read_part
 
 
 @dataclass
@@ -115,7 +115,7 @@ def _label_shard(lake_uri: str, shard: int, bundle: Bundle, config: Config) -> t
     torch.set_num_threads(1)
     lake = Lake(lake_uri)
     labeller = Labeller(bundle, config)
-    videos = pq.read_table(lake.path("videos", part_name(shard)), filesystem=lake.fs).to_pylist()
+    videos = read_part(lake, "videos", shard).to_pylist()
     of_id = {video["video_id"]: video for video in videos}
     counts: Counter[str] = Counter()
     schema = schemas.with_footer(schemas.SEGMENTS, **model_facts(bundle))

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
 from pipeline.archive.sources import VideoRef
 from pipeline.errors import VideoError
-from pipeline.lake.store import Lake, open_part, part_name
+from pipeline.lake.store import Lake, open_part, read_part
 
 _FOLDER = "_plan"
 _CHUNK = pa.struct([("first_step", pa.int64()), ("end_step", pa.int64()), ("duration_s", pa.float64())])
@@ -52,25 +51,20 @@ def write_plan(lake: Lake, shard: int, videos: Sequence[PlannedVideo]) -> None:
 
 def read_plan(lake: Lake, shard: int) -> list[PlannedVideo]:
     """Return the videos of one shard. Their keyframes are left out: the chunks are cut already."""
-    table = pq.read_table(lake.path(_FOLDER, part_name(shard)), filesystem=lake.fs)
-    return [_from_row(row) for row in table.to_pylist()]
+    return [_from_row(row) for row in read_part(lake, _FOLDER, shard).to_pylist()]
 
 
 def planned_ids(lake: Lake) -> Iterator[tuple[int, NDArray[np.uint64]]]:
     """Yield `(shard, ids of its videos as numbers)` for every planned shard."""
     for shard in lake.planned():
-        column = _read_columns(lake, shard, "video_id")["video_id"].to_pylist()
+        column = read_part(lake, _FOLDER, shard, ["video_id"])["video_id"].to_pylist()
         yield shard, np.fromiter((int(video_id, 16) for video_id in column), np.uint64, len(column))
 
 
 def planned_work(lake: Lake, shard: int) -> tuple[int, float]:
     """Return how many chunks a shard has, and how many seconds of video they hold."""
-    chunks = pc.list_flatten(_read_columns(lake, shard, "chunks")["chunks"])
+    chunks = pc.list_flatten(read_part(lake, _FOLDER, shard, ["chunks"])["chunks"])
     return len(chunks), pc.sum(pc.struct_field(chunks, "duration_s")).as_py() or 0.0
-
-
-def _read_columns(lake: Lake, shard: int, *names: str) -> pa.Table:
-    return pq.read_table(lake.path(_FOLDER, part_name(shard)), columns=list(names), filesystem=lake.fs)
 
 
 def _to_row(video: PlannedVideo) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pyarrow import fs as pafs
 
 from pipeline.errors import UsageError
 from pipeline.lake.schemas import column_of
-from pipeline.lake.store import Lake, part_name
+from pipeline.lake.store import Lake, part_name, read_part
 from pipeline.lake.work import Piece
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.tracking import NO_TRACK
@@ -204,7 +204,7 @@ def committed_videos(lake: Lake, shard: int) -> Iterator[tuple[str, VideoRows, N
         raise UsageError(
             f"{lake.uri}: its features were not kept (keep_features = false); analyze again, into another lake"
         )
-    detections = pq.read_table(lake.path("detections", part_name(shard)), filesystem=lake.fs)
+    detections = read_part(lake, "detections", shard)
     with lake.fs.open_input_file(path) as source:
         file = pq.ParquetFile(source)
         starts = np.cumsum([0] + [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])

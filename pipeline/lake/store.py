@@ -150,6 +150,10 @@ class Lake:
         """Return the numbers of the committed shards, sorted."""
         return self._parts("videos")
 
+    def is_committed(self, shard: int) -> bool:
+        """Whether a shard is committed."""
+        return bool(self.fs.get_file_info(self.path("videos", part_name(shard))).type == pafs.FileType.File)
+
     def planned(self) -> list[int]:
         """Return the numbers of the planned shards, sorted."""
         return self._parts("_plan")
@@ -240,6 +244,13 @@ def open_part(lake: Lake, folder: str, shard: int, schema: pa.Schema) -> Iterato
         part = PartWriter(writer, schema)
         yield part
         part.flush()
+
+
+def read_part(lake: Lake, folder: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of one part."""
+    # As a file, not as a data set of one: a folder's name is no column here.
+    with lake.fs.open_input_file(lake.path(folder, part_name(shard))) as source:
+        return pq.ParquetFile(source).read(columns=list(columns) if columns is not None else None)
 
 
 def _json_bytes(record: dict[str, Any]) -> bytes:

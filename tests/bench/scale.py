@@ -3,8 +3,8 @@
     python tests/bench/scale.py [--videos 300000] [--out DIR]
 
 Everything but the decoder, the probe and the CNN is what a real job runs: listing of real (empty) files, planning, Ray
-Data, ledger, receipts, features on disk, an LSTM over every video, commit. Written are `scale.json` and `scale.png`: the
-driver's memory and processor time over the job, then how long the same command takes when all is done.
+Data, ledger, receipts, features on disk, an LSTM over every video, commit. Written are `scale.json` and `scale.png`:
+the driver's memory and processor time over the job, then how long the same command takes when all is done.
 """
 
 from __future__ import annotations

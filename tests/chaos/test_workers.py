@@ -1,0 +1,54 @@
+"""Processes of a running job die, at every point of their work; nothing is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import analyze
+from tests.chaos import faults
+from tests.chaos.conftest import CONFIG, N_CHUNKS
+from tests.chaos.faults import Fault
+from tests.lakes import assert_same
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+STORM = [
+    Fault("probe", calls=[3]),
+    Fault("decode", calls=[3]),
+    Fault("decode", calls=[9], after=True),
+    Fault("extract", calls=[14]),
+    Fault("write", calls=[20], after=True),
+    Fault("rename", calls=[26], match="/_work/"),
+    Fault("commit", calls=[1]),
+    Fault("commit video", calls=[4]),
+    Fault("rename", calls=[2], match="/segments/"),
+    Fault("rename", calls=[3], match="/videos/"),
+    Fault("rename", calls=[2], match="/videos/", after=True),
+    Fault("commit", calls=[3], after=True),
+    Fault("ledger", calls=[17]),
+]
+
+
+def leftovers(lake: Path) -> list[str]:
+    """Return what does not belong into a finished lake."""
+    files = [path for path in lake.rglob("*") if path.is_file()]
+    return [str(path) for path in files if path.name.endswith(".tmp") or "_work" in path.parts]
+
+
+def test_a_storm_of_deaths(archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path) -> None:
+    """Twelve deaths in one job: while a file is probed, decoded, embedded, written, renamed, labelled, committed.
+
+    Without the ledger's restart the job ends at its death; without the scratch name the half-written piece is read;
+    without the sorted commit under fixed names rows are doubled.
+    """
+    faults.set_faults(breakable_ray, STORM)
+    state = analyze(str(archive), str(lake), config=CONFIG)
+    assert faults.times_happened(breakable_ray) == len(STORM)
+    assert (state.n_videos_done, state.n_failed, state.n_partial) == (8, 0, 0)
+    assert_same(lake, undisturbed)
+    again = len(faults.chunks_decoded(breakable_ray)) - N_CHUNKS
+    assert 0 < again <= len(STORM), "each death costs the chunk that was under way, and no other"
+    analyze(str(archive), str(lake), config=CONFIG)
+    assert leftovers(lake) == []
