@@ -20,7 +20,7 @@ from pipeline.lake.work import Receipt
 # A block costs about 11 ms whatever is in it, so it shall hold work for seconds, and more where there are many; but not
 # so much that one worker still computes when all others are done.
 _BLOCK_VIDEO_S = 60.0
-_MOST_BLOCKS = 2000
+_MOST_BLOCKS = 1000
 _MOST_BLOCK_CHUNKS = 64
 _BLOCKS_PER_WORKER = 16
 # GPU batches are filled across so many pieces, where chunks are short.
@@ -46,7 +46,8 @@ def extract_features(
     """
     _quieten()
     blocks = [pa.table({"task": pack_tasks(block)}) for block in _blocks(tasks, layout.decoders)]
-    chunks = ray.data.from_arrow(blocks)
+    # Unlike `from_arrow` this starts no task for each of them.
+    chunks = ray.data.from_blocks(blocks)
     every: dict[str, Any] = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
     # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
     # actor that died anew and gives it its block again, for ever; the ledger counts attempts to decode, and ends that.
