@@ -21,7 +21,7 @@ from pipeline.engine.tables import detection_rows, failure_rows, feature_rows, s
 from pipeline.lake import schemas
 from pipeline.lake.plans import read_plan
 from pipeline.lake.sequences import VideoRows
-from pipeline.lake.store import Lake, PartWriter, open_part, read_part
+from pipeline.lake.store import Lake, PartWriter, open_part, patiently, read_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 
@@ -74,7 +74,7 @@ class ShardCommitter:
     def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Write a shard's part of every table, that of `videos` last; then its work files go.
 
-        Called again after a crash at any point, it writes the same rows under the same names.
+        Called again after a crash or a failure at any point, it writes the same rows under the same names.
 
         Args:
             lake: Where the shard is.
@@ -85,6 +85,11 @@ class ShardCommitter:
             # Its process died after the commit, before it could say so.
             lake.drop_work(shard)
             return self._read_summary(lake, shard)
+        summary = patiently(lake.uri, lambda: self._write(lake, shard, networks))
+        lake.drop_work(shard)
+        return summary
+
+    def _write(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         features_schema = schemas.features_schema(schemas.vector_dims(self._config.embedded, networks.dim))
         started = time.perf_counter()
         videos = sorted(read_plan(lake, shard), key=lambda video: video.video_id)
@@ -115,7 +120,6 @@ class ShardCommitter:
                     for chunk in video.chunks
                 ]
                 self._commit_video(shard, video, pieces, networks, parts, summary)
-        lake.drop_work(shard)
         summary.wall_s = time.perf_counter() - started
         return summary
 

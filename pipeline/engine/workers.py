@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipeline.engine.decoding import ChunkTask, DecodedPiece, decode_pieces, giv
 from pipeline.engine.extract import Extractor
 from pipeline.engine.ledger import Attempt
 from pipeline.engine.watchdog import Watchdog
+from pipeline.errors import ActionlakeError
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, finished_chunks
@@ -31,12 +32,27 @@ def pack_tasks(tasks: list[ChunkTask]) -> list[bytes]:
 
 
 def receipts_of(block: Block) -> list[Receipt]:
-    """Return the receipts that a block of rows holds."""
+    """Return the receipts that a block of rows holds.
+
+    Raises:
+        ActionlakeError: It holds the error that ended the work on it.
+    """
+    for message in block["error"]:
+        if message:
+            raise ActionlakeError(message)
     return [Receipt.from_json(text) for text in block["receipt"]]
 
 
-def _receipt_block(receipts: list[Receipt]) -> Block:
-    return {"receipt": np.array([receipt.to_json() for receipt in receipts], dtype=object)}
+def _receipt_block(work: Callable[[], list[Receipt]]) -> Block:
+    """Return receipts as a block of rows; an error of ours as a row, too, since Ray Data would lose its words."""
+    try:
+        cells = [(receipt.to_json(), "") for receipt in work()]
+    except ActionlakeError as error:
+        cells = [("", str(error))]
+    return {
+        name: np.array([cell[number] for cell in cells], dtype=object)
+        for number, name in enumerate(("receipt", "error"))
+    }
 
 
 class _ChunkRunner:
@@ -94,22 +110,22 @@ class FusedWorker:
 
     def __call__(self, block: Block) -> Block:
         """Take a block of tasks and return their receipts."""
-        tasks = [pickle.loads(cell) for cell in block["task"]]
+        return _receipt_block(lambda: list(self._work([pickle.loads(cell) for cell in block["task"]])))
+
+    def _work(self, tasks: list[ChunkTask]) -> Iterator[Receipt]:
         earlier = self._runner.finished(tasks) if self._is_restarted else {}
-        receipts: list[Receipt] = []
         for waiting in tasks:
             if waiting.key in earlier:
-                receipts += earlier[waiting.key]
+                yield from earlier[waiting.key]
                 continue
             begun = self._runner.begin(waiting)
             if begun is None:
                 break
             task, given_up = begun
-            receipts += given_up
+            yield from given_up
             if not given_up:
                 for piece in self._runner.decode(task):
-                    receipts += self._extractor.extract(self._runner.lake, [piece])
-        return _receipt_block(receipts)
+                    yield from self._extractor.extract(self._runner.lake, [piece])
 
 
 class DecodeWorker:
@@ -144,7 +160,7 @@ class ExtractWorker:
         pieces = [_unpack_piece(block, row) for row in range(len(block["piece"]))]
         written = [piece.receipt for piece in pieces if piece.in_lake]
         fresh = [piece for piece in pieces if not piece.in_lake]
-        return _receipt_block(written + self._extractor.extract(self._lake, fresh))
+        return _receipt_block(lambda: written + self._extractor.extract(self._lake, fresh))
 
 
 def _pack_piece(piece: DecodedPiece) -> Block:

@@ -15,7 +15,7 @@ from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
 from pipeline.archive.sources import VideoRef
 from pipeline.errors import VideoError
-from pipeline.lake.store import Lake, open_part, read_part
+from pipeline.lake.store import Lake, open_part, patiently, read_part
 
 _FOLDER = "_plan"
 _CHUNK = pa.struct([("first_step", pa.int64()), ("end_step", pa.int64()), ("duration_s", pa.float64())])
@@ -45,8 +45,13 @@ _SCHEMA = pa.schema(
 
 def write_plan(lake: Lake, shard: int, videos: Sequence[PlannedVideo]) -> None:
     """Write the plan of one shard."""
-    with open_part(lake, _FOLDER, shard, _SCHEMA) as part:
-        part.write_rows([_to_row(video) for video in videos])
+    rows = [_to_row(video) for video in videos]
+
+    def write() -> None:
+        with open_part(lake, _FOLDER, shard, _SCHEMA) as part:
+            part.write_rows(rows)
+
+    patiently(lake.uri, write)
 
 
 def read_plan(lake: Lake, shard: int) -> list[PlannedVideo]:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
+import threading
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from pipeline.archive import filesystem
-from pipeline.errors import UsageError
+from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.schemas import SCHEMA_VERSION
+
+log = logging.getLogger(__name__)
 
 _IDENTITY = "lake.json"
 _PART = re.compile(r"part-(\d{5,})\.parquet$")
@@ -27,6 +35,11 @@ _SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 # Small tables are gathered into row groups of this many rows.
 _ROW_GROUP_ROWS = 8192
 _UPLOAD_BYTES = 8 << 20
+_STALLED_AFTER_S = 120.0
+_PAUSES_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
+_T = TypeVar("_T")
 
 
 def part_name(shard: int) -> str:
@@ -120,10 +133,10 @@ class Lake:
         if not isinstance(self.fs, pafs.LocalFileSystem):
             # An object appears when its stream is closed, after an error too: so it is made here first, then put.
             with tempfile.TemporaryDirectory() as folder:
-                with pa.OSFile(os.path.join(folder, "part"), "wb") as sink:
+                made = os.path.join(folder, "part")
+                with pa.OSFile(made, "wb") as sink:
                     yield sink
-                with open(os.path.join(folder, "part"), "rb") as whole, self.fs.open_output_stream(target) as remote:
-                    shutil.copyfileobj(whole, remote, _UPLOAD_BYTES)
+                patiently(self.uri, lambda: _unless_it_stalls(lambda: self._upload(made, target)))
             return
         os.makedirs(os.path.dirname(target), exist_ok=True)
         folder, name = os.path.split(target)
@@ -137,11 +150,15 @@ class Lake:
             if os.path.exists(scratch):
                 os.unlink(scratch)
 
+    def _upload(self, made: str, target: str) -> None:
+        with open(made, "rb") as whole, self.fs.open_output_stream(target) as remote:
+            shutil.copyfileobj(whole, remote, _UPLOAD_BYTES)
+
     def sweep(self) -> int:
         """Delete what a killed run left half-written, and the work files of committed shards; return how many files."""
         stale = [info.path for info in self._list("", recursive=True) if _SCRATCH.search(info.path)]
         for path in stale:
-            self.fs.delete_file(path)
+            patiently(self.uri, functools.partial(self.fs.delete_file, path))
         for shard in self.committed():
             self.drop_work(shard)
         return len(stale)
@@ -183,7 +200,7 @@ class Lake:
         """Delete a shard's work folder."""
         path = self.path(self.work_folder(shard))
         if self.fs.get_file_info(path).type == pafs.FileType.Directory:
-            self.fs.delete_dir(path)
+            patiently(self.uri, lambda: self.fs.delete_dir(path))
 
     def _parts(self, table: str) -> list[int]:
         matches = (_PART.search(info.path) for info in self._list(table))
@@ -195,6 +212,44 @@ class Lake:
         )
         found: Sequence[pafs.FileInfo] = self.fs.get_file_info(selector)
         return found
+
+
+def patiently(uri: str, action: Callable[[], _T]) -> _T:
+    """Do something to a storage that can be done again; if that fails, try again, with growing pauses.
+
+    Raises:
+        ActionlakeError: It failed each time, or in a way that waiting does not mend.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return action()
+        except OSError as error:
+            if pause_s is None or error.errno in _HOPELESS:
+                raise ActionlakeError(
+                    f"{uri}: can't be written to ({error.strerror or error}); what is finished is kept, mend that and "
+                    "the same command goes on from there"
+                ) from error
+            log.warning("%s: can't be written to (%s); trying again in %g s", uri, error.strerror or error, pause_s)
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def _unless_it_stalls(action: Callable[[], None]) -> None:
+    """Do something that may never come back; after a while it counts as failed, whatever becomes of it."""
+    done: Future[None] = Future()
+
+    def act() -> None:
+        try:
+            action()
+            done.set_result(None)
+        except Exception as error:  # Whatever it is, it is raised where it is waited for.
+            done.set_exception(error)
+
+    threading.Thread(target=act, daemon=True).start()
+    try:
+        done.result(timeout=_STALLED_AFTER_S)
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer for {_STALLED_AFTER_S:g} s") from error
 
 
 @dataclass

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.lake.schemas import work_schema
-from pipeline.lake.store import Lake
+from pipeline.lake.store import Lake, patiently
 
 ChunkKey = tuple[str, int]
 """`(video_id, number of the chunk within it)`."""
@@ -111,11 +111,15 @@ def piece_name(receipt: Receipt) -> str:
 def write_piece(lake: Lake, receipt: Receipt, rows: WorkRows) -> None:
     """Write one piece at once."""
     batch = rows.to_batch(receipt)
-    with (
-        lake.open_new(lake.work_folder(receipt.shard), piece_name(receipt)) as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
-        writer.write_batch(batch)
+
+    def write() -> None:
+        with (
+            lake.open_new(lake.work_folder(receipt.shard), piece_name(receipt)) as sink,
+            pa.ipc.new_file(sink, batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+
+    patiently(lake.uri, write)
 
 
 def empty_rows(vectors: Mapping[str, int]) -> WorkRows:

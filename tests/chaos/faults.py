@@ -129,6 +129,9 @@ ACTIONS: dict[str, Callable[[], Any]] = {
 def install() -> None:
     """Wrap the points of a module as soon as this process imports it; most workers need few of them."""
     sys.meta_path.insert(0, _Finder())
+    from tests.chaos import storage
+
+    storage.register()
 
 
 class _Finder:

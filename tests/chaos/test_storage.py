@@ -1,0 +1,62 @@
+"""Storage that fails, stalls or is full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import ActionlakeError, analyze
+from tests.chaos import faults, storage
+from tests.chaos.conftest import CONFIG
+from tests.chaos.faults import Fault
+from tests.chaos.test_workers import leftovers
+from tests.lakes import assert_same
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+
+def test_a_storage_that_fails_one_in_five_writes_and_stalls(
+    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path
+) -> None:
+    """Without the retries the first failure ends the job; without the time limit it waits for ever."""
+    faults.set_faults(breakable_ray, [])
+    storage.register()
+    state = analyze(str(archive), f"unreliable://{lake}", config=CONFIG)
+    assert state.n_videos_done == 8
+    happened = (breakable_ray / "happened").read_text().splitlines()
+    assert happened.count("write fails") > 10
+    assert happened.count("write stalls") >= 1
+    assert_same(lake, undisturbed)
+    assert leftovers(lake) == []
+
+
+@pytest.mark.parametrize("folder", ["_work", "segments"])
+def test_a_full_disk_stops_the_job_with_the_way_out(
+    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path, folder: str
+) -> None:
+    """Full at a chunk's features or at a table: a message, no traceback, and the same command again finishes."""
+    faults.set_faults(breakable_ray, [Fault("rename", "no space", calls=list(range(3, 100)), match=f"/{folder}/")])
+    with pytest.raises(ActionlakeError, match=r"lake: can't be written to \(No space left on device\)") as caught:
+        analyze(str(archive), str(lake), config=CONFIG)
+    assert "the same command goes on from there" in str(caught.value)
+    faults.set_faults(breakable_ray, [])
+    state = analyze(str(archive), str(lake), config=CONFIG)
+    assert state.n_videos_before + state.n_videos_done == 8
+    assert_same(lake, undisturbed)
+    assert leftovers(lake) == []
+
+
+def test_a_disk_that_fails_for_a_moment_is_tried_again(
+    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path
+) -> None:
+    """Without the retries each of these ends the job."""
+    moments = [
+        Fault("rename", "fail", calls=[5], match="/_work/"),
+        Fault("rename", "fail", calls=[2], match="/features/"),
+        Fault("rename", "fail", calls=[3], match="/videos/"),
+    ]
+    faults.set_faults(breakable_ray, moments)
+    assert analyze(str(archive), str(lake), config=CONFIG).n_videos_done == 8
+    assert faults.times_happened(breakable_ray) == len(moments)
+    assert_same(lake, undisturbed)
