@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 from enum import StrEnum
@@ -252,9 +251,9 @@ def main() -> None:
     except OSError as error:
         console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_JOB_ERROR)
-    except KeyboardInterrupt as error:
+    except Interrupted as error:
         console.print("interrupted; what is finished is kept, the same command goes on from there", highlight=False)
-        sys.exit(128 + (error.signum if isinstance(error, Interrupted) else signal.SIGINT))
+        sys.exit(128 + error.signum)
 
 
 def _cell(value: Any) -> str:

@@ -27,8 +27,11 @@ class VideoError(ActionlakeError):
         return str(self.args[1])
 
 
-class Interrupted(KeyboardInterrupt):
-    """The job was told to stop, by Ctrl-C or SIGTERM; what is finished is kept."""
+class Interrupted(BaseException):
+    """The job was told to stop, by Ctrl-C or SIGTERM; what is finished is kept.
+
+    Like `KeyboardInterrupt` it is no `Exception`: nothing that mends errors shall take it for one.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)

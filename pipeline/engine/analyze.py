@@ -130,6 +130,8 @@ class _Job:
                 self._extract(board)
             while self._commits:
                 self._collect(board, wait=True)
+        # The workers of a node that was given up for dead may have written on for a while.
+        self._lake.sweep()
         self._state.wall_s = time.monotonic() - self._state.started
         self._enter("done")
 

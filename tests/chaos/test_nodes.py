@@ -1,0 +1,62 @@
+"""Nodes of a cluster die in the midst of a job, and others come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from pipeline import analyze
+from pipeline.engine.board import JobState
+from tests.chaos import faults
+from tests.chaos.conftest import CONFIG, N_CHUNKS
+from tests.chaos.test_workers import leftovers
+from tests.conftest import REPOSITORY
+from tests.lakes import assert_same
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Two nodes of one core; faults are counted in the test's folder."""
+    monkeypatch.setenv(faults.FOLDER, str(tmp_path / "faults"))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    faults.set_faults(tmp_path / "faults", [])
+    if ray.is_initialized():
+        ray.shutdown()
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 256 << 20})
+    made.add_node(num_cpus=1, object_store_memory=256 << 20)
+    ray.init(
+        made.address, log_to_driver=False, logging_level="ERROR",
+        runtime_env={"worker_process_setup_hook": "tests.chaos.faults.install"},
+    )  # fmt: skip
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_node_that_dies_takes_its_chunk_with_it_and_nothing_else(
+    archive: Path, undisturbed: Path, cluster: Cluster, lake: Path, tmp_path: Path, comes_back: bool
+) -> None:
+    """Kills the second node's raylet at a receipt; whether another node comes or not, the job ends, and rightly."""
+    (other,) = cluster.worker_nodes
+    done: list[int] = []
+
+    def kill_node(state: JobState) -> None:
+        if state.n_chunks_done >= 6 and not done:
+            done.append(state.n_chunks_done)
+            cluster.remove_node(other, allow_graceful=False)
+            if comes_back:
+                cluster.add_node(num_cpus=1, object_store_memory=256 << 20)
+
+    state = analyze(str(archive), str(lake), config=CONFIG, observer=kill_node)
+    assert done
+    assert (state.n_videos_done, state.n_failed, state.n_partial) == (8, 0, 0)
+    assert_same(lake, undisturbed)
+    assert len(faults.chunks_decoded(tmp_path / "faults")) - N_CHUNKS <= 2, "what was under way there"
+    assert leftovers(lake) == []
