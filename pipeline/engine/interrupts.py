@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import signal
@@ -83,7 +82,8 @@ class StopRequest:
     def _run_out(self) -> None:
         if self._wind_down is not None:
             self._is_over = True
-            _thread.interrupt_main(signal.SIGINT)
+            # A real signal, and to this very thread: only that wakes it where it waits for a lock.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 @contextmanager
