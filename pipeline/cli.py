@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -212,6 +213,33 @@ def picture(
         f"{plain(str(out_file))}: {len(moment.boxes)} followed at {moment.pts_s:.2f} s of {plain(moment.uri)}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+@app.command()
+def verify(
+    lake: Annotated[str, typer.Argument(help="The lake.")],
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take out what is damaged, so that `analyze` makes it again.")
+    ] = False,
+) -> None:
+    """Check all that a lake promises: parts, checksums, counts, order, overlaps. Exit 1 if anything is wrong."""
+    from pipeline.lake.lease import leased
+    from pipeline.lake.store import Lake
+    from pipeline.lake.verify import verify as check
+
+    store = Lake(lake)
+    store.features_made_with()
+    with leased(store, "verify --repair") if repair else nullcontext():
+        problems = check(store, repair)
+    for problem in problems:
+        done = f": {problem.way_out}" if repair else ""
+        out.print(f"{plain(problem.where)}: {plain(problem.message)}{done}", highlight=False, soft_wrap=True)
+    shards = len(store.committed())
+    if not problems:
+        out.print(f"{plain(store.uri)}: nothing wrong in {shards} committed shards", highlight=False, soft_wrap=True)
+    elif not repair:
+        out.print(f"{len(problems)} problems; --repair takes out what is damaged", highlight=False)
+        raise typer.Exit(EXIT_JOB_ERROR)
 
 
 @app.command()

@@ -17,7 +17,8 @@ from pipeline.archive.sources import VideoRef
 from pipeline.errors import VideoError
 from pipeline.lake.store import Lake, open_part, patiently, read_part
 
-_FOLDER = "_plan"
+PLAN = "_plan"
+"""The folder of a lake in which its plan lies."""
 _CHUNK = pa.struct([("first_step", pa.int64()), ("end_step", pa.int64()), ("duration_s", pa.float64())])
 _SCHEMA = pa.schema(
     [
@@ -48,7 +49,7 @@ def write_plan(lake: Lake, shard: int, videos: Sequence[PlannedVideo]) -> None:
     rows = [_to_row(video) for video in videos]
 
     def write() -> None:
-        with open_part(lake, _FOLDER, shard, _SCHEMA) as part:
+        with open_part(lake, PLAN, shard, _SCHEMA) as part:
             part.write_rows(rows)
 
     patiently(lake.uri, write)
@@ -56,19 +57,19 @@ def write_plan(lake: Lake, shard: int, videos: Sequence[PlannedVideo]) -> None:
 
 def read_plan(lake: Lake, shard: int) -> list[PlannedVideo]:
     """Return the videos of one shard. Their keyframes are left out: the chunks are cut already."""
-    return [_from_row(row) for row in read_part(lake, _FOLDER, shard).to_pylist()]
+    return [_from_row(row) for row in read_part(lake, PLAN, shard).to_pylist()]
 
 
 def planned_ids(lake: Lake) -> Iterator[tuple[int, NDArray[np.uint64]]]:
     """Yield `(shard, ids of its videos as numbers)` for every planned shard."""
     for shard in lake.planned():
-        column = read_part(lake, _FOLDER, shard, ["video_id"])["video_id"].to_pylist()
+        column = read_part(lake, PLAN, shard, ["video_id"])["video_id"].to_pylist()
         yield shard, np.fromiter((int(video_id, 16) for video_id in column), np.uint64, len(column))
 
 
 def planned_work(lake: Lake, shard: int) -> tuple[int, float]:
     """Return how many chunks a shard has, and how many seconds of video they hold."""
-    chunks = pc.list_flatten(read_part(lake, _FOLDER, shard, ["chunks"])["chunks"])
+    chunks = pc.list_flatten(read_part(lake, PLAN, shard, ["chunks"])["chunks"])
     return len(chunks), pc.sum(pc.struct_field(chunks, "duration_s")).as_py() or 0.0
 
 

@@ -206,7 +206,7 @@ def committed_videos(lake: Lake, shard: int) -> Iterator[tuple[str, VideoRows, N
         )
     detections = read_part(lake, "detections", shard)
     with lake.fs.open_input_file(path) as source:
-        file = pq.ParquetFile(source)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
         starts = np.cumsum([0] + [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
 
         @functools.lru_cache(maxsize=_CACHED_COLUMNS)

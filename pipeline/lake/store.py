@@ -154,14 +154,26 @@ class Lake:
         with open(made, "rb") as whole, self.fs.open_output_stream(target) as remote:
             shutil.copyfileobj(whole, remote, _UPLOAD_BYTES)
 
+    def leftovers(self) -> list[str]:
+        """Return what a run that was cut off left behind: scratch files, and work folders of committed shards."""
+        scratch = [info.path for info in self._list("", recursive=True) if _SCRATCH.search(info.path)]
+        folders = [self.path(self.work_folder(shard)) for shard in self.committed()]
+        stale = [info.path for info in self.fs.get_file_info(folders) if info.type == pafs.FileType.Directory]
+        return [path[len(self.root.rstrip("/")) + 1 :] for path in scratch + stale]
+
     def sweep(self) -> int:
-        """Delete what a killed run left half-written, and the work files of committed shards; return how many files."""
-        stale = [info.path for info in self._list("", recursive=True) if _SCRATCH.search(info.path)]
-        for path in stale:
-            patiently(self.uri, functools.partial(self.fs.delete_file, path))
-        for shard in self.committed():
-            self.drop_work(shard)
+        """Delete what a run that was cut off left behind; return how many files and folders."""
+        stale = self.leftovers()
+        for name in stale:
+            delete = self.fs.delete_file if _SCRATCH.search(name) else self.fs.delete_dir
+            patiently(self.uri, functools.partial(delete, self.path(name)))
         return len(stale)
+
+    def drop_part(self, folder: str, shard: int) -> None:
+        """Delete a shard's part of a table, if it is there."""
+        path = self.path(folder, part_name(shard))
+        if self.fs.get_file_info(path).type == pafs.FileType.File:
+            patiently(self.uri, lambda: self.fs.delete_file(path))
 
     def committed(self) -> list[int]:
         """Return the numbers of the committed shards, sorted."""
@@ -174,6 +186,10 @@ class Lake:
     def planned(self) -> list[int]:
         """Return the numbers of the planned shards, sorted."""
         return self._parts("_plan")
+
+    def planned_or_committed(self) -> list[int]:
+        """Return the numbers of all shards of which anything counts, sorted."""
+        return sorted({*self.planned(), *self.committed()})
 
     def labelled(self, model: str) -> list[int]:
         """Return the numbers of the shards that a model has labelled, sorted."""
@@ -294,7 +310,9 @@ def open_part(lake: Lake, folder: str, shard: int, schema: pa.Schema) -> Iterato
     dictionary = [field.name for field in schema if pa.types.is_string(field.type)]
     with (
         lake.open_new(folder, part_name(shard)) as sink,
-        pq.ParquetWriter(sink, schema, compression=compression, use_dictionary=dictionary) as writer,
+        pq.ParquetWriter(
+            sink, schema, compression=compression, use_dictionary=dictionary, write_page_checksum=True
+        ) as writer,
     ):
         part = PartWriter(writer, schema)
         yield part
@@ -302,10 +320,21 @@ def open_part(lake: Lake, folder: str, shard: int, schema: pa.Schema) -> Iterato
 
 
 def read_part(lake: Lake, folder: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the rows of one part."""
+    """Return the rows of one part, or some columns of them.
+
+    Raises:
+        ActionlakeError: The part is damaged.
+    """
     # As a file, not as a data set of one: a folder's name is no column here.
     with lake.fs.open_input_file(lake.path(folder, part_name(shard))) as source:
-        return pq.ParquetFile(source).read(columns=list(columns) if columns is not None else None)
+        try:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            return file.read(columns=list(columns) if columns is not None else None)
+        except (OSError, pa.ArrowException) as error:
+            raise ActionlakeError(
+                f"{lake.uri}/{folder}/{part_name(shard)}: damaged ({' '.join(str(error).split())[:200]}); "
+                f"`actionlake verify {lake.uri} --repair` takes it out, then the same command makes it again"
+            ) from error
 
 
 def _json_bytes(record: dict[str, Any]) -> bytes:

@@ -1,0 +1,245 @@
+"""Check that a lake is what it promises to be, and take out what is not, so that the same command makes it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.archive.plan import PlannedVideo
+from pipeline.config import digest
+from pipeline.errors import ActionlakeError
+from pipeline.lake import schemas
+from pipeline.lake.plans import PLAN, read_plan
+from pipeline.lake.store import Lake, part_name
+
+_AGAIN = "taken out; the same `actionlake analyze` makes it again"
+# Times of neighbouring segments are computed from the same steps, but may be cut at the end of the video.
+_EPSILON_S = 1e-6
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a lake that should not be as it is."""
+
+    where: str
+    """Part or folder, relative to the lake."""
+    message: str
+    way_out: str
+    """What `repair` does about it."""
+
+
+class _CheckError(Exception):
+    """A check failed."""
+
+
+def verify(lake: Lake, repair: bool = False) -> list[Problem]:
+    """Check every invariant of a lake, reading all of it; return what is wrong, and mend it if that is wanted.
+
+    Checked are, shard by shard: that every part is there, can be read, has the checksums, schema and footer that it
+    should; that videos are those of the plan, each once in the whole lake; that what does not count as ok has a row in
+    `failures`; that features, boxes and segments are of these videos, in order, as many as the videos say, with no
+    overlap within a sequence. And that nothing half-written lies around.
+
+    Args:
+        lake: The lake; with `repair` its lease has to be held.
+        repair: Take out what is damaged, and delete what is left over.
+
+    Raises:
+        UsageError: There is no lake.
+    """
+    options = lake.features_made_with()
+    problems = []
+    seen: set[str] = set()
+    for shard in lake.planned_or_committed():
+        found = list(_check_shard(lake, shard, digest(options), seen))
+        problems += found
+        if repair and found:
+            _take_out(lake, shard, found)
+    for path in lake.leftovers():
+        problems.append(Problem(path, "left behind by a run that was cut off, unless one is at work", "deleted"))
+    if repair:
+        lake.sweep()
+    return problems
+
+
+def _take_out(lake: Lake, shard: int, problems: list[Problem]) -> None:
+    """Delete what is damaged of a shard: some model's segments alone, or all of it, the commit first."""
+    folders = {problem.where.rpartition("/")[0] for problem in problems}
+    if any(not folder.startswith("segments/") for folder in folders):
+        folders = {"videos", "detections", "failures", "features"} | {f"segments/model={m}" for m in lake.models()}
+        plan_is_wrong = any(problem.where.startswith(PLAN) for problem in problems)
+        folders |= {PLAN} if plan_is_wrong else set()
+        lake.drop_part("videos", shard)
+        if plan_is_wrong:
+            lake.drop_work(shard)
+    for folder in folders:
+        lake.drop_part(folder, shard)
+
+
+def _check_shard(lake: Lake, shard: int, config_hash: str, seen: set[str]) -> Iterator[Problem]:
+    """Yield what is wrong with a shard; `seen` are the videos of the shards before it."""
+    plan: list[PlannedVideo] = []
+    try:
+        with _readable():
+            plan = read_plan(lake, shard)
+        _demand(seen.isdisjoint(video.video_id for video in plan), "plans videos that another shard holds, too")
+    except _CheckError as error:
+        yield Problem(f"{PLAN}/{part_name(shard)}", str(error), _AGAIN)
+        return
+    seen.update(video.video_id for video in plan)
+    if not lake.is_committed(shard):
+        return
+    checks = _ShardChecks(lake, shard, config_hash, plan)
+    for folder, check in checks.all():
+        try:
+            check()
+        except _CheckError as error:
+            way_out = _AGAIN
+            if folder.startswith("segments/"):
+                way_out = "taken out; `actionlake classify` labels the shard again"
+            yield Problem(f"{folder}/{part_name(shard)}", str(error), way_out)
+            if folder == "videos":
+                # What the others are held against is not to be relied on.
+                return
+
+
+class _ShardChecks:
+    """The checks of one committed shard, part by part; each raises `_CheckError`."""
+
+    def __init__(self, lake: Lake, shard: int, config_hash: str, plan: list[PlannedVideo]) -> None:
+        self._lake, self._shard, self._config_hash = lake, shard, config_hash
+        self._plan = {video.video_id: video for video in plan}
+        self._videos: dict[str, dict[str, Any]] = {}
+        self._n_boxes: dict[str, int] = {}
+        self._keeps_features = True
+
+    def all(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yield folders and how to check the part in each; that of `videos` comes first."""
+        yield "videos", self._check_videos
+        yield "failures", self._check_failures
+        yield "detections", self._check_detections
+        if self._keeps_features:
+            yield "features", self._check_features
+        for model in self._lake.models():
+            if self._shard in self._lake.labelled(model):
+                yield f"segments/model={model}", lambda model=model: self._check_segments(model)  # type: ignore[misc]
+
+    def _read(self, folder: str, schema: pa.Schema | None, columns: list[str] | None = None) -> tuple[pa.Table, Any]:
+        """Return a part's rows (or some columns, when all were read for their checksums) and what its footer says."""
+        path = self._lake.path(folder, part_name(self._shard))
+        with _readable(), self._lake.fs.open_input_file(path) as source:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            found = file.schema_arrow
+            footer = json.loads((found.metadata or {})[b"actionlake"])
+            columns = columns or found.names
+            groups = [file.read_row_group(number).select(columns) for number in range(file.num_row_groups)]
+        _demand(footer["schema_version"] == schemas.SCHEMA_VERSION, f"is of schema version {footer['schema_version']}")
+        _demand(footer.get("config_hash", self._config_hash) == self._config_hash, "was made with other options")
+        if schema is not None:
+            _demand(found.equals(schema), "has other columns than it should")
+        return pa.concat_tables([found.empty_table().select(columns), *groups]), footer
+
+    def _check_videos(self) -> None:
+        table, footer = self._read("videos", schemas.VIDEOS)
+        self._keeps_features = bool(footer["config"]["keep_features"])
+        ids = table["video_id"].to_pylist()
+        _demand(ids == sorted(self._plan), "does not hold the videos of its plan, each once and in order")
+        self._videos = {row["video_id"]: row for row in table.to_pylist()}
+        for video_id, row in self._videos.items():
+            _demand(row["shard"] == self._shard, f"says that {video_id} is of shard {row['shard']}")
+            _demand(
+                row["n_chunks"] == len(self._plan[video_id].chunks), f"counts other chunks of {video_id} than planned"
+            )
+            _demand(row["status"] in ("ok", "partial", "failed"), f"says that {video_id} is {row['status']!r}")
+            _demand(row["covered_s"] >= 0, f"says that {row['covered_s']} s of {video_id} were seen")
+
+    def _check_failures(self) -> None:
+        table, _ = self._read("failures", schemas.FAILURES)
+        failed = set(table["video_id"].to_pylist())
+        bad = {video_id for video_id, row in self._videos.items() if row["status"] != "ok"}
+        _demand(failed == bad, f"tells of {len(failed)} videos, but {len(bad)} are not ok")
+
+    def _check_detections(self) -> None:
+        table, _ = self._read("detections", schemas.DETECTIONS)
+        for video_id, boxes in self._by_video(table):
+            frame, track = boxes["frame_index"].to_numpy(), boxes["track_id"].fill_null(-1).to_numpy()
+            _demand(bool((np.diff(frame) >= 0).all()), f"has frames of {video_id} out of order")
+            followed = np.stack([frame[track >= 0], track[track >= 0]])
+            _demand(
+                len(np.unique(followed, axis=1).T) == followed.shape[1], f"has a track of {video_id} twice in a frame"
+            )
+            _demand(_within(boxes["score"], 0.0, 1.0), f"has scores of {video_id} that are none")
+            self._n_boxes[video_id] = len(boxes)
+
+    def _check_features(self) -> None:
+        table, _ = self._read("features", None, ["video_id", "step", "n_steps", "scope"])
+        counts = {(video_id, scope): 0 for video_id in self._videos for scope in ("frame", "person")}
+        for video_id, rows in self._by_video(table):
+            scope = np.array(rows["scope"].to_pylist())
+            frames = rows["step"].to_numpy()[scope == "frame"]
+            ends = frames + rows["n_steps"].to_numpy()[scope == "frame"]
+            _demand(bool((frames[1:] >= ends[:-1]).all()), f"has frames of {video_id} twice, or out of order")
+            for name in ("frame", "person"):
+                counts[video_id, name] = int((scope == name).sum())
+        for video_id, row in self._videos.items():
+            n_frames, n_boxes = row["n_frames_sampled"], self._n_boxes.get(video_id, 0)
+            _demand(counts[video_id, "frame"] == n_frames, f"has not the {n_frames} frames of {video_id}")
+            _demand(counts[video_id, "person"] == n_boxes, f"has not the {n_boxes} boxes of {video_id}")
+
+    def _check_segments(self, model: str) -> None:
+        table, footer = self._read(f"segments/model={model}", schemas.SEGMENTS)
+        _demand(footer["model"] == model, f"is of model {footer['model']!r}")
+        ids = table["segment_id"].to_pylist()
+        _demand(len(ids) == len(set(ids)), "has a segment twice")
+        for video_id, rows in self._by_video(table):
+            start, end = rows["start_s"].to_numpy(), rows["end_s"].to_numpy()
+            _demand(bool((np.diff(start) >= 0).all()), f"has segments of {video_id} out of order")
+            _demand(
+                bool((start >= 0).all() and (end > start).all()),
+                f"has segments of {video_id} that end before they start",
+            )
+            _demand(_within(rows["score"], 0.0, 1.0), f"has scores of {video_id} that are none")
+            track = rows["track_id"].fill_null(-1).to_numpy()
+            order = np.lexsort((start, track))
+            overlap = end[order][:-1] > start[order][1:] + _EPSILON_S
+            _demand(not (overlap & (np.diff(track[order]) == 0)).any(), f"has segments of {video_id} that overlap")
+
+    def _by_video(self, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the rows of each video; they have to be of this shard's, and sorted."""
+        ids: NDArray[np.object_] = np.array(table["video_id"].to_pylist(), dtype=object)
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.empty(0, np.int64)
+        found = [str(ids[start]) for start in starts]
+        _demand(found == sorted(set(found)), "is not sorted by video")
+        unknown = set(found) - self._videos.keys()
+        _demand(not unknown, f"has rows of {', '.join(sorted(unknown))}, which the shard does not hold")
+        for video_id, start, end in zip(found, starts, [*starts[1:], len(ids)], strict=True):
+            yield video_id, table.slice(start, end - start)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn what goes wrong when a file is read into a failed check."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _CheckError("is missing") from error
+    except (ActionlakeError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise _CheckError(f"can't be read ({' '.join(str(error).split())[:200]})") from error
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _CheckError(otherwise)
+
+
+def _within(column: pa.ChunkedArray, low: float, high: float) -> bool:
+    values = column.to_numpy()
+    return bool(((values >= low) & (values <= high)).all())
