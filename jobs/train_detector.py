@@ -18,7 +18,7 @@ from pipeline.archive.sources import list_videos
 from pipeline.errors import UsageError
 from pipeline.training.detector import DetectorOptions, train_detector
 from pipeline.training.distill import LabelOptions, label_videos
-from pipeline.vision.detector import Detector
+from pipeline.vision.detector import Detector, check_trust
 from pipeline.vision.runtime import choose_runtime
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -40,6 +40,7 @@ def label(
 ) -> None:
     """Label frames of videos by a strong detector."""
     runtime = choose_runtime(threads=os.cpu_count() or 1)
+    check_trust(teacher, "warn")
     detector = Detector(teacher, runtime, classes.split(","), teacher_px, min_score, max_boxes=300)
     options = LabelOptions(
         every_s=every_s, parts=parts, student_px=student_px, class_name=name or classes.split(",")[0]

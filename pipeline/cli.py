@@ -28,12 +28,11 @@ from pipeline.cli_common import (
     console,
     log_to_console,
     out,
-    plain,
     split_list,
 )
 from pipeline.config import Config
 from pipeline.errors import ActionlakeError, Interrupted, UsageError
-from pipeline.terminal import ProgressDisplay, closing_table
+from pipeline.terminal import ProgressDisplay, closing_table, plain
 
 __all__ = ["app", "cli_learning", "main"]
 
@@ -79,6 +78,9 @@ def analyze(
     device: Device = None,
     precision: Precision = None,
     address: Address = None,
+    refuse_pickle: Annotated[
+        bool, typer.Option("--refuse-pickle", help="Refuse detection weights that run code when they are loaded.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if any video failed.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -100,6 +102,7 @@ def analyze(
         "workers": workers,
         "device": device,
         "precision": precision,
+        "pickled_weights": "refuse" if refuse_pickle else None,
     }
     chosen = DEFAULT_MODEL if model == DEFAULT_MODEL else load_bundle(model)
     defaults = {"scope": chosen.scope} if isinstance(chosen, Bundle) else {}
@@ -166,11 +169,13 @@ def query(
         str, typer.Argument(help="One SELECT over videos, segments, detections, tracks, features, failures.")
     ],
     output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Break it off after so many seconds.")] = 300.0,
+    memory_gb: Annotated[float, typer.Option(help="Most memory that it may use, and its answer may hold.")] = 4.0,
 ) -> None:
-    """Ask a lake a question in SQL (DuckDB)."""
+    """Ask a lake a question in SQL (DuckDB). It only reads, and reaches no other files, nor the network."""
     from pipeline.lake.query import open_lake
 
-    answer = open_lake(lake).sql(sql)
+    answer = open_lake(lake).sql(sql, timeout_s, memory_gb)
     if output_format is Format.table:
         table = Table()
         for name in answer.column_names:

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from pipeline.terminal import printable
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -41,18 +43,21 @@ Workers = Annotated[int | None, typer.Option(help="Decoding actors.", show_defau
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is decided on the way.")]
 
 
-def plain(text: str) -> str:
-    """Keep what a message quotes from being read as markup."""
-    return text.replace("[", r"\[")
-
-
 def split_list(text: str | None) -> list[str] | None:
     """Return what a text lists between commas."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else None
 
 
+class _Printable(logging.Formatter):
+    """Logs quote names of files, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).splitlines())
+
+
 def log_to_console(verbose: bool) -> None:
     """Show warnings, and what is decided on the way if that is wanted or nobody watches."""
     handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)

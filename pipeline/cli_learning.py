@@ -22,11 +22,10 @@ from pipeline.cli_common import (
     console,
     log_to_console,
     out,
-    plain,
     split_list,
 )
 from pipeline.config import Config
-from pipeline.terminal import ProgressDisplay, evaluation_tables
+from pipeline.terminal import ProgressDisplay, evaluation_tables, plain
 
 
 class Head(StrEnum):

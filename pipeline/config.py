@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.errors import UsageError
 
 SCOPES = ("frame", "person", "both")
@@ -74,6 +75,9 @@ class Config:
     """At most so many boxes per frame, the best by score."""
     frame_px: int | None = field(default=None, metadata=_SHAPES_FEATURES)
     """Longest side of decoded frames in pixels; nothing is enlarged. None: 320 in scope `frame`, else 640."""
+    pickled_weights: str = "warn"
+    """What to do about weights that run code of whoever made them when they are loaded, as `.pt` files do: `warn` or
+    `refuse`."""
     precision: str = "auto"
     """Arithmetic of the networks: `f32`, `bf16`, `f16`, or the fastest that the processor computes natively."""
     device: str = "auto"
@@ -125,6 +129,7 @@ class Config:
         _one_of("scope", self.scope, SCOPES)
         _one_of("layout", self.layout, LAYOUTS)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("pickled_weights", self.pickled_weights, ("warn", "refuse"))
         _one_of("device", self.device, DEVICES)
         _within("sample_fps", self.sample_fps, 0.01, 1000)
         _within("detector_score", self.detector_score, 0.0, 1.0)
@@ -229,10 +234,10 @@ class Config:
         values: dict[str, Any] = {}
         if path is not None:
             try:
-                values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+                values = tomllib.loads(read_bounded(path, OPTIONS_BYTES).decode())
             except OSError as error:
                 raise UsageError(f"{path}: can't be read ({error.strerror})") from error
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise UsageError(f"{path}: not valid TOML ({error})") from error
         values = (defaults or {}) | values | {name: value for name, value in overrides.items() if value is not None}
         known = {f.name: str(f.type) for f in fields(cls)}

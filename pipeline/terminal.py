@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # Without a terminal, a line at most this often.
 _PLAIN_EVERY_S = 10.0
+# Control, formatting (among them those that reverse a line), halves of surrogate pairs, line and paragraph separators.
+_NOT_SHOWN = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
+# Without these some scripts, and emoji of several parts, can't be read.
+_JOINERS = "\u200c\u200d"
 _STAGE_NAMES = {
     "decode": "decoding",
     "detect": "detecting",
@@ -25,6 +30,24 @@ _STAGE_NAMES = {
     "write": "writing",
     "label": "labelling",
 }
+
+
+def plain(text: str) -> str:
+    """Return what a message quotes so that a terminal shows it and does nothing else: no markup, no control character.
+
+    File names and labels come from outside; they may hold escape sequences, line ends, or marks that turn text around.
+    """
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Return text with every control and formatting character spelt out."""
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in _NOT_SHOWN and char not in _JOINERS
+        else char
+        for char in text
+    )
 
 
 class ProgressDisplay:
@@ -121,7 +144,7 @@ def closing_table(console: Console, state: JobState) -> None:
         for heading in ("label", "segments", "hours"):
             table.add_column(heading, justify="left" if heading == "label" else "right")
         for label, seconds in _largest_first(state.label_s):
-            table.add_row(escape(label), str(state.label_n[label]), f"{seconds / 3600:.3f}")
+            table.add_row(plain(label), str(state.label_n[label]), f"{seconds / 3600:.3f}")
         console.print(table)
     before = f", {state.n_videos_before} were done before" if state.n_videos_before else ""
     again = f", {state.n_chunks_before} chunks were finished before" if state.n_chunks_before else ""
@@ -147,7 +170,7 @@ def closing_table(console: Console, state: JobState) -> None:
         lines.append(f"... and {state.n_failures - len(state.failures)} more: SELECT * FROM failures")
     lines.append(f"lake: {state.lake}")
     for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(plain(line), highlight=False, soft_wrap=True)
 
 
 _FIGURE_NAMES = {
@@ -168,7 +191,7 @@ _FIGURE_NAMES = {
 def evaluation_tables(console: Console, found: LakeEvaluation) -> None:
     """Print what was measured of a lake's segments: the figures with their intervals, then label by label."""
     evaluation = found.evaluation
-    figures = Table(title=f"{escape(found.model)}: {evaluation.n_spans} spans in {evaluation.n_videos} videos")
+    figures = Table(title=f"{plain(found.model)}: {evaluation.n_spans} spans in {evaluation.n_videos} videos")
     for heading in ("figure", "value", "95 % over videos"):
         figures.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, heading in _FIGURE_NAMES.items():
@@ -181,7 +204,7 @@ def evaluation_tables(console: Console, found: LakeEvaluation) -> None:
     for name, of_label in evaluation.per_label.items():
         rates = (of_label["precision"], of_label["recall"], of_label["f1"], evaluation.average_precision[name]["0.5"])
         counts = (f"{of_label['n_true']:.0f}", f"{of_label['n_found']:.0f}")
-        labels.add_row(escape(name), *counts, *(f"{rate:.3f}" for rate in rates))
+        labels.add_row(plain(name), *counts, *(f"{rate:.3f}" for rate in rates))
     console.print(labels)
     if found.n_missing:
         console.print(f"{found.n_missing} annotated videos are not in the lake and were left out", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.activity.segments import SegmentOptions
+from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.errors import UsageError
 
 DEFAULT_BUNDLES = {"frame": "jhmdb21-frame", "person": "daily22-person"}
@@ -22,6 +24,7 @@ DEFAULT_BUNDLES = {"frame": "jhmdb21-frame", "person": "daily22-person"}
 BACKGROUND = "background"
 """Label of doing nothing in particular: it is learnt like any other, but gives no segment."""
 _FORMAT = 3
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,18 @@ class Bundle:
         (target / "README.md").write_text(card or f"# {self.name}\n", encoding="utf-8")
 
 
+def check_name(name: str) -> None:
+    """Raise if a model can't be called so: its name becomes that of a folder in lakes.
+
+    Raises:
+        UsageError: It can't.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"a model can't be called {name!r}: at most 100 letters, digits, and . _ + - between them, not first"
+        )
+
+
 def load_bundle(folder: str | Path) -> Bundle:
     """Read a bundle from a folder, or by name one of those that come with the package.
 
@@ -93,7 +108,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         source = Path(str(files("pipeline.activity") / "bundles" / str(folder)))
     way_out = "name a folder that `actionlake train` wrote"
     try:
-        record = json.loads((source / "model.json").read_text(encoding="utf-8"))
+        record = json.loads(read_bounded(source / "model.json", OPTIONS_BYTES))
         weights_file = source / "model.safetensors"
         weights = load_file(weights_file)
         sha256 = hashlib.sha256(weights_file.read_bytes()).hexdigest()
@@ -101,11 +116,12 @@ def load_bundle(folder: str | Path) -> Bundle:
         raise UsageError(
             f"{source}: not a model bundle, {Path(error.filename or 'model.safetensors').name} is missing; {way_out}"
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError, SafetensorError) as error:
         raise UsageError(f"{source}: unreadable model bundle ({error}); {way_out}") from error
     try:
         if record["format"] != _FORMAT:
             raise UsageError(f"{source}: bundle format {record['format']}, but this version reads format {_FORMAT}")
+        check_name(record["name"])
         built_by: dict[str, Any] = record["model"]
         tuples = {name: tuple(value) for name, value in built_by.items() if isinstance(value, list)}
         model = ActivityModel(ModelSpec(**built_by | tuples))

@@ -76,12 +76,19 @@ def open_video(uri: str, limits: VideoLimits = USUAL_LIMITS) -> Iterator[tuple[I
             handle.close()
 
 
-def cause_of(error: FFmpegError, stream: VideoStream, limits: VideoLimits) -> str:
-    """Tell in words why a packet did not decode."""
+def refuse_large_frames(uri: str, stream: VideoStream, limits: VideoLimits) -> None:
+    """Raise if the frames that a stream is at are larger than allowed: the decoder did not decode them for that.
+
+    Raises:
+        VideoError: They are.
+    """
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > limits.max_megapixels * 1e6:
-        return f"a frame of {width} x {height} pixels is more than max_megapixels = {limits.max_megapixels:g}"
-    return error.strerror or str(error)
+        raise VideoError(
+            "too_large",
+            f"{uri}: has frames of {width} x {height} pixels, more than max_megapixels = {limits.max_megapixels:g}; "
+            "raise that option if the file is honest",
+        )
 
 
 _ATTACHED_PICTURE = av.stream.Disposition.attached_pic

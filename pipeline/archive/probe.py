@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.archive.container import cause_of, open_video
+from pipeline.archive.container import open_video, refuse_large_frames
 from pipeline.archive.sources import VideoRef
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
@@ -95,11 +95,9 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS) -> Probe:
 
 def _check_claims(ref: VideoRef, container: InputContainer, stream: VideoStream, limits: VideoLimits) -> None:
     """Raise if a video claims to be more than the limits allow; nothing is decoded for that."""
-    width, height, n_frames = stream.codec_context.width, stream.codec_context.height, stream.frames
-    hours = _declared_duration_s(container, stream) / 3600
-    if width * height > limits.max_megapixels * 1e6:
-        claim = f"frames of {width} x {height} pixels, more than max_megapixels = {limits.max_megapixels:g}"
-    elif hours > limits.max_video_hours:
+    refuse_large_frames(ref.uri, stream, limits)
+    n_frames, hours = stream.frames, _declared_duration_s(container, stream) / 3600
+    if hours > limits.max_video_hours:
         claim = f"{hours:.0f} hours, more than max_video_hours = {limits.max_video_hours:g}"
     elif n_frames * limits.min_frame_bytes > ref.size_bytes:
         claim = (
@@ -117,13 +115,14 @@ def _first_frame(uri: str, container: InputContainer, stream: VideoStream, limit
             try:
                 frames = packet.decode()
             except FFmpegError as error:
-                cause = cause_of(error, stream, limits)
+                refuse_large_frames(uri, stream, limits)
+                cause = error.strerror or cause
                 continue
             if frames:
                 assert isinstance(frames[0], VideoFrame)
                 return frames[0]
     except FFmpegError as error:
-        cause = cause_of(error, stream, limits)
+        cause = error.strerror or cause
     raise VideoError("corrupt", f"{uri}: none of its frames decodes ({cause})")
 
 

@@ -26,6 +26,7 @@ from pipeline.engine.resources import choose_layout, joined, new_run_id
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.lease import Lease, leased
 from pipeline.lake.store import Lake
+from pipeline.vision.detector import check_trust
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ def analyze(
     if bundles and not config.inputs:
         config = replace(config, inputs=fitting["inputs"])
     check_fit(bundles, config)
+    if config.sees_people:
+        check_trust(config.detector, config.pickled_weights)
     config = replace(config, run_id=config.run_id or new_run_id())
     assert config.run_id is not None
     videos = list_videos([sources] if isinstance(sources, str) else sources)

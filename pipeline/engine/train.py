@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.activity.bundle import BACKGROUND, Bundle, load_bundle
+from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.segments import SegmentOptions
 from pipeline.config import Config
 from pipeline.engine.analyze import Observer, analyze
@@ -80,6 +80,7 @@ def train(
     config, options = replace(config or Config(), keep_features=True), options or FitOptions()
     if config.scope == "both":
         raise UsageError("scope = 'both': a model labels people or frames; train one for each")
+    check_name(Path(out).name)
     mapping = read_label_map(label_map) if label_map is not None else {}
     folder = VideoFolder(videos)
     records = folder.locate(apply_label_map(read_annotations(annotations, annotation_format), mapping))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+QUERY_TIMEOUT_S = 300.0
+QUERY_MEMORY_GB = 4.0
+_ANSWER_ROWS = 100_000
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # DuckDB reads half floats from Parquet, but not from Arrow: an empty table of features goes without them.
 _READABLE = {"features": [name for name in TABLES["features"].names if name not in VECTOR_COLUMNS]}
@@ -120,10 +124,10 @@ class LakeReader:
         """Return a table as a pandas data frame."""
         return self.table(table, columns).to_pandas()
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def connect(self, memory_gb: float = QUERY_MEMORY_GB) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection with a view for every table, and `tracks`, what the boxes of one id tell together.
 
-        It can't reach other files, nor the network.
+        It can't reach other files, nor the network, and uses no more memory than it is given.
         """
         connection = duckdb.connect(":memory:")
         prefix = ""
@@ -139,24 +143,44 @@ class LakeReader:
             else:
                 connection.register(table, self.dataset(table).to_table(columns=_READABLE.get(table)))
         connection.execute(_TRACKS)
+        connection.execute("SET memory_limit = ?", [f"{int(memory_gb * 1024)}MiB"])
+        # What does not fit into memory would go to a file.
+        connection.execute("SET temp_directory = ''")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         return connection
 
-    def sql(self, query: str) -> pa.Table:
+    def sql(self, query: str, timeout_s: float = QUERY_TIMEOUT_S, memory_gb: float = QUERY_MEMORY_GB) -> pa.Table:
         """Answer a query in SQL.
 
+        Args:
+            query: One SELECT.
+            timeout_s: It is broken off after so many seconds.
+            memory_gb: Most GiB that it may use, and that its answer may hold.
+
         Raises:
-            UsageError: The query is not valid, or is anything but one SELECT.
+            UsageError: The query is not valid, is anything but one SELECT, or takes too long or too much memory.
         """
-        with self.connect() as connection:
+        with self.connect(memory_gb) as connection:
+            timer = threading.Timer(timeout_s, connection.interrupt)
             try:
                 statements = connection.extract_statements(query)
                 if len(statements) != 1 or statements[0].type not in _READING:
                     raise UsageError("query: one SELECT is wanted; a lake is only read")
-                return connection.sql(query).to_arrow_table()
+                timer.start()
+                return _gathered(connection.sql(query).to_arrow_reader(_ANSWER_ROWS), memory_gb)
+            except duckdb.InterruptException as error:
+                raise UsageError(
+                    f"query: not answered within {timeout_s:g} s; ask for less, or raise --timeout"
+                ) from error
+            except duckdb.OutOfMemoryException as error:
+                raise UsageError(
+                    f"query: needs more than {memory_gb:g} GiB of memory; ask for less, or raise --memory-gb"
+                ) from error
             except duckdb.Error as error:
                 raise UsageError(f"query: {error}") from error
+            finally:
+                timer.cancel()
 
     def _committed_parts(self, table: str) -> list[str]:
         shards = self._lake.committed()
@@ -167,6 +191,17 @@ class LakeReader:
         paths = [self._lake.path(folder, part_name(shard)) for folder in folders for shard in shards]
         infos = self._lake.fs.get_file_info(paths)
         return [info.path for info in infos if info.is_file]
+
+
+def _gathered(reader: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
+    """Return all rows of an answer, unless they are too many to be held."""
+    batches, n_bytes = [], 0
+    for batch in reader:
+        batches.append(batch)
+        n_bytes += batch.nbytes
+        if n_bytes > memory_gb * 2**30:
+            raise UsageError(f"query: the answer is larger than {memory_gb:g} GiB; ask for less, or raise --memory-gb")
+    return pa.Table.from_batches(batches, schema=reader.schema)
 
 
 def open_lake(uri: str) -> LakeReader:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from html import escape
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader
 
+_NAME_BYTES = 240
 _COLUMNS = ["uri", "label", "start_s", "end_s", "score", "track_id"]
 
 
@@ -74,9 +77,18 @@ def _write_vtt(out: Path, rows: Sequence[dict[str, Any]], uris: Sequence[str], m
     # The folder that all of them lie in says nothing.
     root = posixpath.commonpath([posixpath.dirname(path) for path in plain.values()] or [""])
     for uri, video in plain.items():
-        path = out / f"{posixpath.relpath(video, root or '.')}.vtt"
+        path = out.joinpath(*(_file_name(part) for part in f"{posixpath.relpath(video, root or '.')}.vtt".split("/")))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join([f"WEBVTT\n\nNOTE found by {model}\n", *cues[uri]]), encoding="utf-8")
+
+
+def _file_name(part: str) -> str:
+    """Return a part of a path as a name that stays within its folder and that file systems take."""
+    name = re.sub(r"[\0\\]|^\.\.?$", "_", part)
+    if len(name.encode()) <= _NAME_BYTES:
+        return name
+    short = name.encode()[: _NAME_BYTES - 40].decode(errors="ignore")
+    return f"{short}-{hashlib.sha1(name.encode()).hexdigest()[:12]}{posixpath.splitext(name)[1][:8]}"
 
 
 def _caption(row: dict[str, Any]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 
 SPLIT_VALUES = ("train", "val", "test")
@@ -67,7 +69,7 @@ def read_label_map(path: str | Path) -> dict[str, str]:
         UsageError: The file can't be read, lacks a column, or names a label twice.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(read_bounded(path, LABELS_BYTES).decode("utf-8-sig"), newline="") as file:
             rows = [
                 {key.strip(): (value or "").strip() for key, value in row.items() if key}
                 for row in csv.DictReader(file)

@@ -17,7 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.archive.container import cause_of, open_video
+from pipeline.archive.container import open_video, refuse_large_frames
 from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import Probe
 from pipeline.config import USUAL_LIMITS, VideoLimits
@@ -274,7 +274,7 @@ def _frames_from(uri: str, limits: VideoLimits, pts: int, seeks: bool, report: D
                     container.seek(pts - int(back_off_s / stream.time_base), stream=stream, backward=True)
                 except FFmpegError:
                     continue
-            frames = _decode(container, stream, limits, back_off_s is not None, report)
+            frames = _decode(uri, container, stream, limits, back_off_s is not None, report)
             first = next(frames, None)
             if first is not None and (back_off_s is None or first.pts <= pts):
                 yield first
@@ -283,7 +283,12 @@ def _frames_from(uri: str, limits: VideoLimits, pts: int, seeks: bool, report: D
 
 
 def _decode(
-    container: InputContainer, stream: VideoStream, limits: VideoLimits, after_seek: bool, report: DecodeReport
+    uri: str,
+    container: InputContainer,
+    stream: VideoStream,
+    limits: VideoLimits,
+    after_seek: bool,
+    report: DecodeReport,
 ) -> Iterator[_Timed]:
     """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
     key_pts: int | None = None
@@ -298,9 +303,10 @@ def _decode(
         try:
             frames = packet.decode()
         except FFmpegError as error:
-            report.note(cause_of(error, stream, limits))
+            refuse_large_frames(uri, stream, limits)
+            report.note(error.strerror or str(error))
             if report.n_errors >= _MAX_ERRORS:
-                raise VideoError("corrupt", f"{container.name}: {_MAX_ERRORS} damaged packets, given up") from error
+                raise VideoError("corrupt", f"{uri}: {_MAX_ERRORS} damaged packets, given up") from error
             continue
         for frame in frames:
             assert isinstance(frame, VideoFrame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +24,8 @@ from pipeline.vision.runtime import ImageNetwork, Runtime, cache_dir, export_in_
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 _TASKS_WITH_BOXES = ("detect", "segment", "pose")
 _LETTERBOX_GREY = 114
@@ -130,6 +133,24 @@ class Detector:
         xyxy[:, 1::2] = xyxy[:, 1::2].clip(0, height)
         solid = (xyxy[:, 2] - xyxy[:, 0] >= 1) & (xyxy[:, 3] - xyxy[:, 1] >= 1)
         return Boxes(xyxy[solid], found[solid, 4], found[solid, 5].astype(np.int32))
+
+
+def check_trust(weights: str, pickled: str) -> None:
+    """Warn of weights that are pickled, or refuse them: loading such a file runs the code that it holds.
+
+    Args:
+        weights: As for `Detector`.
+        pickled: `warn` or `refuse`.
+
+    Raises:
+        UsageError: They are refused.
+    """
+    if weights == EMBEDDED_DETECTOR or Path(weights).expanduser().is_dir():
+        return
+    risk = f"detector = {weights!r} is a pickle, which runs code of whoever made it when it is loaded"
+    if pickled == "refuse":
+        raise UsageError(f"{risk}; name a detector bundle, or allow it with pickled_weights = 'warn'")
+    log.warning("%s; use it only if you trust its source, or refuse such files with --refuse-pickle", risk)
 
 
 def find_weights(weights: str) -> Path:

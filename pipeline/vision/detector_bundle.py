@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
 
@@ -99,7 +100,7 @@ def load_detector_bundle(folder: str | Path) -> DetectorBundle:
     source = Path(folder)
     way_out = "name a folder that `jobs/train_detector.py` wrote"
     try:
-        record = json.loads((source / "model.json").read_text(encoding="utf-8"))
+        record = json.loads(read_bounded(source / "model.json", OPTIONS_BYTES))
         if record.get("task") != "detect" or record.get("format") != _FORMAT:
             raise UsageError(f"detector {str(source)!r}: not a detector bundle of format {_FORMAT}; {way_out}")
         return DetectorBundle(
@@ -114,5 +115,5 @@ def load_detector_bundle(folder: str | Path) -> DetectorBundle:
     except FileNotFoundError as error:
         missing = Path(error.filename or "model.safetensors").name
         raise UsageError(f"detector {str(source)!r}: not a bundle, {missing} is missing; {way_out}") from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UsageError(f"detector {str(source)!r}: unreadable bundle ({error}); {way_out}") from error

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
 
@@ -20,7 +21,7 @@ def read(path: Path) -> list[Annotation]:
 
 def _runs(path: Path, splits: dict[str, str]) -> list[Annotation]:
     try:
-        labels = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        labels = [line.strip() for line in read_bounded(path, LABELS_BYTES).decode("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: can't be read as labels of frames ({error})") from error
     while labels and not labels[-1]:
@@ -43,7 +44,7 @@ def _splits(folder: Path) -> dict[str, dict[str, str]]:
         if match is None:
             raise UsageError(f"{file}: not called like train.split1.bundle")
         parts = named.setdefault(match[2], {})
-        for line in file.read_text(encoding="utf-8").split():
+        for line in read_bounded(file, LABELS_BYTES).decode().split():
             parts[Path(line).stem] = match[1]
     of_video: dict[str, dict[str, str]] = defaultdict(lambda: dict.fromkeys(named, ""))
     for split, parts in named.items():

@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 
 
@@ -42,7 +43,7 @@ def read_json(path: Path) -> Any:
         UsageError: It can't be read, or is not JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bounded(path, LABELS_BYTES).decode("utf-8-sig")
         return _LocatingDecoder(text).decode(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
@@ -70,7 +71,7 @@ def read_xml(path: Path) -> tuple[Element, dict[Element, int]]:
     parser.CharacterDataHandler = builder.data
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(read_bounded(path, LABELS_BYTES), True)
         return builder.close(), lines
     except expat.ExpatError as error:
         raise UsageError(f"{path}, line {error.lineno}: not valid XML ({expat.ErrorString(error.code)})") from error

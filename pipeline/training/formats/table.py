@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
+from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
 
@@ -12,7 +14,7 @@ from pipeline.training.annotations import Annotation
 def read(path: Path) -> list[Annotation]:
     """Read columns `video`, `label`, and optionally `start_s`, `end_s`, `group` and any that begin with `split`."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(read_bounded(path, LABELS_BYTES).decode("utf-8-sig"), newline="") as file:
             reader = csv.DictReader(file)
             columns = [name.strip() for name in reader.fieldnames or []]
             rows = [(reader.line_num, row) for row in reader]
