@@ -108,13 +108,6 @@ def test_subtitles_stay_in_their_folder_whatever_the_videos_are_called(odd: Path
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def patched(path: Path, target: Path, old: bytes, new: bytes) -> Path:
-    content = path.read_bytes()
-    assert old in content
-    target.write_bytes(content.replace(old, new))
-    return target
-
-
 def test_what_a_video_may_claim_is_limited_and_the_limit_named(tmp_path: Path) -> None:
     """A small file that claims huge frames, years, or a million frames is refused before anything is decoded."""
     video = make_video(tmp_path / "video.mp4", RECIPES[0], n_frames=10)
@@ -130,18 +123,17 @@ def test_what_a_video_may_claim_is_limited_and_the_limit_named(tmp_path: Path) -
         assert caught.value.kind == "too_large"
 
 
-def test_a_hundred_kilobytes_that_claim_a_million_frames(tmp_path: Path) -> None:
-    """The table of frame sizes says: a million frames, all of no bytes. FFmpeg takes the header's word."""
+def test_a_thousand_bytes_that_claim_a_million_frames(tmp_path: Path) -> None:
+    """The tables say: a million frames of a byte each, in one piece. FFmpeg takes the header's word."""
     video = make_video(tmp_path / "still.mp4", RECIPES[0], n_frames=2)
     content = bytearray(video.read_bytes())
-    for table, at in ((b"stsz", 8), (b"stts", 8)):
-        start = content.index(table) + 4
-        content[start + at : start + at + 4] = (1_000_000).to_bytes(4, "big")
-    start = content.index(b"stsz") + 4
-    content[start + 4 : start + 8] = (0).to_bytes(4, "big")
+    million, one = (1_000_000).to_bytes(4, "big"), (1).to_bytes(4, "big")
+    for table, at, value in (("stsz", 8, million), ("stsz", 4, one), ("stts", 8, million), ("stsc", 12, million)):
+        start = content.index(table.encode()) + 4 + at
+        content[start : start + 4] = value
     bomb = tmp_path / "bomb.mp4"
     bomb.write_bytes(content)
-    with pytest.raises(VideoError):
+    with pytest.raises(VideoError, match=r"claims 1000000 frames in \d+ bytes, less than min_frame_bytes = 1 each"):
         probe_video(list_videos([str(bomb)])[0])
 
 

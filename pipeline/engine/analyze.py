@@ -18,7 +18,7 @@ from pipeline.engine.board import Board, JobState
 from pipeline.engine.commit import ShardCommitter, ShardSummary
 from pipeline.engine.extract import NetworkFacts, describe_networks
 from pipeline.engine.graph import extract_features
-from pipeline.engine.interrupts import StopRequest, stopping_on_signals
+from pipeline.engine.interrupts import StopRequest
 from pipeline.engine.ledger import start_ledger
 from pipeline.engine.models import DEFAULT_MODEL, check_fit, choose_models, config_for
 from pipeline.engine.planning import plan_archive
@@ -81,12 +81,7 @@ def analyze(
     state = JobState(target.uri, config.run_id)
     target.check(config.feature_options())
     notify = observer or (lambda _: None)
-    with (
-        stopping_on_signals(config.grace_s) as stop,
-        leased(target, f"run {config.run_id}") as lease,
-        joined(address, config),
-    ):
-        stop.take_over()
+    with leased(target, f"run {config.run_id}") as lease, joined(address, config) as stop:
         _Job(target, bundles, config, state, notify, lease, stop).run(videos)
     return state
 

@@ -20,6 +20,7 @@ from pipeline.engine.models import check_fit
 from pipeline.engine.resources import joined, new_run_id
 from pipeline.errors import UsageError
 from pipeline.lake import schemas
+from pipeline.lake.lease import leased
 from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, open_part, part_name, read_part
 
@@ -74,7 +75,7 @@ def classify(
     notify(state)
     if not waiting:
         return state
-    with joined(address, config):
+    with leased(target, f"classify by {bundle.name}"), joined(address, config):
         shared = ray.put(bundle)
         label_shard = ray.remote(num_cpus=1, max_retries=3)(_label_shard)
         tasks = [label_shard.remote(lake, shard, shared, config) for shard in waiting]

@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.config import Config
+from pipeline.engine.interrupts import StopRequest, stopping_on_signals
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.vision.runtime import gpu_driver_present
 
@@ -48,13 +49,24 @@ class Layout:
 
 
 @contextmanager
-def joined(address: str | None, config: Config) -> Iterator[None]:
+def joined(address: str | None, config: Config) -> Iterator[StopRequest]:
     """Run a block on a Ray cluster, or on this machine; what goes wrong there is told as an error of ours.
+
+    Ctrl-C and SIGTERM end the block, unless it winds down by what it is given.
 
     Raises:
         ActionlakeError: There is no such cluster, or the work on it can't go on.
+        Interrupted: The job was told to stop.
     """
-    started_here = connect(address, config)
+    with stopping_on_signals(config.grace_s) as stop:
+        started_here = connect(address, config)
+        stop.take_over()
+        with _errors_told(started_here):
+            yield stop
+
+
+@contextmanager
+def _errors_told(started_here: bool) -> Iterator[None]:
     try:
         yield
     except RayError as error:

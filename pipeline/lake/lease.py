@@ -68,7 +68,8 @@ class Lease:
         self._renewed = time.monotonic()
         self._lost = ""
         self._released = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
 
     def check(self) -> None:
         """Raise if the lease is not held any more.
