@@ -53,11 +53,12 @@ class Fault:
     """After the call instead."""
 
 
-def set_faults(folder: Path, faults: Sequence[Fault]) -> None:
-    """Say what is to happen from now on, and forget what was counted."""
+def set_faults(folder: Path, faults: Sequence[Fault], keep: Sequence[str] = ()) -> None:
+    """Say what is to happen from now on, and forget what was counted, but for files to be kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        path.unlink()
+        if path.name not in keep:
+            path.unlink()
     (folder / "faults.json.new").write_text(json.dumps([asdict(fault) for fault in faults]))
     (folder / "faults.json.new").rename(folder / "faults.json")
 
