@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import av
@@ -19,8 +20,11 @@ from pipeline.errors import VideoError
 # containers are allowed; the names are those of FFmpeg's demuxers.
 _FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,mjpeg,h264,hevc,ivf"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-# A remote read costs a round trip, so ask for much at once.
-_REMOTE_BUFFER_BYTES = 1 << 20
+NONSENSE = (ArithmeticError, AssertionError, LookupError, MemoryError, ValueError)
+"""What the bindings raise, besides errors of FFmpeg, at values that no sound file has: a rate of nothing, a negative
+size, a pixel format of no name."""
+# A remote read costs a round trip, so ask for much at once; FFmpeg reads local files by itself.
+_BUFFER_BYTES = 1 << 20
 
 
 @contextmanager
@@ -34,46 +38,52 @@ def open_video(uri: str, limits: VideoLimits = USUAL_LIMITS) -> Iterator[tuple[I
         VideoError: The file is missing, empty, not a video, without a video stream, or unreadable; also while the block
             reads it.
     """
-    handle: Any = None
     # Of frames beyond this the decoder does not even allocate one.
     decoding = {"max_pixels": str(int(limits.max_megapixels * 1e6))}
-    options = _OPTIONS | decoding
-    try:
+    with ExitStack() as stack:
         try:
-            path = filesystem.local_path(uri) if filesystem.is_local(uri) else ""
-            if path and filesystem.is_text(path):
-                container = av.open(path, options=options)
-            elif path:
-                handle = open(path, "rb")  # noqa: SIM115 (closed below)
-                container = av.open(handle, options=options)
-            else:
-                fs, path = filesystem.resolve(uri)
-                handle = fs.open_input_file(path)
-                container = av.open(handle, buffer_size=_REMOTE_BUFFER_BYTES, options=options)
+            container = _open(uri, _OPTIONS | decoding, stack)
         except FFmpegError as error:
             raise _as_video_error(uri, error) from error
+        except NONSENSE as error:
+            raise _no_sense(uri, error) from error
         except OSError as error:
             raise VideoError("io", f"{uri}: can't be read ({error.strerror or error})") from error
-        with container:
-            pictures = [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
-            if not pictures:
-                kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
-                raise VideoError("no_video_stream", f"{uri}: holds {' and '.join(kinds)} but no video")
-            stream = pictures[0]
-            if stream.codec_context is None:
-                raise VideoError("not_video", f"{uri}: no decoder for its codec")
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = decoding
-            try:
-                yield container, stream
-            except FFmpegError as error:
-                raise VideoError("corrupt", f"{uri}: can't be read on ({error.strerror})") from error
-            except OSError as error:
-                # From a remote file; FFmpeg passes on what its reading raised.
-                raise VideoError("io", f"{uri}: reading it failed ({error.strerror or error})") from error
-    finally:
-        if handle is not None:
-            handle.close()
+        pictures = [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
+        if not pictures:
+            kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
+            raise VideoError("no_video_stream", f"{uri}: holds {' and '.join(kinds)} but no video")
+        stream = pictures[0]
+        if stream.codec_context is None:
+            raise VideoError("not_video", f"{uri}: no decoder for its codec")
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = decoding
+        try:
+            yield container, stream
+        except FFmpegError as error:
+            raise VideoError("corrupt", f"{uri}: can't be read on ({error.strerror})") from error
+        except NONSENSE as error:
+            raise _no_sense(uri, error) from error
+        except OSError as error:
+            # From a remote file; FFmpeg passes on what its reading raised.
+            raise VideoError("io", f"{uri}: reading it failed ({error.strerror or error})") from error
+
+
+def _open(uri: str, options: dict[str, str], stack: ExitStack) -> InputContainer:
+    """Open a container that is closed, with what it reads from, when the stack unwinds."""
+    source: Any
+    if not filesystem.is_local(uri):
+        fs, path = filesystem.resolve(uri)
+        source = stack.enter_context(fs.open_input_file(path))
+    elif filesystem.is_text(filesystem.local_path(uri)):
+        source = filesystem.local_path(uri)
+    else:
+        source = stack.enter_context(open(filesystem.local_path(uri), "rb"))  # noqa: SIM115 (the stack closes it)
+    container: InputContainer = av.open(
+        source, "r", options=options, metadata_errors="replace", buffer_size=_BUFFER_BYTES
+    )
+    stack.callback(container.close)
+    return container
 
 
 def refuse_large_frames(uri: str, stream: VideoStream, limits: VideoLimits) -> None:
@@ -94,9 +104,30 @@ def refuse_large_frames(uri: str, stream: VideoStream, limits: VideoLimits) -> N
 _ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 
 
+def _no_sense(uri: str, error: Exception) -> VideoError:
+    return VideoError("corrupt", f"{uri}: makes no sense ({type(error).__name__}: {error})")
+
+
+_NOT_A_VIDEO = (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError, av.error.PatchWelcomeError)
+
+
+def _can_be_read(uri: str) -> bool:
+    """Whether the beginning and the end of a local file can be read: FFmpeg speaks of input errors also at nonsense."""
+    if not filesystem.is_local(uri):
+        return False
+    try:
+        with open(filesystem.local_path(uri), "rb") as file:
+            file.read(1)
+            file.seek(-1, os.SEEK_END)
+            file.read(1)
+    except OSError:
+        return False
+    return True
+
+
 def _as_video_error(uri: str, error: FFmpegError) -> VideoError:
     if isinstance(error, av.error.FileNotFoundError):
         return VideoError("missing", f"{uri}: no such file")
-    if isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError)):
+    if isinstance(error, _NOT_A_VIDEO) or _can_be_read(uri):
         return VideoError("not_video", f"{uri}: not a video that can be read ({error.strerror})")
     return VideoError("io", f"{uri}: can't be opened ({error.strerror})")

@@ -220,7 +220,7 @@ class _ShardChecks:
         _demand(found == sorted(set(found)), "is not sorted by video")
         unknown = set(found) - self._videos.keys()
         _demand(not unknown, f"has rows of {', '.join(sorted(unknown))}, which the shard does not hold")
-        for video_id, start, end in zip(found, starts, [*starts[1:], len(ids)], strict=True):
+        for video_id, start, end in zip(found, starts, [*starts[1:], len(ids)], strict=False):
             yield video_id, table.slice(start, end - start)
 
 

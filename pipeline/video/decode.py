@@ -17,7 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.archive.container import open_video, refuse_large_frames
+from pipeline.archive.container import NONSENSE, open_video, refuse_large_frames
 from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import Probe
 from pipeline.config import USUAL_LIMITS, VideoLimits
@@ -126,8 +126,8 @@ def decode_chunk(
                 pending.add(shown)
         except VideoError as error:
             failure = error
-        except FFmpegError as error:
-            report.note(f"a frame can't be converted ({error.strerror or error})")
+        except (FFmpegError, *NONSENSE) as error:
+            report.note(f"a frame can't be converted ({error})")
         if len(pending.images) == batch_frames:
             yield pending.flush()
     if pending.images:

@@ -72,8 +72,12 @@ def double(values: list[Any]) -> list[Any]:
     return [values[0], values[0], *values[2:]]
 
 
-def test_a_whole_lake_has_no_problem(whole: Path) -> None:
+def test_a_whole_lake_has_no_problem(whole: Path, tmp_path: Path) -> None:
     assert verify(Lake(str(whole))) == []
+    frames = Config(scope="frame", sample_fps=5.0)
+    make_video(tmp_path / "video.mp4", RECIPES[0], n_frames=10)
+    analyze_here([str(tmp_path / "video.mp4")], tmp_path / "lake", frames, [], Extractor(frames))
+    assert verify(Lake(str(tmp_path / "lake"))) == [], "nor has one without boxes and segments"
 
 
 @pytest.mark.parametrize(
