@@ -248,6 +248,26 @@ def verify(
 
 
 @app.command()
+def compact(
+    lake: Annotated[str, typer.Argument(help="The lake.")],
+    shard_videos: Annotated[
+        int, typer.Option(help="A merged shard holds at most so many videos ...")
+    ] = Config.shard_videos,
+    shard_hours: Annotated[float, typer.Option(help="... and so many hours.")] = Config.shard_hours,
+) -> None:
+    """Merge small shards into larger ones: fewer and larger files, the same rows."""
+    from pipeline.lake.compact import compact as merge
+    from pipeline.lake.lease import leased
+    from pipeline.lake.store import Lake
+
+    store = Lake(lake)
+    store.features_made_with()
+    with leased(store, "compact"):
+        before, after = merge(store, shard_videos, shard_hours)
+    out.print(f"{plain(store.uri)}: {before} shards before, {after} now", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def info(lake: Annotated[str, typer.Argument(help="The lake.")]) -> None:
     """Show what a lake holds and how its features were made."""
     from pipeline.lake.query import open_lake

@@ -24,6 +24,7 @@ from pipeline.engine.models import DEFAULT_MODEL, check_fit, choose_models, conf
 from pipeline.engine.planning import plan_archive
 from pipeline.engine.resources import choose_layout, joined, new_run_id
 from pipeline.errors import ActionlakeError, UsageError
+from pipeline.lake.compact import tidy
 from pipeline.lake.lease import Lease, leased
 from pipeline.lake.store import Lake
 from pipeline.vision.detector import check_trust
@@ -116,7 +117,7 @@ class _Job:
             # A lake is not made for networks that do not load.
             self._networks()
             self._lake.claim(self._config.feature_options())
-        self._lake.sweep()
+        tidy(self._lake)
         shards = plan_archive(self._lake, videos, self._config, self._ledger, self._lease.check)
         for bundle in self._bundles:
             _check_labelled(self._lake, shards, bundle)

@@ -30,6 +30,9 @@ from pipeline.lake.schemas import SCHEMA_VERSION
 log = logging.getLogger(__name__)
 
 _IDENTITY = "lake.json"
+MERGED = "_merged"
+"""The folder of a lake that tells which shards are being merged."""
+_MERGED_NAME = re.compile(r"(\d{5,})\.json$")
 _PART = re.compile(r"part-(\d{5,})\.parquet$")
 _SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 # Small tables are gathered into row groups of this many rows.
@@ -40,6 +43,11 @@ _PAUSES_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 _T = TypeVar("_T")
+
+
+def merged_name(shard: int) -> str:
+    """Return the name of the file in `_merged/` that tells which shards one stands for."""
+    return f"{shard:05d}.json"
 
 
 def part_name(shard: int) -> str:
@@ -159,11 +167,12 @@ class Lake:
         scratch = [info.path for info in self._list("", recursive=True) if _SCRATCH.search(info.path)]
         folders = [self.path(self.work_folder(shard)) for shard in self.committed()]
         stale = [info.path for info in self.fs.get_file_info(folders) if info.type == pafs.FileType.Directory]
-        return [path[len(self.root.rstrip("/")) + 1 :] for path in scratch + stale]
+        merges = [self.path(MERGED, merged_name(number)) for number in self.merges()]
+        return [path[len(self.root.rstrip("/")) + 1 :] for path in scratch + stale + merges]
 
     def sweep(self) -> int:
         """Delete what a run that was cut off left behind; return how many files and folders."""
-        stale = self.leftovers()
+        stale = [name for name in self.leftovers() if not name.startswith(MERGED)]
         for name in stale:
             delete = self.fs.delete_file if _SCRATCH.search(name) else self.fs.delete_dir
             patiently(self.uri, functools.partial(delete, self.path(name)))
@@ -171,13 +180,24 @@ class Lake:
 
     def drop_part(self, folder: str, shard: int) -> None:
         """Delete a shard's part of a table, if it is there."""
-        path = self.path(folder, part_name(shard))
+        self.delete(folder, part_name(shard))
+
+    def delete(self, *parts: str) -> None:
+        """Delete a file, if it is there."""
+        path = self.path(*parts)
         if self.fs.get_file_info(path).type == pafs.FileType.File:
             patiently(self.uri, lambda: self.fs.delete_file(path))
 
     def committed(self) -> list[int]:
-        """Return the numbers of the committed shards, sorted."""
-        return self._parts("videos")
+        """Return the numbers of the committed shards, sorted; not those that a merged one stands for."""
+        written = self._parts("videos")
+        replaced = {source for number, sources in self.merges().items() if number in written for source in sources}
+        return [shard for shard in written if shard not in replaced]
+
+    def merges(self) -> dict[int, list[int]]:
+        """Return which shards are being merged, by the number of the shard that is to stand for them."""
+        matches = (_MERGED_NAME.search(info.path) for info in self._list(MERGED))
+        return {int(m.group(1)): json.loads(self.read_bytes(MERGED, m.group(0))) for m in matches if m}
 
     def is_committed(self, shard: int) -> bool:
         """Whether a shard is committed."""
@@ -189,7 +209,7 @@ class Lake:
 
     def planned_or_committed(self) -> list[int]:
         """Return the numbers of all shards of which anything counts, sorted."""
-        return sorted({*self.planned(), *self.committed()})
+        return sorted({*self.planned(), *self._parts("videos")})
 
     def labelled(self, model: str) -> list[int]:
         """Return the numbers of the shards that a model has labelled, sorted."""

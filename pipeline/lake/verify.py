@@ -17,6 +17,7 @@ from pipeline.archive.plan import PlannedVideo
 from pipeline.config import digest
 from pipeline.errors import ActionlakeError
 from pipeline.lake import schemas
+from pipeline.lake.compact import tidy
 from pipeline.lake.plans import PLAN, read_plan
 from pipeline.lake.store import Lake, part_name
 
@@ -56,17 +57,22 @@ def verify(lake: Lake, repair: bool = False) -> list[Problem]:
         UsageError: There is no lake.
     """
     options = lake.features_made_with()
-    problems = []
+    problems = [
+        Problem(path, "left behind by a run that was cut off, unless one is at work", "tidied up")
+        for path in lake.leftovers()
+    ]
+    if repair:
+        tidy(lake)
     seen: set[str] = set()
+    merging = {shard for number, sources in lake.merges().items() for shard in (number, *sources)}
     for shard in lake.planned_or_committed():
+        if shard in merging:
+            # Between two states, which is told above.
+            continue
         found = list(_check_shard(lake, shard, digest(options), seen))
         problems += found
         if repair and found:
             _take_out(lake, shard, found)
-    for path in lake.leftovers():
-        problems.append(Problem(path, "left behind by a run that was cut off, unless one is at work", "deleted"))
-    if repair:
-        lake.sweep()
     return problems
 
 

@@ -1,0 +1,184 @@
+"""Merge small shards into larger ones, so that a lake that grows a little every night does not become many small files.
+
+At every moment each row is there once: the merged shard names those that it stands for, in `_merged/`, before it is
+committed, and what it stands for ceases to count the moment that it is. A run that was cut off is finished by the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from pipeline.lake.plans import PLAN
+from pipeline.lake.store import MERGED, Lake, merged_name, open_part, part_name, patiently, read_part
+
+_ALWAYS = ("videos", "detections", "failures")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What decides with which others a shard can be merged."""
+
+    number: int
+    n_videos: int
+    hours: float
+    folders: tuple[str, ...]
+    """Where it has parts, that of `videos` first."""
+    footers: str
+    """What these say of how they were made."""
+
+
+def compact(lake: Lake, max_videos: int, max_hours: float) -> tuple[int, int]:
+    """Merge neighbouring committed shards as far as the limits allow; return how many there were and are.
+
+    Only shards that were made alike, and labelled by the same models, are merged. The lake's lease has to be held.
+
+    Args:
+        lake: The lake.
+        max_videos: A merged shard holds at most so many videos ...
+        max_hours: ... and so many hours.
+
+    Raises:
+        UsageError: There is no lake.
+    """
+    lake.features_made_with()
+    tidy(lake)
+    before = lake.committed()
+    group: list[_Shard] = []
+    for shard in (*map(functools.partial(_describe, lake), before), None):
+        fits = shard is not None and _fits(group, shard, max_videos, max_hours)
+        if not fits:
+            if len(group) > 1:
+                _merge(lake, group)
+            group = []
+        if shard is not None:
+            group.append(shard)
+    return len(before), len(lake.committed())
+
+
+def tidy(lake: Lake) -> int:
+    """Finish what a run that was cut off had begun to merge, or undo it, and delete what it left; return how much."""
+    merges = lake.merges()
+    for number, sources in merges.items():
+        if lake.is_committed(number):
+            _retire(lake, number, sources)
+        else:
+            _drop(lake, number)
+            _forget(lake, number)
+    return len(merges) + lake.sweep()
+
+
+def _describe(lake: Lake, number: int) -> _Shard:
+    videos = read_part(lake, "videos", number, ["covered_s"])
+    folders = (*_ALWAYS, "features", *(f"segments/model={model}" for model in lake.models()))
+    infos = lake.fs.get_file_info([lake.path(folder, part_name(number)) for folder in folders])
+    found = [folder for folder, info in zip(folders, infos, strict=True) if info.type == pafs.FileType.File]
+    footers = [_footer(lake, folder, number) for folder in found]
+    hours = sum(videos["covered_s"].to_pylist()) / 3600
+    return _Shard(number, len(videos), hours, tuple(found), json.dumps(footers, sort_keys=True))
+
+
+def _footer(lake: Lake, folder: str, number: int) -> dict[str, Any]:
+    with lake.fs.open_input_file(lake.path(folder, part_name(number))) as source:
+        footer: dict[str, Any] = json.loads(pq.read_schema(source).metadata[b"actionlake"])
+    # Which run it was is told by every row.
+    if "config" in footer:
+        footer["config"]["run_id"] = None
+    return footer
+
+
+def _fits(group: Sequence[_Shard], shard: _Shard, max_videos: int, max_hours: float) -> bool:
+    if not group:
+        return True
+    same = shard.folders == group[0].folders and shard.footers == group[0].footers
+    n_videos = sum(each.n_videos for each in group) + shard.n_videos
+    return same and n_videos <= max_videos and sum(each.hours for each in group) + shard.hours <= max_hours
+
+
+def _merge(lake: Lake, group: Sequence[_Shard]) -> None:
+    number = max(lake.planned_or_committed()) + 1
+    sources = [shard.number for shard in group]
+    lake.write_bytes(f"{MERGED}/{merged_name(number)}", json.dumps(sources).encode())
+    # The part of `videos` last: it commits.
+    for folder in reversed(group[0].folders):
+        patiently(lake.uri, functools.partial(_merge_parts, lake, folder, sources, number))
+    _retire(lake, number, sources)
+
+
+def _merge_parts(lake: Lake, folder: str, sources: Sequence[int], number: int) -> None:
+    """Write one part that holds the rows of several, sorted by video; no more than row groups are held."""
+    with ExitStack() as stack:
+        parts = [_SortedPart(lake, folder, source, stack) for source in sources]
+        schema = parts[0].schema.with_metadata({"actionlake": json.dumps(_footer(lake, folder, sources[0]))})
+        target = stack.enter_context(open_part(lake, folder, number, schema))
+        for _, part, start, end in sorted((run for each in parts for run in each.videos()), key=lambda run: run[0]):
+            for rows in part.rows(start, end):
+                target.write(_renumbered(rows, number) if folder == "videos" else rows)
+
+
+def _renumbered(videos: pa.Table, number: int) -> pa.Table:
+    place = videos.column_names.index("shard")
+    return videos.set_column(place, "shard", pa.array([number] * len(videos), videos.schema.field(place).type))
+
+
+class _SortedPart:
+    """A part whose rows are read video by video, in any order of videos."""
+
+    def __init__(self, lake: Lake, folder: str, number: int, stack: ExitStack) -> None:
+        source = stack.enter_context(lake.fs.open_input_file(lake.path(folder, part_name(number))))
+        self._file = pq.ParquetFile(source, page_checksum_verification=True)
+        self.schema: pa.Schema = self._file.schema_arrow
+        metadata = self._file.metadata
+        self._starts = np.cumsum([0] + [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+        self._group = functools.lru_cache(maxsize=1)(self._file.read_row_group)
+
+    def videos(self) -> Iterator[tuple[str, _SortedPart, int, int]]:
+        """Yield `(video_id, this part, first row, end of its rows)`."""
+        ids = self._file.read(columns=["video_id"])["video_id"].to_numpy()
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.empty(0, np.int64)
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=False):
+            yield ids[start], self, int(start), int(end)
+
+    def rows(self, start: int, end: int) -> Iterator[pa.Table]:
+        """Yield a range of rows, a row group at a time."""
+        first, last = np.searchsorted(self._starts, [start, end - 1], side="right") - 1
+        for group in range(first, last + 1):
+            offset = int(self._starts[group])
+            rows = self._group(group)
+            low = max(0, start - offset)
+            yield rows.slice(low, min(len(rows), end - offset) - low)
+
+
+def _retire(lake: Lake, number: int, sources: Sequence[int]) -> None:
+    """Delete what a committed shard stands for. Its plan comes first: without one its videos would be planned anew."""
+    if number not in lake.planned():
+        plans = [read_part(lake, PLAN, source) for source in sources]
+        merged = pa.concat_tables(plans)
+
+        def write() -> None:
+            with open_part(lake, PLAN, number, plans[0].schema) as part:
+                part.write(merged)
+
+        patiently(lake.uri, write)
+    for source in sources:
+        _drop(lake, source)
+        lake.drop_part(PLAN, source)
+    _forget(lake, number)
+
+
+def _drop(lake: Lake, number: int) -> None:
+    for folder in (*_ALWAYS, "features", *(f"segments/model={model}" for model in lake.models())):
+        lake.drop_part(folder, number)
+
+
+def _forget(lake: Lake, number: int) -> None:
+    lake.delete(MERGED, merged_name(number))
