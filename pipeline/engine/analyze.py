@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.archive.sources import Listing, list_videos
@@ -82,8 +84,12 @@ def analyze(
     state = JobState(target.uri, config.run_id)
     target.check(config.feature_options())
     notify = observer or (lambda _: None)
-    with leased(target, f"run {config.run_id}") as lease, joined(address, config) as stop:
-        _Job(target, bundles, config, state, notify, lease, stop).run(videos)
+    with (
+        leased(target, f"run {config.run_id}") as lease,
+        joined(address, config) as stop,
+        closing(_Job(target, bundles, config, state, notify, lease, stop)) as job,
+    ):
+        job.run(videos)
     return state
 
 
@@ -108,6 +114,12 @@ class _Job:
             committer.remote(lake.uri, config, self._shared_bundles) for _ in range(self._layout.classifiers)
         ]
         self._commits: list[ray.ObjectRef] = []
+
+    def close(self) -> None:
+        """End the actors of the job, which would live as long as the driver."""
+        for actor in (self._ledger, *self._committers):
+            with suppress(RayError):
+                ray.kill(actor)
 
     def run(self, videos: Listing) -> None:
         """Plan, extract, commit."""

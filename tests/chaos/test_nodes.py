@@ -1,7 +1,9 @@
-"""Nodes of a cluster die in the midst of a job, and others come."""
+"""Nodes of a cluster die in the midst of a job, and others come; two jobs share one."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +62,22 @@ def test_a_node_that_dies_takes_its_chunk_with_it_and_nothing_else(
     assert_same(lake, undisturbed)
     assert len(faults.chunks_decoded(tmp_path / "faults")) - N_CHUNKS <= 2, "what was under way there"
     assert leftovers(lake) == []
+
+
+def test_two_jobs_on_two_lakes_share_a_cluster(archive: Path, undisturbed: Path, cluster: Cluster, lake: Path) -> None:
+    """Each wants all cores; the later waits for the earlier, and neither for ever."""
+    lakes = [lake.with_name("one"), lake.with_name("two")]
+    options = lake.parent / "job.toml"
+    options.write_text('scope = "frame"\nsample_fps = 5.0\nchunk_s = 0.5\nshard_videos = 2\nlayout = "fused"\n')
+    command = [sys.executable, "-m", "pipeline.cli", "analyze", archive, "--config", options]
+    jobs = [
+        subprocess.Popen(
+            [*command, "--address", cluster.address, "--lake", target],
+            cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for target in lakes
+    ]  # fmt: skip
+    for job, target in zip(jobs, lakes, strict=True):
+        _, said = job.communicate(timeout=300)
+        assert job.returncode == 0, said
+        assert_same(target, undisturbed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import signal
@@ -146,9 +147,14 @@ def test_a_manifest_with_spans_and_a_missing_file(numbered: Path, tmp_path: Path
     assert min(start for start, _ in spans) >= 0.5
 
 
-def extraction_workers() -> list[psutil.Process]:
-    """Return the processes that decode and extract."""
-    return [child for child in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(child.cmdline())]
+def processes_of(actor: str) -> list[psutil.Process]:
+    """Return the processes of an actor, by the name that Ray gives them."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if actor in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_a_worker_that_is_killed_costs_nothing(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -157,7 +163,7 @@ def test_a_worker_that_is_killed_costs_nothing(videos: Path, undisturbed: Path, 
 
     def kill_one(state: JobState) -> None:
         if state.n_chunks_done and not killed:
-            victim = extraction_workers()[0]
+            victim = processes_of("MapWorker")[0]
             killed.append(victim.pid)
             victim.send_signal(signal.SIGKILL)
 
@@ -165,6 +171,7 @@ def test_a_worker_that_is_killed_costs_nothing(videos: Path, undisturbed: Path, 
     assert len(killed) == 1
     assert (state.n_videos_done, state.n_failed, state.n_partial) == (22, 3, 2)
     assert_same(tmp_path / "lake", undisturbed)
+    assert psutil.wait_procs(processes_of("Ledger"), timeout=60)[1] == [], "a job's actors end with it"
 
 
 def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> None:
