@@ -3,7 +3,7 @@ BIN := .venv/bin
 # A video, folder, glob or manifest of your own: make demo VIDEOS=path
 VIDEOS ?= .demo/street.csv
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test chaos lint setup clean
 
 demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	rm -rf .demo/lake
@@ -13,7 +13,11 @@ demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	-$(BIN)/actionlake picture .demo/lake --out .demo/people.png
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not long"
+
+# What breaks jobs in more ways than fit into `make test`.
+chaos: setup
+	$(BIN)/python -m pytest tests/chaos
 
 lint: setup
 	$(BIN)/ruff check .
