@@ -63,9 +63,9 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """Ray on this machine, shared by all tests that do not kill it, with a logical GPU that only bookkeeping knows."""
+    """Ray on this machine, shared by the tests of a module, with a logical GPU that only bookkeeping knows."""
     import ray
 
     ray.init(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -19,14 +17,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import psutil
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_lake
 from tests.conftest import REPOSITORY
-from tests.lakes import assert_same
 from tests.synthetic import RECIPES, make_video
 
 COMMAND = [sys.executable, "-m", "pipeline.cli"]
@@ -96,60 +92,6 @@ def test_info_tells_what_is_there(lake: Path) -> None:
     said = text(run("info", lake).stdout)
     for fact in ("12 (0 partial, 0 failed)", "4 committed, 0 open", "jhmdb21-frame", "sample_fps = 10.0"):
         assert fact in said
-
-
-def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all that came from it, without a chance to clean up; Ray's daemons too."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.send_signal(signal.SIGKILL)
-    psutil.wait_procs(family, timeout=30)
-    process.wait()
-
-
-def has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Wait a moment for a process to end, and return whether it has."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=0.02)
-    return process.returncode is not None
-
-
-def finished_chunks(lake: Path) -> int:
-    return len(list(lake.glob("_work/*/*-last.arrow")))
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize("moment", ["while extracting", "after the first commit"])
-def test_killed_as_a_whole_and_started_again(
-    archive: Path, options: Path, lake: Path, tmp_path: Path, moment: str
-) -> None:
-    """The lake ends as that of an undisturbed run, and what was finished is not decoded again."""
-    target = tmp_path / "lake"
-    command = ["analyze", str(archive), "--lake", str(target), "--config", str(options), *FAST]
-    process = subprocess.Popen(
-        [*COMMAND, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY
-    )
-    reached = False
-    while not reached and not has_ended(process):
-        committed = list(target.glob("videos/*.parquet"))
-        reached = bool(committed) if moment == "after the first commit" else finished_chunks(target) >= 4
-    kill_tree(process)
-    assert reached
-    n_committed = 15 * len(list(target.glob("videos/part-*.parquet")))
-    committed_shards = {path.stem.removeprefix("part-") for path in target.glob("videos/part-*.parquet")}
-    n_waiting = len([path for path in target.glob("_work/*/*-last.arrow") if path.parent.name not in committed_shards])
-    assert n_committed + n_waiting < 60, "killed too late to tell anything"
-    again = run(*command)
-    assert again.returncode == 0, again.stderr.decode()
-    said = re.search(r"(\d+) chunks decoded", text(again.stdout))
-    assert said
-    assert int(said.group(1)) == 60 - n_committed - n_waiting
-    if n_waiting:
-        assert f"{n_waiting} chunks were finished before" in text(again.stdout)
-    assert_same(target, lake)
-    assert not [path for path in target.rglob("*") if path.name.endswith(".tmp")]
-    assert not list(target.glob("_work/*/*"))
 
 
 def usage_error(*arguments: str | Path) -> str:

@@ -36,8 +36,6 @@ def breakable_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ[faults.FOLDER] = str(folder)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(REPOSITORY)
-    if ray.is_initialized():
-        ray.shutdown()
     ray.init(
         address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         object_store_memory=512 << 20, runtime_env={"worker_process_setup_hook": "tests.chaos.faults.install"},
@@ -51,10 +49,9 @@ def breakable_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["PYTHONPATH"] = before
 
 
-@pytest.fixture(scope="module")
-def undisturbed(archive: Path, breakable_ray: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lake of a quiet run."""
-    faults.set_faults(breakable_ray, [])
     lake = tmp_path_factory.mktemp("undisturbed") / "lake"
     state = analyze(str(archive), str(lake), config=CONFIG)
     assert (state.n_videos_done, state.n_chunks_done, state.n_failed) == (8, N_CHUNKS, 0)

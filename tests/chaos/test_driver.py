@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from tests.lakes import assert_same
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
+LONG = pytest.mark.long
 OPTIONS = """
 scope = "frame"
 sample_fps = 5.0
@@ -71,7 +73,7 @@ def family_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [pytest.param("SIGINT", 130, marks=LONG), ("SIGTERM", 143)])
 def test_a_signal_lets_what_is_under_way_be_finished(
     undisturbed: Path, command: Command, lake: Path, tmp_path: Path, name: str, code: int
 ) -> None:
@@ -90,7 +92,7 @@ def test_a_signal_lets_what_is_under_way_be_finished(
     assert leftovers(lake) == []
 
 
-@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("twice", [pytest.param(False, marks=LONG), True])
 def test_what_hangs_is_left_after_the_grace_time_or_at_the_second_signal(
     undisturbed: Path, command: Command, lake: Path, tmp_path: Path, twice: bool
 ) -> None:
@@ -108,10 +110,10 @@ def test_what_hangs_is_left_after_the_grace_time_or_at_the_second_signal(
 @pytest.mark.parametrize(
     ("stage", "chunks", "videos", "do"),
     [
-        ("planning", 0, 0, "SIGKILL"),
-        ("extracting", 5, 0, "SIGKILL"),
+        pytest.param("planning", 0, 0, "SIGKILL", marks=LONG),
+        pytest.param("extracting", 5, 0, "SIGKILL", marks=LONG),
         ("extracting", 0, 4, "tree"),
-        ("extracting", 5, 0, "raylet"),
+        pytest.param("extracting", 5, 0, "raylet", marks=LONG),
     ],
 )
 def test_the_same_command_goes_on_after_any_death(
@@ -123,7 +125,10 @@ def test_the_same_command_goes_on_after_any_death(
     """
     died = command(stage=stage, chunks=chunks, videos=videos, do=do)
     assert died.returncode == (1 if do == "raylet" else -9), died.stderr
-    assert command().returncode == 0
+    again = command()
+    assert again.returncode == 0, again.stderr
+    before = re.search(r"(\d+) (were done|chunks were finished) before", again.stdout)
+    assert (before is None) == (stage == "planning"), again.stdout
     assert len(faults.chunks_decoded(tmp_path / "faults")) - N_CHUNKS <= 2, "a chunk for each worker"
     assert_same(lake, undisturbed)
     assert leftovers(lake) == []

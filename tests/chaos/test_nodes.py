@@ -28,8 +28,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     monkeypatch.setenv(faults.FOLDER, str(tmp_path / "faults"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     faults.set_faults(tmp_path / "faults", [])
-    if ray.is_initialized():
-        ray.shutdown()
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 256 << 20})
     made.add_node(num_cpus=1, object_store_memory=256 << 20)
     ray.init(
@@ -41,7 +39,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     made.shutdown()
 
 
-@pytest.mark.parametrize("comes_back", [False, True])
+@pytest.mark.parametrize("comes_back", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_node_that_dies_takes_its_chunk_with_it_and_nothing_else(
     archive: Path, undisturbed: Path, cluster: Cluster, lake: Path, tmp_path: Path, comes_back: bool
 ) -> None:
@@ -64,6 +62,7 @@ def test_a_node_that_dies_takes_its_chunk_with_it_and_nothing_else(
     assert leftovers(lake) == []
 
 
+@pytest.mark.long
 def test_two_jobs_on_two_lakes_share_a_cluster(archive: Path, undisturbed: Path, cluster: Cluster, lake: Path) -> None:
     """Each wants all cores; the later waits for the earlier, and neither for ever."""
     lakes = [lake.with_name("one"), lake.with_name("two")]

@@ -31,7 +31,7 @@ def test_a_storage_that_fails_one_in_five_writes_and_stalls(
     assert leftovers(lake) == []
 
 
-@pytest.mark.parametrize("folder", ["_work", "segments"])
+@pytest.mark.parametrize("folder", ["_work", pytest.param("segments", marks=pytest.mark.long)])
 def test_a_full_disk_stops_the_job_with_the_way_out(
     archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path, folder: str
 ) -> None:
