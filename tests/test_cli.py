@@ -23,6 +23,7 @@ import pytest
 
 from pipeline import open_lake
 from tests.conftest import REPOSITORY
+from tests.lakes import assert_same
 from tests.synthetic import RECIPES, make_video
 
 COMMAND = [sys.executable, "-m", "pipeline.cli"]
@@ -92,6 +93,28 @@ def test_info_tells_what_is_there(lake: Path) -> None:
     said = text(run("info", lake).stdout)
     for fact in ("12 (0 partial, 0 failed)", "4 committed, 0 open", "jhmdb21-frame", "sample_fps = 10.0"):
         assert fact in said
+
+
+@pytest.mark.e2e
+def test_a_lake_is_checked_mended_and_compacted(lake: Path, archive: Path, options: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(lake, tmp_path / "lake")
+    assert "nothing wrong in 4 committed shards" in text(run("verify", copy).stdout)
+    (copy / "failures" / "part-00002.parquet").unlink()
+    wrong = run("verify", copy)
+    assert wrong.returncode == 1
+    assert "failures/part-00002.parquet: is missing 1 problems; --repair takes out what is damaged" in text(
+        wrong.stdout
+    )
+    mended = run("verify", copy, "--repair")
+    assert mended.returncode == 0
+    assert "is missing: taken out; the same `actionlake analyze` makes it again" in text(mended.stdout)
+    again = run("analyze", archive, "--lake", copy, "--config", options, *FAST)
+    assert "3 videos" in text(again.stdout)
+    assert "15 chunks decoded" in text(again.stdout)
+    assert_same(copy, lake)
+    assert text(run("compact", copy).stdout).endswith("4 shards before, 1 now")
+    assert "nothing wrong in 1 committed shards" in text(run("verify", copy).stdout)
+    assert "no lake there" in usage_error("verify", tmp_path / "nowhere")
 
 
 def usage_error(*arguments: str | Path) -> str:
