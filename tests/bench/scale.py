@@ -90,6 +90,8 @@ class Meter:
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._started = time.monotonic()
+        cpu = self._process.cpu_times()
+        self._cpu_before_s = cpu.user + cpu.system
         self._last = -SAMPLE_EVERY_S
         self._state: JobState | None = None
         self.samples: list[dict[str, Any]] = []
@@ -106,7 +108,7 @@ class Meter:
                 {
                     "s": time.monotonic() - self._started,
                     "memory_mb": self._process.memory_info().rss / 2**20,
-                    "cpu_s": cpu.user + cpu.system,
+                    "cpu_s": cpu.user + cpu.system - self._cpu_before_s,
                     "chunks": state.n_chunks_done if state else 0,
                     "videos": state.n_videos_done if state else 0,
                     "stage": state.stage if state else "starting",
@@ -142,7 +144,7 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
     minutes = [each["s"] / 60 for each in samples]
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, layout="constrained")
     upper.plot(minutes, [each["memory_mb"] for each in samples])
-    upper.set(ylabel="driver's memory (MB)", ylim=(0, None), title="1 job, simulated decoder and network")
+    upper.set(ylabel="driver's memory (MB)", ylim=(0, None), title="one job; decoder and network return at once")
     lower.plot(minutes, [each["chunks"] / 1000 for each in samples], label="thousand chunks")
     lower.plot(minutes, [each["cpu_s"] for each in samples], label="driver's processor time (s)")
     lower.set(xlabel="minutes", ylim=(0, None))
