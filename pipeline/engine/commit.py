@@ -19,9 +19,10 @@ from pipeline.engine.extract import NetworkFacts
 from pipeline.engine.labelling import Labeller, model_facts, segments_folder
 from pipeline.engine.tables import detection_rows, failure_rows, feature_rows, seen_to_end_s, video_row
 from pipeline.lake import schemas
+from pipeline.lake.patience import patiently
 from pipeline.lake.plans import read_plan
 from pipeline.lake.sequences import VideoRows
-from pipeline.lake.store import Lake, PartWriter, open_part, patiently, read_part
+from pipeline.lake.store import Lake, PartWriter, open_part, read_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 

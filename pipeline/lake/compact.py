@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs as pafs
 
+from pipeline.lake.patience import patiently
 from pipeline.lake.plans import PLAN
-from pipeline.lake.store import MERGED, Lake, merged_name, open_part, part_name, patiently, read_part
-
-_ALWAYS = ("videos", "detections", "failures")
+from pipeline.lake.store import MERGED, Lake, by_video, merged_name, open_part, part_name, read_part
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,14 @@ def tidy(lake: Lake) -> int:
         if lake.is_committed(number):
             _retire(lake, number, sources)
         else:
-            _drop(lake, number)
+            lake.drop_shard(number)
             _forget(lake, number)
     return len(merges) + lake.sweep()
 
 
 def _describe(lake: Lake, number: int) -> _Shard:
     videos = read_part(lake, "videos", number, ["covered_s"])
-    folders = (*_ALWAYS, "features", *(f"segments/model={model}" for model in lake.models()))
-    infos = lake.fs.get_file_info([lake.path(folder, part_name(number)) for folder in folders])
-    found = [folder for folder, info in zip(folders, infos, strict=True) if info.type == pafs.FileType.File]
+    found = [folder for folder in lake.folders() if lake.has_part(folder, number)]
     footers = [_footer(lake, folder, number) for folder in found]
     hours = sum(videos["covered_s"].to_pylist()) / 3600
     return _Shard(number, len(videos), hours, tuple(found), json.dumps(footers, sort_keys=True))
@@ -143,10 +139,8 @@ class _SortedPart:
 
     def videos(self) -> Iterator[tuple[str, _SortedPart, int, int]]:
         """Yield `(video_id, this part, first row, end of its rows)`."""
-        ids = self._file.read(columns=["video_id"])["video_id"].to_numpy()
-        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.empty(0, np.int64)
-        for start, end in zip(starts, [*starts[1:], len(ids)], strict=False):
-            yield ids[start], self, int(start), int(end)
+        for video_id, rows, start in by_video(self._file.read(columns=["video_id"])):
+            yield video_id, self, start, start + len(rows)
 
     def rows(self, start: int, end: int) -> Iterator[pa.Table]:
         """Yield a range of rows, a row group at a time."""
@@ -170,14 +164,9 @@ def _retire(lake: Lake, number: int, sources: Sequence[int]) -> None:
 
         patiently(lake.uri, write)
     for source in sources:
-        _drop(lake, source)
+        lake.drop_shard(source)
         lake.drop_part(PLAN, source)
     _forget(lake, number)
-
-
-def _drop(lake: Lake, number: int) -> None:
-    for folder in (*_ALWAYS, "features", *(f"segments/model={model}" for model in lake.models())):
-        lake.drop_part(folder, number)
 
 
 def _forget(lake: Lake, number: int) -> None:

@@ -16,7 +16,7 @@ from pyarrow import fs as pafs
 
 from pipeline.errors import UsageError
 from pipeline.lake.schemas import column_of
-from pipeline.lake.store import Lake, part_name, read_part
+from pipeline.lake.store import Lake, by_video, part_name, read_part
 from pipeline.lake.work import Piece
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.tracking import NO_TRACK
@@ -214,24 +214,14 @@ def committed_videos(lake: Lake, shard: int) -> Iterator[tuple[str, VideoRows, N
             return _matrix(file.read_row_group(group, columns=[name]).column(0).combine_chunks())
 
         features = file.read(columns=["video_id", "step", "n_steps", "pts_s", "scope"])
-        boxes_of = {video_id: of_video for video_id, of_video, _ in _by_video(detections)}
-        for video_id, of_video, first in _by_video(features):
+        boxes_of = {video_id: of_video for video_id, of_video, _ in by_video(detections)}
+        for video_id, of_video, first in by_video(features):
             of_boxes = boxes_of.get(video_id, detections.slice(0, 0))
             numbers = np.arange(first, first + len(of_video))
             piece = np.searchsorted(starts, numbers, side="right") - 1
             rows = _committed_rows(of_video, of_boxes, _Source(piece, numbers - starts[piece]), vectors)
             names = dict(zip(of_boxes["class_id"].to_pylist(), of_boxes["label"].to_pylist(), strict=True))
             yield video_id, rows, of_boxes["track_id"].fill_null(NO_TRACK).to_numpy(), names
-
-
-def _by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table, int]]:
-    """Yield the rows of each video of a sorted table, and the number of the first."""
-    if not len(table):
-        return
-    ids = table["video_id"].to_numpy()
-    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-    for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=True):
-        yield ids[start], table.slice(start, end - start), int(start)
 
 
 def _committed_rows(

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
-import logging
 import os
 import re
 import shutil
 import tempfile
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from pipeline.archive import filesystem
 from pipeline.errors import ActionlakeError, UsageError
+from pipeline.lake.patience import patiently, unless_it_stalls
 from pipeline.lake.schemas import SCHEMA_VERSION
-
-log = logging.getLogger(__name__)
 
 _IDENTITY = "lake.json"
 MERGED = "_merged"
@@ -38,11 +33,6 @@ _SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp$")
 # Small tables are gathered into row groups of this many rows.
 _ROW_GROUP_ROWS = 8192
 _UPLOAD_BYTES = 8 << 20
-_STALLED_AFTER_S = 120.0
-_PAUSES_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
-
-_T = TypeVar("_T")
 
 
 def merged_name(shard: int) -> str:
@@ -144,7 +134,7 @@ class Lake:
                 made = os.path.join(folder, "part")
                 with pa.OSFile(made, "wb") as sink:
                     yield sink
-                patiently(self.uri, lambda: _unless_it_stalls(lambda: self._upload(made, target)))
+                patiently(self.uri, lambda: unless_it_stalls(lambda: self._upload(made, target)))
             return
         os.makedirs(os.path.dirname(target), exist_ok=True)
         folder, name = os.path.split(target)
@@ -178,6 +168,16 @@ class Lake:
             patiently(self.uri, functools.partial(delete, self.path(name)))
         return len(stale)
 
+    def folders(self) -> list[str]:
+        """Return the folders in which shards have parts, that of `videos`, which commits, first."""
+        segments = [f"segments/model={model}" for model in self.models()]
+        return ["videos", "detections", "failures", "features", *segments]
+
+    def drop_shard(self, shard: int) -> None:
+        """Delete a shard's parts of all tables, the commit first; its plan stays."""
+        for folder in self.folders():
+            self.drop_part(folder, shard)
+
     def drop_part(self, folder: str, shard: int) -> None:
         """Delete a shard's part of a table, if it is there."""
         self.delete(folder, part_name(shard))
@@ -201,7 +201,11 @@ class Lake:
 
     def is_committed(self, shard: int) -> bool:
         """Whether a shard is committed."""
-        return bool(self.fs.get_file_info(self.path("videos", part_name(shard))).type == pafs.FileType.File)
+        return self.has_part("videos", shard)
+
+    def has_part(self, folder: str, shard: int) -> bool:
+        """Whether a shard has a part of a table."""
+        return bool(self.fs.get_file_info(self.path(folder, part_name(shard))).type == pafs.FileType.File)
 
     def planned(self) -> list[int]:
         """Return the numbers of the planned shards, sorted."""
@@ -248,44 +252,6 @@ class Lake:
         )
         found: Sequence[pafs.FileInfo] = self.fs.get_file_info(selector)
         return found
-
-
-def patiently(uri: str, action: Callable[[], _T]) -> _T:
-    """Do something to a storage that can be done again; if that fails, try again, with growing pauses.
-
-    Raises:
-        ActionlakeError: It failed each time, or in a way that waiting does not mend.
-    """
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            return action()
-        except OSError as error:
-            if pause_s is None or error.errno in _HOPELESS:
-                raise ActionlakeError(
-                    f"{uri}: can't be written to ({error.strerror or error}); what is finished is kept, mend that and "
-                    "the same command goes on from there"
-                ) from error
-            log.warning("%s: can't be written to (%s); trying again in %g s", uri, error.strerror or error, pause_s)
-            time.sleep(pause_s)
-    raise AssertionError("the last try returns or raises")
-
-
-def _unless_it_stalls(action: Callable[[], None]) -> None:
-    """Do something that may never come back; after a while it counts as failed, whatever becomes of it."""
-    done: Future[None] = Future()
-
-    def act() -> None:
-        try:
-            action()
-            done.set_result(None)
-        except Exception as error:  # Whatever it is, it is raised where it is waited for.
-            done.set_exception(error)
-
-    threading.Thread(target=act, daemon=True).start()
-    try:
-        done.result(timeout=_STALLED_AFTER_S)
-    except TimeoutError as error:
-        raise TimeoutError(f"no answer for {_STALLED_AFTER_S:g} s") from error
 
 
 @dataclass
@@ -355,6 +321,16 @@ def read_part(lake: Lake, folder: str, shard: int, columns: Sequence[str] | None
                 f"{lake.uri}/{folder}/{part_name(shard)}: damaged ({' '.join(str(error).split())[:200]}); "
                 f"`actionlake verify {lake.uri} --repair` takes it out, then the same command makes it again"
             ) from error
+
+
+def by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table, int]]:
+    """Yield the rows of each video of a table in which they stand together, and the number of the first."""
+    if not len(table):
+        return
+    ids = table["video_id"].to_numpy()
+    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+    for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=True):
+        yield ids[start], table.slice(start, end - start), int(start)
 
 
 def _json_bytes(record: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from pipeline.archive.plan import PlannedVideo
 from pipeline.config import digest
@@ -19,7 +19,7 @@ from pipeline.errors import ActionlakeError
 from pipeline.lake import schemas
 from pipeline.lake.compact import tidy
 from pipeline.lake.plans import PLAN, read_plan
-from pipeline.lake.store import Lake, part_name
+from pipeline.lake.store import Lake, by_video, part_name
 
 _AGAIN = "taken out; the same `actionlake analyze` makes it again"
 # Times of neighbouring segments are computed from the same steps, but may be cut at the end of the video.
@@ -80,12 +80,9 @@ def _take_out(lake: Lake, shard: int, problems: list[Problem]) -> None:
     """Delete what is damaged of a shard: some model's segments alone, or all of it, the commit first."""
     folders = {problem.where.rpartition("/")[0] for problem in problems}
     if any(not folder.startswith("segments/") for folder in folders):
-        folders = {"videos", "detections", "failures", "features"} | {f"segments/model={m}" for m in lake.models()}
-        plan_is_wrong = any(problem.where.startswith(PLAN) for problem in problems)
-        folders |= {PLAN} if plan_is_wrong else set()
-        lake.drop_part("videos", shard)
-        if plan_is_wrong:
-            lake.drop_work(shard)
+        lake.drop_shard(shard)
+    if PLAN in folders:
+        lake.drop_work(shard)
     for folder in folders:
         lake.drop_part(folder, shard)
 
@@ -135,8 +132,9 @@ class _ShardChecks:
         if self._keeps_features:
             yield "features", self._check_features
         for model in self._lake.models():
-            if self._shard in self._lake.labelled(model):
-                yield f"segments/model={model}", lambda model=model: self._check_segments(model)  # type: ignore[misc]
+            folder = f"segments/model={model}"
+            if self._lake.has_part(folder, self._shard):
+                yield folder, functools.partial(self._check_segments, model)
 
     def _read(self, folder: str, schema: pa.Schema | None, columns: list[str] | None = None) -> tuple[pa.Table, Any]:
         """Return a part's rows (or some columns, when all were read for their checksums) and what its footer says."""
@@ -220,14 +218,12 @@ class _ShardChecks:
 
     def _by_video(self, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         """Yield the rows of each video; they have to be of this shard's, and sorted."""
-        ids: NDArray[np.object_] = np.array(table["video_id"].to_pylist(), dtype=object)
-        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.empty(0, np.int64)
-        found = [str(ids[start]) for start in starts]
+        rows_of = [(video_id, rows) for video_id, rows, _ in by_video(table)]
+        found = [video_id for video_id, _ in rows_of]
         _demand(found == sorted(set(found)), "is not sorted by video")
         unknown = set(found) - self._videos.keys()
         _demand(not unknown, f"has rows of {', '.join(sorted(unknown))}, which the shard does not hold")
-        for video_id, start, end in zip(found, starts, [*starts[1:], len(ids)], strict=False):
-            yield video_id, table.slice(start, end - start)
+        yield from rows_of
 
 
 @contextmanager

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.lake.patience import patiently
 from pipeline.lake.schemas import work_schema
-from pipeline.lake.store import Lake, patiently
+from pipeline.lake.store import Lake
 
 ChunkKey = tuple[str, int]
 """`(video_id, number of the chunk within it)`."""

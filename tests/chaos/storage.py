@@ -48,6 +48,6 @@ class UnreliableFileSystem(LocalFileSystem):  # type: ignore[misc]
 def register() -> None:
     """Make `unreliable://` known, and its stalls short, in this process."""
     fsspec.register_implementation("unreliable", UnreliableFileSystem, clobber=True)
-    from pipeline.lake import store
+    from pipeline.lake import patience
 
-    store._STALLED_AFTER_S = 0.5
+    patience._STALLED_AFTER_S = 0.5

@@ -1,0 +1,59 @@
+"""Storage fails for a moment, or never answers: what can be done again is tried again, and nothing waits for ever."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from pipeline.errors import ActionlakeError
+
+log = logging.getLogger(__name__)
+
+_STALLED_AFTER_S = 120.0
+_PAUSES_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
+_T = TypeVar("_T")
+
+
+def patiently(uri: str, action: Callable[[], _T]) -> _T:
+    """Do something to a storage that can be done again; if that fails, try again, with growing pauses.
+
+    Raises:
+        ActionlakeError: It failed each time, or in a way that waiting does not mend.
+    """
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return action()
+        except OSError as error:
+            if pause_s is None or error.errno in _HOPELESS:
+                raise ActionlakeError(
+                    f"{uri}: can't be written to ({error.strerror or error}); what is finished is kept, mend that and "
+                    "the same command goes on from there"
+                ) from error
+            log.warning("%s: can't be written to (%s); trying again in %g s", uri, error.strerror or error, pause_s)
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def unless_it_stalls(action: Callable[[], None]) -> None:
+    """Do something that may never come back; after a while it counts as failed, whatever becomes of it."""
+    done: Future[None] = Future()
+
+    def act() -> None:
+        try:
+            action()
+            done.set_result(None)
+        except Exception as error:  # Whatever it is, it is raised where it is waited for.
+            done.set_exception(error)
+
+    threading.Thread(target=act, daemon=True).start()
+    try:
+        done.result(timeout=_STALLED_AFTER_S)
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer for {_STALLED_AFTER_S:g} s") from error
