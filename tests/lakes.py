@@ -47,6 +47,12 @@ def assert_same_whatever_the_cut(a: str | Path, b: str | Path) -> None:
     assert_same(a, b, _OF_THE_CUT)
 
 
+def leftovers(lake: Path) -> list[str]:
+    """Return what does not belong into a finished lake."""
+    files = [path for path in lake.rglob("*") if path.is_file()]
+    return [str(path) for path in files if path.name.endswith(".tmp") or "_work" in path.parts]
+
+
 def lake_of_segments(
     folder: Path, duration_s: dict[str, float], segments: Sequence[dict[str, Any]], models: Sequence[str] = ("m",)
 ) -> Path:

@@ -72,7 +72,7 @@ class VideoRef:
 class Listing(Sequence[VideoRef]):
     """The videos of an archive, each once, sorted by URI and span.
 
-    They are held as columns, about 150 bytes a video, and become objects as they are drawn.
+    They are held as columns, about 100 bytes a video, and become objects as they are drawn.
     """
 
     def __init__(self, table: pa.Table) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
@@ -31,17 +30,13 @@ from ray.cluster_utils import Cluster
 from pipeline import ActionlakeError, Config, analyze
 from pipeline.engine.board import JobState
 from tests.chaos import faults, storage
+from tests.chaos.conftest import CONFIG, N_CHUNKS, make_archive
 from tests.chaos.faults import Fault
 from tests.chaos.job import VARIABLE
-from tests.chaos.test_workers import leftovers
 from tests.conftest import REPOSITORY
-from tests.lakes import TABLES, rows
-from tests.synthetic import RECIPES, make_video
+from tests.lakes import TABLES, leftovers, rows
 
-CONFIG = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=2, workers=2, layout="fused")
 SPLIT = replace(CONFIG, layout="split", workers=1)
-N_CHUNKS = 32
-HOOK = {"worker_process_setup_hook": "tests.chaos.faults.install"}
 
 
 @dataclass
@@ -79,9 +74,7 @@ class Bench:
         self.lake = folder / "lake-0"
         self.happened = 0
         self.killed = 0
-        self.archive.mkdir()
-        for number in range(8):
-            make_video(self.archive / f"{number}.mp4", RECIPES[1], n_frames=75, size=(160 + 16 * number, 96))
+        make_archive(self.archive)
         os.environ[faults.FOLDER] = str(self.faults)
         os.environ["PYTHONPATH"] = str(REPOSITORY)
 
@@ -128,7 +121,7 @@ def start_ray() -> None:
     if not ray.is_initialized():
         ray.init(
             address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
-            logging_level="FATAL", object_store_memory=512 << 20, runtime_env=HOOK,
+            logging_level="FATAL", object_store_memory=512 << 20, runtime_env=faults.RUNTIME_ENV,
         )  # fmt: skip
 
 
@@ -136,14 +129,10 @@ def in_workers(name: str, *wanted: Fault, config: Config = CONFIG) -> Kind:
     """Faults in workers: at calls that move on by one from trial to trial."""
 
     def trial(bench: Bench, number: int) -> None:
-        moved = [replace_calls(fault, [call + number for call in fault.calls]) for fault in wanted]
+        moved = [replace(fault, calls=[call + number for call in fault.calls]) for fault in wanted]
         bench.job(moved, config)
 
     return Kind(name, trial)
-
-
-def replace_calls(fault: Fault, calls: Sequence[int]) -> Fault:
-    return dataclasses.replace(fault, calls=list(calls))
 
 
 def on_command(name: str, expected: Sequence[int], config: Config = CONFIG, kills: int = 1, **driver: Any) -> Kind:
@@ -168,7 +157,7 @@ def on_nodes(name: str, comes_back: bool) -> Kind:
             ray.shutdown()
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 256 << 20})
         other = cluster.add_node(num_cpus=1, object_store_memory=256 << 20)
-        ray.init(cluster.address, log_to_driver=False, logging_level="FATAL", runtime_env=HOOK)
+        ray.init(cluster.address, log_to_driver=False, logging_level="FATAL", runtime_env=faults.RUNTIME_ENV)
 
         def kill(state: JobState) -> None:
             if state.n_chunks_done >= 4 + 3 * number and not bench.happened:
@@ -215,7 +204,7 @@ def out_of_memory(bench: Bench, number: int) -> None:
     share = (memory.total - memory.available + (3 << 30)) / memory.total
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="FATAL",
-        object_store_memory=256 << 20, runtime_env=HOOK,
+        object_store_memory=256 << 20, runtime_env=faults.RUNTIME_ENV,
         _system_config={"memory_usage_threshold": share, "memory_monitor_refresh_ms": 50},
     )  # fmt: skip
     bench.job([Fault("extract", "eat memory", calls=[5 + 4 * number])])

@@ -19,14 +19,18 @@ CONFIG = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=2, work
 N_CHUNKS = 32
 
 
-@pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight videos of two seconds and more."""
-    folder = tmp_path_factory.mktemp("chaos") / "archive"
+def make_archive(folder: Path) -> Path:
+    """Make the videos that `N_CHUNKS` counts the chunks of, all of different size."""
     folder.mkdir()
     for number in range(8):
         make_video(folder / f"{number}.mp4", RECIPES[1], n_frames=75, size=(160 + 16 * number, 96))
     return folder
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos of two seconds and more."""
+    return make_archive(tmp_path_factory.mktemp("chaos") / "archive")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def breakable_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ["PYTHONPATH"] = str(REPOSITORY)
     ray.init(
         address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        object_store_memory=512 << 20, runtime_env={"worker_process_setup_hook": "tests.chaos.faults.install"},
+        object_store_memory=512 << 20, runtime_env=faults.RUNTIME_ENV,
     )  # fmt: skip
     yield folder
     ray.shutdown()

@@ -24,6 +24,9 @@ from typing import Any
 FOLDER = "ACTIONLAKE_CHAOS"
 """Environment variable that names the folder."""
 
+RUNTIME_ENV = {"worker_process_setup_hook": "tests.chaos.faults.install"}
+"""What Ray has to be started with."""
+
 POINTS = {
     "probe": "pipeline.engine.planning:_probe_patiently",
     "decode": "pipeline.engine.decoding:decode_chunk",

@@ -21,6 +21,7 @@ import ray
 from pipeline import cli
 from pipeline.engine.board import JobState
 from pipeline.terminal import ProgressDisplay
+from tests.chaos.faults import RUNTIME_ENV
 
 VARIABLE = "ACTIONLAKE_CHAOS_DRIVER"
 
@@ -75,7 +76,7 @@ def main() -> None:
     if wanted.get("twice"):
         logging.getLogger("pipeline.engine.interrupts").addHandler(_Again())
     start: Any = ray.init
-    ray.init = functools.partial(start, runtime_env={"worker_process_setup_hook": "tests.chaos.faults.install"})
+    ray.init = functools.partial(start, runtime_env=RUNTIME_ENV)
     cli.main()
 
 

@@ -17,9 +17,8 @@ from tests.chaos import faults
 from tests.chaos.conftest import N_CHUNKS
 from tests.chaos.faults import Fault
 from tests.chaos.job import VARIABLE
-from tests.chaos.test_workers import leftovers
 from tests.conftest import REPOSITORY
-from tests.lakes import assert_same
+from tests.lakes import assert_same, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 

@@ -15,9 +15,8 @@ from pipeline import analyze
 from pipeline.engine.board import JobState
 from tests.chaos import faults
 from tests.chaos.conftest import CONFIG, N_CHUNKS
-from tests.chaos.test_workers import leftovers
 from tests.conftest import REPOSITORY
-from tests.lakes import assert_same
+from tests.lakes import assert_same, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
@@ -30,10 +29,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     faults.set_faults(tmp_path / "faults", [])
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 256 << 20})
     made.add_node(num_cpus=1, object_store_memory=256 << 20)
-    ray.init(
-        made.address, log_to_driver=False, logging_level="ERROR",
-        runtime_env={"worker_process_setup_hook": "tests.chaos.faults.install"},
-    )  # fmt: skip
+    ray.init(made.address, log_to_driver=False, logging_level="ERROR", runtime_env=faults.RUNTIME_ENV)
     yield made
     ray.shutdown()
     made.shutdown()

@@ -10,8 +10,7 @@ from pipeline import ActionlakeError, analyze
 from tests.chaos import faults, storage
 from tests.chaos.conftest import CONFIG
 from tests.chaos.faults import Fault
-from tests.chaos.test_workers import leftovers
-from tests.lakes import assert_same
+from tests.lakes import assert_same, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 

@@ -10,7 +10,7 @@ from pipeline import analyze
 from tests.chaos import faults
 from tests.chaos.conftest import CONFIG, N_CHUNKS
 from tests.chaos.faults import Fault
-from tests.lakes import assert_same
+from tests.lakes import assert_same, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
@@ -31,14 +31,8 @@ STORM = [
 ]
 
 
-def leftovers(lake: Path) -> list[str]:
-    """Return what does not belong into a finished lake."""
-    files = [path for path in lake.rglob("*") if path.is_file()]
-    return [str(path) for path in files if path.name.endswith(".tmp") or "_work" in path.parts]
-
-
 def test_a_storm_of_deaths(archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path) -> None:
-    """Twelve deaths in one job: while a file is probed, decoded, embedded, written, renamed, labelled, committed.
+    """Thirteen deaths in one job: while a file is probed, decoded, embedded, written, renamed, labelled, committed.
 
     Without the ledger's restart the job ends at its death; without the scratch name the half-written piece is read;
     without the sorted commit under fixed names rows are doubled.
