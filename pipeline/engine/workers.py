@@ -15,7 +15,7 @@ from pipeline.config import Config
 from pipeline.engine.decoding import ChunkTask, DecodedPiece, decode_pieces, give_up
 from pipeline.engine.extract import Extractor
 from pipeline.engine.ledger import Attempt
-from pipeline.engine.watchdog import Watchdog
+from pipeline.engine.watchdog import Watchdog, crash_at_once
 from pipeline.errors import ActionlakeError
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
@@ -152,6 +152,7 @@ class ExtractWorker:
     """Extracts features of decoded pieces, on a GPU where the node has one."""
 
     def __init__(self, lake_uri: str, config: Config) -> None:
+        crash_at_once()
         self._lake = Lake(lake_uri)
         self._extractor = Extractor(config)
 

@@ -66,6 +66,11 @@ def set_faults(folder: Path, faults: Sequence[Fault], keep: Sequence[str] = ()) 
     (folder / "faults.json.new").rename(folder / "faults.json")
 
 
+def note_happened(what: str) -> None:
+    """Note a fault that comes from elsewhere."""
+    _note(Path(os.environ[FOLDER]) / "happened", what)
+
+
 def times_happened(folder: Path) -> int:
     """Return how many faults have happened."""
     return sum(1 for line in _lines(folder / "happened"))
@@ -204,5 +209,5 @@ def _happen(folder: Path, point: str, arguments: tuple[Any, ...], after: bool) -
         if fault.point != point or fault.after != after or fault.match not in repr(arguments):
             continue
         if not fault.calls or _count(folder / f"calls-{number}") in fault.calls:
-            _note(folder / "happened", f"{point} {fault.do}")
+            note_happened(f"{point} {fault.do}")
             ACTIONS[fault.do]()

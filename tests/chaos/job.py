@@ -21,7 +21,7 @@ import ray
 from pipeline import cli
 from pipeline.engine.board import JobState
 from pipeline.terminal import ProgressDisplay
-from tests.chaos.faults import RUNTIME_ENV
+from tests.chaos import faults
 
 VARIABLE = "ACTIONLAKE_CHAOS_DRIVER"
 
@@ -33,6 +33,7 @@ def kill_tree() -> None:
         process.suspend()
     for process in family:
         process.kill()
+        faults.note_happened(f"tree {process.pid}")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -76,7 +77,7 @@ def main() -> None:
     if wanted.get("twice"):
         logging.getLogger("pipeline.engine.interrupts").addHandler(_Again())
     start: Any = ray.init
-    ray.init = functools.partial(start, runtime_env=RUNTIME_ENV)
+    ray.init = functools.partial(start, runtime_env=faults.RUNTIME_ENV)
     cli.main()
 
 

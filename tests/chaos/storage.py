@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from tests.chaos.faults import FOLDER, _count, _note
+from tests.chaos.faults import FOLDER, _count, note_happened
 
 FAILS_EVERY = 5
 STALLS_EVERY = 31
@@ -35,10 +35,10 @@ class UnreliableFileSystem(LocalFileSystem):  # type: ignore[misc]
         folder = Path(os.environ[FOLDER])
         number = _count(folder / "writes")
         if number % STALLS_EVERY == 0:
-            _note(folder / "happened", "write stalls")
+            note_happened("write stalls")
             time.sleep(1e6)
         if number % FAILS_EVERY == 0:
-            _note(folder / "happened", "write fails")
+            note_happened("write fails")
             file.write(b"half of it")
             file.close()
             raise OSError(5, "Input/output error")
