@@ -25,7 +25,6 @@ _MOST_BLOCK_CHUNKS = 64
 _BLOCKS_PER_WORKER = 16
 # GPU batches are filled across so many pieces, where chunks are short.
 _PIECES_PER_PASS = 8
-# An actor that died is started anew and given its block again; the ledger counts, and ends it.
 
 
 def extract_features(

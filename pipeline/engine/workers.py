@@ -37,10 +37,14 @@ def receipts_of(block: Block) -> list[Receipt]:
     Raises:
         ActionlakeError: It holds the error that ended the work on it.
     """
+    _raise_error_of(block)
+    return [Receipt.from_json(text) for text in block["receipt"]]
+
+
+def _raise_error_of(block: Block) -> None:
     for message in block["error"]:
         if message:
             raise ActionlakeError(message)
-    return [Receipt.from_json(text) for text in block["receipt"]]
 
 
 def _receipt_block(work: Callable[[], list[Receipt]]) -> Block:
@@ -135,17 +139,23 @@ class DecodeWorker:
         self._runner = _ChunkRunner(lake_uri, config, ledger, dim)
 
     def __call__(self, block: Block) -> Iterator[Block]:
-        """Take a block of tasks and yield their decoded pieces."""
-        for cell in block["task"]:
-            begun = self._runner.begin(pickle.loads(cell))
+        """Take a block of tasks and yield their decoded pieces; an error of ours as a row, too."""
+        try:
+            for piece in self._work([pickle.loads(cell) for cell in block["task"]]):
+                yield _pack_piece(piece)
+        except ActionlakeError as error:
+            yield _piece_block(b"", b"", str(error))
+
+    def _work(self, tasks: list[ChunkTask]) -> Iterator[DecodedPiece]:
+        for waiting in tasks:
+            begun = self._runner.begin(waiting)
             if begun is None:
                 break
             task, given_up = begun
             for receipt in given_up:
-                yield _pack_piece(DecodedPiece(task, receipt, None, in_lake=True))
+                yield DecodedPiece(task, receipt, None, in_lake=True)
             if not given_up:
-                for piece in self._runner.decode(task):
-                    yield _pack_piece(piece)
+                yield from self._runner.decode(task)
 
 
 class ExtractWorker:
@@ -158,10 +168,14 @@ class ExtractWorker:
 
     def __call__(self, block: Block) -> Block:
         """Take decoded pieces and return their receipts."""
+        return _receipt_block(lambda: self._work(block))
+
+    def _work(self, block: Block) -> list[Receipt]:
+        _raise_error_of(block)
         pieces = [_unpack_piece(block, row) for row in range(len(block["piece"]))]
         written = [piece.receipt for piece in pieces if piece.in_lake]
         fresh = [piece for piece in pieces if not piece.in_lake]
-        return _receipt_block(lambda: written + self._extractor.extract(self._lake, fresh))
+        return written + self._extractor.extract(self._lake, fresh)
 
 
 def _pack_piece(piece: DecodedPiece) -> Block:
@@ -171,10 +185,12 @@ def _pack_piece(piece: DecodedPiece) -> Block:
     shape = frames.images.shape if frames is not None else (0, 0, 0, 3)
     grid = (frames.pts_s, frames.steps, frames.n_steps, frames.after) if frames is not None else None
     pixels = frames.images.tobytes() if frames is not None else b""
-    return {
-        "piece": np.array([pickle.dumps((head, shape, grid))], dtype=object),
-        "pixels": np.array([pixels], dtype=object),
-    }
+    return _piece_block(pickle.dumps((head, shape, grid)), pixels, "")
+
+
+def _piece_block(piece: bytes, pixels: bytes, error: str) -> Block:
+    columns: dict[str, bytes | str] = {"piece": piece, "pixels": pixels, "error": error}
+    return {name: np.array([cell], dtype=object) for name, cell in columns.items()}
 
 
 def _unpack_piece(block: Block, row: int) -> DecodedPiece:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_a_full_disk_stops_the_job_with_the_way_out(
     assert state.n_videos_before + state.n_videos_done == 8
     assert_same(lake, undisturbed)
     assert leftovers(lake) == []
+
+
+@pytest.mark.long
+def test_a_decoder_that_finds_the_disk_full_is_heard_through_the_extractor(
+    archive: Path, breakable_ray: Path, lake: Path
+) -> None:
+    """In the split layout only extractors answer the driver; without the error's row its words are lost to it."""
+    faults.set_faults(
+        breakable_ray, [Fault("decode", calls=()), Fault("rename", "no space", calls=(), match="/_work/")]
+    )
+    with pytest.raises(ActionlakeError, match=r"lake: can't be written to \(No space left on device\)"):
+        analyze(str(archive), str(lake), config=replace(CONFIG, layout="split", workers=1, max_attempts=1))
 
 
 def test_a_disk_that_fails_for_a_moment_is_tried_again(
