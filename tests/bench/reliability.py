@@ -308,7 +308,7 @@ def main() -> None:
             print(table_row(outcome), flush=True)
             record = {
                 "quiet_s": quiet_s["job"],
-                "cpus": os.cpucount(),
+                "cpus": os.cpu_count(),
                 "outcomes": [asdict(each) for each in outcomes],
             }
             options.out.write_text(json.dumps(record, indent=1))
