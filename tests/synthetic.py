@@ -76,6 +76,7 @@ def make_video(
     time_base: Fraction | None = None,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     rotation_deg: int = 0,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Encode numbered frames.
 
@@ -88,6 +89,7 @@ def make_video(
         time_base: Seconds per unit of `pts`.
         size: Width and height.
         rotation_deg: Counter-clockwise turn that a player is told to show the frames with.
+        pixel_aspect: How wide a player is told to show a pixel, as share of its height.
     """
     av.logging.set_level(av.logging.PANIC)
     with av.open(str(path), "w", options=recipe.container_options) as container:
@@ -96,6 +98,8 @@ def make_video(
         stream.pix_fmt = recipe.pixel_format
         if time_base is not None:
             stream.codec_context.time_base = time_base
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation_deg:
             stream.set_display_rotation(rotation_deg)
         for number in range(n_frames):

@@ -7,12 +7,14 @@ import os
 import shutil
 import unicodedata
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 
 from pipeline.activity.bundle import Bundle
+from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config, VideoLimits
@@ -23,6 +25,7 @@ from pipeline.lake.query import open_lake
 from pipeline.report.exports import export_segments
 from pipeline.terminal import plain
 from pipeline.training.formats import read_annotations
+from pipeline.video.decode import DecodeReport, decode_chunk
 from pipeline.vision.detector import check_trust
 from tests.lakes import analyze_here
 from tests.synthetic import RECIPES, make_video
@@ -135,6 +138,19 @@ def test_a_thousand_bytes_that_claim_a_million_frames(tmp_path: Path) -> None:
     bomb.write_bytes(content)
     with pytest.raises(VideoError, match=r"claims 1000000 frames in \d+ bytes, less than min_frame_bytes = 1 each"):
         probe_video(list_videos([str(bomb)])[0])
+
+
+def test_a_frame_at_an_absurd_time_is_left_out(tmp_path: Path) -> None:
+    """Without the limit the frame's step is larger than any number in a table."""
+    mjpeg, even = RECIPES[-1], list(range(0, 900, 30))
+    sound = make_video(tmp_path / "sound.mkv", mjpeg, n_frames=30, pts=even, time_base=Fraction(1, 1000))
+    absurd = make_video(tmp_path / "absurd.mkv", mjpeg, n_frames=31, pts=[*even, 2**40], time_base=Fraction(1, 1000))
+    # The header tells of the length that follows from it, which is refused; that of a damaged file would not.
+    probe = probe_video(list_videos([str(sound)])[0])
+    report = DecodeReport()
+    batches = list(decode_chunk(str(absurd), probe, Chunk(0, 0, OPEN_END, 1.0), Fraction(30), 320, 100, report))
+    assert report.first_error == "a frame is shown later than any video is long"
+    assert [number for batch in batches for number in batch.steps] == list(range(28))
 
 
 def test_frames_that_grow_in_the_midst_of_a_stream_are_not_decoded(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from pipeline.errors import VideoError
 _PACKETS_TO_FIRST_FRAME = 500
 # By so many frames, at most, do the usual encoders move a keyframe when they reorder.
 _REORDERED_FRAMES = 4.5
+# Pixels of no camera or disc are so much wider than high, or higher than wide: the header is damaged.
+_WIDEST_PIXEL = 10.0
 # Formats whose index, where there is one, holds only what was read so far.
 _INDEXLESS_FORMATS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "flv", "asf")
 
@@ -69,7 +71,9 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS) -> Probe:
         assert stream.time_base is not None
         origin = first.pts if first.pts is not None else stream.start_time or 0
         rotation = round(first.rotation / 90) * 90 % 360
-        aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+        aspect = float(stream.sample_aspect_ratio or 1)
+        if not 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL:
+            aspect = 1.0
         width, height = max(1, round(first.width * aspect)), first.height
         if rotation in (90, 270):
             width, height = height, width

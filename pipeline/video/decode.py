@@ -293,6 +293,8 @@ def _decode(
     """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
     key_pts: int | None = None
     last_pts: int | None = None
+    assert stream.time_base is not None
+    latest_pts = (stream.start_time or 0) + round(limits.max_video_hours * 3600 / stream.time_base)
     for packet in _packets(container, stream, report):
         if after_seek and key_pts is None and packet.size:
             if not packet.is_keyframe:
@@ -313,6 +315,9 @@ def _decode(
             report.n_decoded += 1
             if frame.is_corrupt:
                 report.note("a frame is marked corrupt")
+            if frame.pts is not None and frame.pts > latest_pts:
+                report.note("a frame is shown later than any video is long")
+                continue
             if frame.pts is None or (last_pts is not None and frame.pts <= last_pts):
                 continue
             # Frames shown before the keyframe lean on others that were not decoded (an open group of pictures).

@@ -52,6 +52,18 @@ def test_rotation_is_read_and_the_size_is_upright(tmp_path: Path, turn: int) -> 
     assert (found.width, found.height) == ((WIDTH, HEIGHT) if turn == 180 else (HEIGHT, WIDTH))
 
 
+def test_pixels_that_are_not_square_widen_the_picture_unless_that_makes_no_sense(tmp_path: Path) -> None:
+    """A damaged header may claim a picture wider than any number in a table: then pixels are taken to be square."""
+    video = make_video(tmp_path / "wide.mp4", H264, n_frames=5, pixel_aspect=Fraction(4, 3))
+    assert (probe(video).width, probe(video).height) == (round(WIDTH * 4 / 3), HEIGHT)
+    content = bytearray(video.read_bytes())
+    at = content.index(b"pasp") + 4
+    content[at : at + 8] = (2**31 - 1).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(content)
+    assert (probe(damaged).width, probe(damaged).height) == (WIDTH, HEIGHT)
+
+
 def write_audio(path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
