@@ -161,7 +161,9 @@ def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str,
 
 def seen_to_end_s(receipts: Sequence[Receipt]) -> float:
     """Return when the video ends, where its end was seen; without limit where it was not."""
-    return max((receipt.end_s for receipt in receipts if receipt.reached_eof), default=math.inf)
+    # A chunk may find the file's end where another, that starts behind a damaged place, sees more of it.
+    end_s, reached_eof = max(((receipt.end_s, receipt.reached_eof) for receipt in receipts), default=(0.0, False))
+    return end_s if reached_eof else math.inf
 
 
 def _duration_s(video: PlannedVideo, receipts: Sequence[Receipt]) -> float | None:

@@ -245,7 +245,8 @@ def _last_duration(frame: VideoFrame, probe: Probe) -> int:
     longest = max(1, int(1 / probe.time_base))
     if 0 < frame.duration <= longest:
         return frame.duration
-    usual = round(1 / (Fraction(probe.fps or 25.0).limit_denominator(100_000) * probe.time_base))
+    # A damaged header may tell of a frame in days, whose rate is no fraction of any use.
+    usual = round(1 / (Fraction(max(1.0, probe.fps or 25.0)).limit_denominator(100_000) * probe.time_base))
     return min(max(1, usual), longest)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -222,3 +223,18 @@ def test_a_file_cut_short_gives_what_is_there(numbered: Path, tmp_path: Path) ->
     assert 35 <= len(steps) <= 40
     assert reports[-1].reached_eof
     assert [number for _, _, number, _ in steps] == list(range(len(steps)))
+
+
+def test_a_last_frame_has_an_end_whatever_the_header_says(numbered: Path, tmp_path: Path) -> None:
+    """A damaged header may tell of more than a second for each frame, and of one frame in days as their rate."""
+    content = bytearray((numbered / H264.name).read_bytes())
+    at = content.index(b"stts") + 16
+    assert int.from_bytes(content[at : at + 4], "big") == 512
+    content[at : at + 4] = (16_000).to_bytes(4, "big")
+    (tmp_path / "slow.mp4").write_bytes(content)
+    (ref,) = list_videos([str(tmp_path / "slow.mp4")])
+    probe = replace(probe_video(ref), fps=4e-6)
+    report = DecodeReport()
+    batches = list(decode_chunk(ref.uri, probe, Chunk(0, 0, OPEN_END, 2.0), Fraction(30), 320, 100, report))
+    assert report.n_errors == 0
+    assert report.end_s == pytest.approx(batches[-1].pts_s[-1] + 1.0)
