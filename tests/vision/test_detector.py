@@ -8,9 +8,10 @@ import pytest
 import torch
 import ultralytics
 from ultralytics import YOLO
+from ultralytics.utils.nms import non_max_suppression
 
 from pipeline.errors import UsageError
-from pipeline.vision.detector import Boxes, Detector
+from pipeline.vision.detector import Boxes, Detector, best_boxes
 from pipeline.vision.runtime import Runtime, choose_runtime
 
 
@@ -39,6 +40,27 @@ def test_it_finds_what_ultralytics_finds(person_weights: Path, bus: np.ndarray) 
         assert sorted(found.class_ids[sure].tolist()) == sorted(expected.cls.int().tolist())
         best = overlaps(expected.xyxy.numpy(), found.xyxy[sure]).max(axis=1)
         assert best.min() > 0.9
+
+
+@pytest.mark.parametrize("n_classes", [1, 3, 80])
+@pytest.mark.parametrize("max_boxes", [5, 300])
+def test_suppression_leaves_what_that_of_ultralytics_leaves(n_classes: int, max_boxes: int) -> None:
+    """Crowds of overlapping boxes, some of which are of classes that are not wanted."""
+    rng = np.random.default_rng(n_classes)
+    for _ in range(20):
+        person = rng.integers(0, 8, 1260)
+        centre = rng.uniform(40, 280, (2, 8))[:, person] + rng.normal(0, 4, (2, 1260))
+        size = rng.uniform(30, 60, (2, 8))[:, person] + rng.normal(0, 3, (2, 1260))
+        scores = rng.random((n_classes, 1260)) ** 8
+        predictions = np.concatenate([centre, size, scores]).astype(np.float32)
+        wanted = sorted(rng.choice(n_classes, min(n_classes, 2), replace=False).tolist())
+        found = best_boxes(predictions, n_classes, wanted, 0.1, max_boxes)
+        (expected,) = non_max_suppression(
+            torch.from_numpy(predictions)[None], conf_thres=0.1, iou_thres=0.7, classes=wanted, max_det=max_boxes,
+            nc=n_classes, max_time_img=60.0,
+        )  # fmt: skip
+        assert len(found) > 3
+        np.testing.assert_allclose(found, expected.numpy(), atol=2e-3)
 
 
 def test_classes_scores_and_limits(person_weights: Path, bus: np.ndarray) -> None:
