@@ -96,11 +96,11 @@ def test_what_is_no_video_says_so(tmp_path: Path, numbered: Path) -> None:
 
 
 def test_a_playlist_posing_as_a_video_opens_nothing_else(tmp_path: Path) -> None:
-    """Without the whitelist FFmpeg follows it, to the network too: the listener would see a connection."""
+    """The listener would see a connection. FFmpeg has a rule of its own against this one; the whitelist needs none."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(1.0)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/segment.ts"
-        (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}\n#EXT-X-ENDLIST\n")
+        (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}\n#EXT-X-ENDLIST\n")
         code = (
             "import sys\n"
             "from pipeline.archive.probe import probe_video\n"
@@ -108,7 +108,7 @@ def test_a_playlist_posing_as_a_video_opens_nothing_else(tmp_path: Path) -> None
             "probe_video(list_videos([sys.argv[1]])[0])"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "list.mp4")], capture_output=True, text=True, check=False
+            [sys.executable, "-c", code, str(tmp_path / "list.m3u8")], capture_output=True, text=True, check=False
         )
         assert "not a video that can be read" in done.stderr
         with pytest.raises(TimeoutError):

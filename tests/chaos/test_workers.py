@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import analyze
+from pipeline.lake.work import Receipt
 from tests.chaos import faults
 from tests.chaos.conftest import CONFIG, N_CHUNKS
 from tests.chaos.faults import Fault
 from tests.lakes import assert_same, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+# The package has a function of the same name.
+analysis = importlib.import_module("pipeline.engine.analyze")
 
 STORM = [
     Fault("probe", calls=[3]),
@@ -47,3 +54,25 @@ def test_a_storm_of_deaths(archive: Path, undisturbed: Path, breakable_ray: Path
     assert again == 4, "the chunk that was under way at each death, but not the one whose features were written"
     analyze(str(archive), str(lake), config=CONFIG)
     assert leftovers(lake) == []
+
+
+def test_receipts_that_are_lost_on_their_way_are_found_in_the_lake(
+    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a node takes some with it that dies. Without the recount their chunks are decoded again."""
+    faults.set_faults(breakable_ray, [])
+    extract, lost = analysis.extract_features, []
+
+    def lossy(*arguments: Any) -> Iterator[list[Receipt]]:
+        for receipts in extract(*arguments):
+            if len(lost) < 5:
+                lost.extend(receipts)
+            else:
+                yield receipts
+
+    monkeypatch.setattr(analysis, "extract_features", lossy)
+    state = analyze(str(archive), str(lake), config=CONFIG)
+    assert len(lost) >= 5
+    assert (state.n_videos_done, state.n_chunks_done) == (8, N_CHUNKS)
+    assert len(faults.chunks_decoded(breakable_ray)) == N_CHUNKS
+    assert_same(lake, undisturbed)
