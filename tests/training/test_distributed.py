@@ -39,15 +39,6 @@ def trained(source: VideoSource, storage: Path, options: FitOptions = OPTIONS) -
     return fit_on_cluster(source, names(), [], options, 2, storage)
 
 
-@pytest.mark.e2e
-def test_two_workers_learn_what_one_does(source: GivenVideos, tmp_path: Path, local_ray: None) -> None:
-    """But for the order of sums. Were each to learn from all of a batch, or from its part alone, they would differ."""
-    alone = weights(fit(sequences(), FRAME, 3, OPTIONS))
-    together = weights(trained(source, tmp_path))
-    untrained = weights(fit(sequences(), FRAME, 3, replace(OPTIONS, epochs=1, learning_rate=1e-9)))
-    assert torch.norm(together - alone) < 0.05 * torch.norm(alone - untrained)
-
-
 def ray_workers() -> list[psutil.Process]:
     """Return the processes of Ray Train's workers, as they call themselves."""
     mine = psutil.Process().children(recursive=True)
@@ -57,9 +48,10 @@ def ray_workers() -> list[psutil.Process]:
 
 @pytest.mark.e2e
 def test_a_killed_worker_is_replaced_and_goes_on(source: GivenVideos, tmp_path: Path, local_ray: None) -> None:
-    """A real SIGKILL once the first epoch is saved. The model is that of one process that nobody disturbed, so no epoch
-    was lost or trained twice; without the checkpoint the schedule would run out of steps."""
-    options = replace(OPTIONS, epochs=40)
+    """A real SIGKILL once the first epoch is saved. But for the order of sums the model is that of one process, which
+    nobody disturbed: no epoch was lost or trained twice, and each worker learns from its part of a batch, not from all.
+    """
+    options = replace(OPTIONS, epochs=8)
     found: list[ActivityModel] = []
     thread = threading.Thread(target=lambda: found.append(trained(source, tmp_path, options)), daemon=True)
     thread.start()
@@ -74,4 +66,4 @@ def test_a_killed_worker_is_replaced_and_goes_on(source: GivenVideos, tmp_path: 
     assert found, "training did not survive"
     alone = weights(fit(sequences(), FRAME, 3, options))
     untrained = weights(fit(sequences(), FRAME, 3, replace(options, epochs=1, learning_rate=1e-9)))
-    assert torch.norm(weights(found[0]) - alone) < 0.1 * torch.norm(alone - untrained)
+    assert torch.norm(weights(found[0]) - alone) < 0.05 * torch.norm(alone - untrained)
