@@ -22,6 +22,7 @@ PERSON_INPUTS = ("crop", "crop_change", "crop_flow", "box")
 LAYOUTS = ("auto", "fused", "split")
 PRECISIONS = ("auto", "f32", "bf16", "f16")
 DEVICES = ("auto", "cpu", "cuda")
+SAMPLINGS = ("exact", "fast")
 
 _DEFAULT_INPUTS = {
     "frame": ("frame",),
@@ -57,6 +58,9 @@ class Config:
     """`frame` labels whole frames, `person` each tracked person, `both` does both."""
     sample_fps: float = field(default=15.0, metadata=_SHAPES_FEATURES)
     """Points of the sampling grid per second of video."""
+    sampling: str = field(default="exact", metadata=_SHAPES_FEATURES)
+    """`exact`: each point takes the frame shown then. `fast`: the decoder leaves out frames that no other needs, so a
+    point may take the one before; with the time of that."""
     embedder: str = field(default="efficientnet_lite0", metadata=_SHAPES_FEATURES)
     """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`."""
     inputs: tuple[str, ...] = field(default=(), metadata=_SHAPES_FEATURES)
@@ -131,6 +135,7 @@ class Config:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("pickled_weights", self.pickled_weights, ("warn", "refuse"))
         _one_of("device", self.device, DEVICES)
+        _one_of("sampling", self.sampling, SAMPLINGS)
         _within("sample_fps", self.sample_fps, 0.01, 1000)
         _within("detector_score", self.detector_score, 0.0, 1.0)
         _within("max_people", self.max_people, 1, 1000)

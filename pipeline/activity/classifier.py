@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import RecurrentHead, TransformerHead
 from pipeline.activity.model import ActivityModel, Member, normalised
+from pipeline.stopwatch import Stopwatch
 
 PIECE_STEPS = 512
 """Steps of one pass. Input is cut anew into pieces of this length, so the result does not depend on how it came."""
@@ -34,6 +35,8 @@ class SequenceClassifier:
     def __init__(self, model: ActivityModel) -> None:
         """Take a model in evaluation mode."""
         self._model = model.eval()
+        self.busy = Stopwatch()
+        """How long it has computed."""
         self._members = [_Steps(member) for member in model.members]
 
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
@@ -45,11 +48,17 @@ class SequenceClassifier:
             encoded = [stack.enter_context(_Spool(member.encoded_dim)) for member in self._members]
             spec = self._model.spec
             for piece in _repiece(inputs):
-                parts = normalised(torch.from_numpy(piece.astype(np.float32)), spec, spec.inputs)
-                for member, spool in zip(self._members, encoded, strict=True):
-                    spool.append(member.encode(parts))
+                with self.busy:
+                    parts = normalised(torch.from_numpy(piece.astype(np.float32)), spec, spec.inputs)
+                    for member, spool in zip(self._members, encoded, strict=True):
+                        spool.append(member.encode(parts))
             logits = [member.logits(spool) for member, spool in zip(self._members, encoded, strict=True)]
-            for of_members in zip(*logits, strict=True):
+            of_pieces = zip(*logits, strict=True)
+            while True:
+                with self.busy:
+                    of_members = next(of_pieces, None)
+                if of_members is None:
+                    return
                 yield self._model.scores(of_members).numpy()
 
 

@@ -72,6 +72,11 @@ class ShardCommitter:
         self._config = config
         self._labellers = {bundle.scope: Labeller(bundle, config) for bundle in bundles}
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the models themselves have computed."""
+        return sum(labeller.busy_s for labeller in self._labellers.values())
+
     def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Write a shard's part of every table, that of `videos` last; then its work files go.
 

@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
+from pipeline.stopwatch import Stopwatch
 from pipeline.video.decode import FrameBatch
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
@@ -64,11 +65,20 @@ class Extractor:
         self._config = config
         self._embedder = Embedder(config.embedder, runtime)
         self._flows = FlowEstimator()
+        self._flow_watch = Stopwatch()
         self._detector = None
         if config.sees_people:
             self._detector = Detector(
                 config.detector, runtime, config.classes, config.detector_px, config.detector_score, config.max_people
             )
+
+    def busy_s(self) -> dict[str, float]:
+        """Return the seconds that networks and optical flow themselves have computed, by stage."""
+        return {
+            "detect": self._detector.busy_s if self._detector is not None else 0.0,
+            "embed": self._embedder.busy_s,
+            "flow": self._flow_watch.seconds,
+        }
 
     def extract(self, lake: Lake, pieces: Sequence[DecodedPiece]) -> list[Receipt]:
         """Compute and write the features of pieces, and return their receipts.
@@ -82,7 +92,8 @@ class Extractor:
             _Views(self._config.embedded, piece, of_frames) for piece, of_frames in zip(pieces, boxes, strict=True)
         ]
         embeddings = self._embedder.embed([image for view in views for image in view.images])
-        moving = [dict(self._flow(piece, of_frames)) for piece, of_frames in zip(pieces, boxes, strict=True)]
+        with self._flow_watch:
+            moving = [dict(self._flow(piece, of_frames)) for piece, of_frames in zip(pieces, boxes, strict=True)]
         embed_s = clock.lap()
         n_frames = max(1, sum(piece.receipt.n_frames for piece in pieces))
         receipts = []

@@ -35,6 +35,11 @@ class Labeller:
         self._config = config
         self._classifier = SequenceClassifier(bundle.model)
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the model itself has computed."""
+        return self._classifier.busy.seconds
+
     def segments(
         self,
         video_id: str,

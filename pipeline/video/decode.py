@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -28,6 +28,10 @@ from pipeline.video.sampling import Grid
 _BACK_OFF_S = (0.0, 2.0, 20.0)
 # A file with so many damaged packets is given up; what was decoded before is kept.
 _MAX_ERRORS = 10_000
+# Where no frame needs a B-frame but other B-frames; in HEVC and AV1 they take the part of P-frames, too.
+_PLAIN_B_FRAMES = ("h264", "mpeg4", "mpeg2video", "msmpeg4v3")
+# Encoders put three of them in a row unless they are told otherwise, so one frame in four is none of them.
+_FRAMES_PER_REFERENCE = 4
 # A container from which so many reads in a row fail has ended.
 _MAX_READ_ERRORS = 50
 
@@ -91,6 +95,7 @@ def decode_chunk(
     report: DecodeReport | None = None,
     look_ahead: bool = False,
     limits: VideoLimits = USUAL_LIMITS,
+    sampling: str = "exact",
 ) -> Iterator[FrameBatch]:
     """Decode a chunk and yield its frames in batches.
 
@@ -107,6 +112,8 @@ def decode_chunk(
         report: Where to note what happened.
         look_ahead: Whether to decode the first frame sampled after the chunk, too, for `report.after`.
         limits: Larger frames do not decode.
+        sampling: `exact`, or `fast` to leave out frames that no other needs to be decoded; then the frame of a step is
+            the last of those that are left.
 
     Raises:
         VideoError: The file can't be opened or read at all.
@@ -114,7 +121,8 @@ def decode_chunk(
     report = report if report is not None else DecodeReport()
     pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
     failure: VideoError | None = None
-    shown_frames = _shown_frames(uri, probe, chunk, rate, report, look_ahead, limits)
+    reader = _Reader(uri, limits, _skipped(probe, rate) if sampling == "fast" else "DEFAULT")
+    shown_frames = _shown_frames(reader, probe, chunk, rate, report, look_ahead)
     while failure is None:
         try:
             shown = next(shown_frames, None)
@@ -193,13 +201,29 @@ class _Pending:
         return batch
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """A file and how it is to be read."""
+
+    uri: str
+    limits: VideoLimits
+    skipped: Literal["DEFAULT", "NONREF", "BIDIR"]
+    """What the decoder leaves out, as FFmpeg's `skip_frame` names it."""
+
+
+def _skipped(probe: Probe, rate: Fraction) -> Literal["BIDIR", "NONREF"]:
+    """Return what can be left out of a video: all B-frames where enough are left, else those that no other needs."""
+    enough_left = probe.fps >= _FRAMES_PER_REFERENCE * rate
+    return "BIDIR" if enough_left and probe.codec in _PLAIN_B_FRAMES else "NONREF"
+
+
 def _shown_frames(
-    uri: str, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool, limits: VideoLimits
+    reader: _Reader, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool
 ) -> Iterator[_Shown]:
     """Yield the frames of a chunk, and with `look_ahead` the one sampled after it."""
     grid = Grid(rate, probe.time_base, probe.origin_pts)
     current: _Timed | None = None
-    frames = _frames_from(uri, limits, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
+    frames = _frames_from(reader, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
     for timed in frames:
         if current is not None:
             yield from _show(grid, chunk, current, timed.pts)
@@ -260,7 +284,7 @@ def _show(grid: Grid, chunk: Chunk, timed: _Timed, next_pts: int) -> Iterator[_S
         yield _Shown(timed.frame, grid.seconds(timed.pts), first, end)
 
 
-def _frames_from(uri: str, limits: VideoLimits, pts: int, seeks: bool, report: DecodeReport) -> Iterator[_Timed]:
+def _frames_from(reader: _Reader, pts: int, seeks: bool, report: DecodeReport) -> Iterator[_Timed]:
     """Yield frames with rising PTS, the first of them not after `pts` wherever the file allows it.
 
     A container's index may point past the wanted frame (it counts decoding times), and the first frames after an
@@ -268,14 +292,15 @@ def _frames_from(uri: str, limits: VideoLimits, pts: int, seeks: bool, report: D
     """
     for back_off_s in (*_BACK_OFF_S, None) if seeks else (None,):
         report.reset()
-        with open_video(uri, limits) as (container, stream):
+        with open_video(reader.uri, reader.limits) as (container, stream):
+            stream.codec_context.skip_frame = reader.skipped
             if back_off_s is not None:
                 assert stream.time_base is not None
                 try:
                     container.seek(pts - int(back_off_s / stream.time_base), stream=stream, backward=True)
                 except FFmpegError:
                     continue
-            frames = _decode(uri, container, stream, limits, back_off_s is not None, report)
+            frames = _decode(reader, container, stream, back_off_s is not None, report)
             first = next(frames, None)
             if first is not None and (back_off_s is None or first.pts <= pts):
                 yield first
@@ -284,18 +309,13 @@ def _frames_from(uri: str, limits: VideoLimits, pts: int, seeks: bool, report: D
 
 
 def _decode(
-    uri: str,
-    container: InputContainer,
-    stream: VideoStream,
-    limits: VideoLimits,
-    after_seek: bool,
-    report: DecodeReport,
+    reader: _Reader, container: InputContainer, stream: VideoStream, after_seek: bool, report: DecodeReport
 ) -> Iterator[_Timed]:
     """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
     key_pts: int | None = None
     last_pts: int | None = None
     assert stream.time_base is not None
-    latest_pts = (stream.start_time or 0) + round(limits.max_video_hours * 3600 / stream.time_base)
+    latest_pts = (stream.start_time or 0) + round(reader.limits.max_video_hours * 3600 / stream.time_base)
     for packet in _packets(container, stream, report):
         if after_seek and key_pts is None and packet.size:
             if not packet.is_keyframe:
@@ -306,10 +326,10 @@ def _decode(
         try:
             frames = packet.decode()
         except FFmpegError as error:
-            refuse_large_frames(uri, stream, limits)
+            refuse_large_frames(reader.uri, stream, reader.limits)
             report.note(error.strerror or str(error))
             if report.n_errors >= _MAX_ERRORS:
-                raise VideoError("corrupt", f"{uri}: {_MAX_ERRORS} damaged packets, given up") from error
+                raise VideoError("corrupt", f"{reader.uri}: {_MAX_ERRORS} damaged packets, given up") from error
             continue
         for frame in frames:
             assert isinstance(frame, VideoFrame)

@@ -88,6 +88,11 @@ class Detector:
             runtime, lambda: folder / "model.xml", lambda: _first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
         )
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the network itself has computed."""
+        return self._network.busy.seconds
+
     def detect(self, images: NDArray[np.uint8]) -> list[Boxes]:
         """Return the boxes of each of N images `uint8 [N, H, W, 3]`, RGB."""
         if not len(images):

@@ -72,6 +72,11 @@ class Embedder:
             runtime, lambda: _checked(folder) / "model.xml", lambda: load_backbone(name).module, mean, scale
         )
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the network itself has computed."""
+        return self._network.busy.seconds
+
     def embed(self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float16]:
         """Return `float16 [N, dim]` for N images `uint8 [H, W, 3]`, RGB, of any sizes.
 

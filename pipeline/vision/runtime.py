@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import torch
@@ -165,6 +166,8 @@ class ImageNetwork:
             scale: Divides each channel then.
         """
         self.runtime = runtime
+        self.busy = Stopwatch()
+        """How long the network itself has computed, without what is done before and after."""
         self._mean, self._scale = mean, scale
         self._load_openvino, self._load_torch = load_openvino, load_torch
         self._compiled: dict[tuple[int, int], Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {}
@@ -179,7 +182,8 @@ class ImageNetwork:
             n = len(batch)
             if n < size:
                 batch = np.concatenate([batch, np.repeat(batch[-1:], size - n, axis=0)])
-            outputs.append(run(np.ascontiguousarray(batch))[:n])
+            with self.busy:
+                outputs.append(run(np.ascontiguousarray(batch))[:n])
         return np.concatenate(outputs)
 
     def _for_size(self, size: tuple[int, int]) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

@@ -25,7 +25,12 @@ Sampled = list[tuple[int, float, int, bytes]]
 
 
 def sample(
-    path: Path, rate: Fraction, chunk_s: float, span: tuple[float | None, float | None] = (None, None), px: int = 320
+    path: Path,
+    rate: Fraction,
+    chunk_s: float,
+    span: tuple[float | None, float | None] = (None, None),
+    px: int = 320,
+    sampling: str = "exact",
 ) -> tuple[Sampled, list[DecodeReport]]:
     """Decode a file chunk by chunk, as a job does, and lay the frames out on the grid."""
     ref = list_videos([str(path)])[0]
@@ -35,7 +40,7 @@ def sample(
     reports = []
     for chunk in plan_video(ref, probe, rate, chunk_s).chunks:
         reports.append(DecodeReport())
-        for batch in decode_chunk(ref.uri, probe, chunk, rate, px, 7, reports[-1]):
+        for batch in decode_chunk(ref.uri, probe, chunk, rate, px, 7, reports[-1], sampling=sampling):
             for image, pts_s, first, count in zip(batch.images, batch.pts_s, batch.steps, batch.n_steps, strict=True):
                 for step in range(first, first + count):
                     steps.append((step, float(pts_s), read_number(image), image.tobytes()))
@@ -71,6 +76,35 @@ def test_the_frame_sampled_next_is_known_at_the_end_of_every_chunk(
         assert (ahead.after is not None) == bool(following)
         if ahead.after is not None:
             assert ahead.after.tobytes() == pixels[following[0]]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(
+    recipe=st.sampled_from(RECIPES),
+    rate=st.sampled_from([Fraction(30), Fraction(15), Fraction(7), Fraction(2)]),
+    chunk_s=st.floats(0.1, 1.2),
+)
+def test_fast_sampling_leaves_out_frames_but_no_step_whatever_the_chunking(
+    numbered: Path, recipe: Recipe, rate: Fraction, chunk_s: float
+) -> None:
+    path = numbered / recipe.name
+    exact, _ = sample(path, rate, 86_400.0)
+    whole, _ = sample(path, rate, 86_400.0, sampling="fast")
+    chunked, _ = sample(path, rate, chunk_s, sampling="fast")
+    assert chunked == whole
+    shown = {number: pts_s for _, pts_s, number, _ in sample(path, Fraction(120), 86_400.0)[0]}
+    assert [step for step, _, _, _ in whole] == [step for step, _, _, _ in exact][: len(whole)]
+    assert len(exact) - len(whole) <= 1, "the very last frame may be one of those"
+    for (_, pts_s, number, _), (_, _, latest, _) in zip(whole, exact, strict=False):
+        assert 0 <= latest - number <= 3
+        assert pts_s == shown[number]
+
+
+@pytest.mark.parametrize(("rate", "n_left"), [(Fraction(15), 35), (Fraction(7), 20)])
+def test_fast_sampling_decodes_what_is_needed(numbered: Path, rate: Fraction, n_left: int) -> None:
+    """Of 60 frames those that others need; where every fourth is enough, none but those between the B-frames."""
+    _, (report,) = sample(numbered / BFRAMES.name, rate, 86_400.0, sampling="fast")
+    assert report.n_decoded == n_left
 
 
 def true_pts(path: Path) -> list[Fraction]:

@@ -1,0 +1,177 @@
+"""How near a job comes to what the machine can do: the whole of it beside its stages, each alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from pipeline.archive.plan import plan_video
+from pipeline.archive.probe import probe_video
+from pipeline.archive.sources import list_videos
+from pipeline.config import Config
+from pipeline.engine.commit import ShardCommitter
+from pipeline.engine.decoding import decode_pieces, tasks_of
+from pipeline.engine.extract import Extractor, NetworkFacts, describe_networks
+from pipeline.engine.models import DEFAULT_MODEL, choose_models
+from pipeline.errors import ActionlakeError
+from pipeline.lake.plans import write_plan
+from pipeline.lake.store import Lake
+from pipeline.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Seconds that each stage computes by itself, one after the other on one thread, and how long all took."""
+
+    video_s: float
+    """Length of the videos."""
+    n_frames: int
+    """Frames sampled."""
+    n_boxes: int
+    """People in them."""
+    decode: float
+    """Reading, decoding, converting and resizing the frames that are sampled."""
+    detect: float
+    """The detector's network."""
+    embed: float
+    """The CNN."""
+    flow: float
+    """Optical flow and its description."""
+    label: float
+    """The activity models."""
+    wall_s: float
+    """All of it, with what lies between: crops, suppression, tracks, rows, files."""
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """The seconds of each stage, by name."""
+        return {name: getattr(self, name) for name in ("decode", "detect", "embed", "flow", "label")}
+
+    @property
+    def busy_s(self) -> float:
+        """What can't be done without."""
+        return sum(self.stages.values())
+
+
+def measure_alone(sources: Sequence[str], config: Config) -> Alone:
+    """Do a job in this process, stage after stage on one thread, without Ray; its rows are thrown away.
+
+    Raises:
+        ActionlakeError: A video can't be read.
+    """
+    bundles = choose_models(DEFAULT_MODEL, config.scope)
+    networks = describe_networks(config)
+    if not isinstance(networks, NetworkFacts):
+        raise networks
+    extractor, committer = Extractor(config), ShardCommitter(config, bundles)
+    planned = [
+        plan_video(ref, probe_video(ref, config.limits), config.grid_rate, config.chunk_s)
+        for ref in list_videos(sources)
+    ]
+    decoding = Stopwatch()
+    n_frames = n_boxes = 0
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(folder)
+        lake.claim(config.feature_options())
+        write_plan(lake, 0, planned)
+        for task in (task for video in planned for task in tasks_of(0, video)):
+            pieces = decode_pieces(task, config)
+            while True:
+                with decoding:
+                    piece = next(pieces, None)
+                if piece is None:
+                    break
+                if piece.receipt.failure_kind:
+                    raise ActionlakeError(piece.receipt.failure_message)
+                for receipt in extractor.extract(lake, [piece]):
+                    n_frames += receipt.n_frames
+                    n_boxes += receipt.n_boxes
+        committer.commit(lake, 0, networks)
+    return Alone(
+        video_s=sum(video.probe.duration_s for video in planned if video.probe is not None),
+        n_frames=n_frames,
+        n_boxes=n_boxes,
+        decode=decoding.seconds,
+        label=committer.busy_s,
+        wall_s=time.perf_counter() - started,
+        **extractor.busy_s(),
+    )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured, trial by trial, a job and its stages alone each time."""
+
+    cpus: int
+    job_s: tuple[float, ...]
+    """Seconds from command to prompt."""
+    alone: tuple[Alone, ...]
+
+    @property
+    def efficiency(self) -> tuple[float, ...]:
+        """What the stages alone would take on all cores, as a share of what the job took."""
+        return tuple(alone.busy_s / self.cpus / job_s for alone, job_s in zip(self.alone, self.job_s, strict=True))
+
+    @property
+    def hours_per_hour(self) -> tuple[float, ...]:
+        """Hours of video in an hour."""
+        return tuple(alone.video_s / job_s for alone, job_s in zip(self.alone, self.job_s, strict=True))
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        measured = {"efficiency": self.efficiency, "hours_per_hour": self.hours_per_hour}
+        return json.dumps(asdict(self) | measured, indent=1)
+
+
+def run_benchmark(sources: Sequence[str], config: Config, repeats: int) -> Benchmark:
+    """Run the job and its stages alone, in turns, each in a process of its own.
+
+    Raises:
+        ActionlakeError: Something failed; the message has its words.
+    """
+    job_s, alone = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        options = Path(folder) / "job.toml"
+        options.write_text(_to_toml(config), encoding="utf-8")
+        job = [sys.executable, "-m", "pipeline.cli", "analyze", *sources, "--config", str(options), "--lake"]
+        for number in range(repeats):
+            alone.append(Alone(**json.loads(_run([sys.executable, "-m", __name__, str(options), *sources]))))
+            started = time.perf_counter()
+            _run([*job, f"{folder}/lake-{number}"])
+            job_s.append(time.perf_counter() - started)
+    return Benchmark(config.workers or os.cpu_count() or 1, tuple(job_s), tuple(alone))
+
+
+def median_and_range(values: Sequence[float], digits: int = 2) -> str:
+    """Return values in words: `0.87 (0.85 to 0.88)`."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ActionlakeError(done.stderr.strip() or f"{' '.join(command)}: exit code {done.returncode}")
+    return done.stdout
+
+
+def _to_toml(config: Config) -> str:
+    chosen = {field.name: getattr(config, field.name) for field in fields(config)}
+    # JSON writes numbers, words and lists of words as TOML does.
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in chosen.items() if value not in (None, ()))
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(asdict(measure_alone(sys.argv[2:], Config.load(sys.argv[1])))))
+    except ActionlakeError as error:
+        sys.exit(str(error))

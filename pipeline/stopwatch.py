@@ -1,0 +1,31 @@
+"""Add up the time that something takes."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+
+class Stopwatch:
+    """Runs while a `with` block does, again and again.
+
+    Example:
+        >>> watch = Stopwatch()
+        >>> with watch:
+        ...     _ = sum(range(1000))
+        >>> watch.seconds > 0
+        True
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """How long it has run in all."""
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds += time.perf_counter() - self._started

@@ -1,0 +1,37 @@
+"""What a job costs beside its stages alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.engine.benchmark import Alone, Benchmark, measure_alone
+from pipeline.errors import ActionlakeError
+
+
+def test_stages_alone_see_what_a_job_sees(street: Path) -> None:
+    """Each stage takes time, and all of them less than the whole that they are parts of."""
+    alone = measure_alone([str(street)], Config(sample_fps=5.0))
+    assert (alone.n_frames, alone.video_s) == (30, pytest.approx(6.0))
+    assert alone.n_boxes > 30
+    assert all(seconds > 0 for seconds in alone.stages.values())
+    assert alone.busy_s < alone.wall_s
+    whole_frames = measure_alone([str(street)], Config(scope="frame", sample_fps=5.0, inputs=("frame",)))
+    assert (whole_frames.n_boxes, whole_frames.detect) == (0, 0.0)
+
+
+def test_a_video_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "no.mp4").write_text("no video")
+    with pytest.raises(ActionlakeError, match=r"no\.mp4: not a video that can be read"):
+        measure_alone([str(tmp_path / "no.mp4")], Config(scope="frame"))
+
+
+def test_efficiency_is_what_the_stages_would_take_on_all_cores_over_what_the_job_took() -> None:
+    alone = Alone(120.0, 600, 4000, decode=20.0, detect=10.0, embed=60.0, flow=8.0, label=2.0, wall_s=110.0)
+    found = Benchmark(2, (62.5, 50.0), (alone, alone))
+    assert found.efficiency == (0.8, 1.0)
+    assert found.hours_per_hour == (1.92, 2.4)
+    assert json.loads(found.to_json())["alone"][1]["embed"] == 60.0
