@@ -34,7 +34,7 @@ def _trained(head: str) -> tuple[ActivityModel, list[LabelledSequence]]:
     return fit(training, ("frame",), 2, options), [_cued(1100, i % 2, rng) for i in range(20)]
 
 
-@pytest.mark.parametrize("head", ["lstm", "gru"])
+@pytest.mark.parametrize("head", ["lstm", pytest.param("gru", marks=pytest.mark.long)])
 def test_a_cue_is_remembered_over_a_thousand_steps(head: str) -> None:
     """The answer after 1,100 steps, more than one piece holds, is what the first one told; ten times as far as learnt.
 

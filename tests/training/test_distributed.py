@@ -51,7 +51,7 @@ def test_a_killed_worker_is_replaced_and_goes_on(source: GivenVideos, tmp_path: 
     """A real SIGKILL once the first epoch is saved. But for the order of sums the model is that of one process, which
     nobody disturbed: no epoch was lost or trained twice, and each worker learns from its part of a batch, not from all.
     """
-    options = replace(OPTIONS, epochs=8)
+    options = replace(OPTIONS, epochs=6)
     found: list[ActivityModel] = []
     thread = threading.Thread(target=lambda: found.append(trained(source, tmp_path, options)), daemon=True)
     thread.start()
