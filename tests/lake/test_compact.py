@@ -138,6 +138,8 @@ def test_wherever_it_is_cut_off_every_row_is_there_once(nightly: Path, tmp_path:
             finishes[died % len(finishes)](Lake(str(copy)))
             assert contents(copy) == expected, f"cut off before change {died}, and taken up again"
             assert verify(Lake(str(copy))) == []
+            there = {int(path.stem.removeprefix("part-")) for path in copy.rglob("part-*.parquet")}
+            assert there == set(Lake(str(copy)).committed()), "other tools read whatever lies there"
             assert sum(len(ids) for _, ids in planned_ids(Lake(str(copy)))) == N_VIDEOS
             died += 1
             continue
