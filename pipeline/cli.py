@@ -21,8 +21,8 @@ from pipeline.cli_common import (
     Embedder,
     Precision,
     SampleFps,
-    Scope,
     Verbose,
+    WantedScope,
     Workers,
     app,
     console,
@@ -66,9 +66,7 @@ def analyze(
     classes: Annotated[
         str | None, typer.Option(help="Classes of the detector to follow, separated by commas.", show_default="person")
     ] = None,
-    scope: Annotated[
-        Scope | None, typer.Option(help="Label people, whole frames, or both.", show_default="person")
-    ] = None,
+    scope: WantedScope = None,
     sample_fps: SampleFps = None,
     config_file: ConfigFile = None,
     embedder: Embedder = None,

@@ -31,6 +31,7 @@ class Scope(StrEnum):
     both = "both"
 
 
+WantedScope = Annotated[Scope | None, typer.Option(help="Label people, whole frames, or both.", show_default="person")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with options; the command line wins.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join; default: $RAY_ADDRESS, else this machine.")]
 SampleFps = Annotated[

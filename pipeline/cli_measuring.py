@@ -8,16 +8,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipeline.cli_common import ConfigFile, SampleFps, Scope, Verbose, Workers, app, log_to_console, out
+from pipeline.cli_common import ConfigFile, SampleFps, Verbose, WantedScope, Workers, app, log_to_console, out
 
 
 @app.command()
 def benchmark(
     sources: Annotated[list[str], typer.Argument(help="Videos like those of the archive; some minutes are enough.")],
     repeats: Annotated[int, typer.Option(min=1, help="How often; the median and the range are shown.")] = 3,
-    scope: Annotated[
-        Scope | None, typer.Option(help="Label people, whole frames, or both.", show_default="person")
-    ] = None,
+    scope: WantedScope = None,
     sample_fps: SampleFps = None,
     config_file: ConfigFile = None,
     workers: Workers = None,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class Stopwatch:
@@ -29,3 +33,14 @@ class Stopwatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds += time.perf_counter() - self._started
+
+    def over(self, items: Iterable[_T]) -> Iterator[_T]:
+        """Yield items; the watch runs while each is made, not while others do something with it."""
+        waiting = iter(items)
+        while True:
+            with self:
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    return
+            yield item

@@ -129,6 +129,7 @@ def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) 
     video = archive / "00.mp4"
     (tmp_path / "odd.toml").write_text("sample_fsp = 3\n")
     (tmp_path / "wrong.toml").write_text('sample_fps = "many"\n')
+    (tmp_path / "broken.toml").write_text("a = = 1")
     (tmp_path / "inputs.toml").write_text('inputs = ["frame_change"]')
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "model.json").write_text("{")
@@ -138,6 +139,7 @@ def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) 
     assert "should be of type float" in usage_error(
         "analyze", video, "--lake", lake, "--config", tmp_path / "wrong.toml"
     )
+    assert "not valid TOML" in usage_error("analyze", video, "--lake", lake, "--config", tmp_path / "broken.toml")
     assert "labels in scope 'frame', but scope = 'person'" in usage_error(
         "analyze", video, "--lake", lake, "--scope", "person", "--model", "jhmdb21-frame"
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
 from pipeline.activity.bundle import Bundle
@@ -245,3 +246,5 @@ def test_a_playlist_in_the_midst_of_an_archive_is_a_failed_file(tmp_path: Path) 
         with pytest.raises(VideoError) as caught:
             probe_video(ref)
         assert caught.value.kind == "not_video"
+    with av.open(str(tmp_path / "secret")) as container:
+        assert container.streams.video

@@ -53,12 +53,7 @@ class SequenceClassifier:
                     for member, spool in zip(self._members, encoded, strict=True):
                         spool.append(member.encode(parts))
             logits = [member.logits(spool) for member, spool in zip(self._members, encoded, strict=True)]
-            of_pieces = zip(*logits, strict=True)
-            while True:
-                with self.busy:
-                    of_members = next(of_pieces, None)
-                if of_members is None:
-                    return
+            for of_members in self.busy.over(zip(*logits, strict=True)):
                 yield self._model.scores(of_members).numpy()
 
 

@@ -84,12 +84,7 @@ def measure_alone(sources: Sequence[str], config: Config) -> Alone:
         lake.claim(config.feature_options())
         write_plan(lake, 0, planned)
         for task in (task for video in planned for task in tasks_of(0, video)):
-            pieces = decode_pieces(task, config)
-            while True:
-                with decoding:
-                    piece = next(pieces, None)
-                if piece is None:
-                    break
+            for piece in decoding.over(decode_pieces(task, config)):
                 if piece.receipt.failure_kind:
                     raise ActionlakeError(piece.receipt.failure_message)
                 for receipt in extractor.extract(lake, [piece]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -22,16 +22,12 @@ from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import Probe
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
-from pipeline.video.sampling import Grid
+from pipeline.video.sampling import Grid, LeftOut, left_out
 
 # Seconds by which a seek that landed too late is moved back, one after the other; then the file is read from its start.
 _BACK_OFF_S = (0.0, 2.0, 20.0)
 # A file with so many damaged packets is given up; what was decoded before is kept.
 _MAX_ERRORS = 10_000
-# Where no frame needs a B-frame but other B-frames; in HEVC and AV1 they take the part of P-frames, too.
-_PLAIN_B_FRAMES = ("h264", "mpeg4", "mpeg2video", "msmpeg4v3")
-# Encoders put three of them in a row unless they are told otherwise, so one frame in four is none of them.
-_FRAMES_PER_REFERENCE = 4
 # A container from which so many reads in a row fail has ended.
 _MAX_READ_ERRORS = 50
 
@@ -121,7 +117,7 @@ def decode_chunk(
     report = report if report is not None else DecodeReport()
     pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
     failure: VideoError | None = None
-    reader = _Reader(uri, limits, _skipped(probe, rate) if sampling == "fast" else "DEFAULT")
+    reader = _Reader(uri, limits, left_out(sampling, probe.codec, probe.fps, rate))
     shown_frames = _shown_frames(reader, probe, chunk, rate, report, look_ahead)
     while failure is None:
         try:
@@ -207,14 +203,7 @@ class _Reader:
 
     uri: str
     limits: VideoLimits
-    skipped: Literal["DEFAULT", "NONREF", "BIDIR"]
-    """What the decoder leaves out, as FFmpeg's `skip_frame` names it."""
-
-
-def _skipped(probe: Probe, rate: Fraction) -> Literal["BIDIR", "NONREF"]:
-    """Return what can be left out of a video: all B-frames where enough are left, else those that no other needs."""
-    enough_left = probe.fps >= _FRAMES_PER_REFERENCE * rate
-    return "BIDIR" if enough_left and probe.codec in _PLAIN_B_FRAMES else "NONREF"
+    left_out: LeftOut
 
 
 def _shown_frames(
@@ -293,7 +282,7 @@ def _frames_from(reader: _Reader, pts: int, seeks: bool, report: DecodeReport) -
     for back_off_s in (*_BACK_OFF_S, None) if seeks else (None,):
         report.reset()
         with open_video(reader.uri, reader.limits) as (container, stream):
-            stream.codec_context.skip_frame = reader.skipped
+            stream.codec_context.skip_frame = reader.left_out
             if back_off_s is not None:
                 assert stream.time_base is not None
                 try:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 MAX_HOLD_S = 10.0
 """A frame counts as shown for at most so long; what follows is a gap, at which memory of the past is reset."""
+LeftOut = Literal["DEFAULT", "NONREF", "BIDIR"]
+"""What a decoder leaves out, as FFmpeg's `skip_frame` names it."""
+# Where no frame needs a B-frame but other B-frames; in HEVC and AV1 they take the part of P-frames, too.
+_PLAIN_B_FRAMES = ("h264", "mpeg4", "mpeg2video", "msmpeg4v3")
+# Encoders put three of them in a row unless they are told otherwise, so one frame in four is none of them.
+_FRAMES_PER_REFERENCE = 4
 
 
 @dataclass(frozen=True)
@@ -38,3 +45,11 @@ class Grid:
         """Return the largest PTS that is not after a step."""
         units = step / (self.time_base * self.rate)
         return self.origin_pts + units.numerator // units.denominator
+
+
+def left_out(sampling: str, codec: str, fps: float, rate: Fraction) -> LeftOut:
+    """Return what need not be decoded; for `fast` all B-frames where enough are left, or those that no other needs."""
+    if sampling == "exact":
+        return "DEFAULT"
+    enough_left = fps >= _FRAMES_PER_REFERENCE * rate
+    return "BIDIR" if enough_left and codec in _PLAIN_B_FRAMES else "NONREF"
