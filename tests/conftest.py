@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
+from pipeline.vision.network import Image
 from tests.synthetic import RECIPES, make_video
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -52,6 +53,14 @@ def street(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.mux(stream.encode(frame.reformat(format="yuv420p")))
         target.mux(stream.encode(None))
     return path
+
+
+@pytest.fixture(scope="session")
+def people(data_dir: Path) -> Image:
+    """A frame of the street, `uint8 [256, 320, 3]`, at a time of which the embedded detector has seen nothing."""
+    with av.open(str(data_dir / "street" / "vtest.avi")) as container:
+        frame = next(frame for frame in container.decode(video=0) if frame.time >= 60.0)
+    return frame.reformat(320, 256, "rgb24").to_ndarray()
 
 
 @pytest.fixture(scope="session")

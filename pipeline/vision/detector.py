@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
 from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
-from pipeline.vision.runtime import ImageNetwork, Runtime, cache_dir, export_in_subprocess, exported
+from pipeline.vision.network import Image, ImageNetwork
+from pipeline.vision.runtime import Runtime, cache_dir, export_in_subprocess, exported
 
 if TYPE_CHECKING:
     import torch
@@ -103,14 +104,17 @@ class Detector:
         inner_h, inner_w = round(height * scale), round(width * scale)
         outer_h, outer_w = (-(-side // _STRIDE) * _STRIDE for side in (inner_h, inner_w))
         top, left = (outer_h - inner_h) // 2, (outer_w - inner_w) // 2
-        padded = np.full((len(images), outer_h, outer_w, 3), _LETTERBOX_GREY, np.uint8)
-        for i, image in enumerate(images):
-            inside = padded[i, top : top + inner_h, left : left + inner_w]
-            interpolation = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+        interpolation = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+
+        def place(image: Image, target: Image) -> None:
+            target[:] = _LETTERBOX_GREY
+            inside = target[top : top + inner_h, left : left + inner_w]
             inside[:] = image if scale == 1.0 else cv2.resize(image, (inner_w, inner_h), interpolation=interpolation)
+
         return [
             self._to_boxes(self._best(predictions), scale, top, left, height, width)
-            for predictions in self._network(padded)
+            for batch in self._network(list(images), (outer_h, outer_w), place)
+            for predictions in batch
         ]
 
     def _best(self, predictions: NDArray[np.float32]) -> NDArray[np.float32]:

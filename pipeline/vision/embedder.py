@@ -14,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.vision.runtime import ImageNetwork, Runtime, export_in_subprocess, exported
+from pipeline.vision.network import Image, ImageNetwork
+from pipeline.vision.runtime import Runtime, export_in_subprocess, exported
 
 if TYPE_CHECKING:
     import torch
 
 EMBEDDED = "efficientnet_lite0"
 """The default CNN; its weights come with a package, so it works offline."""
-
-
-_SLICE = 512
 
 
 @dataclass(frozen=True)
@@ -77,28 +75,21 @@ class Embedder:
         """Seconds that the network itself has computed."""
         return self._network.busy.seconds
 
-    def embed(self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float16]:
+    def embed(self, images: Sequence[Image]) -> NDArray[np.float16]:
         """Return `float16 [N, dim]` for N images `uint8 [H, W, 3]`, RGB, of any sizes.
 
         An image is stretched to the network's square: the whole of it counts, also at the edges.
         """
         if not len(images):
             return np.empty((0, self.dim), np.float16)
-        # In slices: a crowd gives thousands of crops, which need not all be resized before the first is embedded.
-        slices = [images[start : start + _SLICE] for start in range(0, len(images), _SLICE)]
-        return np.concatenate([self._network(self._squares(part)).astype(np.float16) for part in slices])
+        batches = self._network(images, (self._px, self._px), _stretch)
+        return np.concatenate([vectors.astype(np.float16) for vectors in batches])
 
-    def _squares(self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        square = np.empty((len(images), self._px, self._px, 3), np.uint8)
-        for i, image in enumerate(images):
-            shrinks = image.shape[0] * image.shape[1] > self._px**2
-            cv2.resize(
-                image,
-                (self._px, self._px),
-                dst=square[i],
-                interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
-            )
-        return square
+
+def _stretch(image: Image, target: Image) -> None:
+    shrinks = image.shape[0] * image.shape[1] > target.shape[0] * target.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    cv2.resize(image, (target.shape[1], target.shape[0]), dst=target, interpolation=interpolation)
 
 
 def load_backbone(name: str) -> _Backbone:

@@ -9,7 +9,7 @@ import torchvision
 
 from pipeline.errors import UsageError
 from pipeline.vision.embedder import Embedder, load_backbone
-from pipeline.vision.runtime import ImageNetwork, Runtime, choose_runtime
+from pipeline.vision.runtime import Runtime, choose_runtime
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +64,6 @@ def test_the_weights_know_what_they_see() -> None:
     names = torchvision.models.EfficientNet_B0_Weights.DEFAULT.meta["categories"]
     best = {names[int(i)] for i in scores.topk(3).indices}
     assert best & {"streetcar", "trolleybus", "minibus"}
-
-
-def test_the_gpu_path_computes_the_same_but_for_the_device(images: np.ndarray) -> None:
-    """PyTorch's path, run on the CPU: the same bytes in, the same features out."""
-    backbone = load_backbone("efficientnet_lite0")
-    square = np.ascontiguousarray(images[:2, :224, :224])
-    network = ImageNetwork(Runtime("cpu", "f32"), Path, lambda: backbone.module, backbone.mean, backbone.scale)
-    by_torch = network._compile_torch()(square)
-    by_openvino = Embedder("efficientnet_lite0", Runtime("cpu", "f32"))._network(square)
-    np.testing.assert_allclose(by_torch, by_openvino, atol=1e-3, rtol=1e-3)
 
 
 def test_a_torchvision_backbone_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: np.ndarray) -> None:
