@@ -95,7 +95,7 @@ class Config:
     min_track_s: float = 0.5
     """A track shorter than this gives no segment."""
     chunk_s: float = 30.0
-    """A chunk is about so long; its ends lie on keyframes."""
+    """A chunk is about so long, and shorter where there is little to do; its ends lie on keyframes."""
     shard_videos: int = 256
     """A shard holds at most so many videos ..."""
     shard_hours: float = 4.0

@@ -114,7 +114,7 @@ def make_video(
 def make_slow_video(path: Path, n_frames: int = 300) -> Path:
     """Write a video that is quick to make and takes seconds to decode: one picture of 12 megapixels, many times."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=30)
+        stream = container.add_stream("mjpeg", rate=60)
         stream.width, stream.height, stream.pix_fmt = 4000, 3000, "yuvj420p"
         picture = av.VideoFrame.from_ndarray(numbered_frame(0, 4000, 3000), format="rgb24")
         (encoded,) = stream.encode(picture.reformat(format="yuvj420p"))
@@ -122,6 +122,6 @@ def make_slow_video(path: Path, n_frames: int = 300) -> Path:
             packet = av.Packet(bytes(encoded))
             packet.stream, packet.is_keyframe = stream, True
             packet.pts = packet.dts = number
-            packet.time_base = Fraction(1, 30)
+            packet.time_base = Fraction(1, 60)
             container.mux(packet)
     return path

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.numpy import load_file, save
 
-from pipeline.activity.model import ActivityModel, ModelSpec
 from pipeline.activity.segments import SegmentOptions
+from pipeline.activity.spec import ModelSpec
 from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.activity.model import ActivityModel
 
 DEFAULT_BUNDLES = {"frame": "jhmdb21-frame", "person": "daily22-person"}
 """Names of the bundles that come with the package, by scope."""
@@ -41,8 +47,10 @@ class Bundle:
     """The CNN whose embeddings it reads."""
     sample_fps: float
     """Steps per second that it was trained at."""
-    model: ActivityModel
-    """The network, in evaluation mode; its spec names its inputs."""
+    spec: ModelSpec
+    """What the network is built from; it names its inputs."""
+    weights: Mapping[str, NDArray[np.floating]] = field(repr=False)
+    """Its parameters, by name."""
     background: str | None = None
     """The label, if any, that gives no segment."""
     classes: tuple[str, ...] = ("person",)
@@ -56,6 +64,24 @@ class Bundle:
     sha256: str = ""
     """Digest of the weights, filled in when a bundle is read or written."""
 
+    @cached_property
+    def model(self) -> ActivityModel:
+        """The network, in evaluation mode.
+
+        It is made when it is first asked for: PyTorch takes longer to import than most that is done with a bundle.
+        """
+        import torch
+
+        from pipeline.activity.model import ActivityModel
+
+        network = ActivityModel(self.spec)
+        network.load_state_dict({name: torch.from_numpy(values).float() for name, values in self.weights.items()})
+        return network.eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the network, which is made of the rest."""
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
     def save(self, folder: str | Path, card: str = "") -> None:
         """Write the bundle into a folder; weights are rounded to float16, which halves it.
 
@@ -65,7 +91,7 @@ class Bundle:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in self.model.state_dict().items()}
+        weights = {name: np.ascontiguousarray(values, np.float16) for name, values in self.weights.items()}
         (target / "model.safetensors").write_bytes(save(weights))
         record = {
             "format": _FORMAT,
@@ -74,7 +100,7 @@ class Bundle:
             "scope": self.scope,
             "embedder": self.embedder,
             "sample_fps": self.sample_fps,
-            "model": asdict(self.model.spec),
+            "model": asdict(self.spec),
             "background": self.background,
             "classes": list(self.classes),
             "segments": asdict(self.segments),
@@ -104,7 +130,8 @@ def load_bundle(folder: str | Path) -> Bundle:
         UsageError: The folder is not a bundle, or what it holds does not fit together.
     """
     source = Path(folder).expanduser()
-    if str(folder) in DEFAULT_BUNDLES.values() and not source.exists():
+    is_ours = str(folder) in DEFAULT_BUNDLES.values() and not source.exists()
+    if is_ours:
         source = Path(str(files("pipeline.activity") / "bundles" / str(folder)))
     way_out = "name a folder that `actionlake train` wrote"
     try:
@@ -124,18 +151,18 @@ def load_bundle(folder: str | Path) -> Bundle:
         check_name(record["name"])
         built_by: dict[str, Any] = record["model"]
         tuples = {name: tuple(value) for name, value in built_by.items() if isinstance(value, list)}
-        model = ActivityModel(ModelSpec(**built_by | tuples))
-        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        spec = ModelSpec(**built_by | tuples)
         labels = tuple(record["labels"])
-        if len(labels) != model.spec.n_labels:
-            raise UsageError(f"{source}: {len(labels)} labels for a model with {model.spec.n_labels} outputs")
-        return Bundle(
+        if len(labels) != spec.n_labels:
+            raise UsageError(f"{source}: {len(labels)} labels for a model with {spec.n_labels} outputs")
+        bundle = Bundle(
             name=record["name"],
             labels=labels,
             scope=record["scope"],
             embedder=record["embedder"],
             sample_fps=float(record["sample_fps"]),
-            model=model.eval(),
+            spec=spec,
+            weights=weights,
             background=record["background"],
             classes=tuple(record["classes"]),
             segments=SegmentOptions(**record["segments"]),
@@ -143,5 +170,8 @@ def load_bundle(folder: str | Path) -> Bundle:
             metrics=record["metrics"],
             sha256=sha256,
         )
+        if not is_ours:
+            _ = bundle.model  # Made now, to see that it can be.
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{source}: model.json and the weights do not fit together ({error}); {way_out}") from error
+    return bundle

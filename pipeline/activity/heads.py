@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 if TYPE_CHECKING:
-    from pipeline.activity.model import ModelSpec
+    from pipeline.activity.spec import ModelSpec
 
 REMEMBERING = ("lstm", "gru", "transformer")
 """Names of the heads that know of the steps before."""

@@ -13,6 +13,9 @@ from pipeline.errors import VideoError
 
 OPEN_END = -1
 """`end_step` of a chunk that runs to the end of its file, wherever that is."""
+# A shard is cut into so many chunks at least, unless they would be shorter than this.
+_CHUNKS_OF_SHARD = 64
+_SHORTEST_CHUNK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,42 @@ def step_at(time_s: float, rate: Fraction) -> int:
     return math.ceil(Fraction(time_s) * rate)
 
 
-def close_shards(videos: Iterable[PlannedVideo], max_videos: int, max_hours: float) -> Iterator[list[PlannedVideo]]:
-    """Gather videos, in order, into shards; a shard is closed by count or by hours, whichever comes first.
+def plan_shards(
+    probed: Iterable[tuple[VideoRef, Probe | VideoError]],
+    rate: Fraction,
+    chunk_s: float,
+    max_videos: int,
+    max_hours: float,
+) -> Iterator[list[PlannedVideo]]:
+    """Gather probed videos, in order, into shards; a shard is closed by count or by hours, whichever comes first.
 
-    The result depends on the order of the videos alone, so that a plan cut short and taken up again is the same plan.
+    A small shard is cut into shorter chunks than a large one, so that there is work for every core until the end. The
+    result depends on the order of the videos alone, so that a plan cut short and taken up again is the same plan.
+
+    Args:
+        probed: Videos, with what is known of each.
+        rate: Points of the sampling grid per second.
+        chunk_s: Wanted length of a chunk in seconds, where there is enough to do.
+        max_videos: Most videos of a shard.
+        max_hours: Most hours of video in a shard, but for the last of its videos.
     """
     shard: list[PlannedVideo] = []
     seconds = 0.0
-    for video in videos:
-        shard.append(video)
-        seconds += video.span_s
+    for ref, probe in probed:
+        shard.append(plan_video(ref, probe, rate, chunk_s))
+        seconds += shard[-1].span_s
         if len(shard) >= max_videos or seconds >= max_hours * 3600:
-            yield shard
+            yield _finely_cut(shard, seconds, rate, chunk_s)
             shard, seconds = [], 0.0
     if shard:
-        yield shard
+        yield _finely_cut(shard, seconds, rate, chunk_s)
+
+
+def _finely_cut(shard: list[PlannedVideo], seconds: float, rate: Fraction, chunk_s: float) -> list[PlannedVideo]:
+    """Return a shard's videos in chunks of the wanted length, or shorter ones if that would be few."""
+    shorter_s = min(chunk_s, max(_SHORTEST_CHUNK_S, seconds / _CHUNKS_OF_SHARD))
+    if shorter_s == chunk_s:
+        return shard
+    return [
+        plan_video(video.ref, video.probe, rate, shorter_s) if video.probe is not None else video for video in shard
+    ]

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ray
@@ -17,9 +19,8 @@ from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.archive.sources import Listing, list_videos
 from pipeline.config import Config
 from pipeline.engine.board import Board, JobState
-from pipeline.engine.commit import ShardCommitter, ShardSummary
+from pipeline.engine.commit import CommitWorker
 from pipeline.engine.extract import NetworkFacts, describe_networks
-from pipeline.engine.graph import extract_features
 from pipeline.engine.interrupts import StopRequest
 from pipeline.engine.ledger import start_ledger
 from pipeline.engine.models import DEFAULT_MODEL, check_fit, choose_models, config_for
@@ -84,10 +85,15 @@ def analyze(
     state = JobState(target.uri, config.run_id)
     target.check(config.feature_options())
     notify = observer or (lambda _: None)
+    notify(state)
+    # A lake is not made for networks that do not load.
+    networks = describe_networks(config)
+    # Starting Ray is mostly waiting, and importing Ray Data is not.
+    Thread(target=import_module, args=("pipeline.engine.graph",), daemon=True).start()
     with (
         leased(target, f"run {config.run_id}") as lease,
         joined(address, config) as stop,
-        closing(_Job(target, bundles, config, state, notify, lease, stop)) as job,
+        closing(_Job(target, bundles, networks, config, state, notify, lease, stop)) as job,
     ):
         job.run(videos)
     return state
@@ -97,26 +103,25 @@ class _Job:
     """One run over one lake, on a cluster that is joined."""
 
     def __init__(
-        self, lake: Lake, bundles: Sequence[Bundle], config: Config, state: JobState, notify: Observer, lease: Lease,
-        stop: StopRequest,
+        self, lake: Lake, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config, state: JobState,
+        notify: Observer, lease: Lease, stop: StopRequest,
     ) -> None:  # fmt: skip
-        self._lake, self._bundles, self._config = lake, bundles, config
+        self._lake, self._bundles, self._networks, self._config = lake, bundles, networks, config
         self._state, self._notify = state, notify
         self._lease, self._stop = lease, stop
         self._layout = choose_layout(config)
         self._ledger = start_ledger()
-        # What takes long to load starts now, beside the planning.
-        self._description = ray.remote(num_cpus=0, max_retries=2)(describe_networks).remote(config)
-        committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Committer)
+        # Beside the planning.
+        self._warm_up = Thread(target=_warm_up, daemon=True)
+        self._warm_up.start()
         # In a list, and held here: Ray shall neither resolve nor forget what a restarted actor needs again.
         self._shared_bundles = [ray.put(list(bundles))]
-        self._committers = [
-            committer.remote(lake.uri, config, self._shared_bundles) for _ in range(self._layout.classifiers)
-        ]
+        self._committers: list[Any] = []
         self._commits: list[ray.ObjectRef] = []
 
     def close(self) -> None:
         """End the actors of the job, which would live as long as the driver."""
+        self._warm_up.join()
         for actor in (self._ledger, *self._committers):
             with suppress(RayError):
                 ray.kill(actor)
@@ -126,14 +131,14 @@ class _Job:
         self._state.layout = str(self._layout)
         self._enter("planning")
         if not self._lake.exists():
-            # A lake is not made for networks that do not load.
-            self._networks()
             self._lake.claim(self._config.feature_options())
         tidy(self._lake)
         shards = plan_archive(self._lake, videos, self._config, self._ledger, self._lease.check)
         for bundle in self._bundles:
             _check_labelled(self._lake, shards, bundle)
         board = Board(self._lake, shards, self._state)
+        self._warm_up.join()
+        self._start_committers()
         self._enter("extracting")
         wave_chunks = max(_WAVE_CHUNKS, _WAVE_CHUNKS_PER_WORKER * self._layout.decoders)
         with self._stop.winding_down_by(self._ledger.stop.remote):
@@ -153,7 +158,9 @@ class _Job:
     def _extract(self, board: Board) -> None:
         """Extract the chunks of a wave, and give every shard that has all of its own to be committed."""
         self._commit_ready(board)
-        dim = self._networks().dim
+        from pipeline.engine.graph import extract_features
+
+        dim = self._networks.dim
         while tasks := board.outstanding():
             for receipts in extract_features(tasks, self._lake.uri, self._config, self._layout, self._ledger, dim):
                 for receipt in receipts:
@@ -174,7 +181,7 @@ class _Job:
         for shard in board.pop_ready():
             self._lease.check()
             committer = self._committers[shard % len(self._committers)]
-            self._commits.append(committer.commit.remote(shard, self._networks()))
+            self._commits.append(committer.commit.remote(shard, self._networks))
 
     def _collect(self, board: Board, wait: bool = False) -> None:
         """Take note of what was committed; `wait` for one more."""
@@ -187,26 +194,20 @@ class _Job:
             board.committed(summary)
             self._notify(self._state)
 
-    def _networks(self) -> NetworkFacts:
-        networks: NetworkFacts | UsageError = ray.get(self._description)
-        if isinstance(networks, UsageError):
-            raise networks
-        return networks
+    def _start_committers(self) -> None:
+        committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(CommitWorker)
+        self._committers = [
+            committer.remote(self._lake.uri, self._config, self._shared_bundles)
+            for _ in range(self._layout.classifiers)
+        ]
 
 
-class _Committer:
-    """Labels and commits shards beside the decoders."""
+def _warm_up() -> None:
+    """Let Ray Data start what it needs beside the workers, which takes a second or two, while there is other work."""
+    from pipeline.engine.graph import warm_up
 
-    def __init__(self, lake_uri: str, config: Config, bundles: list[Any]) -> None:
-        """Take what `ShardCommitter` takes, the bundles as a list of one reference to them."""
-        import torch
-
-        torch.set_num_threads(1)
-        self._lake = Lake(lake_uri)
-        self._committer = ShardCommitter(config, ray.get(bundles[0]))
-
-    def commit(self, shard: int, networks: NetworkFacts) -> ShardSummary:
-        return self._committer.commit(self._lake, shard, networks)
+    with suppress(RayError):
+        warm_up()
 
 
 def _check_labelled(lake: Lake, shards: Collection[int], bundle: Bundle) -> None:

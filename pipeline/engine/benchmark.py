@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -13,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from pipeline.archive.plan import plan_video
+from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
 from pipeline.engine.commit import ShardCommitter
 from pipeline.engine.decoding import decode_pieces, tasks_of
-from pipeline.engine.extract import Extractor, NetworkFacts, describe_networks
+from pipeline.engine.extract import Extractor, describe_networks
 from pipeline.engine.models import DEFAULT_MODEL, choose_models
 from pipeline.errors import ActionlakeError
 from pipeline.lake.plans import write_plan
@@ -69,13 +70,9 @@ def measure_alone(sources: Sequence[str], config: Config) -> Alone:
     """
     bundles = choose_models(DEFAULT_MODEL, config.scope)
     networks = describe_networks(config)
-    if not isinstance(networks, NetworkFacts):
-        raise networks
     extractor, committer = Extractor(config), ShardCommitter(config, bundles)
-    planned = [
-        plan_video(ref, probe_video(ref, config.limits), config.grid_rate, config.chunk_s)
-        for ref in list_videos(sources)
-    ]
+    probed = [(ref, probe_video(ref, config.limits)) for ref in list_videos(sources)]
+    (planned,) = plan_shards(probed, config.grid_rate, config.chunk_s, len(probed), math.inf)
     decoding = Stopwatch()
     n_frames = n_boxes = 0
     started = time.perf_counter()

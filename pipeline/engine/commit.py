@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import PlannedVideo
@@ -62,6 +63,22 @@ class _Parts:
     segments: dict[str, PartWriter]
     """By the scope of the model that finds them."""
     features: PartWriter | None
+
+
+class CommitWorker:
+    """The actor around a `ShardCommitter`."""
+
+    def __init__(self, lake_uri: str, config: Config, bundles: list[Any]) -> None:
+        """Take what `ShardCommitter` takes, the bundles as a list of one reference to them."""
+        import torch
+
+        torch.set_num_threads(1)
+        self._lake = Lake(lake_uri)
+        self._committer = ShardCommitter(config, ray.get(bundles[0]))
+
+    def commit(self, shard: int, networks: NetworkFacts) -> ShardSummary:
+        """Label a shard and commit it."""
+        return self._committer.commit(self._lake, shard, networks)
 
 
 class ShardCommitter:

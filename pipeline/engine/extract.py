@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.engine.decoding import Clock, DecodedPiece
-from pipeline.errors import UsageError
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
@@ -21,7 +20,7 @@ from pipeline.video.decode import FrameBatch
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
 from pipeline.vision.flow import FlowEstimator, describe_flow
-from pipeline.vision.runtime import choose_runtime
+from pipeline.vision.runtime import Runtime, choose_runtime
 
 # A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
 _CROP_MARGIN = 0.1
@@ -41,18 +40,19 @@ class NetworkFacts:
     """Names of the detector's classes; empty without a detector."""
 
 
-def describe_networks(config: Config) -> NetworkFacts | UsageError:
-    """Load the networks once before the workers do: they are exported then, and what is wrong with them is told."""
-    try:
-        # On a CPU, since no GPU is reserved for this look; the weights are the same.
-        runtime = choose_runtime("cpu")
-        dim = Embedder(config.embedder, runtime).dim
-        if not config.sees_people:
-            return NetworkFacts(dim, {})
-        detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
-        return NetworkFacts(dim, detector.names)
-    except UsageError as error:
-        return error
+def describe_networks(config: Config) -> NetworkFacts:
+    """Look at the networks before the workers do: they are exported now, if this node has not used them before.
+
+    Raises:
+        UsageError: One of them can't be used.
+    """
+    # For a CPU, since no GPU is reserved for this look; the weights are the same.
+    runtime = Runtime("cpu", "f32")
+    dim = Embedder(config.embedder, runtime).dim
+    if not config.sees_people:
+        return NetworkFacts(dim, {})
+    detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
+    return NetworkFacts(dim, detector.names)
 
 
 class Extractor:

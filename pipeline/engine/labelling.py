@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
-from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.segments import StepRun, find_segments
 from pipeline.config import Config
 from pipeline.lake.sequences import StepSequence, VideoRows
@@ -31,6 +30,9 @@ class Labeller:
 
     def __init__(self, bundle: Bundle, config: Config) -> None:
         """Take the model and the options of the job."""
+        # It imports PyTorch, which the driver, that knows this class by name alone, shall not wait for.
+        from pipeline.activity.classifier import SequenceClassifier
+
         self.bundle = bundle
         self._config = config
         self._classifier = SequenceClassifier(bundle.model)
@@ -101,5 +103,5 @@ class Labeller:
                 yield sequence
 
     def _label(self, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
-        scores = self._classifier.scores(rows.inputs(sequence, self.bundle.model.spec.inputs))
+        scores = self._classifier.scores(rows.inputs(sequence, self.bundle.spec.inputs))
         return find_segments(scores, sequence.first_step, self._config.sample_fps, self.bundle.segments)

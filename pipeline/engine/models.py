@@ -36,7 +36,7 @@ def choose_models(model: str | Path | Bundle | None, scope: str) -> list[Bundle]
 
 def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
     """Return the options of `Config` that models were trained with."""
-    inputs = tuple(dict.fromkeys(name for bundle in bundles for name in bundle.model.spec.inputs))
+    inputs = tuple(dict.fromkeys(name for bundle in bundles for name in bundle.spec.inputs))
     fitting: dict[str, Any] = {"inputs": inputs} if inputs else {}
     for bundle in bundles:
         fitting |= {"sample_fps": bundle.sample_fps, "embedder": bundle.embedder}
@@ -62,10 +62,10 @@ def _check_inputs(bundle: Bundle, config: Config) -> None:
             f"model {bundle.name!r} reads embeddings of {bundle.embedder!r}, but embedder = {config.embedder!r}; "
             "use the same, or train a model for it"
         )
-    missing = [name for name in bundle.model.spec.inputs if name not in config.embedded]
+    missing = [name for name in bundle.spec.inputs if name not in config.embedded]
     if missing:
         raise UsageError(
-            f"model {bundle.name!r} reads {', '.join(bundle.model.spec.inputs)}, but inputs lack {', '.join(missing)}; "
+            f"model {bundle.name!r} reads {', '.join(bundle.spec.inputs)}, but inputs lack {', '.join(missing)}; "
             "name them, or train a model for what there is"
         )
     if bundle.sample_fps != config.sample_fps:

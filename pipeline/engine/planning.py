@@ -14,7 +14,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.archive.plan import close_shards, plan_video
+from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import Listing, VideoRef
 from pipeline.config import Config
@@ -60,11 +60,11 @@ def plan_archive(
             shards[shard] = len(of_shard)
     next_shard = max(lake.planned(), default=-1) + 1
     new = (ref for ref, wanted in zip(videos, is_new, strict=True) if wanted)
-    planned = (
-        plan_video(ref, probe, config.grid_rate, config.chunk_s)
-        for ref, probe in _probe_all(new, int(is_new.sum()), config, ledger)
-    )
-    for number, members in enumerate(close_shards(planned, config.shard_videos, config.shard_hours), start=next_shard):
+    planned = plan_shards(
+        _probe_all(new, int(is_new.sum()), config, ledger),
+        config.grid_rate, config.chunk_s, config.shard_videos, config.shard_hours,
+    )  # fmt: skip
+    for number, members in enumerate(planned, start=next_shard):
         check()
         write_plan(lake, number, members)
         shards[number] = len(members)

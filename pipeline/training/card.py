@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.model import MOTION, ModelSpec
+from pipeline.activity.spec import MOTION, ModelSpec
 from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
 
 
 def model_card(bundle: Bundle) -> str:
     """Return the card as Markdown: what the model does, what it was trained on, what was measured."""
-    spec, training = bundle.model.spec, bundle.training
-    n_parameters = sum(weights.numel() for weights in bundle.model.parameters())
+    spec, training = bundle.spec, bundle.training
+    n_parameters = sum(weights.size for weights in bundle.weights.values())
     splits = bundle.metrics["splits"]
     rows = [
         f"| {name} | {' | '.join(_figures(result))} | {result['n_train']} | {result['n_test']} |"

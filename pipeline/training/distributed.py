@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.model import ActivityModel
+from pipeline.activity.spec import ModelSpec
 from pipeline.errors import ActionlakeError
 from pipeline.lake.query import open_lake
 from pipeline.training.annotations import Annotation

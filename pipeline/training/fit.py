@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.model import ALL, MOTION, ActivityModel, Member, ModelSpec, input_dim
+from pipeline.activity.model import ActivityModel, Member
+from pipeline.activity.spec import ALL, MOTION, ModelSpec, input_dim
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
 from pipeline.vision.runtime import cpu_has_bf16
 

@@ -10,7 +10,8 @@ from typing import Any
 import ray
 import torch
 
-from pipeline.activity.model import Member, ModelSpec
+from pipeline.activity.model import Member
+from pipeline.activity.spec import ModelSpec
 from pipeline.training.dataset import LabelledVideo
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions, fit_member, spec_of

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
@@ -111,9 +112,7 @@ def exported(name: str, fingerprint: str, export: Callable[[Path], None]) -> Pat
         fingerprint: Whatever the export depends on: weights, sizes.
         export: Fills the given empty folder. It runs under a lock, once per node.
     """
-    import openvino
-
-    key = hashlib.sha256(f"{fingerprint}|{openvino.__version__}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{fingerprint}|{version('openvino')}".encode()).hexdigest()[:12]
     target = cache_dir() / f"{name}-{key}"
     if target.exists():
         return target

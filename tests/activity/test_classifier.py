@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_sequence
 from pipeline.activity import classifier as module
 from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
 from pipeline.activity.heads import HEADS
-from pipeline.activity.model import VIEWS, ActivityModel, ModelSpec
+from pipeline.activity.model import ActivityModel
+from pipeline.activity.spec import VIEWS, ModelSpec
 
 N_STEPS = 2 * PIECE_STEPS + 77
 

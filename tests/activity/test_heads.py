@@ -9,7 +9,8 @@ from torch.nn.utils.rnn import pack_sequence
 
 from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
 from pipeline.activity.heads import HEADS
-from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.model import ActivityModel
+from pipeline.activity.spec import ModelSpec
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.sequences import LabelledSequence
 

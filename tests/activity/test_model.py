@@ -3,7 +3,8 @@
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from pipeline.activity.model import MOTION, Member, ModelSpec, seen
+from pipeline.activity.model import Member
+from pipeline.activity.spec import MOTION, ModelSpec, seen
 
 
 def test_dropped_inputs_stay_dropped_through_a_sequence() -> None:

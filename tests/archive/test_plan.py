@@ -4,12 +4,14 @@ import itertools
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.archive.plan import OPEN_END, PlannedVideo, close_shards, plan_video
+from pipeline.archive.plan import OPEN_END, plan_shards, plan_video
 from pipeline.archive.probe import Probe
 from pipeline.archive.sources import VideoRef
+from pipeline.errors import VideoError
 
 
 def probe(duration_s: float, keyframes_s: list[float]) -> Probe:
@@ -57,11 +59,27 @@ def test_a_span_past_the_end_is_a_failure_not_a_crash() -> None:
 
 @given(st.lists(st.floats(0.1, 4000), max_size=50), st.integers(0, 50))
 def test_a_plan_taken_up_after_any_shard_is_the_same_plan(durations: list[float], done: int) -> None:
-    videos: list[PlannedVideo] = [
-        plan_video(VideoRef(f"v{i:03d}", 1, ""), probe(s, []), Fraction(15), 60.0) for i, s in enumerate(durations)
-    ]
-    whole = list(close_shards(videos, 7, 2.0))
+    videos = [(VideoRef(f"v{i:03d}", 1, ""), probe(s, [])) for i, s in enumerate(durations)]
+    whole = list(plan_shards(videos, Fraction(15), 60.0, 7, 2.0))
     kept = whole[:done]
-    rest = list(close_shards(videos[sum(map(len, kept)) :], 7, 2.0))
+    rest = list(plan_shards(videos[sum(map(len, kept)) :], Fraction(15), 60.0, 7, 2.0))
     assert kept + rest == whole
-    assert [video for shard in whole for video in shard] == videos
+    assert [video.ref for shard in whole for video in shard] == [ref for ref, _ in videos]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "n_videos", "chunk_s"), [(1, 1, 5), (10, 1, 10), (1, 10, 10), (60, 1, 30), (1, 60, 30), (0.5, 200, 30)]
+)
+def test_the_less_there_is_to_do_the_shorter_are_the_chunks(minutes: float, n_videos: int, chunk_s: float) -> None:
+    """A keyframe every second; a video that can't be read and one whose span is past its end stay what they are."""
+    known = probe(60.0 * minutes, [float(second) for second in range(int(60 * minutes))])
+    videos = [(VideoRef(f"v{i}", 1, ""), known) for i in range(n_videos)]
+    bad = [
+        (VideoRef("bad", 1, ""), VideoError("corrupt", "bad: no video")),
+        (VideoRef("past", 1, "", 1e6, 2e6), known),
+    ]
+    (shard,) = plan_shards([*videos, *bad], Fraction(15), 30.0, 1000, 1000.0)
+    lengths = {chunk.duration_s for video in shard[:-2] for chunk in video.chunks[:-1]}
+    assert lengths == ({chunk_s} if 60 * minutes > chunk_s else set())
+    assert [video.failure.kind for video in shard[-2:] if video.failure] == ["corrupt", "truncated"]
+    assert shard[-1].probe is known

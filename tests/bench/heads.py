@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.heads import HEADS
-from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
+from pipeline.activity.spec import ModelSpec
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze
 from pipeline.lake.query import open_lake

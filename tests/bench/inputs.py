@@ -17,8 +17,8 @@ from statistics import mean
 import numpy as np
 
 from pipeline import Config, analyze, open_lake
-from pipeline.activity.model import input_dim
 from pipeline.activity.segments import SegmentOptions
+from pipeline.activity.spec import input_dim
 from pipeline.archive import filesystem
 from pipeline.training.annotations import apply_label_map, read_label_map
 from pipeline.training.dataset import LabelledVideo, load_videos

@@ -182,7 +182,6 @@ def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> N
     make_slow_video(folder / "slow.mp4")
     config = Config(
         scope="frame",
-        chunk_s=100.0,
         deadline_base_s=1.5,
         deadline_per_s=0.0,
         max_attempts=2,

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.activity.model import ActivityModel, ModelSpec
+from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
+from pipeline.activity.spec import ModelSpec
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
 from pipeline.training.calibration import fit_temperature, with_temperature
