@@ -54,7 +54,7 @@ class Format(StrEnum):
 def analyze(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs or manifests, local or remote.")],
     lake: Annotated[str, typer.Option(help="Folder or bucket prefix of the results.")],
-    model: Annotated[str, typer.Option(help="Folder of a model bundle.")] = "default",
+    model: Annotated[str, typer.Option(help="Folder of a model bundle; none: no labels, features alone.")] = "default",
     detector: Annotated[
         str | None,
         typer.Option(help="Ultralytics detection weights, or a detector bundle.", show_default="person_nano"),
@@ -85,7 +85,7 @@ def analyze(
     """Decode, embed and label videos into a lake. The same command again takes up where it was cut off."""
     from pipeline.activity.bundle import Bundle, load_bundle
     from pipeline.engine.analyze import analyze as run
-    from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for
+    from pipeline.engine.models import NAMES, choose_models, config_for
 
     log_to_console(verbose)
     named: dict[str, Any] = {
@@ -102,7 +102,7 @@ def analyze(
         "precision": precision,
         "pickled_weights": "refuse" if refuse_pickle else None,
     }
-    chosen = DEFAULT_MODEL if model == DEFAULT_MODEL else load_bundle(model)
+    chosen = model if model in NAMES else load_bundle(model)
     defaults = {"scope": chosen.scope} if isinstance(chosen, Bundle) else {}
     bundles = choose_models(chosen, Config.load(config_file, defaults, **named).scope)
     config = Config.load(config_file, defaults | config_for(bundles), **named)

@@ -19,18 +19,29 @@ def benchmark(
     sample_fps: SampleFps = None,
     config_file: ConfigFile = None,
     workers: Workers = None,
-    report: Annotated[Path | None, typer.Option("--out", help="Write all that was measured to this JSON file.")] = None,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers", help="Measure programs that people would write instead. Needs a checkout, and the extra bench."
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--out", help="JSON file for all that was measured; for peers a folder.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Measure a job on this machine beside what its decoding and its networks cost alone."""
+    """Measure a job on this machine beside what its decoding and its networks cost alone, or beside its peers."""
     from pipeline.config import Config
-    from pipeline.engine.benchmark import median_and_range, run_benchmark
+    from pipeline.engine.benchmark import median_and_range, run_benchmark, run_peers
     from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for
 
     log_to_console(verbose)
     named: dict[str, Any] = {"scope": scope.value if scope else None, "sample_fps": sample_fps, "workers": workers}
     bundles = choose_models(DEFAULT_MODEL, Config.load(config_file, **named).scope)
     config = Config.load(config_file, config_for(bundles), **named)
+    if peers:
+        run_peers(sources, config, repeats, report)
+        return
     found = run_benchmark(sources, config, repeats)
     alone = found.alone[0]
     table = Table(

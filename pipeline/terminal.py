@@ -165,6 +165,7 @@ def closing_table(console: Console, state: JobState) -> None:
         worst, worst_s = _largest_first(state.stage_s)[0]
         lines.append(f"worker time: {shares}; bottleneck: {_STAGE_NAMES[worst]} ({100 * worst_s / total_s:.0f} %)")
     lines += [f"layout {state.layout}; {state.runtime}".removesuffix("; ")]
+    lines += [state.advice] if state.advice else []
     lines += [f"failed: {message}" for message in state.failures]
     if state.n_failures > len(state.failures):
         lines.append(f"... and {state.n_failures - len(state.failures)} more: SELECT * FROM failures")

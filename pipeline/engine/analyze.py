@@ -23,7 +23,7 @@ from pipeline.engine.commit import CommitWorker
 from pipeline.engine.extract import NetworkFacts, describe_networks
 from pipeline.engine.interrupts import StopRequest
 from pipeline.engine.ledger import start_ledger
-from pipeline.engine.models import DEFAULT_MODEL, check_fit, choose_models, config_for
+from pipeline.engine.models import DEFAULT_MODEL, NAMES, check_fit, choose_models, config_for
 from pipeline.engine.planning import plan_archive
 from pipeline.engine.resources import choose_layout, joined, new_run_id
 from pipeline.errors import ActionlakeError, UsageError
@@ -55,7 +55,7 @@ def analyze(
     Args:
         sources: Files, folders, globs or manifests, local or remote.
         lake: Folder or bucket prefix to write to.
-        model: A bundle, the folder of one, `"default"`, or None to extract features alone.
+        model: A bundle, the folder of one, `"default"`, or `"none"` or None to extract features alone.
         config: Options. None: the defaults, with what the model was trained with.
         address: A Ray cluster to join; without it `$RAY_ADDRESS`, and without that Ray starts on this machine.
         observer: Called whenever something is finished.
@@ -67,7 +67,7 @@ def analyze(
         UsageError: The sources, the options, the model or the lake can't be used.
         ActionlakeError: The job can't go on.
     """
-    if config is None and isinstance(model, (str, Path)) and model != DEFAULT_MODEL:
+    if config is None and isinstance(model, (str, Path)) and model not in NAMES:
         model = load_bundle(model)
     scope = config.scope if config is not None else model.scope if isinstance(model, Bundle) else Config().scope
     bundles = choose_models(model, scope)
@@ -142,8 +142,12 @@ class _Job:
         self._enter("extracting")
         wave_chunks = max(_WAVE_CHUNKS, _WAVE_CHUNKS_PER_WORKER * self._layout.decoders)
         with self._stop.winding_down_by(self._ledger.stop.remote):
+            started = time.monotonic()
             while self._stop.signum is None and board.next_wave(wave_chunks):
                 self._extract(board)
+            self._state.advice = self._layout.advice(
+                self._state.stage_s, time.monotonic() - started, self._config.sampling
+            )
             while self._commits:
                 self._collect(board, wait=True)
         # The workers of a node that was given up for dead may have written on for a while.

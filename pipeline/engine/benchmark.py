@@ -22,10 +22,11 @@ from pipeline.engine.commit import ShardCommitter
 from pipeline.engine.decoding import decode_pieces, tasks_of
 from pipeline.engine.extract import Extractor, describe_networks
 from pipeline.engine.models import DEFAULT_MODEL, choose_models
-from pipeline.errors import ActionlakeError
+from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.plans import write_plan
 from pipeline.lake.store import Lake
 from pipeline.stopwatch import Stopwatch
+from pipeline.vision.detector import find_weights
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,23 @@ def run_benchmark(sources: Sequence[str], config: Config, repeats: int) -> Bench
             _run([*job, f"{folder}/lake-{number}"])
             job_s.append(time.perf_counter() - started)
     return Benchmark(config.workers or os.cpu_count() or 1, tuple(job_s), tuple(alone))
+
+
+def run_peers(sources: Sequence[str], config: Config, repeats: int, out: Path | None) -> None:
+    """Run the benchmark of the peers, which are programs in the source tree, on one video.
+
+    Raises:
+        UsageError: There is no source tree here, or there are several videos, or no weights that peers can read.
+    """
+    if not Path("tests/bench/peers").is_dir():
+        raise UsageError("--peers needs the source tree: run it in a checkout, with pip install -e '.[bench]'")
+    weights = find_weights(config.detector)
+    if len(sources) != 1 or weights.is_dir():
+        raise UsageError("--peers takes one video, and detector = the path or name of Ultralytics weights in --config")
+    command = [sys.executable, "-m", "tests.bench.peers", sources[0], str(weights), "--repeats", str(repeats)]
+    code = subprocess.run([*command, *(("--out", str(out)) if out else ())], check=False).returncode
+    if code:
+        raise ActionlakeError(f"the benchmark of the peers ended with code {code}")
 
 
 def median_and_range(values: Sequence[float], digits: int = 2) -> str:

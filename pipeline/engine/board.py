@@ -57,6 +57,8 @@ class JobState:
     covered_s: float = 0.0
     runtime: str = ""
     layout: str = ""
+    advice: str = ""
+    """What would make the next job like this faster, if anything stood idle."""
     wall_s: float = 0.0
 
 

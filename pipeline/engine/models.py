@@ -15,6 +15,10 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "default"
 """Stands for the bundles that come with the package, one for each scope."""
+NO_MODEL = "none"
+"""Stands for none: features alone."""
+NAMES = (DEFAULT_MODEL, NO_MODEL)
+"""What stands for models and is not the folder of one."""
 
 
 def choose_models(model: str | Path | Bundle | None, scope: str) -> list[Bundle]:
@@ -24,7 +28,7 @@ def choose_models(model: str | Path | Bundle | None, scope: str) -> list[Bundle]
         UsageError: A bundle can't be read, or labels what the scope does not see.
     """
     scopes = ("frame", "person") if scope == "both" else (scope,)
-    if model is None:
+    if model is None or model == NO_MODEL:
         return []
     if model == DEFAULT_MODEL:
         return [load_bundle(DEFAULT_BUNDLES[name]) for name in scopes]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Receipts are small and frames pass through only in the split layout, so a laptop need not reserve much.
 _LOCAL_STORE_BYTES = 512 << 20
+# Starting and ending a job takes some of the time, of which no advice makes less.
+_TOLERATED_IDLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,26 @@ class Layout:
     """Actors that only extract; 0 in the fused layout."""
     gpus_per_extractor: float
     classifiers: int
+
+    def advice(self, stage_s: Mapping[str, float], wall_s: float, sampling: str) -> str:
+        """Return what would keep the GPUs busy, if they waited for decoders; else nothing.
+
+        Args:
+            stage_s: Seconds of work by stage, summed over actors.
+            wall_s: How long all of it took.
+            sampling: `exact` or `fast`.
+        """
+        extract_s = stage_s["detect"] + stage_s["embed"] + stage_s["write"]
+        if not self.gpus_per_extractor or not extract_s:
+            return ""
+        idle = 1 - extract_s / (self.extractors * wall_s)
+        decoding = stage_s["decode"] / (self.decoders * wall_s)
+        if idle < _TOLERATED_IDLE or decoding < 1 - _TOLERATED_IDLE:
+            return ""
+        # As fast as the GPUs would be if they never waited.
+        wanted = math.ceil(stage_s["decode"] / (extract_s / self.extractors))
+        others = " or use sampling = 'fast'" if sampling == "exact" else ""
+        return f"GPUs idle {idle:.0%}: add {wanted - self.decoders} CPU cores{others}"
 
     def __str__(self) -> str:
         if self.kind == "fused":
