@@ -77,6 +77,9 @@ class Config:
     """Boxes below this score are not kept. Tracking uses the weak ones to bridge gaps."""
     max_people: int = field(default=32, metadata=_SHAPES_FEATURES)
     """At most so many boxes per frame, the best by score."""
+    skip_unchanged: float = field(default=0.0, metadata=_SHAPES_FEATURES)
+    """A frame of which no part differs by more than this from the last that the detector saw, in grey levels of 255,
+    gets the boxes of that. 0: the detector sees all. Then boxes may depend a little on where chunks begin."""
     frame_px: int | None = field(default=None, metadata=_SHAPES_FEATURES)
     """Longest side of decoded frames in pixels; nothing is enlarged. None: 320 in scope `frame`, else 640."""
     pickled_weights: str = "warn"
@@ -139,6 +142,7 @@ class Config:
         _within("sample_fps", self.sample_fps, 0.01, 1000)
         _within("detector_score", self.detector_score, 0.0, 1.0)
         _within("max_people", self.max_people, 1, 1000)
+        _within("skip_unchanged", self.skip_unchanged, 0.0, 255.0)
         _within("track_score", self.track_score, 0.0, 1.0)
         _within("track_gap_s", self.track_gap_s, 0.0, 3600)
         if self.frame_px is not None:
@@ -220,7 +224,7 @@ class Config:
         chosen["inputs"] = list(self.embedded)
         chosen["classes"] = list(self.classes)
         if not self.sees_people:
-            for name in ("detector", "classes", "detector_px", "detector_score", "max_people"):
+            for name in ("detector", "classes", "detector_px", "detector_score", "max_people", "skip_unchanged"):
                 del chosen[name]
         return chosen
 

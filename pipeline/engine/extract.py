@@ -28,6 +28,8 @@ _CROP_MARGIN = 0.1
 _SMALLEST_PX = 8.0
 # What an unchanged pixel looks like in the image of a change.
 _GREY = 128
+# Across and down, in looking for what changed between frames.
+_PARTS = (64, 36)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,12 @@ class Extractor:
             return []
         if self._detector is None:
             return [_NO_BOXES] * len(piece.frames.steps)
-        return self._detector.detect(piece.frames.images)
+        images, threshold = piece.frames.images, self._config.skip_unchanged
+        if not threshold:
+            return self._detector.detect(images)
+        seen = _changed(images, threshold)
+        found = self._detector.detect(images[seen])
+        return [found[index] for index in np.searchsorted(seen, np.arange(len(images)), side="right") - 1]
 
     def _rows(
         self,
@@ -200,6 +207,23 @@ class _Views:
         for kind, size in self._sizes:
             yield kind, end, end + size
             end += size
+
+
+def _changed(images: NDArray[np.uint8], threshold: float) -> NDArray[np.intp]:
+    """Return which images differ from the last one before that does, in the mean of any of their parts; the first does.
+
+    Means over many pixels, which the noise of a sensor hardly moves, and a person at the horizon does.
+    """
+    changed: list[int] = []
+    last = np.empty(0)
+    for index, image in enumerate(images):
+        parts = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _PARTS, interpolation=cv2.INTER_AREA).astype(
+            np.int16
+        )
+        if not changed or np.abs(parts - last).max() > threshold:
+            changed.append(index)
+            last = parts
+    return np.array(changed, np.intp)
 
 
 def _changes(frames: FrameBatch) -> NDArray[np.uint8]:

@@ -12,11 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.archive.plan import plan_shards
+from pipeline.archive.probe import probe_video
+from pipeline.archive.sources import list_videos
 from pipeline.config import FRAME_INPUTS, PERSON_INPUTS, Config
 from pipeline.engine import decoding
-from pipeline.engine.extract import Extractor
+from pipeline.engine.decoding import decode_pieces, tasks_of
+from pipeline.engine.extract import Extractor, _changed
 from pipeline.engine.models import choose_models
 from pipeline.lake.query import open_lake
+from pipeline.vision.network import Image
 from tests.lakes import analyze_here, assert_same_whatever_the_cut, rows
 from tests.synthetic import RECIPES, make_video
 
@@ -190,3 +195,30 @@ def test_the_background_gives_no_segment(
     quiet = replace(frame_model, background=usual)
     analyze_here([str(street)], tmp_path / "lake", person_config, [quiet], extractor)
     assert Counter(rows(tmp_path / "lake", "segments")["label"].to_pylist()) == labels - Counter({usual: labels[usual]})
+
+
+def test_noise_is_no_change_between_frames(people: Image) -> None:
+    """Somebody who comes is, and so is what adds up slowly since the detector looked."""
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(people + rng.normal(0, 4, people.shape), 0, 255).astype(np.uint8) for _ in range(3)]
+    come = people.copy()
+    come[100:140, 200:215] = 255 - come[100:140, 200:215]
+    slowly = [np.clip(come.astype(int) + step, 0, 255).astype(np.uint8) for step in (2, 4, 6)]
+    frames = np.stack([people, *noisy, come, *slowly])
+    assert _changed(frames, 5.0).tolist() == [0, 4, 7]
+    assert _changed(frames, 255.0).tolist() == [0]
+    assert len(_changed(frames, 1e-9)) == len(frames)
+
+
+def test_a_still_video_is_looked_at_once_for_each_piece(
+    street: Path, extractor: Extractor, person_config: Config
+) -> None:
+    config = Config(**{**vars(person_config), "skip_unchanged": 255.0})
+    (ref,) = list_videos([str(street)])
+    (planned,) = plan_shards([(ref, probe_video(ref))], config.grid_rate, 86_400.0, 1, 1.0)
+    (task,) = tasks_of(0, planned[0])
+    piece = next(decode_pieces(task, config))
+    boxes = Extractor(config)._detect(piece)
+    (first,) = extractor._detector.detect(piece.frames.images[:1])
+    assert len(boxes) == len(piece.frames.steps)
+    assert all(np.array_equal(found.xyxy, first.xyxy) for found in boxes)
