@@ -161,9 +161,9 @@ class _Job:
 
     def _extract(self, board: Board) -> None:
         """Extract the chunks of a wave, and give every shard that has all of its own to be committed."""
-        self._commit_ready(board)
         from pipeline.engine.graph import extract_features
 
+        self._commit_ready(board)
         dim = self._networks.dim
         while tasks := board.outstanding():
             for receipts in extract_features(tasks, self._lake.uri, self._config, self._layout, self._ledger, dim):

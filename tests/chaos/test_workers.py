@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import analyze
+from pipeline.engine import graph
 from pipeline.lake.work import Receipt
 from tests.chaos import faults
 from tests.chaos.conftest import CONFIG, N_CHUNKS
@@ -17,9 +17,6 @@ from tests.chaos.faults import Fault
 from tests.lakes import assert_same, leftovers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
-
-# The package has a function of the same name.
-analysis = importlib.import_module("pipeline.engine.analyze")
 
 STORM = [
     Fault("probe", calls=[3]),
@@ -61,7 +58,7 @@ def test_receipts_that_are_lost_on_their_way_are_found_in_the_lake(
 ) -> None:
     """As a node takes some with it that dies. Without the recount their chunks are decoded again."""
     faults.set_faults(breakable_ray, [])
-    extract, lost = analysis.extract_features, []
+    extract, lost = graph.extract_features, []
 
     def lossy(*arguments: Any) -> Iterator[list[Receipt]]:
         for receipts in extract(*arguments):
@@ -70,7 +67,7 @@ def test_receipts_that_are_lost_on_their_way_are_found_in_the_lake(
             else:
                 yield receipts
 
-    monkeypatch.setattr(analysis, "extract_features", lossy)
+    monkeypatch.setattr(graph, "extract_features", lossy)
     state = analyze(str(archive), str(lake), config=CONFIG)
     assert len(lost) >= 5
     assert (state.n_videos_done, state.n_chunks_done) == (8, N_CHUNKS)

@@ -52,7 +52,7 @@ def test_peers_are_run_from_a_checkout_with_weights_that_they_can_read(
         run_peers(["a.mp4"], Config(detector="some.pt"), 1, None)
 
 
-@pytest.mark.parametrize("peer", ["ultralytics_predict", "plain_processes"])
+@pytest.mark.parametrize("peer", [pytest.param("ultralytics_predict", marks=pytest.mark.long), "plain_processes"])
 def test_a_peer_finds_what_the_job_finds(peer: str, street: Path, person_weights: Path, tmp_path: Path) -> None:
     """Those that need no package but ours; each gives every fifth of a second a frame, at which people walk."""
     done = subprocess.run(
