@@ -39,7 +39,8 @@ def make_video(kind: str, street: Path, minutes: float, folder: Path) -> Path:
         once = folder / f"{kind}.mp4"
         if not once.exists():
             _encode(kind, street, once)
-        _repeat(once, round(minutes * 60 / SECONDS), target)
+        scratch = target.with_suffix(".part.mp4")
+        repeated(once, round(minutes * 60 / SECONDS), scratch).rename(target)
     return target
 
 
@@ -80,24 +81,26 @@ def _encode(kind: str, street: Path, target: Path) -> None:
     scratch.rename(target)
 
 
-def _repeat(once: Path, times: int, target: Path) -> None:
-    scratch = target.with_suffix(".part.mp4")
-    with av.open(str(scratch), "w") as sink:
+def repeated(video: Path, times: int, target: Path) -> Path:
+    """Write a video many times after itself, without encoding it anew."""
+    with av.open(str(target), "w") as sink:
         out = None
-        for number in range(times):
-            with av.open(str(once)) as source:
+        shift = 0
+        for _ in range(times):
+            end = 0
+            with av.open(str(video)) as source:
                 stream = source.streams.video[0]
                 out = out or sink.add_stream_from_template(stream)
-                assert stream.time_base is not None
-                shift = round(number * SECONDS / stream.time_base)
                 for packet in source.demux(stream):
                     if packet.dts is None or packet.pts is None:
                         continue
+                    end = max(end, packet.pts + (packet.duration or 0))
                     packet.pts += shift
                     packet.dts += shift
                     packet.stream = out
                     sink.mux(packet)
-    scratch.rename(target)
+            shift += end
+    return target
 
 
 def main() -> None:

@@ -14,35 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import av
 import ray
 from ray.cluster_utils import Cluster
 
 from pipeline import Config, analyze
 from pipeline.engine.benchmark import median_and_range
 from pipeline.engine.board import JobState
-
-
-def repeated(video: Path, times: int, target: Path) -> Path:
-    """Write a video many times after itself, without encoding it anew."""
-    with av.open(str(target), "w") as sink:
-        out = None
-        shift = 0
-        for _ in range(times):
-            end = 0
-            with av.open(str(video)) as source:
-                stream = source.streams.video[0]
-                out = out or sink.add_stream_from_template(stream)
-                for packet in source.demux(stream):
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    end = max(end, packet.pts + (packet.duration or 0))
-                    packet.pts += shift
-                    packet.dts += shift
-                    packet.stream = out
-                    sink.mux(packet)
-            shift += end
-    return target
+from tests.bench.footage import repeated
 
 
 @contextmanager
