@@ -19,6 +19,7 @@ from pipeline.engine.extract import _changed
 from pipeline.video.decode import decode_chunk
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.runtime import choose_runtime
+from tests.overlaps import overlaps
 
 SURE = 0.25
 """Only boxes of which a track can begin are compared."""
@@ -29,12 +30,7 @@ def n_shared(found: Boxes, taken: Boxes) -> tuple[int, int]:
     sure = found.xyxy[found.scores >= SURE]
     if not len(sure) or not len(taken.xyxy):
         return len(sure), 0
-    low = np.maximum(sure[:, None, :2], taken.xyxy[None, :, :2])
-    high = np.minimum(sure[:, None, 2:], taken.xyxy[None, :, 2:])
-    both = (high - low).clip(0).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (sure, taken.xyxy)]
-    overlaps = both / (areas[0][:, None] + areas[1][None] - both)
-    return len(sure), int((overlaps.max(axis=1) >= 0.5).sum())
+    return len(sure), int((overlaps(sure, taken.xyxy).max(axis=1) >= 0.5).sum())
 
 
 def measure(sources: Sequence[str], levels: Sequence[float]) -> None:

@@ -13,6 +13,7 @@ from ultralytics.utils.nms import non_max_suppression
 from pipeline.errors import UsageError
 from pipeline.vision.detector import Boxes, Detector, best_boxes
 from pipeline.vision.runtime import Runtime, choose_runtime
+from tests.overlaps import overlaps
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +25,6 @@ def detector(
     weights: Path | str, classes: list[str], precision: str = "f32", most: int = 32, px: int = 640
 ) -> Detector:
     return Detector(str(weights), Runtime("cpu", precision), classes, px, 0.25, most)
-
-
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clip(0).prod(-1)
-    return shared / ((a[:, 2:] - a[:, :2]).prod(-1)[:, None] + (b[:, 2:] - b[:, :2]).prod(-1)[None] - shared)
 
 
 def test_it_finds_what_ultralytics_finds(person_weights: Path, bus: np.ndarray) -> None:

@@ -36,6 +36,7 @@ from pipeline.archive.sources import list_videos
 from pipeline.engine.benchmark import median_and_range
 from pipeline.lake.query import open_lake
 from tests.bench.peers.common import SAMPLE_FPS, exported_by_ultralytics
+from tests.overlaps import overlaps
 
 PROGRAMS = {
     "job": "actionlake",
@@ -109,20 +110,13 @@ def compared(seconds: float, ours: Rows, theirs: Rows) -> Trial:
         candidates = of_step.get(step, [])
         if not candidates:
             continue
-        overlaps = _overlaps(box, theirs.boxes[candidates])
-        best = int(overlaps.argmax())
-        if overlaps[best] >= 0.5:
+        (shared,) = overlaps(box[None], theirs.boxes[candidates])
+        best = int(shared.argmax())
+        if shared[best] >= 0.5:
             other = theirs.embeddings[candidates[best]]
             n_shared += 1
             cosines.append(float(vector @ other / (np.linalg.norm(vector) * np.linalg.norm(other))))
     return Trial(seconds, len(theirs.boxes), n_shared / len(ours.boxes), statistics.median(cosines or [0.0]))
-
-
-def _overlaps(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    shared = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    overlaps: NDArray[np.float64] = shared / (areas - shared)
-    return overlaps
 
 
 def run_all(video: Path, weights: Path, programs: list[str], repeats: int) -> dict[str, list[Trial]]:
