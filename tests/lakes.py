@@ -72,9 +72,10 @@ def lake_of_segments(
 
 
 def analyze_here(
-    sources: list[str], lake_uri: str | Path, config: Config, bundles: Sequence[Bundle], extractor: Extractor
-) -> ShardSummary:
-    """Do in this process, step by step, what a job does on a cluster."""
+    sources: list[str], lake_uri: str | Path, config: Config, bundles: Sequence[Bundle], extractor: Extractor,
+    threads: int = 1,
+) -> ShardSummary:  # fmt: skip
+    """Do in this process, step by step, what a job does on a cluster; `threads` label."""
     lake = Lake(str(lake_uri))
     lake.claim(config.feature_options())
     planned = []
@@ -91,4 +92,4 @@ def analyze_here(
             for piece in decode_pieces(task, config):
                 extractor.extract(lake, [piece])
     networks = describe_networks(config)
-    return ShardCommitter(config, bundles).commit(lake, 0, networks)
+    return ShardCommitter(config, bundles, threads).commit(lake, 0, networks)

@@ -6,6 +6,7 @@ import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from threading import Lock
 from typing import IO
 
 import numpy as np
@@ -35,26 +36,31 @@ class SequenceClassifier:
     def __init__(self, model: ActivityModel) -> None:
         """Take a model in evaluation mode."""
         self._model = model.eval()
-        self.busy = Stopwatch()
-        """How long it has computed."""
+        self.busy_s = 0.0
+        """Seconds that it has computed, in all threads."""
+        self._lock = Lock()
         self._members = [_Steps(member) for member in model.members]
 
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
 
-        The blocks that come out are cut differently from those that go in; together they are as long.
+        The blocks that come out are cut differently from those that go in; together they are as long. Several threads
+        may score a sequence each.
         """
+        busy = Stopwatch()
         with torch.inference_mode(), ExitStack() as stack:
             encoded = [stack.enter_context(_Spool(member.encoded_dim)) for member in self._members]
             spec = self._model.spec
             for piece in _repiece(inputs):
-                with self.busy:
+                with busy:
                     parts = normalised(torch.from_numpy(piece.astype(np.float32)), spec, spec.inputs)
                     for member, spool in zip(self._members, encoded, strict=True):
                         spool.append(member.encode(parts))
             logits = [member.logits(spool) for member, spool in zip(self._members, encoded, strict=True)]
-            for of_members in self.busy.over(zip(*logits, strict=True)):
+            for of_members in busy.over(zip(*logits, strict=True)):
                 yield self._model.scores(of_members).numpy()
+        with self._lock:
+            self.busy_s += busy.seconds
 
 
 class _Steps:

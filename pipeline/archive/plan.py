@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from pipeline.archive.probe import Probe
@@ -16,6 +16,9 @@ OPEN_END = -1
 # A shard is cut into so many chunks at least, unless they would be shorter than this.
 _CHUNKS_OF_SHARD = 64
 _SHORTEST_CHUNK_S = 5.0
+# With fewer of them, those longer than the shortest are halved between keyframes: what lies before the middle is
+# decoded twice, by cores that would wait otherwise.
+_FEW_CHUNKS = 8
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,9 @@ def plan_shards(
 ) -> Iterator[list[PlannedVideo]]:
     """Gather probed videos, in order, into shards; a shard is closed by count or by hours, whichever comes first.
 
-    A small shard is cut into shorter chunks than a large one, so that there is work for every core until the end. The
-    result depends on the order of the videos alone, so that a plan cut short and taken up again is the same plan.
+    A small shard is cut into shorter chunks than a large one, a very small one between keyframes, too, so that there is
+    work for every core until the end. The result depends on the order of the videos alone, so that a plan cut short and
+    taken up again is the same plan.
 
     Args:
         probed: Videos, with what is known of each.
@@ -129,8 +133,28 @@ def plan_shards(
 def _finely_cut(shard: list[PlannedVideo], seconds: float, rate: Fraction, chunk_s: float) -> list[PlannedVideo]:
     """Return a shard's videos in chunks of the wanted length, or shorter ones if that would be few."""
     shorter_s = min(chunk_s, max(_SHORTEST_CHUNK_S, seconds / _CHUNKS_OF_SHARD))
-    if shorter_s == chunk_s:
-        return shard
-    return [
-        plan_video(video.ref, video.probe, rate, shorter_s) if video.probe is not None else video for video in shard
-    ]
+    if shorter_s < chunk_s:
+        shard = [
+            plan_video(video.ref, video.probe, rate, shorter_s) if video.probe is not None else video for video in shard
+        ]
+    if sum(len(video.chunks) for video in shard) < _FEW_CHUNKS:
+        shard = [replace(video, chunks=tuple(_halved(video, rate))) for video in shard]
+    return shard
+
+
+def _halved(video: PlannedVideo, rate: Fraction) -> Iterator[Chunk]:
+    """Yield a video's chunks, or their halves, as far as a decoder can start near the middle."""
+    index = 0
+    for chunk in video.chunks:
+        parts = [chunk]
+        if chunk.duration_s > _SHORTEST_CHUNK_S and video.probe is not None and len(video.probe.keyframes_s):
+            half_s = chunk.duration_s / 2
+            middle = chunk.first_step + step_at(half_s, rate)
+            if chunk.end_step == OPEN_END or middle < chunk.end_step:
+                parts = [
+                    replace(chunk, end_step=middle, duration_s=half_s),
+                    replace(chunk, first_step=middle, duration_s=half_s),
+                ]
+        for part in parts:
+            yield replace(part, index=index)
+            index += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,9 @@ from pipeline.lake.sequences import VideoRows
 from pipeline.lake.store import Lake, PartWriter, open_part, read_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
+
+# Of them, each holds the hidden states of a whole sequence, a part of them in memory.
+_MOST_THREADS = 4
 
 
 @dataclass
@@ -73,8 +77,13 @@ class CommitWorker:
         import torch
 
         torch.set_num_threads(1)
+        if config.sees_people:
+            # While the first chunks are extracted: it takes a second that the last shard would wait for.
+            import ultralytics.trackers.byte_tracker  # noqa: F401
         self._lake = Lake(lake_uri)
-        self._committer = ShardCommitter(config, ray.get(bundles[0]))
+        # The last shard is labelled when there is nothing else to do.
+        threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        self._committer = ShardCommitter(config, ray.get(bundles[0]), threads)
 
     def commit(self, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Label a shard and commit it."""
@@ -84,10 +93,10 @@ class CommitWorker:
 class ShardCommitter:
     """Labels finished shards with one model for each scope, or with none, and commits them."""
 
-    def __init__(self, config: Config, bundles: Sequence[Bundle]) -> None:
-        """Take the models, at most one for each scope; none to keep features alone."""
+    def __init__(self, config: Config, bundles: Sequence[Bundle], threads: int = 1) -> None:
+        """Take the models, at most one for each scope, or none to keep features alone; and how many threads label."""
         self._config = config
-        self._labellers = {bundle.scope: Labeller(bundle, config) for bundle in bundles}
+        self._labellers = {bundle.scope: Labeller(bundle, config, threads) for bundle in bundles}
 
     @property
     def busy_s(self) -> float:

@@ -23,6 +23,9 @@ _BLOCK_VIDEO_S = 60.0
 _MOST_BLOCKS = 1000
 _MOST_BLOCK_CHUNKS = 64
 _BLOCKS_PER_WORKER = 16
+# A worker's queue spares it the way to the driver and back, 0.1 s and more; it is short beside the share of each.
+_LONGEST_QUEUE = 4
+_QUEUES_PER_SHARE = 4
 # GPU batches are filled across so many pieces, where chunks are short.
 _PIECES_PER_PASS = 8
 
@@ -56,7 +59,7 @@ def extract_features(
     every: dict[str, Any] = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
     # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
     # actor that died anew and gives it its block again, for ever; the ledger counts attempts to decode, and ends that.
-    decoders = ActorPoolStrategy(size=min(layout.decoders, len(blocks)))
+    decoders = _pool(min(layout.decoders, len(blocks)), len(blocks))
     if layout.kind == "fused":
         # No GPU is reserved for these workers, so none may be used, though the node may have some.
         every["config"] = replace(config, device="cpu")
@@ -80,6 +83,12 @@ def extract_features(
         )
     for block in receipts.iter_batches(batch_size=None, prefetch_batches=0):
         yield receipts_of(block)
+
+
+def _pool(size: int, n_blocks: int) -> ActorPoolStrategy:
+    """Return a pool in which nobody queues blocks that others, who start later or are faster, would be idle without."""
+    queue = n_blocks // (size * _QUEUES_PER_SHARE)
+    return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=max(1, min(_LONGEST_QUEUE, queue)))
 
 
 def _blocks(tasks: Sequence[ChunkTask], workers: int) -> Iterator[list[ChunkTask]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,20 @@ def model_facts(bundle: Bundle) -> dict[str, str]:
 class Labeller:
     """Labels videos, on their way or out of the lake, with one model."""
 
-    def __init__(self, bundle: Bundle, config: Config) -> None:
-        """Take the model and the options of the job."""
+    def __init__(self, bundle: Bundle, config: Config, threads: int = 1) -> None:
+        """Take the model, the options of the job, and how many sequences are labelled side by side."""
         # It imports PyTorch, which the driver, that knows this class by name alone, shall not wait for.
         from pipeline.activity.classifier import SequenceClassifier
 
         self.bundle = bundle
         self._config = config
         self._classifier = SequenceClassifier(bundle.model)
+        self._pool = ThreadPoolExecutor(threads)
 
     @property
     def busy_s(self) -> float:
         """Seconds that the model itself has computed."""
-        return self._classifier.busy.seconds
+        return self._classifier.busy_s
 
     def segments(
         self,
@@ -62,8 +64,9 @@ class Labeller:
             video_end_s: When it ends; without limit where that was not seen.
         """
         bundle, config = self.bundle, self._config
-        sequences = self._sequences(rows, track_ids, class_names)
-        found = [(sequence, run) for sequence in sequences for run in self._label(rows, sequence)]
+        sequences = list(self._sequences(rows, track_ids, class_names))
+        runs = self._pool.map(lambda sequence: list(self._label(rows, sequence)), sequences)
+        found = [(sequence, run) for sequence, of_one in zip(sequences, runs, strict=True) for run in of_one]
         found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
         segments = []
         for number, (sequence, run) in enumerate(found):

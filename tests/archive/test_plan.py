@@ -83,3 +83,22 @@ def test_the_less_there_is_to_do_the_shorter_are_the_chunks(minutes: float, n_vi
     assert lengths == ({chunk_s} if 60 * minutes > chunk_s else set())
     assert [video.failure.kind for video in shard[-2:] if video.failure] == ["corrupt", "truncated"]
     assert shard[-1].probe is known
+
+
+@given(st.floats(1, 60), st.sampled_from([15.0, 8.3, 2.0]), rates, st.booleans())
+def test_the_chunks_of_a_short_video_are_halved_where_a_decoder_can_start(
+    duration_s: float, gop_s: float, rate: Fraction, has_index: bool
+) -> None:
+    keyframes = list(np.arange(0, duration_s, gop_s)) if has_index else []
+    known = probe(duration_s, keyframes)
+    ((video,),) = plan_shards([(VideoRef("v", 1, ""), known)], rate, 60.0, 1000, 1000.0)
+    whole = plan_video(VideoRef("v", 1, ""), known, rate, 5.0).chunks
+    assert video.chunks[0].first_step == 0
+    assert video.chunks[-1].end_step == OPEN_END
+    assert [chunk.index for chunk in video.chunks] == list(range(len(video.chunks)))
+    for left, right in itertools.pairwise(video.chunks):
+        assert left.end_step == right.first_step > left.first_step
+    assert sum(chunk.duration_s for chunk in video.chunks) == pytest.approx(duration_s)
+    n_long = sum(chunk.duration_s > 5.0 for chunk in whole)
+    is_halved = has_index and len(whole) < 8
+    assert len(video.chunks) == len(whole) + (n_long if is_halved else 0)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.archive.plan import plan_shards
+from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import FRAME_INPUTS, PERSON_INPUTS, Config
@@ -79,12 +79,15 @@ def test_chunks_and_pieces_leave_no_trace(
     chunk_s: float, piece_frames: int, street: Path, person_config: Config, extractor: Extractor, unchunked: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
-    """Identical detections, tracks, features and segments; without merging at the borders of chunks it fails."""
+    """Identical detections, tracks, features and segments; without merging at the borders of chunks it fails.
+
+    Nor do the threads that label leave any.
+    """
     lake = tmp_path_factory.mktemp("chunked") / "lake"
     config = Config(**{**vars(person_config), "chunk_s": chunk_s})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoding, "_MOST_PIECE_FRAMES", piece_frames)
-        analyze_here([str(street)], lake, config, choose_models("default", "both"), extractor)
+        analyze_here([str(street)], lake, config, choose_models("default", "both"), extractor, threads=3)
     assert rows(lake, "videos")["n_chunks"].to_pylist()[0] > 1
     assert_same_whatever_the_cut(lake, unchunked)
 
@@ -215,8 +218,7 @@ def test_a_still_video_is_looked_at_once_for_each_piece(
 ) -> None:
     config = Config(**{**vars(person_config), "skip_unchanged": 255.0})
     (ref,) = list_videos([str(street)])
-    (planned,) = plan_shards([(ref, probe_video(ref))], config.grid_rate, 86_400.0, 1, 1.0)
-    (task,) = tasks_of(0, planned[0])
+    (task,) = tasks_of(0, plan_video(ref, probe_video(ref), config.grid_rate, 86_400.0))
     piece = next(decode_pieces(task, config))
     boxes = Extractor(config)._detect(piece)
     (first,) = extractor._detector.detect(piece.frames.images[:1])
