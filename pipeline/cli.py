@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipeline import cli_learning, cli_measuring
+from pipeline import cli_cluster, cli_learning, cli_measuring
 from pipeline.cli_common import (
     Address,
     ConfigFile,
@@ -34,7 +34,7 @@ from pipeline.config import Config
 from pipeline.errors import ActionlakeError, Interrupted, UsageError
 from pipeline.terminal import ProgressDisplay, closing_table, plain
 
-__all__ = ["app", "cli_learning", "cli_measuring", "main"]
+__all__ = ["app", "cli_cluster", "cli_learning", "cli_measuring", "main"]
 
 EXIT_JOB_ERROR = 1
 EXIT_USAGE = 2

@@ -98,7 +98,8 @@ class Config:
     min_track_s: float = 0.5
     """A track shorter than this gives no segment."""
     chunk_s: float = 30.0
-    """A chunk is about so long, and shorter where there is little to do; its ends lie on keyframes."""
+    """A chunk is about so long, and shorter where there is little to do; its ends lie on keyframes, unless there are so
+    few chunks that they are halved."""
     shard_videos: int = 256
     """A shard holds at most so many videos ..."""
     shard_hours: float = 4.0
@@ -106,7 +107,8 @@ class Config:
     layout: str = "auto"
     """`fused`: one actor decodes and extracts. `split`: CPU decoders feed GPU actors. `auto`: by what there is."""
     workers: int | None = None
-    """Actors that decode. None: one per CPU."""
+    """Actors that decode. None: one per CPU that is there when the job starts. Those beyond the CPUs that are there
+    start as nodes are added."""
     gpus_per_actor: float = 1.0
     """GPUs, or a fraction of one, that an extracting actor holds in the split layout."""
     classifiers: int = 1

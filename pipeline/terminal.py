@@ -15,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pipeline.engine.board import JobState
+    from pipeline.lake.progress import LakeProgress
     from pipeline.training.cases import LakeEvaluation
 
 # Without a terminal, a line at most this often.
@@ -48,6 +49,11 @@ def printable(text: str) -> str:
         else char
         for char in text
     )
+
+
+def spoken(text: str) -> str:
+    """Return what another program says, of one line or several, as `plain` does with each line."""
+    return "\n".join(plain(line) for line in text.split("\n"))
 
 
 class ProgressDisplay:
@@ -135,6 +141,24 @@ class ProgressDisplay:
             return "starting workers"
         left_s = max(0.0, state.video_s - state.video_done_s) / speed
         return f"{speed:.1f} video-hours/h, {left_s / 60:.0f} min left" if left_s else f"{speed:.1f} video-hours/h"
+
+
+def progress_line(now: LakeProgress, before: LakeProgress | None = None) -> str:
+    """Return how far a lake is, in one line; with an earlier look also how fast that is."""
+    videos = f"{now.n_videos_committed}/{now.n_videos} videos"
+    if now.n_failed or now.n_partial:
+        videos += f" ({now.n_failed} failed, {now.n_partial} partial)"
+    parts = [
+        videos,
+        f"{now.n_chunks_done}/{now.n_chunks} chunks",
+        f"{now.video_done_s / 3600:.2f} of {now.video_s / 3600:.2f} video-hours",
+    ]
+    if before is not None and now.video_done_s > before.video_done_s:
+        speed = (now.video_done_s - before.video_done_s) / (now.looked - before.looked)
+        left_s = (now.video_s - now.video_done_s) / speed
+        parts.append(f"{speed:.1f} video-hours/h, {left_s / 60:.0f} min left")
+    idle = "done" if now.is_done else "nobody works on it; the same `actionlake analyze` goes on from there"
+    return plain(f"{', '.join(parts)}; {now.at_work or idle}")
 
 
 def closing_table(console: Console, state: JobState) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -206,53 +204,6 @@ def test_a_cluster_that_does_not_answer_is_a_job_error(tmp_path: Path, archive: 
     assert done.returncode == 1
     assert "no Ray cluster answers at 127.0.0.1:1" in text(done.stderr)
     assert "Traceback" not in done.stderr.decode()
-
-
-@pytest.fixture
-def object_store() -> Iterator[dict[str, str]]:
-    """A real S3 server on loopback, with the environment that leads to it."""
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "id",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server.stop()
-
-
-@pytest.mark.e2e
-def test_archive_and_lake_in_an_object_store(
-    numbered: Path, object_store: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rows are those of a local run, but for where the videos lie."""
-    import boto3
-
-    for name, value in object_store.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="archive")
-    (tmp_path / "videos").mkdir()
-    for name in ("h264-bframes.mp4", "h264.mkv", "mpeg4.avi", "h264.ts"):
-        shutil.copy(numbered / name, tmp_path / "videos")
-        client.upload_file(str(numbered / name), "archive", f"in/{name}")
-    local = run("analyze", tmp_path / "videos", "--lake", tmp_path / "lake", *FAST)
-    remote = run("analyze", "s3://archive/in", "--lake", "s3://archive/lake", *FAST)
-    assert (local.returncode, remote.returncode) == (0, 0), remote.stderr.decode()
-    query = (
-        "SELECT parse_filename(uri) AS name, label, score, start_s, end_s, n_frames_sampled, covered_s"
-        " FROM segments JOIN videos USING (video_id, uri) ORDER BY ALL"
-    )
-    there = json.loads(run("query", "s3://archive/lake", query, "--format", "json").stdout)
-    assert there == json.loads(run("query", tmp_path / "lake", query, "--format", "json").stdout)
-    assert len({row["name"] for row in there}) == 4
-    again = run("analyze", "s3://archive/in", "--lake", "s3://archive/lake", *FAST)
-    assert "0 chunks decoded" in text(again.stdout)
 
 
 @pytest.mark.e2e

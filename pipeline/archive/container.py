@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from pipeline.archive import filesystem
+from pipeline.archive.ranges import RangeReader
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
 
@@ -23,7 +24,7 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 NONSENSE = (ArithmeticError, AssertionError, LookupError, MemoryError, ValueError)
 """What the bindings raise, besides errors of FFmpeg, at values that no sound file has: a rate of nothing, a negative
 size, a pixel format of no name."""
-# A remote read costs a round trip, so ask for much at once; FFmpeg reads local files by itself.
+# Each read from Python costs some time; FFmpeg reads local files by itself.
 _BUFFER_BYTES = 1 << 20
 
 
@@ -73,8 +74,7 @@ def _open(uri: str, options: dict[str, str], stack: ExitStack) -> InputContainer
     """Open a container that is closed, with what it reads from, when the stack unwinds."""
     source: Any
     if not filesystem.is_local(uri):
-        fs, path = filesystem.resolve(uri)
-        source = stack.enter_context(fs.open_input_file(path))
+        source = stack.enter_context(RangeReader(uri))
     elif filesystem.is_text(filesystem.local_path(uri)):
         source = filesystem.local_path(uri)
     else:

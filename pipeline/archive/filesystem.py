@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit
 
 import fsspec
 from pyarrow import ArrowInvalid
@@ -13,6 +13,10 @@ from pipeline.errors import UsageError
 
 # Schemes that Arrow's own C++ clients serve; fsspec serves all others.
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "abfs", "abfss")
+
+# A store that throttles is asked again after 0.05, 0.1, 0.2 ... seconds; Arrow's own three times are over in no time.
+_S3_ATTEMPTS = 10
+_S3_CONNECT_S = 10.0
 
 
 def is_local(uri: str) -> bool:
@@ -57,14 +61,36 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     if is_local(uri):
         return pafs.LocalFileSystem(), local_path(uri)
     scheme = urlsplit(uri).scheme
+    if urlsplit(uri).password is not None:
+        raise UsageError(
+            f"{scheme}://...: a URI with a password in it would be written to tables and logs; give it by the "
+            "environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store's client reads"
+        )
     try:
         if scheme in _ARROW_SCHEMES:
-            served: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(uri)
-            return served
+            served, path = pafs.FileSystem.from_uri(uri)
+            return (_patient(served, uri) if isinstance(served, pafs.S3FileSystem) else served), path
         filesystem, path = fsspec.core.url_to_fs(uri)
         return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
     except (ImportError, ValueError, ArrowInvalid) as error:
         raise UsageError(f"{uri}: no file system for {scheme}:// ({error})") from error
+
+
+def _patient(served: pafs.S3FileSystem, uri: str) -> pafs.S3FileSystem:
+    """Return a client that tries for longer where a store is busy or a connection breaks."""
+    options = dict(parse_qsl(urlsplit(uri).query))
+    # Named here as `from_uri` would have found it.
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    endpoint = urlsplit(named if "://" in named else f"//{named}")
+    return pafs.S3FileSystem(
+        region=served.region,
+        scheme=options.get("scheme") or endpoint.scheme or "https",
+        endpoint_override=options.get("endpoint_override") or endpoint.netloc or None,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
+        connect_timeout=_S3_CONNECT_S,
+        # A small file is put by one request instead of three.
+        allow_delayed_open=True,
+    )
 
 
 def join(uri: str, *parts: str) -> str:

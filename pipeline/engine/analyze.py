@@ -23,6 +23,7 @@ from pipeline.engine.commit import CommitWorker
 from pipeline.engine.extract import NetworkFacts, describe_networks
 from pipeline.engine.interrupts import StopRequest
 from pipeline.engine.ledger import start_ledger
+from pipeline.engine.metrics import JobMetrics
 from pipeline.engine.models import DEFAULT_MODEL, NAMES, check_fit, choose_models, config_for
 from pipeline.engine.planning import plan_archive
 from pipeline.engine.resources import choose_layout, joined, new_run_id
@@ -107,7 +108,8 @@ class _Job:
         notify: Observer, lease: Lease, stop: StopRequest,
     ) -> None:  # fmt: skip
         self._lake, self._bundles, self._networks, self._config = lake, bundles, networks, config
-        self._state, self._notify = state, notify
+        self._state, self._observer = state, notify
+        self._metrics = JobMetrics(lake.uri)
         self._lease, self._stop = lease, stop
         self._layout = choose_layout(config)
         self._ledger = start_ledger()
@@ -154,6 +156,10 @@ class _Job:
         self._lake.sweep()
         self._state.wall_s = time.monotonic() - self._state.started
         self._enter("done")
+
+    def _notify(self, state: JobState) -> None:
+        self._metrics.update(state)
+        self._observer(state)
 
     def _enter(self, stage: str) -> None:
         self._state.stage = stage

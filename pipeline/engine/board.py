@@ -81,7 +81,7 @@ class Board:
         state.n_videos_before = sum(n for shard, n in shards.items() if shard in committed)
         self._waiting = deque(shard for shard in shards if shard not in committed)
         for shard in self._waiting:
-            n_chunks, duration_s = planned_work(lake, shard)
+            _, n_chunks, duration_s = planned_work(lake, shard)
             state.n_chunks += n_chunks
             state.video_s += duration_s
         if state.n_videos_before:

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import PlannedVideo
@@ -96,6 +98,7 @@ class ShardCommitter:
     def __init__(self, config: Config, bundles: Sequence[Bundle], threads: int = 1) -> None:
         """Take the models, at most one for each scope, or none to keep features alone; and how many threads label."""
         self._config = config
+        self._beside = ThreadPoolExecutor(1)
         self._labellers = {bundle.scope: Labeller(bundle, config, threads) for bundle in bundles}
 
     @property
@@ -182,15 +185,18 @@ class ShardCommitter:
             frame_ids = list(track_video(rows.frames_of_boxes(), self._frame_rate(video), self._track_options()))
             track_ids = np.concatenate(frame_ids) if frame_ids else track_ids
             parts.detections.write(detection_rows(video, rows, track_ids, networks.class_names))
-        if parts.features is not None:
-            for table in feature_rows(video, rows, track_ids, parts.features.schema, self._config):
-                parts.features.write(table)
-        for scope, part in parts.segments.items():
-            segments = self._labellers[scope].segments(
-                video.video_id, video.ref.uri, rows, track_ids, networks.class_names, seen_to_end_s(receipts)
-            )
-            part.write_rows(segments)
-            summary.count(segments)
+        # Mostly compression, which runs outside of Python's lock.
+        writing = self._beside.submit(self._write_features, video, rows, track_ids, parts.features)
+        try:
+            for scope, part in parts.segments.items():
+                segments = self._labellers[scope].segments(
+                    video.video_id, video.ref.uri, rows, track_ids, networks.class_names, seen_to_end_s(receipts)
+                )
+                part.write_rows(segments)
+                summary.count(segments)
+        finally:
+            # Also after an error: parts are not closed while they are written to.
+            writing.result()
         failures = list(failure_rows(video, receipts, self._config))
         row = video_row(shard, video, rows, receipts, failures, self._config)
         parts.failures.write_rows(failures)
@@ -200,6 +206,13 @@ class ShardCommitter:
         summary.n_partial += row["status"] == "partial"
         summary.covered_s += row["covered_s"]
         summary.failures += [failure["message"] for failure in failures]
+
+    def _write_features(
+        self, video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], part: PartWriter | None
+    ) -> None:
+        if part is not None:
+            for table in feature_rows(video, rows, track_ids, part.schema, self._config):
+                part.write(table)
 
     def _frame_rate(self, video: PlannedVideo) -> float:
         fps = video.probe.fps if video.probe is not None else 0.0

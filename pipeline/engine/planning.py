@@ -97,7 +97,8 @@ def _probe_all(
 ) -> Iterator[tuple[VideoRef, Probe | VideoError]]:
     """Probe files on the cluster, in order, without ever trusting one to leave its process alive."""
     probe = ray.remote(num_cpus=1, max_retries=0)(_probe_batch)
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    # None, where nodes are yet to come.
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 0)))
     size = max(1, min(_BATCH, n_refs // (2 * cpus)))
     running: deque[tuple[list[VideoRef], ray.ObjectRef]] = deque()
     while True:

@@ -185,11 +185,13 @@ def choose_layout(config: Config) -> Layout:
     """
     have = ray.cluster_resources()
     cpus, gpus = int(have.get("CPU", 0)), float(have.get("GPU", 0))
-    if cpus < 1:
-        raise ActionlakeError("the cluster has no CPU to decode with; add a worker node")
     wanted = config.workers or cpus
+    if wanted < 1:
+        raise ActionlakeError(
+            "the cluster has no CPU to decode with; add a worker node, or say by --workers for how many to wait"
+        )
     if wanted > cpus:
-        raise ActionlakeError(f"workers = {wanted}, but the cluster has {cpus} CPUs; lower it or add nodes")
+        log.warning("workers = %d, but the cluster has %d CPUs; the others start when nodes come", wanted, cpus)
     kind = config.layout
     if kind == "auto":
         kind = "split" if config.device != "cpu" and _extractors(config.gpus_per_actor) else "fused"

@@ -21,6 +21,7 @@ from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, finished_chunks
 from pipeline.video.decode import FrameBatch
+from pipeline.vision.runtime import limit_gpu_memory
 
 Block = dict[str, NDArray[Any]]
 """Columns of a block of rows, as Ray Data hands it over."""
@@ -164,6 +165,8 @@ class ExtractWorker:
     def __init__(self, lake_uri: str, config: Config) -> None:
         crash_at_once()
         self._lake = Lake(lake_uri)
+        if config.device != "cpu" and config.gpus_per_actor < 1:
+            limit_gpu_memory(config.gpus_per_actor)
         self._extractor = Extractor(config)
 
     def __call__(self, block: Block) -> Block:

@@ -132,6 +132,16 @@ def leased(lake: Lake, purpose: str) -> Iterator[Lease]:
         lease.release()
 
 
+def held_by(lake: Lake) -> str:
+    """Return who works on a lake, in words, and when the lease was last renewed; nothing where nobody does."""
+    holder = _read(lake)
+    if holder is None or holder.is_alive_here() is False:
+        return ""
+    renewed_ns = lake.fs.get_file_info(lake.path(_NAME)).mtime_ns
+    ago = f", seen {max(0.0, time.time() - renewed_ns / 1e9):.0f} s ago" if renewed_ns else ""
+    return f"{_describe(holder)}{ago}"
+
+
 def _take(lake: Lake, mine: _Holder, lapsed: _Holder | None = None) -> _Holder | None:
     """Write a lease if none is there, or one that lapsed, or that of a dead process of this machine.
 

@@ -68,10 +68,11 @@ def planned_ids(lake: Lake) -> Iterator[tuple[int, NDArray[np.uint64]]]:
         yield shard, np.fromiter((int(video_id, 16) for video_id in column), np.uint64, len(column))
 
 
-def planned_work(lake: Lake, shard: int) -> tuple[int, float]:
-    """Return how many chunks a shard has, and how many seconds of video they hold."""
-    chunks = pc.list_flatten(read_part(lake, PLAN, shard, ["chunks"])["chunks"])
-    return len(chunks), pc.sum(pc.struct_field(chunks, "duration_s")).as_py() or 0.0
+def planned_work(lake: Lake, shard: int) -> tuple[int, int, float]:
+    """Return how many videos a shard has, how many chunks these, and how many seconds of video they hold."""
+    of_videos = read_part(lake, PLAN, shard, ["chunks"])["chunks"]
+    chunks = pc.list_flatten(of_videos)
+    return len(of_videos), len(chunks), pc.sum(pc.struct_field(chunks, "duration_s")).as_py() or 0.0
 
 
 def _to_row(video: PlannedVideo) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from pipeline.motion.kinematics import box_motion
 from pipeline.motion.tracking import NO_TRACK
 from pipeline.vision.detector import Boxes
 
-# So many columns of pieces stay in memory, for tracks that run side by side.
-_CACHED_COLUMNS = 8
+# So many columns of pieces stay in memory, for tracks that run side by side, labelled by several threads.
+_CACHED_COLUMNS = 24
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,18 @@ def gpu_driver_present() -> bool:
     return sys.platform != "linux" or any(Path(path).exists() for path in _GPU_DRIVERS)
 
 
+def limit_gpu_memory(share: float) -> None:
+    """Let this process take no more than its share of the GPU's memory: the others size their batches by the rest.
+
+    Args:
+        share: Above 0, below 1. Nothing is done where there is no GPU.
+    """
+    if _cuda_available():
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
 

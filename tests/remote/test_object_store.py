@@ -1,0 +1,158 @@
+"""Archives and lakes in an object store: the rows of a local run, whatever the network does on the way."""
+
+from __future__ import annotations
+
+import io
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from pipeline import open_lake
+from pipeline.archive import ranges
+from pipeline.archive.ranges import RangeReader
+from pipeline.errors import UsageError
+from tests.lakes import TABLES
+from tests.remote.conftest import credentials
+from tests.remote.proxy import KINDS, FaultyProxy, faulty_proxy
+from tests.test_cli import FAST, run, text
+
+NAMES = ("h264-bframes.mp4", "h264.mkv", "mpeg4.avi", "h264.ts")
+# What depends on where and when: ids are made from places and times of change.
+_ELSEWHERE = {"video_id", "segment_id", "run_id", "processed_at", "worker", "attempts"}
+
+
+@pytest.fixture(scope="module")
+def local(numbered: Path, object_store: tuple[str, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of the same videos on the local disk."""
+    folder = tmp_path_factory.mktemp("local")
+    (folder / "videos").mkdir()
+    for name in NAMES:
+        shutil.copy(numbered / name, folder / "videos")
+        boto3.client("s3").upload_file(str(numbered / name), "archive", f"in/{name}")
+    done = run("analyze", folder / "videos", "--lake", folder / "lake", *FAST)
+    assert done.returncode == 0, done.stderr
+    return folder / "lake"
+
+
+def rows_by_name(lake: str) -> dict[str, list[Any]]:
+    found = {}
+    for table in TABLES:
+        rows = [
+            {name: value for name, value in row.items() if name not in _ELSEWHERE}
+            | ({"uri": row["uri"].rpartition("/")[2]} if "uri" in row else {})
+            for row in open_lake(lake).table(table).to_pylist()
+        ]
+        found[table] = sorted(rows, key=repr)
+    return found
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("every", [0, 5])
+def test_the_rows_are_those_of_a_local_run(local: Path, object_store: tuple[str, int], every: int) -> None:
+    """Also where one in five requests fails; and the same command again finds all of it done."""
+    lake = f"s3://archive/lake-{every}"
+    with faulty_proxy(object_store, every) as proxy:
+        env = credentials(proxy.url)
+        done = run("analyze", "s3://archive/in", "--lake", lake, *FAST, env=env)
+        assert done.returncode == 0, done.stderr
+        n_requests = len(proxy.requests)
+        assert sum(proxy.happened.values()) == (n_requests // every if every else 0)
+        assert min(proxy.happened[kind] for kind in KINDS) >= (5 if every else 0)
+        again = run("analyze", "s3://archive/in", "--lake", lake, *FAST, env=env)
+        assert "0 chunks decoded" in text(again.stdout)
+        seen = run("status", lake, env=env)
+        assert "4/4 videos" in text(seen.stdout)
+        assert text(seen.stdout).endswith("done")
+    assert rows_by_name(lake) == rows_by_name(str(local))
+    for stream in (done.stdout, done.stderr, again.stdout, again.stderr):
+        assert b"not-to-be-printed" not in stream
+
+
+def test_what_is_not_there_is_told(object_store: tuple[str, int], tmp_path: Path) -> None:
+    done = run("analyze", "s3://archive/nowhere", "--lake", tmp_path / "lake")
+    assert done.returncode == 2
+    assert "s3://archive/nowhere: no such file or folder" in text(done.stderr)
+
+
+def test_a_password_in_a_uri_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="written to tables and logs") as raised:
+        RangeReader("s3://somebody:secret@archive/in/a.mp4")
+    assert "secret@" not in str(raised.value)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(ranges, "_CACHE_BYTES", 4000)
+    monkeypatch.setattr(ranges, "_CACHE", ranges._Cache())
+    monkeypatch.setattr(ranges, "_PAUSES_S", (0.0, 0.0, 0.0))
+
+
+def put(name: str, content: bytes) -> str:
+    boto3.client("s3").put_object(Bucket="archive", Key=name, Body=content)
+    return f"s3://archive/{name}"
+
+
+def block_requests(proxy: FaultyProxy, name: str) -> int:
+    return sum(method == "GET" and path.endswith(name) for method, path in proxy.requests)
+
+
+@pytest.mark.parametrize("every", [0, 5])
+def test_ranges_are_those_of_the_file(
+    object_store: tuple[str, int], small_blocks: None, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    content = random.Random(0).randbytes(25_500)
+    uri = put("random", content)
+    with faulty_proxy(object_store, every) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        chooser = random.Random(1)
+        with RangeReader(uri) as reader:
+            assert reader.seek(-1, io.SEEK_END) == len(content) - 1
+            assert reader.read() == content[-1:]
+            assert reader.read(1) == b""
+            for _ in range(200):
+                start, length = chooser.randrange(26_000), chooser.randrange(3000)
+                reader.seek(start)
+                found = b"".join(iter(lambda: reader.read(length - reader.tell() + start), b""))  # noqa: B023
+                assert found == content[start : start + length]
+        assert sum(proxy.happened.values()) >= (20 if every else 0)
+
+
+def test_what_was_read_is_kept_within_bounds(
+    object_store: tuple[str, int], small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four blocks: what opens a file is fetched once for all that open it, as long as not much else is read."""
+    content = random.Random(0).randbytes(10_000)
+    uri = put("kept", content)
+    with faulty_proxy(object_store) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        for _ in range(3):
+            with RangeReader(uri) as reader:
+                assert reader.read(1000) == content[:1000]
+                reader.seek(9000)
+                assert reader.read(1000) == content[9000:]
+        assert block_requests(proxy, "kept") == 2
+        with RangeReader(uri) as reader:
+            assert reader.readall() == content
+            assert ranges._CACHE._n_bytes == sum(map(len, ranges._CACHE._blocks.values())) == 4000
+            n_before = block_requests(proxy, "kept")
+            reader.seek(0)
+            reader.read(1000)
+            assert block_requests(proxy, "kept") == n_before + 1
+        put("kept", content[::-1] + b"more")
+        with RangeReader(uri) as reader:
+            assert reader.read(1000) == content[::-1][:1000]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(object_store: tuple[str, int], small_blocks: None) -> None:
+    uri = put("shrinking", bytes(5000))
+    with RangeReader(uri) as reader:
+        reader.read(1000)
+        put("shrinking", bytes(1500))
+        reader.seek(4000)
+        with pytest.raises(OSError, match=r"past end|shorter"):
+            reader.read(10)
