@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import AuthenticationError
+
 import pipeline
 from pipeline.archive.sources import MANIFEST_SUFFIXES
 from pipeline.errors import ActionlakeError, UsageError
@@ -142,6 +144,10 @@ def _client(address: str) -> Any:
         raise ActionlakeError(
             f"no job server answers at {address} ({_first_line(error)}); it is the dashboard of the head node, usually "
             "http://HEAD:8265"
+        ) from error
+    except AuthenticationError as error:
+        raise ActionlakeError(
+            f"{address} wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to that of the cluster"
         ) from error
     except (ImportError, RuntimeError) as error:
         if "ray[default]" in str(error) or isinstance(error, ImportError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +16,9 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.synthetic import RECIPES, make_video
@@ -63,7 +65,7 @@ class Head:
     metrics_url: str
 
     def get(self, path: str, token: str | None) -> int:
-        """Return the status of an answer."""
+        """Return the HTTP status of an answer."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             with urllib.request.urlopen(urllib.request.Request(f"{self.url}{path}", headers=headers)) as answer:
@@ -71,17 +73,23 @@ class Head:
         except urllib.error.HTTPError as error:
             return error.code
 
+    def ask(self, path: str, record: dict[str, str] | None = None) -> Any:
+        """Return what the job server says, as JSON."""
+        headers = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}", "Content-Type": "application/json"}
+        content = json.dumps(record).encode() if record is not None else None
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}{path}", content, headers)) as answer:
+            return json.load(answer)
+
+    def state(self, job: str) -> str:
+        """Return the state of a job."""
+        return str(self.ask(f"/api/jobs/{job}")["status"])
+
     def run_to_its_end(self, entrypoint: str) -> str:
         """Give the job server an entry point, and return the state in which it ends."""
-        headers = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}", "Content-Type": "application/json"}
-        asked = urllib.request.Request(
-            f"{self.url}/api/jobs/", json.dumps({"entrypoint": entrypoint}).encode(), headers, method="POST"
-        )
-        with urllib.request.urlopen(asked) as answer:
-            job = json.load(answer)["submission_id"]
-        self.ray("job", "logs", "--follow", job, "--address", self.url)
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/jobs/{job}", headers=headers)) as answer:
-            return str(json.load(answer)["status"])
+        job = self.ask("/api/jobs/", {"entrypoint": entrypoint})["submission_id"]
+        while (state := self.state(job)) in ("PENDING", "RUNNING"):
+            time.sleep(0.2)
+        return state
 
     def ray(self, *arguments: str) -> str:
         return subprocess.run(
@@ -98,9 +106,9 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight videos of ten seconds."""
+    """Eight videos of five seconds."""
     folder = tmp_path_factory.mktemp("archive")
-    make_video(folder / "0.mp4", RECIPES[1], n_frames=300)
+    make_video(folder / "0.mp4", RECIPES[1], n_frames=150)
     for number in range(1, 8):
         shutil.copy(folder / "0.mp4", folder / f"{number}.mp4")
     return folder
@@ -145,11 +153,10 @@ def head(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
             time.sleep(0.2)
         yield found
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
+        # At once: it would wait for half a minute for what still runs there.
+        for each in (process, *psutil.Process(process.pid).children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 @pytest.fixture

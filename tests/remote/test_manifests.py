@@ -153,6 +153,7 @@ def test_what_the_image_is_made_of_is_there() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_the_entry_point_runs_on_a_head(head: Head) -> None:
     """As it stands in the manifest, by the job server, in the head's environment."""
     assert head.run_to_its_end(job_spec(of_kind("RayJob"))["entrypoint"]) == "SUCCEEDED"

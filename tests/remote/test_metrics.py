@@ -24,6 +24,7 @@ def asked() -> set[str]:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_the_dashboard_asks_for_what_a_job_exports(head: Head, archive: Path, options: Path, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     command = ["--", "analyze", archive, "--config", options, "--lake", lake]
@@ -31,14 +32,14 @@ def test_the_dashboard_asks_for_what_a_job_exports(head: Head, archive: Path, op
     wanted = asked()
     assert len(wanted) > 6
     seen: dict[str, float] = {}
-    while "SUCCEEDED" not in (state := head.ray("job", "status", "measured", "--address", head.url)):
-        assert "FAILED" not in state
+    while (state := head.state("measured")) != "SUCCEEDED":
+        assert state != "FAILED"
         with urllib.request.urlopen(head.metrics_url) as answer:
             for line in answer.read().decode().splitlines():
                 if f'lake="{lake}"' in line:
                     name, value = line.split("{")[0], line.rsplit(" ", 1)[1]
                     seen[name] = max(seen.get(name, 0.0), float(value))
-    # Nothing failed, so of failures nothing was counted.
-    missing = {name for name in wanted if name not in seen and not name.endswith(("failed", "partial", "failures"))}
-    assert missing == set(), sorted(seen)
-    assert seen["ray_actionlake_stage_seconds"] > 0
+    # Nothing failed, so of that nothing was counted.
+    of_failures = {name for name in wanted if re.search("failed|partial|failures", name)}
+    assert wanted - of_failures <= seen.keys()
+    assert seen["ray_actionlake_stage_seconds_total"] > 0

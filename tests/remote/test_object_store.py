@@ -51,17 +51,17 @@ def rows_by_name(lake: str) -> dict[str, list[Any]]:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("every", [0, 5])
-def test_the_rows_are_those_of_a_local_run(local: Path, object_store: tuple[str, int], every: int) -> None:
-    """Also where one in five requests fails; and the same command again finds all of it done."""
-    lake = f"s3://archive/lake-{every}"
-    with faulty_proxy(object_store, every) as proxy:
+def test_the_rows_are_those_of_a_local_run_though_one_in_five_requests_fails(
+    local: Path, object_store: tuple[str, int]
+) -> None:
+    """And the same command again finds all of it done."""
+    lake = "s3://archive/lake"
+    with faulty_proxy(object_store, every=5) as proxy:
         env = credentials(proxy.url)
         done = run("analyze", "s3://archive/in", "--lake", lake, *FAST, env=env)
         assert done.returncode == 0, done.stderr
-        n_requests = len(proxy.requests)
-        assert sum(proxy.happened.values()) == (n_requests // every if every else 0)
-        assert min(proxy.happened[kind] for kind in KINDS) >= (5 if every else 0)
+        assert sum(proxy.happened.values()) == len(proxy.requests) // 5
+        assert min(proxy.happened[kind] for kind in KINDS) >= 5
         again = run("analyze", "s3://archive/in", "--lake", lake, *FAST, env=env)
         assert "0 chunks decoded" in text(again.stdout)
         seen = run("status", lake, env=env)
@@ -114,12 +114,12 @@ def test_ranges_are_those_of_the_file(
             assert reader.seek(-1, io.SEEK_END) == len(content) - 1
             assert reader.read() == content[-1:]
             assert reader.read(1) == b""
-            for _ in range(200):
+            for _ in range(40):
                 start, length = chooser.randrange(26_000), chooser.randrange(3000)
                 reader.seek(start)
                 found = b"".join(iter(lambda: reader.read(length - reader.tell() + start), b""))  # noqa: B023
                 assert found == content[start : start + length]
-        assert sum(proxy.happened.values()) >= (20 if every else 0)
+        assert sum(proxy.happened.values()) >= (5 if every else 0)
 
 
 def test_what_was_read_is_kept_within_bounds(
