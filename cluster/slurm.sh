@@ -24,6 +24,8 @@ head=${nodes[0]}
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN
+# When the job is over nothing has to be waited for.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 
 start() { srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" ray start --block --num-cpus="$CPUS" "${@:2}" & }
 
@@ -34,8 +36,10 @@ until ray health-check --address "$head:$PORT" 2>/dev/null; do
 done
 for node in "${nodes[@]:1}"; do start "$node" --address="$head:$PORT"; done
 
+# It starts at once; the workers of nodes that are still on their way join it.
 # Slurm's warning, two minutes before the time is up, ends the job as Ctrl-C would.
-srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" actionlake analyze --address "$head:$PORT" "$@" &
+srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" \
+    actionlake analyze --address "$head:$PORT" --workers $((CPUS * ${#nodes[@]})) "$@" &
 job=$!
 trap 'kill -TERM $job' TERM
 code=0

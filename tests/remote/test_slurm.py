@@ -24,6 +24,7 @@ SCONTROL = """#!/usr/bin/env bash
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 @pytest.mark.parametrize("sources", ["archive", "nothing"])
 def test_the_script_runs_a_job_and_leaves_nothing_running(archive: Path, tmp_path: Path, sources: str) -> None:
     for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
@@ -34,7 +35,6 @@ def test_the_script_runs_a_job_and_leaves_nothing_running(archive: Path, tmp_pat
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_JOB_NODELIST": "nodes",
         "SLURM_CPUS_ON_NODE": "1",
-        "RAY_TMPDIR": str(tmp_path),
     }
     source = archive if sources == "archive" else tmp_path / "nothing"
     done = subprocess.run(
