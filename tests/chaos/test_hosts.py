@@ -93,6 +93,7 @@ def test_a_host_that_is_cut_off_costs_what_was_under_way_there(
         hosts, archive, lake, {9: lambda: hosts.do("cut", "2"), N_CHUNKS // 2: lambda: hosts.do("mend", "2")}
     )
     assert code == 0, said
+    assert "fused: 3 workers" in said
     assert_same(lake, undisturbed)
     assert leftovers(lake) == []
     assert len(faults.chunks_decoded(Path(hosts.env[faults.FOLDER]))) - N_CHUNKS <= 2
@@ -106,6 +107,7 @@ def test_a_host_dies_and_another_comes(hosts: Hosts, archive: Path, undisturbed:
 
     code, said = run_job(hosts, archive, lake, {9: replace})
     assert code == 0, said
+    assert "fused: 3 workers" in said
     assert_same(lake, undisturbed)
     assert leftovers(lake) == []
     assert len(faults.chunks_decoded(Path(hosts.env[faults.FOLDER]))) - N_CHUNKS <= 2
