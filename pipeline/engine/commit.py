@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter, defaultdict
@@ -29,6 +30,8 @@ from pipeline.lake.sequences import VideoRows
 from pipeline.lake.store import Lake, PartWriter, open_part, read_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
+
+log = logging.getLogger(__name__)
 
 # Of them, each holds the hidden states of a whole sequence, a part of them in memory.
 _MOST_THREADS = 4
@@ -89,7 +92,9 @@ class CommitWorker:
 
     def commit(self, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Label a shard and commit it."""
-        return self._committer.commit(self._lake, shard, networks)
+        summary = self._committer.commit(self._lake, shard, networks)
+        log.info("shard committed", extra={"shard": shard, "videos": summary.n_videos, "seconds": summary.wall_s})
+        return summary
 
 
 class ShardCommitter:

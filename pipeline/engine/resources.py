@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -117,7 +118,9 @@ def connect(address: str | None, config: Config) -> bool:
     address = address or os.environ.get("RAY_ADDRESS")
     # Ray's own usage report has no network to go to on an edge node, and nobody asked for it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    common = {"logging_level": logging.ERROR, "log_to_driver": False}
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if os.environ.get("ACTIONLAKE_LOGS") == "json":
+        common["logging_config"] = ray.LoggingConfig(encoding="JSON")
     if address:
         _check_answers(address)
         try:

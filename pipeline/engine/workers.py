@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -22,6 +24,8 @@ from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, finished_chunks
 from pipeline.video.decode import FrameBatch
 from pipeline.vision.runtime import limit_gpu_memory
+
+log = logging.getLogger(__name__)
 
 Block = dict[str, NDArray[Any]]
 """Columns of a block of rows, as Ray Data hands it over."""
@@ -60,6 +64,11 @@ def _receipt_block(work: Callable[[], list[Receipt]]) -> Block:
     }
 
 
+def _ids(task: ChunkTask) -> dict[str, Any]:
+    """Return what a log tells of a chunk beside the words."""
+    return {"shard": task.shard, "video_id": task.video_id, "uri": task.uri, "chunk": task.chunk.index}
+
+
 class _ChunkRunner:
     """What every decoding actor does around a chunk: skip it if it is done, count the attempt, watch the clock."""
 
@@ -87,6 +96,7 @@ class _ChunkRunner:
         if attempt is None:
             return None
         task = replace(task, attempts=attempt.number)
+        log.info("chunk begun", extra=_ids(task) | {"attempt": attempt.number})
         if attempt.number <= self.config.max_attempts:
             return task, []
         return task, give_up(self.lake, task, attempt.number - 1, attempt.kind, attempt.cause, self._vectors)
@@ -95,13 +105,17 @@ class _ChunkRunner:
         """Decode a chunk; it is watched while a piece is decoded, not while others do something with it."""
         limit_s = self.config.deadline_s(task.chunk.duration_s)
         pieces = decode_pieces(task, self.config)
+        started = time.monotonic()
         while True:
             with self._watchdog.over(task.key, limit_s):
                 piece = next(pieces, None)
             if piece is None:
                 break
+            if piece.receipt.failure_kind:
+                log.warning("chunk failed: %s", piece.receipt.failure_message, extra=_ids(task))
             yield piece
         self._finished = task.key
+        log.info("chunk done", extra=_ids(task) | {"seconds": round(time.monotonic() - started, 3)})
 
 
 class FusedWorker:

@@ -37,7 +37,7 @@ class LakeProgress:
     @property
     def is_done(self) -> bool:
         """Whether all that is planned is committed, and nobody plans more."""
-        return not self.at_work and self.n_videos_committed == self.n_videos
+        return not self.at_work and 0 < self.n_videos == self.n_videos_committed
 
 
 def progress_of(lake: Lake) -> LakeProgress:

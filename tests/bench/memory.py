@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -37,13 +38,11 @@ def repeat_footage(source: Path, target: Path, seconds: float) -> None:
         out.mux(stream.encode(None))
 
 
-def peak_bytes(video: Path, sample_fps: float) -> tuple[int, dict[str, int]]:
+def peak_bytes(source: str, options: Sequence[str]) -> tuple[int, dict[str, int]]:
     """Run a job as a process and return the peak of its family's memory, and what it was made of then."""
     with tempfile.TemporaryDirectory() as lake:
-        command = [sys.executable, "-m", "pipeline.cli", "analyze", str(video), "--lake", f"{lake}/lake"]
-        process = psutil.Popen(
-            [*command, "--sample-fps", str(sample_fps)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [sys.executable, "-m", "pipeline.cli", "analyze", source, "--lake", f"{lake}/lake", *options]
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stop = threading.Event()
         peak, parts = 0, {}
         while not stop.wait(0.25) and process.poll() is None:
@@ -71,7 +70,7 @@ def main() -> None:
         for minutes in arguments.minutes:
             video = Path(folder) / f"{minutes:g}.mp4"
             repeat_footage(arguments.footage, video, minutes * 60)
-            peak, parts = peak_bytes(video, arguments.sample_fps)
+            peak, parts = peak_bytes(str(video), ["--sample-fps", str(arguments.sample_fps)])
             peaks.append(peak)
             print(
                 f"{minutes:6g} min: peak {peak / 2**20:7.0f} MiB  {json.dumps({k: v >> 20 for k, v in parts.items()})}",

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -63,6 +64,7 @@ class Head:
     url: str
     env: dict[str, str]
     metrics_url: str
+    session: Path
 
     def get(self, path: str, token: str | None) -> int:
         """Return the HTTP status of an answer."""
@@ -126,11 +128,14 @@ def head(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
         "LAKE": str(tmp_path_factory.mktemp("head") / "lake"),
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_metrics_report_interval_ms": "500",
+        "ACTIONLAKE_LOGS": "json",
     }
     metrics_port = free_port()
+    # Short: names of sockets are made from it.
+    folder = Path(tempfile.mkdtemp(prefix="al", dir="/tmp"))
     ports = [
         f"--dashboard-port={port}", f"--metrics-export-port={metrics_port}", "--port=0",
-        f"--ray-client-server-port={free_port()}",
+        f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}",
     ]  # fmt: skip
     process = subprocess.Popen(
         [
@@ -139,7 +144,7 @@ def head(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
         ],
         env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    found = Head(f"http://127.0.0.1:{port}", env, f"http://127.0.0.1:{metrics_port}/metrics")
+    found = Head(f"http://127.0.0.1:{port}", env, f"http://127.0.0.1:{metrics_port}/metrics", folder / "session_latest")
     try:
         until = time.monotonic() + _STARTS_WITHIN_S
         while True:
@@ -157,6 +162,7 @@ def head(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
         for each in (process, *psutil.Process(process.pid).children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a job, and that the dashboard asks for nothing else."""
+"""What can be seen of a job from outside: metrics, of which the dashboard asks for no others, and logs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import open_lake
 from tests.conftest import REPOSITORY
 from tests.remote.conftest import Head
 from tests.test_cli import run
@@ -43,3 +44,19 @@ def test_the_dashboard_asks_for_what_a_job_exports(head: Head, archive: Path, op
     of_failures = {name for name in wanted if re.search("failed|partial|failures", name)}
     assert wanted - of_failures <= seen.keys()
     assert seen["ray_actionlake_stage_seconds_total"] > 0
+    assert_logged(head, lake)
+
+
+def assert_logged(head: Head, lake: Path) -> None:
+    """Assert that workers have told, as JSON, of each chunk that it was begun and done, and of each shard's commit."""
+    records = []
+    for path in (head.session / "logs").glob("worker-*.err"):
+        for line in path.read_text().splitlines():
+            if line.startswith("{"):
+                records.append(json.loads(line))
+    videos = {row["video_id"]: row["n_chunks"] for row in open_lake(str(lake)).table("videos").to_pylist()}
+    for message in ("chunk begun", "chunk done"):
+        told = [(each["video_id"], each["chunk"]) for each in records if each["message"] == message]
+        told = [key for key in told if key[0] in videos]
+        assert sorted(set(told)) == sorted((video, chunk) for video, n in videos.items() for chunk in range(n))
+    assert {each["shard"] for each in records if each["message"] == "shard committed"} >= {0, 1, 2, 3}
