@@ -111,8 +111,8 @@ class Config:
     start as nodes are added."""
     gpus_per_actor: float = 1.0
     """GPUs, or a fraction of one, that an extracting actor holds in the split layout."""
-    classifiers: int = 1
-    """Actors that label finished shards."""
+    classifiers: int | None = None
+    """Actors that label finished shards. None: one for every 32 that decode."""
     max_attempts: int = 3
     """A chunk that killed its worker so often is given up, with a row in `failures`."""
     deadline_base_s: float = 120.0
@@ -153,7 +153,8 @@ class Config:
         _within("shard_videos", self.shard_videos, 1, 100_000)
         _within("shard_hours", self.shard_hours, 0.01, 10_000)
         _within("gpus_per_actor", self.gpus_per_actor, 0.01, 64)
-        _within("classifiers", self.classifiers, 1, 1000)
+        if self.classifiers is not None:
+            _within("classifiers", self.classifiers, 1, 1000)
         _within("max_attempts", self.max_attempts, 1, 100)
         _within("deadline_base_s", self.deadline_base_s, 0.001, 1e6)
         _within("deadline_per_s", self.deadline_per_s, 0.0, 1e6)

@@ -48,6 +48,8 @@ def open_video(uri: str, limits: VideoLimits = USUAL_LIMITS) -> Iterator[tuple[I
             raise _as_video_error(uri, error) from error
         except NONSENSE as error:
             raise _no_sense(uri, error) from error
+        except FileNotFoundError as error:
+            raise VideoError("missing", f"{uri}: no such file") from error
         except OSError as error:
             raise VideoError("io", f"{uri}: can't be read ({error.strerror or error})") from error
         pictures = [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]

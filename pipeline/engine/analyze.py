@@ -205,7 +205,9 @@ class _Job:
             self._notify(self._state)
 
     def _start_committers(self) -> None:
-        committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(CommitWorker)
+        committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")(
+            CommitWorker
+        )
         self._committers = [
             committer.remote(self._lake.uri, self._config, self._shared_bundles)
             for _ in range(self._layout.classifiers)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.engine.resources import Layout
+from pipeline.config import Config
+from pipeline.engine.resources import Layout, choose_layout
 
 SPLIT = Layout("split", 8, 2, 1.0, 1)
 
@@ -34,3 +35,12 @@ def test_gpus_that_wait_for_decoders_are_told_how_many_they_need() -> None:
 )
 def test_otherwise_nothing_is_advised(layout: Layout, decode: float, extract: float) -> None:
     assert layout.advice(stages(decode, extract), 100.0, "exact") == ""
+
+
+def test_workers_may_be_more_than_there_are_cpus_yet(local_ray: None, caplog: pytest.LogCaptureFixture) -> None:
+    """On two cores; those who label grow with those who decode, unless their number is given."""
+    assert choose_layout(Config(device="cpu")) == Layout("fused", 2, 0, 0.0, 1)
+    assert not caplog.messages
+    assert choose_layout(Config(device="cpu", workers=100)) == Layout("fused", 100, 0, 0.0, 4)
+    assert caplog.messages == ["workers = 100, but the cluster has 2 CPUs; the others start when nodes come"]
+    assert choose_layout(Config(device="cpu", classifiers=3)).classifiers == 3

@@ -13,8 +13,9 @@ import pytest
 
 from pipeline import open_lake
 from pipeline.archive import ranges
+from pipeline.archive.container import open_video
 from pipeline.archive.ranges import RangeReader
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VideoError
 from tests.lakes import TABLES
 from tests.remote.conftest import credentials
 from tests.remote.proxy import KINDS, FaultyProxy, faulty_proxy
@@ -76,6 +77,15 @@ def test_what_is_not_there_is_told(object_store: tuple[str, int], tmp_path: Path
     done = run("analyze", "s3://archive/nowhere", "--lake", tmp_path / "lake")
     assert done.returncode == 2
     assert "s3://archive/nowhere: no such file or folder" in text(done.stderr)
+
+
+def test_a_video_that_is_not_there_is_missing(object_store: tuple[str, int]) -> None:
+    with (
+        pytest.raises(VideoError, match=r"^s3://archive/nothing\.mp4: no such file$") as raised,
+        open_video("s3://archive/nothing.mp4"),
+    ):
+        pass
+    assert raised.value.kind == "missing"
 
 
 def test_a_password_in_a_uri_is_refused(tmp_path: Path) -> None:
