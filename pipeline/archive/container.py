@@ -13,7 +13,6 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from pipeline.archive import filesystem
-from pipeline.archive.ranges import RangeReader
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
 
@@ -76,7 +75,7 @@ def _open(uri: str, options: dict[str, str], stack: ExitStack) -> InputContainer
     """Open a container that is closed, with what it reads from, when the stack unwinds."""
     source: Any
     if not filesystem.is_local(uri):
-        source = stack.enter_context(RangeReader(uri))
+        source = stack.enter_context(filesystem.open_ranges(uri))
     elif filesystem.is_text(filesystem.local_path(uri)):
         source = filesystem.local_path(uri)
     else:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit
 
 import fsspec
+import pyarrow as pa
 from pyarrow import ArrowInvalid
 from pyarrow import fs as pafs
 
+from pipeline.archive.ranges import BlockCache, RangeReader
 from pipeline.errors import UsageError
 
 # Schemes that Arrow's own C++ clients serve; fsspec serves all others.
@@ -17,6 +21,9 @@ _ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "abfs", "abfss")
 # A store that throttles is asked again after 0.05, 0.1, 0.2 ... seconds; Arrow's own three times are over in no time.
 _S3_ATTEMPTS = 10
 _S3_CONNECT_S = 10.0
+
+# Of videos: nobody overwrites them while they are read.
+_CACHE = BlockCache()
 
 
 def is_local(uri: str) -> bool:
@@ -60,6 +67,21 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """
     if is_local(uri):
         return pafs.LocalFileSystem(), local_path(uri)
+    client, path = _client(uri)
+    return pafs.PyFileSystem(_ReadByRanges(client)), path
+
+
+def open_ranges(uri: str) -> RangeReader:
+    """Open a remote video for reading; parts of it and of others that were read last are kept in memory.
+
+    Raises:
+        UsageError: As for `resolve`.
+        OSError: It can't be reached, or is not there.
+    """
+    return RangeReader(*_client(uri), _CACHE)
+
+
+def _client(uri: str) -> tuple[pafs.FileSystem, str]:
     scheme = urlsplit(uri).scheme
     if urlsplit(uri).password is not None:
         raise UsageError(
@@ -96,3 +118,60 @@ def _patient(served: pafs.S3FileSystem, uri: str) -> pafs.S3FileSystem:
 def join(uri: str, *parts: str) -> str:
     """Append path components to a local or remote URI."""
     return "/".join([uri.rstrip("/"), *parts])
+
+
+class _ReadByRanges(pafs.FileSystemHandler):  # type: ignore[misc]
+    """A remote file system whose files are read as by `RangeReader`; all else is left to its client."""
+
+    def __init__(self, client: pafs.FileSystem) -> None:
+        self._client = client
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ReadByRanges) and bool(self._client == other._client)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def get_type_name(self) -> str:
+        return str(self._client.type_name)
+
+    def normalize_path(self, path: str) -> str:
+        return str(self._client.normalize_path(path))
+
+    def get_file_info(self, paths: Sequence[str]) -> list[pafs.FileInfo]:
+        return list(self._client.get_file_info(paths))
+
+    def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
+        return list(self._client.get_file_info(selector))
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self._client.create_dir(path, recursive=recursive)
+
+    def delete_dir(self, path: str) -> None:
+        self._client.delete_dir(path)
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        self._client.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
+
+    def delete_root_dir_contents(self) -> None:
+        self._client.delete_dir_contents("/", accept_root_dir=True)
+
+    def delete_file(self, path: str) -> None:
+        self._client.delete_file(path)
+
+    def move(self, source: str, target: str) -> None:
+        self._client.move(source, target)
+
+    def copy_file(self, source: str, target: str) -> None:
+        self._client.copy_file(source, target)
+
+    def open_input_stream(self, path: str) -> pa.NativeFile:
+        return self.open_input_file(path)
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        return pa.PythonFile(io.BufferedReader(RangeReader(self._client, path)), mode="r")
+
+    def open_output_stream(self, path: str, metadata: dict[str, str]) -> pa.NativeFile:
+        return self._client.open_output_stream(path, metadata=metadata)
+
+    def open_append_stream(self, path: str, metadata: dict[str, str]) -> pa.NativeFile:
+        return self._client.open_append_stream(path, metadata=metadata)

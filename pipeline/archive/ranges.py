@@ -13,8 +13,6 @@ from threading import Lock
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from pipeline.archive import filesystem
-
 log = logging.getLogger(__name__)
 
 # A request costs a round trip, so much is asked for at once; a second of video is some hundred kilobytes.
@@ -26,8 +24,8 @@ _PAUSES_S = (0.2, 1.0, 5.0)
 _Version = tuple[str, int, int | None]
 
 
-class _Cache:
-    """The blocks that this process used last, of all files."""
+class BlockCache:
+    """The blocks of files that were used last."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[tuple[_Version, int], bytes] = OrderedDict()
@@ -52,26 +50,32 @@ class _Cache:
         return block
 
 
-_CACHE = _Cache()
-
-
 class RangeReader(io.RawIOBase):
     """A remote file, opened for reading; a range that can't be read for the moment is asked for again.
+
+    Clients ask again by themselves, but not always: that of S3 takes a refusal whose text is longer than the range that
+    was asked for to be an error of its own (https://github.com/apache/doris/pull/66557).
 
     Raises:
         OSError: From any method: the file is not there, or it could not be read again and again.
     """
 
-    def __init__(self, uri: str) -> None:
-        """Look the file up; nothing of it is read yet."""
-        self._uri = uri
-        self._fs, self._path = filesystem.resolve(uri)
-        info = self._fs.get_file_info(self._path)
+    def __init__(self, fs: pafs.FileSystem, path: str, cache: BlockCache | None = None) -> None:
+        """Look the file up; nothing of it is read yet.
+
+        Args:
+            fs: Where the file is.
+            path: Its path there.
+            cache: Blocks of this file and of others, for files that are not overwritten: a store tells apart what is
+                written in one second by its size alone. None: of this one, until it is closed.
+        """
+        self._fs, self._path, self._cache = fs, path, cache or BlockCache()
+        info = fs.get_file_info(path)
         if info.type != pafs.FileType.File:
-            raise FileNotFoundError(errno.ENOENT, "no such file", uri)
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
         self._size: int = info.size
         # What was read of a file counts no more when it has changed.
-        self._version = uri, self._size, info.mtime_ns
+        self._version = path, self._size, info.mtime_ns
         self._file: pa.NativeFile | None = None
         self._at = 0
 
@@ -94,14 +98,16 @@ class RangeReader(io.RawIOBase):
         return self._at
 
     def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer from the position on, as far as a block goes; return how many bytes."""
-        number, skip = divmod(self._at, _BLOCK_BYTES)
-        if self._at >= self._size:
-            return 0
-        part = _CACHE.get(self._version, number, self._fetch)[skip : skip + len(target)]
-        target[: len(part)] = part
-        self._at += len(part)
-        return len(part)
+        """Fill a buffer from the position on, as far as the file goes; return how many bytes."""
+        filled = 0
+        while filled < len(target) and self._at < self._size:
+            number, skip = divmod(self._at, _BLOCK_BYTES)
+            block = self._cache.get(self._version, number, self._fetch)
+            part = block[skip : skip + len(target) - filled]
+            target[filled : filled + len(part)] = part
+            self._at += len(part)
+            filled += len(part)
+        return filled
 
     def close(self) -> None:
         """Close the file."""
@@ -125,6 +131,6 @@ class RangeReader(io.RawIOBase):
                 self._file = None
                 if pause_s is None or isinstance(error, (FileNotFoundError, PermissionError)):
                     raise
-                log.info("%s: can't be read at %d (%s); trying again in %g s", self._uri, start, error, pause_s)
+                log.info("%s: can't be read at %d (%s); trying again in %g s", self._path, start, error, pause_s)
                 time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
