@@ -105,12 +105,14 @@ class Config:
     shard_hours: float = 4.0
     """... or is closed when it holds so many hours of video."""
     layout: str = "auto"
-    """`fused`: one actor decodes and extracts. `split`: CPU decoders feed GPU actors. `auto`: by what there is."""
+    """`fused`: one actor decodes and extracts, with a share of its node's GPU if it has any. `split`: CPU decoders feed
+    GPU actors. `auto`: `split` where some nodes have GPUs and some do not."""
     workers: int | None = None
     """Actors that decode. None: one per CPU that is there when the job starts. Those beyond the CPUs that are there
     start as nodes are added."""
-    gpus_per_actor: float = 1.0
-    """GPUs, or a fraction of one, that an extracting actor holds in the split layout."""
+    gpus_per_actor: float | None = None
+    """GPUs, or a fraction of one, that an actor holds whose networks run on them. None: in the fused layout what lets
+    all CPUs of a node work, in the split one a quarter."""
     classifiers: int | None = None
     """Actors that label finished shards. None: one for every 32 that decode."""
     max_attempts: int = 3
@@ -152,7 +154,10 @@ class Config:
         _within("chunk_s", self.chunk_s, 0.1, 86_400)
         _within("shard_videos", self.shard_videos, 1, 100_000)
         _within("shard_hours", self.shard_hours, 0.01, 10_000)
-        _within("gpus_per_actor", self.gpus_per_actor, 0.01, 64)
+        if self.gpus_per_actor is not None:
+            _within("gpus_per_actor", self.gpus_per_actor, 0.0001, 64)
+            if self.gpus_per_actor > 1 and self.gpus_per_actor % 1:
+                raise UsageError(f"gpus_per_actor = {self.gpus_per_actor:g}: above 1 it must be whole")
         if self.classifiers is not None:
             _within("classifiers", self.classifiers, 1, 1000)
         _within("max_attempts", self.max_attempts, 1, 100)
@@ -163,8 +168,6 @@ class Config:
         _within("max_video_hours", self.max_video_hours, 0.001, 1e6)
         _within("min_frame_bytes", self.min_frame_bytes, 0.0, 1e6)
         _within("grace_s", self.grace_s, 0.0, 86_400)
-        if self.gpus_per_actor > 1 and self.gpus_per_actor % 1:
-            raise UsageError(f"gpus_per_actor = {self.gpus_per_actor:g}: above 1 it must be whole")
         if self.workers is not None:
             _within("workers", self.workers, 1, 100_000)
         if self.detector_px is not None:

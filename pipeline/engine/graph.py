@@ -56,15 +56,23 @@ def extract_features(
     blocks = [pa.table({"task": pack_tasks(block)}) for block in _blocks(tasks, layout.decoders)]
     # Unlike `from_arrow` this starts no task for each of them.
     chunks = ray.data.from_blocks(blocks)
-    every: dict[str, Any] = {"lake_uri": lake_uri, "config": config, "ledger": ledger, "dim": dim}
+    # Without a GPU reserved for an actor it may use none, though its node may have some.
+    holding = {"gpus_per_actor": layout.gpus_per_actor} if layout.gpus_per_actor else {"device": "cpu"}
+    shared: dict[str, Any] = {"lake_uri": lake_uri, "config": replace(config, **holding)}
+    every = shared | {"ledger": ledger, "dim": dim}
+    num_gpus = layout.gpus_per_actor or None
     # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
     # actor that died anew and gives it its block again, for ever; the ledger counts attempts to decode, and ends that.
     decoders = _pool(min(layout.decoders, len(blocks)), len(blocks))
     if layout.kind == "fused":
-        # No GPU is reserved for these workers, so none may be used, though the node may have some.
-        every["config"] = replace(config, device="cpu")
         receipts = chunks.map_batches(
-            FusedWorker, batch_size=None, compute=decoders, num_cpus=1, fn_constructor_kwargs=every
+            FusedWorker,
+            # For actors with GPUs Ray Data wants a number, of which it makes whole blocks only by joining them.
+            batch_size=1 if num_gpus else None,
+            compute=decoders,
+            num_cpus=1,
+            num_gpus=num_gpus,
+            fn_constructor_kwargs=every,
         )
     else:
         frames = chunks.map_batches(
@@ -75,11 +83,8 @@ def extract_features(
             batch_size=_PIECES_PER_PASS,
             compute=ActorPoolStrategy(size=layout.extractors),
             num_cpus=0,
-            num_gpus=layout.gpus_per_extractor or None,
-            fn_constructor_kwargs={
-                "lake_uri": lake_uri,
-                "config": config if layout.gpus_per_extractor else replace(config, device="cpu"),
-            },
+            num_gpus=num_gpus,
+            fn_constructor_kwargs=shared,
         )
     for block in receipts.iter_batches(batch_size=None, prefetch_batches=0):
         yield receipts_of(block)

@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _LOCAL_STORE_BYTES = 512 << 20
 # Tracks, labels and rows of a video take a core a fortieth of the time that extracting it does.
 _DECODERS_PER_CLASSIFIER = 32
+# What an extractor does beside its networks, crops and flow above all, keeps more than a core busy and a large GPU not:
+# four of them were 2.4 times as fast as one.
+_GPUS_PER_EXTRACTOR = 0.25
 # Starting and ending a job takes some of the time, of which no advice makes less.
 _TOLERATED_IDLE = 0.2
 
@@ -42,7 +45,8 @@ class Layout:
     """Actors that decode; in the fused layout they extract, too."""
     extractors: int
     """Actors that only extract; 0 in the fused layout."""
-    gpus_per_extractor: float
+    gpus_per_actor: float
+    """Of those that extract; 0 where networks run on CPUs."""
     classifiers: int
 
     def advice(self, stage_s: Mapping[str, float], wall_s: float, sampling: str) -> str:
@@ -54,7 +58,7 @@ class Layout:
             sampling: `exact` or `fast`.
         """
         extract_s = stage_s["detect"] + stage_s["embed"] + stage_s["write"]
-        if not self.gpus_per_extractor or not extract_s:
+        if self.kind == "fused" or not self.gpus_per_actor or not extract_s:
             return ""
         idle = 1 - extract_s / (self.extractors * wall_s)
         decoding = stage_s["decode"] / (self.decoders * wall_s)
@@ -66,12 +70,10 @@ class Layout:
         return f"GPUs idle {idle:.0%}: add {wanted - self.decoders} CPU cores{others}"
 
     def __str__(self) -> str:
+        on_gpu = f" on {self.gpus_per_actor:g} GPU each" if self.gpus_per_actor else ""
         if self.kind == "fused":
-            return f"fused: {self.decoders} workers decode and extract, {self.classifiers} label"
-        return (
-            f"split: {self.decoders} workers decode, {self.extractors} extract "
-            f"on {self.gpus_per_extractor:g} GPU each, {self.classifiers} label"
-        )
+            return f"fused: {self.decoders} workers decode and extract{on_gpu}, {self.classifiers} label"
+        return f"split: {self.decoders} workers decode, {self.extractors} extract{on_gpu}, {self.classifiers} label"
 
 
 @contextmanager
@@ -181,6 +183,18 @@ def _quiet_core() -> Iterator[None]:
         del os.environ["RAY_BACKEND_LOG_LEVEL"]
 
 
+@dataclass(frozen=True)
+class _Node:
+    cpus: int
+    gpus: float
+
+    def holds(self, gpus_per_actor: float) -> int:
+        """Return how many actors its GPUs hold; a fraction lies on one GPU."""
+        if gpus_per_actor < 1:
+            return int(self.gpus) * int(1 / gpus_per_actor)
+        return int(self.gpus // gpus_per_actor)
+
+
 def choose_layout(config: Config) -> Layout:
     """Choose the layout by what the cluster has, and log it.
 
@@ -188,8 +202,15 @@ def choose_layout(config: Config) -> Layout:
         UsageError: The options ask for a GPU where none can be had.
         ActionlakeError: The cluster has not what the configuration asks for.
     """
-    have = ray.cluster_resources()
-    cpus, gpus = int(have.get("CPU", 0)), float(have.get("GPU", 0))
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [_Node(int(each.get("CPU", 0)), float(each.get("GPU", 0))) for each in resources]
+    with_gpus = [node for node in nodes if node.gpus and config.device != "cpu"]
+    kind = config.layout
+    if kind == "auto":
+        # Where frames need not leave their process they do not.
+        kind = "split" if with_gpus and any(node.cpus and not node.gpus for node in nodes) else "fused"
+    fused_on_gpus = bool(with_gpus) and kind == "fused"
+    cpus = sum(node.cpus for node in (with_gpus if fused_on_gpus else nodes))
     wanted = config.workers or cpus
     if wanted < 1:
         raise ActionlakeError(
@@ -197,34 +218,32 @@ def choose_layout(config: Config) -> Layout:
         )
     if wanted > cpus:
         log.warning("workers = %d, but the cluster has %d CPUs; the others start when nodes come", wanted, cpus)
-    kind = config.layout
-    if kind == "auto":
-        kind = "split" if config.device != "cpu" and _extractors(config.gpus_per_actor) else "fused"
-    n_extractors = _extractors(config.gpus_per_actor) if kind == "split" else 0
-    if not n_extractors and config.device == "cuda":
+    share = config.gpus_per_actor or (_share_of_all(with_gpus, wanted) if fused_on_gpus else _GPUS_PER_EXTRACTOR)
+    n_holding = sum(node.holds(share) for node in with_gpus)
+    if not n_holding and config.device == "cuda":
         raise UsageError(
-            f"device = 'cuda' needs the split layout and gpus_per_actor = {config.gpus_per_actor:g} GPUs on one node; "
-            f"the cluster has {gpus:g}"
+            f"device = 'cuda' needs gpus_per_actor = {share:g} GPUs on one node; "
+            f"the cluster has {sum(node.gpus for node in nodes):g}"
         )
-    if not n_extractors and config.precision == "f16":
+    if not n_holding and config.precision == "f16":
         raise UsageError("precision = 'f16' needs a GPU; use bf16 or f32 on CPUs")
-    n_classifiers = config.classifiers or math.ceil(wanted / _DECODERS_PER_CLASSIFIER)
     if kind == "fused":
-        layout = Layout(kind, wanted, 0, 0.0, n_classifiers)
-    elif n_extractors:
-        layout = Layout(kind, wanted, n_extractors, config.gpus_per_actor, n_classifiers)
+        wanted, n_extractors = min(wanted, n_holding or wanted), 0
     else:
-        layout = Layout(kind, wanted, 1, 0.0, n_classifiers)
+        n_extractors = n_holding or 1
+    n_classifiers = config.classifiers or math.ceil(wanted / _DECODERS_PER_CLASSIFIER)
+    layout = Layout(kind, wanted, n_extractors, share if n_holding else 0.0, n_classifiers)
     log.info("layout %s", layout)
     return layout
 
 
-def _extractors(gpus_per_actor: float) -> int:
-    """Return how many actors of that size the GPUs hold: a fraction lies on one GPU, several GPUs on one node."""
-    per_node = [float(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
-    if gpus_per_actor < 1:
-        return sum(int(gpus) * int(1 / gpus_per_actor) for gpus in per_node)
-    return sum(int(gpus // gpus_per_actor) for gpus in per_node)
+def _share_of_all(nodes: Sequence[_Node], n_workers: int) -> float:
+    """Return the part of a GPU that leaves one for each worker of the node with the most CPUs beside a GPU.
+
+    Ray counts parts of GPUs by ten-thousandths.
+    """
+    most = max(math.ceil(min(n_workers, node.cpus) / node.gpus) for node in nodes)
+    return math.floor(10_000 / max(1, most)) / 10_000
 
 
 def cluster_has_gpus(n: int) -> bool:

@@ -118,12 +118,19 @@ class _ChunkRunner:
         log.info("chunk done", extra=_ids(task) | {"seconds": round(time.monotonic() - started, 3)})
 
 
+def _load_extractor(config: Config) -> Extractor:
+    """Load the networks; an actor that shares its GPU with others takes no more than its share of the memory."""
+    if config.device != "cpu" and config.gpus_per_actor is not None and config.gpus_per_actor < 1:
+        limit_gpu_memory(config.gpus_per_actor)
+    return Extractor(config)
+
+
 class FusedWorker:
-    """Decodes and extracts in one process: frames never leave it. For nodes without a GPU."""
+    """Decodes and extracts in one process: frames never leave it. On a GPU where it holds a part of one."""
 
     def __init__(self, lake_uri: str, config: Config, ledger: Any, dim: int) -> None:
         self._runner = _ChunkRunner(lake_uri, config, ledger, dim)
-        self._extractor = Extractor(config)
+        self._extractor = _load_extractor(config)
         # Only a worker that was started anew is given a block of which some chunks may be finished.
         self._is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
 
@@ -179,9 +186,7 @@ class ExtractWorker:
     def __init__(self, lake_uri: str, config: Config) -> None:
         crash_at_once()
         self._lake = Lake(lake_uri)
-        if config.device != "cpu" and config.gpus_per_actor < 1:
-            limit_gpu_memory(config.gpus_per_actor)
-        self._extractor = Extractor(config)
+        self._extractor = _load_extractor(config)
 
     def __call__(self, block: Block) -> Block:
         """Take decoded pieces and return their receipts."""

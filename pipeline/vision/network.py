@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ Place = Callable[[Image, Image], None]
 # A few images stay in a processor's cache, from the resizing to the first layers; more are up to 10 % slower.
 _CPU_BATCH = 2
 _MOST_GPU_BATCH = 256
+# One core resizes fewer people than a GPU embeds.
+_PLACING_THREADS = 4
 # Archives hold few sizes; a hostile one shall not fill the memory with compiled networks.
 _MAX_COMPILED = 8
 
@@ -159,7 +162,8 @@ class TorchNetwork(_Compiled):
         self._mean = torch.tensor(mean, device=self._device).view(1, -1, 1, 1)
         self._scale = torch.tensor(scale, device=self._device).view(1, -1, 1, 1)
         self.batch_size = self._largest_batch(size)
-        self._slots = [_Slot(self.batch_size, size, self._device) for _ in range(2)]
+        placing = ThreadPoolExecutor(_PLACING_THREADS)
+        self._slots = [_Slot(self.batch_size, size, self._device, placing) for _ in range(2)]
 
     def run(self, batches: Sequence[Sequence[Image]], place: Place, busy: Stopwatch) -> Iterator[NDArray[np.float32]]:
         """Yield what comes out for each batch."""
@@ -205,10 +209,10 @@ class TorchNetwork(_Compiled):
 class _Slot:
     """A batch on its way to the device, through it and back; in pinned memory, which is copied beside all else."""
 
-    def __init__(self, n: int, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, n: int, size: tuple[int, int], device: torch.device, placing: ThreadPoolExecutor) -> None:
         import torch
 
-        self._device = device
+        self._device, self._placing = device, placing
         self._input = torch.zeros((n, *size, 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._targets = self._input.numpy()
         self._output: torch.Tensor | None = None
@@ -219,13 +223,21 @@ class _Slot:
         import torch
 
         self._n = len(batch)
-        for image, target in zip(batch, self._targets, strict=False):
-            place(image, target)
-        # Shapes never change: cuDNN chooses its kernels once, and memory is not cut anew.
-        outputs = compute(self._input.to(self._device, non_blocking=True))
+
+        def place_every_nth(first: int) -> None:
+            for number in range(first, len(batch), _PLACING_THREADS):
+                place(batch[number], self._targets[number])
+
+        # OpenCV resizes without the interpreter's lock; what a thread raises is raised here.
+        for _ in self._placing.map(place_every_nth, range(_PLACING_THREADS)):
+            pass
+        # Shapes are few: kernels are chosen once for each, and memory is not cut anew.
+        n = min(len(self._input), 1 << (self._n - 1).bit_length())
+        outputs = compute(self._input[:n].to(self._device, non_blocking=True))
         if self._output is None:
-            self._output = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=self._done is not None)
-        self._output.copy_(outputs, non_blocking=True)
+            shape = len(self._input), *outputs.shape[1:]
+            self._output = torch.empty(shape, dtype=outputs.dtype, pin_memory=self._done is not None)
+        self._output[:n].copy_(outputs, non_blocking=True)
         if self._done is not None:
             self._done.record()
 

@@ -105,6 +105,13 @@ def test_the_split_layout_writes_the_same_rows(videos: Path, undisturbed: Path, 
     assert_same(tmp_path / "lake", undisturbed)
 
 
+def test_workers_without_gpus_write_the_same_rows(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Those of the other lake held half a (logical) GPU each."""
+    state = analyze([str(videos)], str(tmp_path / "lake"), config=Config(**{**vars(FAST), "device": "cpu"}))
+    assert state.layout == "fused: 2 workers decode and extract, 1 label"
+    assert_same(tmp_path / "lake", undisturbed)
+
+
 def test_the_same_command_again_does_nothing_again(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
     lake = shutil.copytree(undisturbed, tmp_path / "lake")
     before = {path: path.stat().st_mtime_ns for path in lake.rglob("*.parquet")}

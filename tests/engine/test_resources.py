@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import ray
 
 from pipeline.config import Config
 from pipeline.engine.resources import Layout, choose_layout
+from pipeline.errors import UsageError
 
 SPLIT = Layout("split", 8, 2, 1.0, 1)
 
@@ -44,3 +48,49 @@ def test_workers_may_be_more_than_there_are_cpus_yet(local_ray: None, caplog: py
     assert choose_layout(Config(device="cpu", workers=100)) == Layout("fused", 100, 0, 0.0, 4)
     assert caplog.messages == ["workers = 100, but the cluster has 2 CPUs; the others start when nodes come"]
     assert choose_layout(Config(device="cpu", classifiers=3)).classifiers == 3
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Ray tells of its nodes, to be filled in."""
+    found: list[dict[str, Any]] = [{"Alive": False, "Resources": {"CPU": 99.0, "GPU": 9.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    return found
+
+
+def node(cpus: float, gpus: float = 0.0) -> dict[str, Any]:
+    return {"Alive": True, "Resources": {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}}
+
+
+def test_where_all_nodes_have_gpus_each_worker_has_its_share_of_one(nodes: list[dict[str, Any]]) -> None:
+    nodes += [node(16.0, 1.0), {"Alive": True, "Resources": {}}]
+    assert choose_layout(Config()) == Layout("fused", 16, 0, 1 / 16, 1)
+    assert choose_layout(Config(workers=3)) == Layout("fused", 3, 0, 0.3333, 1)
+    assert choose_layout(Config(gpus_per_actor=0.5)) == Layout("fused", 2, 0, 0.5, 1)
+    assert choose_layout(Config(device="cpu")) == Layout("fused", 16, 0, 0.0, 1)
+    nodes += [node(96.0, 8.0), node(2.0, 4.0)]
+    layout = choose_layout(Config())
+    assert layout == Layout("fused", 114, 0, 1 / 16, 4)
+    assert str(layout) == "fused: 114 workers decode and extract on 0.0625 GPU each, 4 label"
+
+
+def test_cpu_nodes_decode_for_gpu_nodes(nodes: list[dict[str, Any]]) -> None:
+    nodes += [node(32.0), node(8.0, 2.0)]
+    layout = choose_layout(Config())
+    assert layout == Layout("split", 40, 8, 0.25, 2)
+    assert str(layout) == "split: 40 workers decode, 8 extract on 0.25 GPU each, 2 label"
+    assert choose_layout(Config(gpus_per_actor=2.0)).extractors == 1
+    assert choose_layout(Config(layout="fused")) == Layout("fused", 8, 0, 0.25, 1)
+    assert choose_layout(Config(device="cpu")) == Layout("fused", 40, 0, 0.0, 2)
+    assert choose_layout(Config(device="cpu", layout="split")) == Layout("split", 40, 1, 0.0, 2)
+
+
+def test_gpus_that_are_not_there_are_asked_for_in_vain(nodes: list[dict[str, Any]]) -> None:
+    nodes += [node(8.0)]
+    with pytest.raises(UsageError, match=r"device = 'cuda' needs gpus_per_actor = 0\.25 GPUs .*; the cluster has 0$"):
+        choose_layout(Config(device="cuda"))
+    with pytest.raises(UsageError, match=r"precision = 'f16' needs a GPU"):
+        choose_layout(Config(precision="f16"))
+    nodes += [node(8.0, 1.0), node(8.0, 1.0)]
+    with pytest.raises(UsageError, match=r"needs gpus_per_actor = 2 GPUs on one node; the cluster has 2$"):
+        choose_layout(Config(device="cuda", gpus_per_actor=2.0))

@@ -59,8 +59,20 @@ def test_batches_are_as_large_as_the_memory_allows() -> None:
         module = Means(most)
         network = TorchNetwork(module, F32, (2, 2), (0.0,) * 3, (1.0,) * 3)
         assert network.batch_size == expected
-        list(network.run([images(1, (2, 2))], copy, Stopwatch()))
-        assert module.sizes == [expected, expected], "shapes never change"
+        assert module.sizes == [expected]
+
+
+def test_batches_that_are_not_full_are_of_few_sizes() -> None:
+    module = Means(8)
+    network = TorchNetwork(module, F32, (2, 2), (0.0,) * 3, (1.0,) * 3)
+    given = images(8, (2, 2))
+    for n in range(1, 9):
+        (found,) = network.run([given[:n]], copy, Stopwatch())
+        np.testing.assert_allclose(found, np.stack(given[:n]).mean(axis=(1, 2)), rtol=1e-4)
+    assert module.sizes[1:] == [1, 2, 4, 4, 8, 8, 8, 8]
+
+
+def test_batches_need_memory_for_one() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         TorchNetwork(Means(0), F32, (2, 2), (0.0,) * 3, (1.0,) * 3)
 
