@@ -77,16 +77,16 @@ def _histograms(x: NDArray[np.float32], y: NDArray[np.float32], n_cells: int) ->
     n, side = x.shape[:2]
     length = np.hypot(x, y)
     turn = (np.arctan2(y, x) + np.pi) * (_BINS / (2 * np.pi))
-    lower = np.floor(turn)
-    upper_share = turn - lower
-    bins = np.zeros((n, _BINS, side, side), np.float32)
-    index = lower.astype(np.int64)[:, None] % _BINS
-    np.put_along_axis(bins, index, (length * (1 - upper_share))[:, None], axis=1)
-    # The bin above is another one, so nothing is overwritten.
-    np.put_along_axis(bins, (index + 1) % _BINS, (length * upper_share)[:, None], axis=1)
-    cell = side // n_cells
-    means = bins.reshape(n, _BINS, n_cells, cell, n_cells, cell).mean(axis=(3, 5))
-    roots: NDArray[np.float32] = np.sqrt(means).reshape(n, -1)
+    lower = turn.astype(np.int64)
+    above = length * (turn - lower)
+    px = side // n_cells
+    cell = np.arange(side) // px
+    first_bin = _BINS * (np.arange(n)[:, None, None] * n_cells**2 + cell[:, None] * n_cells + cell)
+    sums = np.zeros(n * n_cells**2 * _BINS)
+    for bin_, weight in ((lower, length - above), (lower + 1, above)):
+        sums += np.bincount((first_bin + bin_ % _BINS).ravel(), weight.ravel(), len(sums))
+    means = sums.reshape(n, n_cells, n_cells, _BINS).transpose(0, 3, 1, 2) / px**2
+    roots: NDArray[np.float32] = np.sqrt(means).reshape(n, -1).astype(np.float32)
     return roots
 
 

@@ -15,7 +15,7 @@ from tests.chaos.conftest import CONFIG
 from tests.chaos.faults import Fault
 from tests.lakes import rows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.long]
 
 POISON = {
     "segfault": "worker_died",

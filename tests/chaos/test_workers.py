@@ -35,6 +35,7 @@ STORM = [
 ]
 
 
+@pytest.mark.long
 def test_a_storm_of_deaths(archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path) -> None:
     """Thirteen deaths in one job: while a file is probed, decoded, embedded, written, renamed, labelled, committed.
 

@@ -47,6 +47,7 @@ def ray_workers() -> list[psutil.Process]:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_goes_on(source: GivenVideos, tmp_path: Path, local_ray: None) -> None:
     """A real SIGKILL once the first epoch is saved. But for the order of sums the model is that of one process, which
     nobody disturbed: no epoch was lost or trained twice, and each worker learns from its part of a batch, not from all.
