@@ -85,9 +85,12 @@ def limit_gpu_memory(share: float) -> None:
     if _cuda_available():
         import torch
 
-        torch.cuda.set_per_process_memory_fraction(share)
+        total_bytes = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share / 2, share - _GPU_CONTEXT_BYTES / total_bytes))
 
 
+# What each process takes there beside all that it computes.
+_GPU_CONTEXT_BYTES = 512 << 20
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
 
