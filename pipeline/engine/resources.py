@@ -20,7 +20,6 @@ from ray.exceptions import RayError
 from pipeline.config import Config
 from pipeline.engine.interrupts import StopRequest, stopping_on_signals
 from pipeline.errors import ActionlakeError, UsageError
-from pipeline.vision.runtime import gpu_driver_present
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +134,12 @@ def connect(address: str | None, config: Config) -> bool:
                 f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS"
             ) from error
         return False
-    may_split = config.layout == "split" or (config.layout == "auto" and gpu_driver_present())
     with _quiet_core():
         ray.init(
             address="local",
             num_cpus=config.workers,
             include_dashboard=False,
-            object_store_memory=_LOCAL_STORE_BYTES * (8 if may_split else 1),
+            object_store_memory=_LOCAL_STORE_BYTES * (8 if config.layout == "split" else 1),
             **common,
         )
     return True

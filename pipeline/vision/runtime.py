@@ -64,14 +64,14 @@ def _log_once(message: str) -> None:
 
 def _cuda_available() -> bool:
     # Asking PyTorch costs two seconds and 400 MB in every worker; without a driver it need not be asked.
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not gpu_driver_present():
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not _gpu_driver_present():
         return False
     import torch
 
     return torch.cuda.is_available()
 
 
-def gpu_driver_present() -> bool:
+def _gpu_driver_present() -> bool:
     """Whether this machine looks as if it had an NVIDIA GPU."""
     return sys.platform != "linux" or any(Path(path).exists() for path in _GPU_DRIVERS)
 
