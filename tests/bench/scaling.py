@@ -9,6 +9,7 @@ Both sample whole frames once a second, unless a configuration is given.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,12 @@ from tests.bench.footage import repeated
 
 @contextmanager
 def cluster_of(n_nodes: int) -> Iterator[str]:
-    """Run so many nodes of one core, on this machine, and yield their address."""
+    """Run so many nodes of one core, on this machine, and yield their address.
+
+    They have so many cores, for the driver and all else, too: beside one node a second core would do all but its work.
+    """
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:n_nodes])
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 256 << 20})
     for _ in range(n_nodes - 1):
         cluster.add_node(num_cpus=1, object_store_memory=256 << 20)
@@ -34,6 +40,7 @@ def cluster_of(n_nodes: int) -> Iterator[str]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+        os.sched_setaffinity(0, cores)
 
 
 def length(video: Path, config: Config, times: int) -> None:
