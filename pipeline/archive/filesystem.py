@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit
@@ -12,7 +11,7 @@ import pyarrow as pa
 from pyarrow import ArrowInvalid
 from pyarrow import fs as pafs
 
-from pipeline.archive.ranges import BlockCache, RangeReader
+from pipeline.archive.ranges import BlockCache, PatientReader, RangeReader
 from pipeline.errors import UsageError
 
 # Schemes that Arrow's own C++ clients serve; fsspec serves all others.
@@ -68,7 +67,7 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     if is_local(uri):
         return pafs.LocalFileSystem(), local_path(uri)
     client, path = _client(uri)
-    return pafs.PyFileSystem(_ReadByRanges(client)), path
+    return pafs.PyFileSystem(_ReadPatiently(client)), path
 
 
 def open_ranges(uri: str) -> RangeReader:
@@ -78,7 +77,7 @@ def open_ranges(uri: str) -> RangeReader:
         UsageError: As for `resolve`.
         OSError: It can't be reached, or is not there.
     """
-    return RangeReader(*_client(uri), _CACHE)
+    return RangeReader(*_client(uri), uri, _CACHE)
 
 
 def _client(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -120,14 +119,14 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
-class _ReadByRanges(pafs.FileSystemHandler):  # type: ignore[misc]
-    """A remote file system whose files are read as by `RangeReader`; all else is left to its client."""
+class _ReadPatiently(pafs.FileSystemHandler):  # type: ignore[misc]
+    """A remote file system whose files are read by `PatientReader`; all else is left to its client."""
 
     def __init__(self, client: pafs.FileSystem) -> None:
         self._client = client
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ReadByRanges) and bool(self._client == other._client)
+        return isinstance(other, _ReadPatiently) and bool(self._client == other._client)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -168,7 +167,7 @@ class _ReadByRanges(pafs.FileSystemHandler):  # type: ignore[misc]
         return self.open_input_file(path)
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        return pa.PythonFile(io.BufferedReader(RangeReader(self._client, path)), mode="r")
+        return pa.PythonFile(PatientReader(self._client, path), mode="r")
 
     def open_output_stream(self, path: str, metadata: dict[str, str]) -> pa.NativeFile:
         return self._client.open_output_stream(path, metadata=metadata)

@@ -25,7 +25,7 @@ _Version = tuple[str, int, int | None]
 
 
 class BlockCache:
-    """The blocks of files that were used last."""
+    """The blocks of files that were read last."""
 
     def __init__(self) -> None:
         self._blocks: OrderedDict[tuple[_Version, int], bytes] = OrderedDict()
@@ -50,8 +50,8 @@ class BlockCache:
         return block
 
 
-class RangeReader(io.RawIOBase):
-    """A remote file, opened for reading; a range that can't be read for the moment is asked for again.
+class PatientReader(io.RawIOBase):
+    """A remote file, opened for reading; what can't be read for the moment is asked for again.
 
     Clients ask again by themselves, but not always: that of S3 takes a refusal whose text is longer than the range that
     was asked for to be an error of its own (https://github.com/apache/doris/pull/66557).
@@ -60,23 +60,14 @@ class RangeReader(io.RawIOBase):
         OSError: From any method: the file is not there, or it could not be read again and again.
     """
 
-    def __init__(self, fs: pafs.FileSystem, path: str, cache: BlockCache | None = None) -> None:
-        """Look the file up; nothing of it is read yet.
-
-        Args:
-            fs: Where the file is.
-            path: Its path there.
-            cache: Blocks of this file and of others, for files that are not overwritten: a store tells apart what is
-                written in one second by its size alone. None: of this one, until it is closed.
-        """
-        self._fs, self._path, self._cache = fs, path, cache or BlockCache()
-        info = fs.get_file_info(path)
-        if info.type != pafs.FileType.File:
-            raise FileNotFoundError(errno.ENOENT, "no such file", path)
-        self._size: int = info.size
-        # What was read of a file counts no more when it has changed.
-        self._version = path, self._size, info.mtime_ns
+    def __init__(self, fs: pafs.FileSystem, path: str, size: int | None = None) -> None:
+        """Open the file at a path of a file system; where its size is known already, as soon as it is read."""
+        self._fs, self._path = fs, path
         self._file: pa.NativeFile | None = None
+        if size is None:
+            self._file = fs.open_input_file(path)
+            size = self._file.size()
+        self._size = size
         self._at = 0
 
     def readable(self) -> bool:
@@ -99,15 +90,10 @@ class RangeReader(io.RawIOBase):
 
     def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
         """Fill a buffer from the position on, as far as the file goes; return how many bytes."""
-        filled = 0
-        while filled < len(target) and self._at < self._size:
-            number, skip = divmod(self._at, _BLOCK_BYTES)
-            block = self._cache.get(self._version, number, self._fetch)
-            part = block[skip : skip + len(target) - filled]
-            target[filled : filled + len(part)] = part
-            self._at += len(part)
-            filled += len(part)
-        return filled
+        part = self._range(self._at, max(0, min(len(target), self._size - self._at)))
+        target[: len(part)] = part
+        self._at += len(part)
+        return len(part)
 
     def close(self) -> None:
         """Close the file."""
@@ -116,16 +102,14 @@ class RangeReader(io.RawIOBase):
             self._file = None
         super().close()
 
-    def _fetch(self, number: int) -> bytes:
-        start = number * _BLOCK_BYTES
-        n_bytes = min(_BLOCK_BYTES, self._size - start)
+    def _range(self, start: int, n_bytes: int) -> bytes:
         for pause_s in (*_PAUSES_S, None):
             try:
                 self._file = self._file or self._fs.open_input_file(self._path)
-                block: bytes = self._file.read_at(n_bytes, start)
-                if len(block) < n_bytes:
+                part: bytes = self._file.read_at(n_bytes, start)
+                if len(part) < n_bytes:
                     raise OSError(errno.EIO, "it became shorter while it was read")
-                return block
+                return part
             except OSError as error:
                 # A connection may be of no more use.
                 self._file = None
@@ -134,3 +118,38 @@ class RangeReader(io.RawIOBase):
                 log.info("%s: can't be read at %d (%s); trying again in %g s", self._path, start, error, pause_s)
                 time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
+
+
+class RangeReader(PatientReader):
+    """A remote file that is read block by block, through a cache that outlives it."""
+
+    def __init__(self, fs: pafs.FileSystem, path: str, uri: str, cache: BlockCache) -> None:
+        """Look the file up; nothing of it is read yet, nor at all where the cache has it.
+
+        Args:
+            fs: Where the file is.
+            path: Its path there.
+            uri: What it is known by in the cache.
+            cache: Of files that are not overwritten within a second: a store tells these apart by their size alone.
+        """
+        info = fs.get_file_info(path)
+        if info.type != pafs.FileType.File:
+            raise FileNotFoundError(errno.ENOENT, "no such file", uri)
+        super().__init__(fs, path, info.size)
+        self._cache = cache
+        # What was read of a file counts no more when it has changed.
+        self._version = uri, self._size, info.mtime_ns
+
+    def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer from the position on, as far as a block goes; return how many bytes."""
+        number, skip = divmod(self._at, _BLOCK_BYTES)
+        if self._at >= self._size:
+            return 0
+        part = self._cache.get(self._version, number, self._block)[skip : skip + len(target)]
+        target[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def _block(self, number: int) -> bytes:
+        start = number * _BLOCK_BYTES
+        return self._range(start, min(_BLOCK_BYTES, self._size - start))

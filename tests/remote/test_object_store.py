@@ -127,7 +127,8 @@ def test_ranges_are_those_of_the_file(
             for _ in range(40):
                 start, length = chooser.randrange(26_000), chooser.randrange(3000)
                 reader.seek(start)
-                assert reader.read(length) == content[start : start + length]
+                found = b"".join(iter(lambda: reader.read(length - reader.tell() + start), b""))  # noqa: B023
+                assert found == content[start : start + length]
         assert sum(proxy.happened.values()) >= (5 if every else 0)
 
 
@@ -136,10 +137,10 @@ def test_files_smaller_than_a_refusal_are_asked_for_again(
 ) -> None:
     """The client of S3 takes a refusal that is longer than what it asked for to be an error of its own."""
     uri = put("small", b"small")
-    with faulty_proxy(object_store, every=3, kinds=("busy",)) as proxy:
+    with faulty_proxy(object_store, every=4, kinds=("busy",)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         fs, path = resolve(uri)
-        for _ in range(3):
+        for _ in range(5):
             with fs.open_input_stream(path) as stream:
                 assert stream.read() == b"small"
         assert proxy.happened["busy"] >= 3
