@@ -226,7 +226,9 @@ def choose_layout(config: Config) -> Layout:
     if not n_holding and config.precision == "f16":
         raise UsageError("precision = 'f16' needs a GPU; use bf16 or f32 on CPUs")
     if kind == "fused":
-        wanted, n_extractors = min(wanted, n_holding or wanted), 0
+        n_extractors = 0
+        if n_holding and not config.workers:
+            wanted = min(wanted, n_holding)
     else:
         n_extractors = n_holding or 1
     n_classifiers = config.classifiers or math.ceil(wanted / _DECODERS_PER_CLASSIFIER)

@@ -66,6 +66,7 @@ def test_where_all_nodes_have_gpus_each_worker_has_its_share_of_one(nodes: list[
     nodes += [node(16.0, 1.0), {"Alive": True, "Resources": {}}]
     assert choose_layout(Config()) == Layout("fused", 16, 0, 1 / 16, 1)
     assert choose_layout(Config(workers=3)) == Layout("fused", 3, 0, 0.3333, 1)
+    assert choose_layout(Config(workers=100)) == Layout("fused", 100, 0, 1 / 16, 4), "the others wait for nodes"
     assert choose_layout(Config(gpus_per_actor=0.5)) == Layout("fused", 2, 0, 0.5, 1)
     assert choose_layout(Config(device="cpu")) == Layout("fused", 16, 0, 0.0, 1)
     nodes += [node(96.0, 8.0), node(2.0, 4.0)]
