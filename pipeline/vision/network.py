@@ -232,7 +232,7 @@ class _Slot:
         for _ in self._placing.map(place_every_nth, range(_PLACING_THREADS)):
             pass
         # Shapes are few: kernels are chosen once for each, and memory is not cut anew.
-        n = min(len(self._input), 1 << (self._n - 1).bit_length())
+        n = 1 << (self._n - 1).bit_length()
         outputs = compute(self._input[:n].to(self._device, non_blocking=True))
         if self._output is None:
             shape = len(self._input), *outputs.shape[1:]

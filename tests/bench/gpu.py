@@ -11,7 +11,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +42,8 @@ def sampled(video: Path, config: Config) -> tuple[NDArray[np.uint8], float]:
     pieces = [piece.frames for task in tasks_of(0, planned) for piece in decode_pieces(task, config)]
     spent_s = time.perf_counter() - started
     assert planned.probe is not None
-    return np.concatenate(
-        [frames.images for frames in pieces if frames is not None]
-    ), planned.probe.duration_s / spent_s
+    images = np.concatenate([frames.images for frames in pieces if frames is not None])
+    return images, planned.probe.duration_s / spent_s
 
 
 def detector(runtime: Runtime, config: Config) -> Detector:
@@ -57,7 +56,12 @@ def print_agreement(frames: NDArray[np.uint8], config: Config) -> list[Boxes]:
     sure = [[found.scores > 0.25 for found in both] for both in (by_cpu, by_gpu)]
     counts = [[int(each.sum()) for each in found] for found in sure]
     same = [number for number, (a, b) in enumerate(zip(*counts, strict=True)) if a == b]
-    apart = [np.abs(by_cpu[n].xyxy[sure[0][n]] - by_gpu[n].xyxy[sure[1][n]]).max() for n in same if counts[0][n]]
+    # Of each box from the nearest: two of nearly the same score may stand in either order.
+    apart = [
+        np.abs(by_cpu[n].xyxy[sure[0][n]][:, None] - by_gpu[n].xyxy[sure[1][n]]).max(axis=2).min(axis=1).max()
+        for n in same
+        if counts[0][n]
+    ]
     print(
         f"people surer than 0.25: {sum(counts[0])} on the CPU, {sum(counts[1])} on the GPU; as many in {len(same)} of "
         f"{len(frames)} frames, there apart by {np.median(apart):.2f} pixels in the median, {max(apart):.1f} at most"
@@ -69,9 +73,8 @@ def print_agreement(frames: NDArray[np.uint8], config: Config) -> list[Boxes]:
     return by_cpu
 
 
-def rate(work: object, n: int) -> float:
+def rate(work: Callable[[], object], n: int) -> float:
     """Return how many of n a call handles in a second, after one call to warm up."""
-    assert callable(work)
     work()
     started, calls = time.perf_counter(), 0
     while time.perf_counter() - started < SECONDS:
