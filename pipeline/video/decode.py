@@ -47,6 +47,12 @@ class FrameBatch:
     after: NDArray[np.uint8] | None = None
     """`uint8 [H, W, 3]`: the frame sampled next, where it was asked for and there is one."""
 
+    def __post_init__(self) -> None:
+        # OpenCV refuses others as outputs, and reads what a turned one shares with its original.
+        for name, images in (("images", self.images), ("after", self.after)):
+            if images is not None and not images.flags.c_contiguous:
+                raise ValueError(f"{name} is not C-contiguous; pass it through np.ascontiguousarray")
+
 
 @dataclass
 class DecodeReport:
@@ -182,7 +188,7 @@ class _Pending:
         image = np.asarray(small.to_ndarray(), np.uint8)
         if self.rotation_deg:
             image = np.rot90(image, self.rotation_deg // 90)
-        return image
+        return np.ascontiguousarray(image)
 
     def flush(self) -> FrameBatch:
         pts_s, steps, n_steps = zip(*self.times, strict=True)

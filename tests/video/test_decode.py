@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.archive.plan import OPEN_END, Chunk, plan_video
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import VideoRef, list_videos
-from pipeline.video.decode import DecodeReport, decode_chunk, scaled_size
+from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
 from pipeline.video.sampling import MAX_HOLD_S
 from tests.synthetic import RECIPES, Recipe, make_video, numbered_frame, read_number
 
@@ -211,8 +211,18 @@ def test_rotation_sets_the_picture_upright(tmp_path: Path, turn: int) -> None:
     ref = list_videos([str(path)])[0]
     batch = next(decode_chunk(ref.uri, probe_video(ref), Chunk(0, 0, OPEN_END, 1.0), Fraction(30), 320, 8))
     expected = np.rot90(numbered_frame(2), turn // 90)
+    assert batch.images.flags.c_contiguous, "OpenCV refuses others as outputs"
     assert batch.images[2].shape == expected.shape
     assert np.abs(batch.images[2].astype(int) - expected).mean() < 12
+
+
+def test_frames_that_opencv_would_refuse_make_no_batch() -> None:
+    turned = np.rot90(np.zeros((2, 4, 6, 3), np.uint8), axes=(1, 2))
+    one = np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match="images is not C-contiguous"):
+        FrameBatch(turned, np.zeros(2), one, one.astype(np.int32))
+    with pytest.raises(ValueError, match="after is not C-contiguous"):
+        FrameBatch(np.ascontiguousarray(turned), np.zeros(2), one, one.astype(np.int32), after=turned[0])
 
 
 def test_frames_shrink_but_keep_their_shape(tmp_path: Path) -> None:
