@@ -143,6 +143,8 @@ def classify(
         table.add_row(plain(label), str(n))
     out.print(table)
     out.print(f"{state.n_videos} videos labelled in {time.monotonic() - started:.1f} s", highlight=False)
+    for message in state.failures:
+        console.print(f"[yellow]not labelled:[/] {plain(message)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -13,12 +13,13 @@ from threading import Thread
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.archive.sources import Listing, list_videos
 from pipeline.config import Config
 from pipeline.engine.board import Board, JobState
+from pipeline.engine.breaker import SystematicError
 from pipeline.engine.commit import CommitWorker
 from pipeline.engine.extract import NetworkFacts, describe_networks
 from pipeline.engine.interrupts import StopRequest
@@ -27,7 +28,7 @@ from pipeline.engine.metrics import JobMetrics
 from pipeline.engine.models import DEFAULT_MODEL, NAMES, check_fit, choose_models, config_for
 from pipeline.engine.planning import plan_archive
 from pipeline.engine.resources import choose_layout, joined, new_run_id
-from pipeline.errors import ActionlakeError, UsageError
+from pipeline.errors import ActionlakeError, UsageError, describe
 from pipeline.lake.compact import tidy
 from pipeline.lake.lease import Lease, leased
 from pipeline.lake.store import Lake
@@ -145,8 +146,12 @@ class _Job:
         wave_chunks = max(_WAVE_CHUNKS, _WAVE_CHUNKS_PER_WORKER * self._layout.decoders)
         with self._stop.winding_down_by(self._ledger.stop.remote):
             started = time.monotonic()
-            while self._stop.signum is None and board.next_wave(wave_chunks):
-                self._extract(board)
+            try:
+                while self._stop.signum is None and board.next_wave(wave_chunks):
+                    self._extract(board)
+            except SystematicError:
+                self._take_back(board)
+                raise
             self._state.advice = self._layout.advice(
                 self._state.stage_s, time.monotonic() - started, self._config.sampling
             )
@@ -200,9 +205,25 @@ class _Job:
             return
         n_wanted = 1 if wait else len(self._commits)
         done, self._commits = ray.wait(self._commits, num_returns=n_wanted, timeout=None if wait else 0)
-        for summary in ray.get(done):
+        try:
+            summaries = ray.get(done)
+        except RayTaskError as error:
+            if isinstance(error.cause, ActionlakeError):
+                raise error.cause from error
+            raise ActionlakeError(
+                f"a shard can't be committed, a fault of the program: {describe(error.cause)}; the traceback is in the "
+                "log. What is finished is kept, and the same command tries it again"
+            ) from error
+        for summary in summaries:
             board.committed(summary)
             self._notify(self._state)
+
+    def _take_back(self, board: Board) -> None:
+        """Take out shards that hold what failed in a way that nobody foresaw: the next run does them again."""
+        while self._commits:
+            self._collect(board, wait=True)
+        for shard in board.doubtful_shards & set(self._lake.committed()):
+            self._lake.drop_shard(shard)
 
     def _start_committers(self) -> None:
         committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")(

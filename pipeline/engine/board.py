@@ -8,11 +8,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.engine.breaker import Breaker
 from pipeline.engine.commit import ShardSummary
 from pipeline.engine.decoding import ChunkTask, tasks_of
 from pipeline.lake.plans import planned_work, read_plan
 from pipeline.lake.store import Lake
-from pipeline.lake.work import ChunkKey, Receipt, finished_chunks
+from pipeline.lake.work import ChunkKey, Receipt, finished_chunks, lost_pieces
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,10 @@ class Board:
         self._pieces: dict[ChunkKey, set[int]] = defaultdict(set)
         self._ends: dict[ChunkKey, int] = {}
         self._tasks: dict[ChunkKey, ChunkTask] = {}
+        self._breaker = Breaker("chunks")
+        # What failed in a way that nobody foresaw: messages by chunk, as long as it is out, and its shards.
+        self._unforeseen: dict[ChunkKey, str] = {}
+        self.doubtful_shards: set[int] = set()
         committed = set(lake.committed())
         state.n_videos = sum(shards.values())
         state.n_videos_before = sum(n for shard, n in shards.items() if shard in committed)
@@ -99,7 +104,11 @@ class Board:
         return taken
 
     def _take_up(self, shard: int) -> None:
-        finished = finished_chunks(self._lake.work_names(shard))
+        names = self._lake.work_names(shard)
+        # What failed in a way that nobody foresaw is tried again by the next run, but by no other worker of this one.
+        for name in lost_pieces(names):
+            self._lake.delete(self._lake.work_folder(shard), name)
+        finished = finished_chunks(set(names) - set(lost_pieces(names)))
         tasks = [task for video in read_plan(self._lake, shard) for task in tasks_of(shard, video)]
         todo = {task.key: task for task in tasks if task.key not in finished}
         n_before = len(tasks) - len(todo)
@@ -128,7 +137,11 @@ class Board:
                     self._finish(shard, key)
 
     def received(self, receipt: Receipt) -> None:
-        """Take note of a piece."""
+        """Take note of a piece.
+
+        Raises:
+            SystematicError: So many chunks failed in a way that nobody foresaw that it is not the videos.
+        """
         state = self._state
         state.n_frames += receipt.n_frames
         state.n_boxes += receipt.n_boxes
@@ -139,11 +152,15 @@ class Board:
         if key not in self._tasks:
             return
         self._pieces[key].add(receipt.piece)
+        if receipt.is_lost:
+            self._unforeseen.setdefault(key, receipt.failure_message)
+            self.doubtful_shards.add(receipt.shard)
         if receipt.last:
             self._ends[key] = receipt.piece
         # In the split layout the pieces of a chunk come in any order.
         if len(self._pieces[key]) > self._ends.get(key, len(self._pieces[key])):
             self._finish(receipt.shard, key)
+            self._breaker.count(self._unforeseen.pop(key, ""))
 
     def _finish(self, shard: int, key: ChunkKey) -> None:
         self._state.n_chunks_done += 1

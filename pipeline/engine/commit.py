@@ -6,9 +6,9 @@ import logging
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,9 +20,18 @@ from numpy.typing import NDArray
 from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import PlannedVideo
 from pipeline.config import Config, digest
+from pipeline.engine.breaker import Breaker
 from pipeline.engine.extract import NetworkFacts
 from pipeline.engine.labelling import Labeller, model_facts, segments_folder
-from pipeline.engine.tables import detection_rows, failure_rows, feature_rows, seen_to_end_s, video_row
+from pipeline.engine.tables import (
+    detection_rows,
+    failure_row,
+    failure_rows,
+    feature_rows,
+    seen_to_end_s,
+    video_row,
+)
+from pipeline.errors import UnforeseenError, stage
 from pipeline.lake import schemas
 from pipeline.lake.patience import patiently
 from pipeline.lake.plans import read_plan
@@ -104,6 +113,9 @@ class ShardCommitter:
         """Take the models, at most one for each scope, or none to keep features alone; and how many threads label."""
         self._config = config
         self._beside = ThreadPoolExecutor(1)
+        self._breaker = Breaker("labelled videos")
+        # Shards whose videos were counted; a shard may be written again when the storage fails.
+        self._judged: set[int] = set()
         self._labellers = {bundle.scope: Labeller(bundle, config, threads) for bundle in bundles}
 
     @property
@@ -114,22 +126,36 @@ class ShardCommitter:
     def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Write a shard's part of every table, that of `videos` last; then its work files go.
 
-        Called again after a crash or a failure at any point, it writes the same rows under the same names.
+        Called again after a crash or a failure at any point, it writes the same rows under the same names. What fails
+        in a way that nobody foresaw costs a video its tracks, its segments or, if it can't be written, all its rows but
+        those that say so.
 
         Args:
             lake: Where the shard is.
             shard: Its number.
             networks: What its features were made with.
+
+        Raises:
+            SystematicError: So many videos fail so that it is not the videos; nothing is committed.
         """
         if lake.is_committed(shard):
             # Its process died after the commit, before it could say so.
             lake.drop_work(shard)
             return self._read_summary(lake, shard)
-        summary = patiently(lake.uri, lambda: self._write(lake, shard, networks))
+        unwritable: dict[str, UnforeseenError] = {}
+        while True:
+            try:
+                summary = patiently(lake.uri, lambda: self._write(lake, shard, networks, unwritable))
+                break
+            except _UnwritableVideoError as error:
+                # Some of its rows may have been written: the parts are begun anew, without it.
+                unwritable[error.video_id] = error.cause
         lake.drop_work(shard)
         return summary
 
-    def _write(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
+    def _write(
+        self, lake: Lake, shard: int, networks: NetworkFacts, unwritable: Mapping[str, UnforeseenError]
+    ) -> ShardSummary:
         features_schema = schemas.features_schema(schemas.vector_dims(self._config.embedded, networks.dim))
         started = time.perf_counter()
         videos = sorted(read_plan(lake, shard), key=lambda video: video.video_id)
@@ -154,12 +180,29 @@ class ShardCommitter:
                 },
                 features=part("features", features_schema) if self._config.keep_features else None,
             )
+            unforeseen: list[str] = []
             for video in videos:
-                pieces = [
-                    [Piece(lake, f"{lake.work_folder(shard)}/{name}") for name in chunks[video.video_id, chunk.index]]
-                    for chunk in video.chunks
-                ]
-                self._commit_video(shard, video, pieces, networks, parts, summary)
+                if video.video_id in unwritable:
+                    found = self._commit_failed(shard, video, unwritable[video.video_id], parts, summary)
+                else:
+                    pieces = [
+                        [
+                            Piece(lake, f"{lake.work_folder(shard)}/{name}")
+                            for name in chunks[video.video_id, chunk.index]
+                        ]
+                        for chunk in video.chunks
+                    ]
+                    try:
+                        with stage("write", passing=(OSError,)):
+                            found = self._commit_video(shard, video, pieces, networks, parts, summary)
+                    except UnforeseenError as error:
+                        raise _UnwritableVideoError(video.video_id, error) from error
+                if video.chunks:
+                    unforeseen.append(next((row["message"] for row in found), ""))
+            if shard not in self._judged:
+                self._judged.add(shard)
+                for message in unforeseen:
+                    self._breaker.count(message)
         summary.wall_s = time.perf_counter() - started
         return summary
 
@@ -182,29 +225,49 @@ class ShardCommitter:
         networks: NetworkFacts,
         parts: _Parts,
         summary: ShardSummary,
-    ) -> None:
+    ) -> list[dict[str, Any]]:
+        """Write a video's rows; return those of `failures` that nobody foresaw, from tracking and labelling."""
         rows = VideoRows.from_pieces([piece for of_chunk in pieces for piece in of_chunk])
-        receipts = [of_chunk[-1].receipt() for of_chunk in pieces]
+        receipts = [[piece.receipt() for piece in of_chunk] for of_chunk in pieces]
+        ends = [of_chunk[-1] for of_chunk in receipts]
+        unforeseen: list[dict[str, Any]] = []
         track_ids = np.full(len(rows.boxes.score), NO_TRACK, np.int64)
         if self._config.sees_people:
-            frame_ids = list(track_video(rows.frames_of_boxes(), self._frame_rate(video), self._track_options()))
-            track_ids = np.concatenate(frame_ids) if frame_ids else track_ids
+            with _costing_no_more(video, "track", unforeseen):
+                frame_ids = list(track_video(rows.frames_of_boxes(), self._frame_rate(video), self._track_options()))
+                track_ids = np.concatenate(frame_ids) if frame_ids else track_ids
             parts.detections.write(detection_rows(video, rows, track_ids, networks.class_names))
         # Mostly compression, which runs outside of Python's lock.
         writing = self._beside.submit(self._write_features, video, rows, track_ids, parts.features)
         try:
             for scope, part in parts.segments.items():
-                segments = self._labellers[scope].segments(
-                    video.video_id, video.ref.uri, rows, track_ids, networks.class_names, seen_to_end_s(receipts)
-                )
+                segments: list[dict[str, Any]] = []
+                with _costing_no_more(video, "label", unforeseen):
+                    segments = self._labellers[scope].segments(
+                        video.video_id, video.ref.uri, rows, track_ids, networks.class_names, seen_to_end_s(ends)
+                    )
                 part.write_rows(segments)
                 summary.count(segments)
         finally:
             # Also after an error: parts are not closed while they are written to.
             writing.result()
-        failures = list(failure_rows(video, receipts, self._config))
-        row = video_row(shard, video, rows, receipts, failures, self._config)
-        parts.failures.write_rows(failures)
+        failures = [*failure_rows(video, receipts, self._config), *unforeseen]
+        self._commit_row(video_row(shard, video, rows, ends, failures, self._config), failures, parts, summary)
+        return unforeseen
+
+    def _commit_failed(
+        self, shard: int, video: PlannedVideo, error: UnforeseenError, parts: _Parts, summary: ShardSummary
+    ) -> list[dict[str, Any]]:
+        """Write the rows of a video that has no others, since they can't be written; return that of `failures`."""
+        failures = [failure_row(video, error.stage, error.failure(video.ref.uri))]
+        row = video_row(shard, video, VideoRows.from_pieces([]), [], failures, self._config)
+        self._commit_row(row, failures, parts, summary)
+        return failures
+
+    def _commit_row(
+        self, row: dict[str, Any], failures: Sequence[dict[str, Any]], parts: _Parts, summary: ShardSummary
+    ) -> None:
+        parts.failures.write_rows(list(failures))
         parts.videos.write_rows([row])
         summary.n_videos += 1
         summary.n_failed += row["status"] == "failed"
@@ -225,3 +288,27 @@ class ShardCommitter:
 
     def _track_options(self) -> TrackOptions:
         return TrackOptions(self._config.track_score, self._config.track_gap_s)
+
+
+class _UnwritableVideoError(Exception):
+    """A video's rows can't be written, for a reason that nobody foresaw."""
+
+    def __init__(self, video_id: str, cause: UnforeseenError) -> None:
+        super().__init__(video_id, cause)
+        self.video_id = video_id
+        self.cause = cause
+
+
+@contextmanager
+def _costing_no_more(video: PlannedVideo, name: str, failures: list[dict[str, Any]]) -> Iterator[None]:
+    """Let an error that nobody foresaw end the block alone, with a row among the failures of a video.
+
+    Errors of the storage pass: the whole shard is then written again.
+    """
+    try:
+        with stage(name, passing=(OSError,)):
+            yield
+    except UnforeseenError as error:
+        failure = error.failure(video.ref.uri)
+        log.error("%s", failure, exc_info=error.cause)
+        failures.append(failure_row(video, name, failure))

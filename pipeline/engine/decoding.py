@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
 from pipeline.config import Config
-from pipeline.errors import VideoError
+from pipeline.errors import ActionlakeError, UnforeseenError, VideoError
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, empty_rows, pieces_before_the_end, write_piece
 from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
@@ -126,6 +126,11 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
             held = batch
     except VideoError as error:
         failure = error
+    except ActionlakeError:
+        raise
+    except Exception as error:  # Whatever it is: it costs this chunk, and what was decoded before is kept.
+        log.exception("%s: decoding failed", task.uri)
+        failure = UnforeseenError("decode", error).failure(task.uri)
     end_s = report.end_s
     if held is not None:
         held = replace(held, after=report.after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.engine.decoding import Clock, DecodedPiece
+from pipeline.errors import UnforeseenError, stage
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
@@ -21,6 +23,8 @@ from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
 from pipeline.vision.flow import FlowEstimator, describe_flow
 from pipeline.vision.runtime import Runtime, choose_runtime
+
+log = logging.getLogger(__name__)
 
 # A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
 _CROP_MARGIN = 0.1
@@ -66,6 +70,7 @@ class Extractor:
         self.runtime_name = f"{runtime.device}, {runtime.precision}"
         self._config = config
         self._embedder = Embedder(config.embedder, runtime)
+        self._vectors = vector_dims(config.embedded, self._embedder.dim)
         self._flows = FlowEstimator()
         self._flow_watch = Stopwatch()
         self._detector = None
@@ -86,22 +91,39 @@ class Extractor:
         """Compute and write the features of pieces, and return their receipts.
 
         All frames and crops go through the embedder together, so that a GPU's batches are full also for short clips.
+        A piece whose features can't be computed, for a reason that nobody foresaw, is written without rows as lost.
         """
-        clock = Clock()
-        boxes = [self._detect(piece) for piece in pieces]
-        detect_s = clock.lap()
-        views = [
-            _Views(self._config.embedded, piece, of_frames) for piece, of_frames in zip(pieces, boxes, strict=True)
+        try:
+            computed = self._compute(pieces)
+        except UnforeseenError as error:
+            if len(pieces) > 1:
+                # One of them is to blame, and the others shall not pay for it.
+                return [receipt for piece in pieces for receipt in self.extract(lake, [piece])]
+            computed = [self._lost(pieces[0].task.uri, pieces[0].receipt, error)]
+        return [
+            self._write(lake, piece.task.uri, receipt, rows)
+            for piece, (receipt, rows) in zip(pieces, computed, strict=True)
         ]
-        embeddings = self._embedder.embed([image for view in views for image in view.images])
-        with self._flow_watch:
+
+    def _compute(self, pieces: Sequence[DecodedPiece]) -> list[tuple[Receipt, WorkRows]]:
+        clock = Clock()
+        with stage("detect"):
+            boxes = [self._detect(piece) for piece in pieces]
+        detect_s = clock.lap()
+        with stage("embed"):
+            views = [
+                _Views(self._config.embedded, piece, of_frames) for piece, of_frames in zip(pieces, boxes, strict=True)
+            ]
+            embeddings = self._embedder.embed([image for view in views for image in view.images])
+        with stage("flow"), self._flow_watch:
             moving = [dict(self._flow(piece, of_frames)) for piece, of_frames in zip(pieces, boxes, strict=True)]
         embed_s = clock.lap()
         n_frames = max(1, sum(piece.receipt.n_frames for piece in pieces))
-        receipts = []
+        computed = []
         used = 0
         for piece, of_frames, view, motion in zip(pieces, boxes, views, moving, strict=True):
-            rows = self._rows(piece, of_frames, view, embeddings[used : used + len(view.images)], motion)
+            with stage("write"):
+                rows = self._rows(piece, of_frames, view, embeddings[used : used + len(view.images)], motion)
             used += len(view.images)
             share = piece.receipt.n_frames / n_frames
             receipt = replace(
@@ -111,9 +133,32 @@ class Extractor:
                 embed_s=embed_s * share,
                 runtime=self.runtime_name,
             )
+            computed.append((receipt, rows))
+        return computed
+
+    def _write(self, lake: Lake, uri: str, receipt: Receipt, rows: WorkRows) -> Receipt:
+        clock = Clock()
+        try:
+            with stage("write"):
+                write_piece(lake, receipt, rows)
+        except UnforeseenError as error:
+            receipt, rows = self._lost(uri, receipt, error)
             write_piece(lake, receipt, rows)
-            receipts.append(replace(receipt, write_s=clock.lap()))
-        return receipts
+        return replace(receipt, write_s=clock.lap())
+
+    def _lost(self, uri: str, receipt: Receipt, error: UnforeseenError) -> tuple[Receipt, WorkRows]:
+        """Return a piece's receipt, and no rows, after an error that nobody foresaw."""
+        failure = error.failure(uri)
+        log.error("%s", failure, exc_info=error.cause)
+        receipt = replace(
+            receipt,
+            n_frames=0,
+            n_boxes=0,
+            failure_kind=failure.kind,
+            failure_stage=error.stage,
+            failure_message=str(failure),
+        )
+        return receipt, empty_rows(self._vectors)
 
     def _detect(self, piece: DecodedPiece) -> list[Boxes]:
         if piece.frames is None:
@@ -138,7 +183,7 @@ class Extractor:
         """Return the piece's rows, a frame's followed by those of its boxes."""
         frames = piece.frames
         if frames is None:
-            return empty_rows(vector_dims(self._config.embedded, self._embedder.dim))
+            return empty_rows(self._vectors)
         n_boxes = np.array([len(found.scores) for found in boxes])
         of_frame = np.repeat(np.arange(len(frames.steps)), n_boxes + 1)
         box = np.concatenate([np.arange(-1, n) for n in n_boxes]).astype(np.int32)
@@ -150,8 +195,7 @@ class Extractor:
         class_id[is_box] = np.concatenate([found.class_ids for found in boxes])
         score[is_box] = np.concatenate([found.scores for found in boxes])
         xyxy[is_box] = np.concatenate([found.xyxy for found in boxes]) * to_source
-        dims = vector_dims(self._config.embedded, self._embedder.dim)
-        vectors = {name: np.zeros((len(box), dim), np.float16) for name, dim in dims.items()}
+        vectors = {name: np.zeros((len(box), dim), np.float16) for name, dim in self._vectors.items()}
         for (column, of_box), start, end in views.ranges():
             vectors[column][is_box == of_box] = embeddings[start:end]
         for of_box, described in motion.items():

@@ -18,8 +18,9 @@ from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import Listing, VideoRef
 from pipeline.config import Config
+from pipeline.engine.breaker import Breaker
 from pipeline.engine.watchdog import Watchdog
-from pipeline.errors import VideoError
+from pipeline.errors import UnforeseenError, VideoError, stage
 from pipeline.lake.plans import planned_ids, write_plan
 from pipeline.lake.store import Lake
 
@@ -61,7 +62,7 @@ def plan_archive(
     next_shard = max(lake.planned(), default=-1) + 1
     new = (ref for ref, wanted in zip(videos, is_new, strict=True) if wanted)
     planned = plan_shards(
-        _probe_all(new, int(is_new.sum()), config, ledger),
+        _unless_systematic(_probe_all(new, int(is_new.sum()), config, ledger)),
         config.grid_rate, config.chunk_s, config.shard_videos, config.shard_hours,
     )  # fmt: skip
     for number, members in enumerate(planned, start=next_shard):
@@ -84,11 +85,15 @@ def _probe_patiently(ref: VideoRef, config: Config) -> Probe | VideoError:
     """Probe a file; one that can't be reached for the moment is tried again before it counts as failed."""
     for pause_s in (*_IO_RETRIES_S, None):
         try:
-            return probe_video(ref, config.limits)
+            with stage("probe"):
+                return probe_video(ref, config.limits)
         except VideoError as error:
             if error.kind != "io" or pause_s is None:
                 return error
             time.sleep(pause_s)
+        except UnforeseenError as error:
+            log.error("%s: %s", ref.uri, error, exc_info=error.cause)
+            return error.failure(ref.uri)
     raise AssertionError("the last try returns")
 
 
@@ -115,6 +120,16 @@ def _probe_all(
             # The process died, or its node: then each file in a process of its own, until it is probed or given up.
             for ref in batch:
                 yield ref, _probe_alone(probe, ref, config, ledger)
+
+
+def _unless_systematic(
+    probed: Iterator[tuple[VideoRef, Probe | VideoError]],
+) -> Iterator[tuple[VideoRef, Probe | VideoError]]:
+    """Pass on what was probed, as long as it is the videos that can't be; otherwise raise `SystematicError`."""
+    breaker = Breaker("files")
+    for ref, found in probed:
+        breaker.count(str(found) if isinstance(found, VideoError) and found.kind == "internal" else "")
+        yield ref, found
 
 
 def _probe_alone(probe: Any, ref: VideoRef, config: Config, ledger: Any) -> Probe | VideoError:

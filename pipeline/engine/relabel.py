@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -15,14 +16,17 @@ import ray
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.config import Config
+from pipeline.engine.breaker import Breaker
 from pipeline.engine.labelling import Labeller, model_facts, segments_folder
 from pipeline.engine.models import check_fit
 from pipeline.engine.resources import joined, new_run_id
-from pipeline.errors import UsageError
+from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
 from pipeline.lake.lease import leased
 from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, open_part, part_name, read_part
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,6 +41,8 @@ class ClassifyState:
     """Videos that were labelled now."""
     label_n: Counter[str] = field(default_factory=Counter)
     """Number of new segments, by label."""
+    failures: list[str] = field(default_factory=list)
+    """Why videos have no segments of this model, where nobody foresaw that; the next call tries their shards again."""
 
 
 def classify(
@@ -78,12 +84,16 @@ def classify(
     with leased(target, f"classify by {bundle.name}"), joined(address, config):
         shared = ray.put(bundle)
         label_shard = ray.remote(num_cpus=1, max_retries=3)(_label_shard)
+        breaker = Breaker("labelled videos")
         tasks = [label_shard.remote(lake, shard, shared, config) for shard in waiting]
         while tasks:
             done, tasks = ray.wait(tasks)
-            n_videos, counts = ray.get(done[0])
+            n_videos, counts, failures = ray.get(done[0])
             state.n_done, state.n_videos = state.n_done + 1, state.n_videos + n_videos
             state.label_n += counts
+            state.failures += failures
+            for number in range(n_videos):
+                breaker.count(failures[number] if number < len(failures) else "")
             notify(state)
     return state
 
@@ -106,11 +116,15 @@ def _labelled_by(lake: Lake, shard: int, bundle: Bundle) -> bool:
         return False
     metadata = pq.read_schema(lake.path(segments_folder(bundle), part_name(shard)), filesystem=lake.fs).metadata
     footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
-    return footer.get("model_sha256") == bundle.sha256
+    return footer.get("model_sha256") == bundle.sha256 and not footer.get("unlabelled")
 
 
-def _label_shard(lake_uri: str, shard: int, bundle: Bundle, config: Config) -> tuple[int, Counter[str]]:
-    """Write a shard's part of a model's segments; return the number of its videos, and that of segments by label."""
+def _label_shard(lake_uri: str, shard: int, bundle: Bundle, config: Config) -> tuple[int, Counter[str], list[str]]:
+    """Write a shard's part of a model's segments.
+
+    Returns:
+        The number of its videos, that of segments by label, and why some videos could not be labelled.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -118,16 +132,21 @@ def _label_shard(lake_uri: str, shard: int, bundle: Bundle, config: Config) -> t
     labeller = Labeller(bundle, config)
     videos = read_part(lake, "videos", shard).to_pylist()
     of_id = {video["video_id"]: video for video in videos}
-    counts: Counter[str] = Counter()
-    schema = schemas.with_footer(schemas.SEGMENTS, **model_facts(bundle))
-    with open_part(lake, segments_folder(bundle), shard, schema) as part:
-        for video_id, rows, track_ids, class_names in committed_videos(lake, shard):
-            video = of_id[video_id]
-            end_s = _end_s(video["covered_s"], rows, config)
-            segments = labeller.segments(video_id, video["uri"], rows, track_ids, class_names, end_s)
-            part.write_rows(segments)
-            counts.update(segment["label"] for segment in segments)
-    return len(videos), counts
+    rows_of_segments: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    for video_id, rows, track_ids, class_names in committed_videos(lake, shard):
+        video = of_id[video_id]
+        end_s = _end_s(video["covered_s"], rows, config)
+        try:
+            with stage("label", passing=(OSError,)):
+                rows_of_segments += labeller.segments(video_id, video["uri"], rows, track_ids, class_names, end_s)
+        except UnforeseenError as error:
+            failures[video_id] = str(error.failure(video["uri"]))
+            log.error("%s", failures[video_id], exc_info=error.cause)
+    facts = model_facts(bundle) | ({"unlabelled": list(failures)} if failures else {})
+    with open_part(lake, segments_folder(bundle), shard, schemas.with_footer(schemas.SEGMENTS, **facts)) as part:
+        part.write_rows(rows_of_segments)
+    return len(videos), Counter(row["label"] for row in rows_of_segments), list(failures.values())
 
 
 def _end_s(covered_s: float, rows: VideoRows, config: Config) -> float:

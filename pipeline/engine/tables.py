@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.archive.plan import OPEN_END, PlannedVideo
 from pipeline.config import Config
+from pipeline.errors import VideoError
 from pipeline.lake import schemas
 from pipeline.lake.sequences import VideoRows
 from pipeline.lake.work import Receipt
@@ -75,31 +76,43 @@ def feature_rows(
             yield pa.table(columns, schema=schema)
 
 
-def failure_rows(video: PlannedVideo, receipts: Sequence[Receipt], config: Config) -> Iterator[dict[str, Any]]:
-    """Yield a video's rows of `failures`, by start; `receipts` are those of its chunks' last pieces."""
-    row: dict[str, Any] = {"video_id": video.video_id, "uri": video.ref.uri}
+def failure_rows(
+    video: PlannedVideo, receipts: Sequence[Sequence[Receipt]], config: Config
+) -> Iterator[dict[str, Any]]:
+    """Yield a video's rows of `failures`, by start; `receipts` are those of all pieces of each of its chunks."""
     if video.failure is not None:
-        yield row | {
-            "start_s": video.ref.start_s,
-            "end_s": video.ref.end_s,
-            "stage": "probe",
-            "kind": video.failure.kind,
-            "message": str(video.failure),
-            "attempts": 1,
-        }
-    for chunk, receipt in zip(video.chunks, receipts, strict=True):
+        yield failure_row(video, "probe", video.failure)
+    ends = [of_chunk[-1] for of_chunk in receipts]
+    for chunk, of_chunk in zip(video.chunks, receipts, strict=True):
+        receipt = next((receipt for receipt in of_chunk if receipt.is_lost), of_chunk[-1])
         reason = _reason(video, receipt, config)
         if reason is not None:
             end_s = None if chunk.end_step == OPEN_END else float(chunk.end_step / config.grid_rate)
-            yield row | {
+            yield {
+                "video_id": video.video_id,
+                "uri": video.ref.uri,
                 "start_s": float(chunk.first_step / config.grid_rate),
-                "end_s": end_s if end_s is not None else _duration_s(video, receipts),
-                "stage": "decode",
+                "end_s": end_s if end_s is not None else _duration_s(video, ends),
+                "stage": receipt.failure_stage,
                 "kind": reason[0],
                 "message": reason[1],
                 "attempts": receipt.attempts,
                 "worker": receipt.worker,
             }
+
+
+def failure_row(video: PlannedVideo, stage: str, failure: VideoError) -> dict[str, Any]:
+    """Return a row of `failures` that is about all of a video."""
+    return {
+        "video_id": video.video_id,
+        "uri": video.ref.uri,
+        "start_s": video.ref.start_s,
+        "end_s": video.ref.end_s,
+        "stage": stage,
+        "kind": failure.kind,
+        "message": str(failure),
+        "attempts": 1,
+    }
 
 
 def video_row(
@@ -110,7 +123,7 @@ def video_row(
     failures: Sequence[dict[str, Any]],
     config: Config,
 ) -> dict[str, Any]:
-    """Return a video's row of `videos`, given those of `failures`."""
+    """Return a video's row of `videos`, given those of `failures`; `receipts` are those of its chunks' last pieces."""
     probe = video.probe
     truncated = any(row["kind"] == "truncated" for row in failures)
     n_sampled = len(rows.frames.step)

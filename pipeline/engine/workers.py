@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 
 from pipeline.config import Config
 from pipeline.engine.decoding import ChunkTask, DecodedPiece, decode_pieces, give_up
 from pipeline.engine.extract import Extractor
 from pipeline.engine.ledger import Attempt
 from pipeline.engine.watchdog import Watchdog, crash_at_once
-from pipeline.errors import ActionlakeError
+from pipeline.errors import ActionlakeError, describe
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, finished_chunks
@@ -53,15 +54,25 @@ def _raise_error_of(block: Block) -> None:
 
 
 def _receipt_block(work: Callable[[], list[Receipt]]) -> Block:
-    """Return receipts as a block of rows; an error of ours as a row, too, since Ray Data would lose its words."""
+    """Return receipts as a block of rows; an error as a row, too, since Ray Data would lose its words."""
     try:
         cells = [(receipt.to_json(), "") for receipt in work()]
-    except ActionlakeError as error:
-        cells = [("", str(error))]
+    except RayError:
+        raise
+    except Exception as error:  # It ends the job: what costs a chunk alone was caught before.
+        cells = [("", _words_of(error))]
     return {
         name: np.array([cell[number] for cell in cells], dtype=object)
         for number, name in enumerate(("receipt", "error"))
     }
+
+
+def _words_of(error: Exception) -> str:
+    """Return what the user is told of an error that ends the job."""
+    if isinstance(error, ActionlakeError):
+        return str(error)
+    log.error("a worker failed", exc_info=error)
+    return f"a worker failed, a fault of the program: {describe(error)}; the traceback is in the log"
 
 
 def _ids(task: ChunkTask) -> dict[str, Any]:
@@ -161,12 +172,14 @@ class DecodeWorker:
         self._runner = _ChunkRunner(lake_uri, config, ledger, dim)
 
     def __call__(self, block: Block) -> Iterator[Block]:
-        """Take a block of tasks and yield their decoded pieces; an error of ours as a row, too."""
+        """Take a block of tasks and yield their decoded pieces; an error as a row, too."""
         try:
             for piece in self._work([pickle.loads(cell) for cell in block["task"]]):
                 yield _pack_piece(piece)
-        except ActionlakeError as error:
-            yield _piece_block(b"", b"", str(error))
+        except RayError:
+            raise
+        except Exception as error:  # As in `_receipt_block`.
+            yield _piece_block(b"", b"", _words_of(error))
 
     def _work(self, tasks: list[ChunkTask]) -> Iterator[DecodedPiece]:
         for waiting in tasks:

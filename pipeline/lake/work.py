@@ -1,11 +1,13 @@
 """Features of chunks on their way: small Arrow files in `_work/`, each with a receipt of how it was made.
 
-A chunk gives one or more pieces. The name tells video, chunk and piece, and which piece is the last; so the names
-alone tell what is finished, and a retry overwrites its own pieces.
+A chunk gives one or more pieces. The name tells video, chunk and piece, which piece is the last, and which is lost:
+rows of it are missing, since something failed in a way that nobody foresaw. So the names alone tell what is finished,
+and a retry overwrites its own pieces.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -23,7 +25,7 @@ from pipeline.lake.store import Lake
 ChunkKey = tuple[str, int]
 """`(video_id, number of the chunk within it)`."""
 
-_NAME = re.compile(r"([0-9a-f]{16})-c(\d+)-p(\d+)(-last)?\.arrow$")
+_NAME = re.compile(r"([0-9a-f]{16})-c(\d+)-p(\d+)(-last)?(-lost)?\.arrow$")
 _RECEIPT = b"receipt"
 
 
@@ -54,7 +56,9 @@ class Receipt:
     """Damaged packets and frames; on the last piece."""
     first_error: str = ""
     failure_kind: str = ""
-    """Kind of the error that ended the chunk early, if one did; on its last piece."""
+    """Kind of the error that ended the chunk early, if one did, on its last piece; `internal` on any that is lost."""
+    failure_stage: str = "decode"
+    """Which stage of the work failed, if any did."""
     failure_message: str = ""
     attempts: int = 1
     worker: str = ""
@@ -65,6 +69,11 @@ class Receipt:
     def key(self) -> ChunkKey:
         """What its chunk is known by in its shard."""
         return self.video_id, self.chunk
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether something failed in a way that nobody foresaw, which the next run shall try again."""
+        return self.failure_kind == "internal"
 
     def to_json(self) -> str:
         """Return the receipt as JSON."""
@@ -105,7 +114,7 @@ class WorkRows:
 
 def piece_name(receipt: Receipt) -> str:
     """Return the file name of a piece."""
-    ending = "-last" if receipt.last else ""
+    ending = ("-last" if receipt.last else "") + ("-lost" if receipt.is_lost else "")
     return f"{receipt.video_id}-c{receipt.chunk:05d}-p{receipt.piece:05d}{ending}.arrow"
 
 
@@ -139,18 +148,21 @@ class Piece:
     lake: Lake
     path: str
 
+    @functools.cached_property
+    def _schema(self) -> pa.Schema:
+        with self.lake.fs.open_input_file(self.lake.path(self.path)) as source:
+            return pa.ipc.open_file(source).schema
+
     def read(self, *columns: str) -> pa.RecordBatch:
         """Return some columns of the rows; the others are not even read from disk."""
+        names = self._schema.names
+        options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
         with self.lake.fs.open_input_file(self.lake.path(self.path)) as source:
-            names = pa.ipc.open_file(source).schema.names
-            options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
-            source.seek(0)
             return pa.ipc.open_file(source, options=options).get_batch(0)
 
     def receipt(self) -> Receipt:
         """Return how the piece was made."""
-        with self.lake.fs.open_input_file(self.lake.path(self.path)) as source:
-            return Receipt.from_json(pa.ipc.open_file(source).schema.metadata[_RECEIPT])
+        return Receipt.from_json(self._schema.metadata[_RECEIPT])
 
 
 def pieces_before_the_end(names: Iterable[str], key: ChunkKey) -> list[str]:
@@ -163,23 +175,28 @@ def _key(match: re.Match[str]) -> ChunkKey:
     return match.group(1), int(match.group(2))
 
 
+def lost_pieces(names: Iterable[str]) -> list[str]:
+    """Return the names of the pieces that are lost; without them their chunks are not finished."""
+    return [name for name in names if (m := _NAME.match(name)) and m.group(5)]
+
+
 def finished_chunks(names: Iterable[str]) -> dict[ChunkKey, list[str]]:
     """Return the finished chunks among the files of a work folder: for each the names of its pieces, in order.
 
-    A chunk is finished when its last piece and all before it are there.
+    A chunk is finished when its last piece and all before it are there, be they lost.
     """
     pieces: dict[ChunkKey, dict[int, str]] = {}
     ends: dict[ChunkKey, int] = {}
-    for name in names:
-        match = _NAME.match(name)
-        if match:
-            key, piece = _key(match), int(match.group(3))
-            if match.group(4):
-                ends[key] = piece
-                pieces.setdefault(key, {})[piece] = name
-            else:
-                # What a dead worker left under the number of the end does not count.
-                pieces.setdefault(key, {}).setdefault(piece, name)
+    # A piece that was lost by one attempt and made by the next is there under both names; the latter counts.
+    matches = sorted((m for name in names if (m := _NAME.match(name))), key=lambda match: match.group(5) or "")
+    for match in matches:
+        key, piece = _key(match), int(match.group(3))
+        if match.group(4) and key not in ends:
+            ends[key] = piece
+            pieces.setdefault(key, {})[piece] = match.group(0)
+        else:
+            # What a dead worker left under the number of the end does not count.
+            pieces.setdefault(key, {}).setdefault(piece, match.group(0))
     return {
         key: [pieces[key][i] for i in range(end + 1)]
         for key, end in sorted(ends.items())

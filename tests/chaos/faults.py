@@ -31,10 +31,15 @@ POINTS = {
     "probe": "pipeline.engine.planning:_probe_patiently",
     "decode": "pipeline.engine.decoding:decode_chunk",
     "extract": "pipeline.engine.extract:Extractor.extract",
+    "detect": "pipeline.vision.detector:Detector.detect",
+    "embed": "pipeline.vision.embedder:Embedder.embed",
+    "flow": "pipeline.engine.extract:describe_flow",
     "write": "pipeline.engine.extract:write_piece",
     "rename": "pipeline.lake.store:os.replace",
     "commit": "pipeline.engine.commit:ShardCommitter.commit",
     "commit video": "pipeline.engine.commit:ShardCommitter._commit_video",
+    "track": "pipeline.lake.sequences:VideoRows.frames_of_boxes",
+    "label": "pipeline.engine.labelling:Labeller.segments",
     "ledger": "pipeline.engine.ledger:Ledger.begin",
 }
 """Where something can happen: functions, by module and name, called in workers."""
@@ -109,7 +114,7 @@ def _eat_memory() -> None:
         c.memset(ctypes.c_void_p(c.malloc(ctypes.c_size_t(32 << 20))), 1, ctypes.c_size_t(32 << 20))
 
 
-def _raise(error: OSError) -> Callable[[], None]:
+def _raise(error: Exception) -> Callable[[], None]:
     def act() -> None:
         raise error
 
@@ -134,6 +139,7 @@ ACTIONS: dict[str, Callable[[], Any]] = {
     "eat memory": _eat_memory,
     "fail": _raise(OSError(5, "Input/output error")),
     "no space": _raise(OSError(28, "No space left on device")),
+    "raise": _raise(KeyError("an injected fault")),
 }
 
 
@@ -185,7 +191,8 @@ def _wrapped(folder: Path, point: str, function: Callable[..., Any]) -> Callable
 
         @functools.wraps(function)
         def generate(*arguments: Any, **named: Any) -> Iterator[Any]:
-            _note(folder / "decoded", f"{arguments[0]} {arguments[2].index}")
+            if point == "decode":
+                _note(folder / "decoded", f"{arguments[0]} {arguments[2].index}")
             _happen(folder, point, arguments, after=False)
             yield from function(*arguments, **named)
             _happen(folder, point, arguments, after=True)

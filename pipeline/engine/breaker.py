@@ -1,0 +1,39 @@
+"""Tell faults of single videos from a fault of the whole job."""
+
+from __future__ import annotations
+
+from pipeline.errors import ActionlakeError
+
+_FIRST = 20
+_MANY = 200
+
+
+class SystematicError(ActionlakeError):
+    """So much fails in a way that nobody foresaw that the videos can't be the reason."""
+
+
+class Breaker:
+    """Ends the job if the first 20 all fail in a way that nobody foresaw, or more than half once there are 200."""
+
+    def __init__(self, what: str) -> None:
+        """Take what is counted, in the plural: `chunks`."""
+        self._what = what
+        self._n = 0
+        self._n_failed = 0
+
+    def count(self, failure: str = "") -> None:
+        """Count one that is finished, with the message of its failure if nobody foresaw that.
+
+        Raises:
+            SystematicError: It is not the videos.
+        """
+        self._n += 1
+        self._n_failed += bool(failure)
+        all_of_the_first = self._n == self._n_failed >= _FIRST
+        more_than_half = self._n >= _MANY and self._n_failed > self._n / 2
+        if failure and (all_of_the_first or more_than_half):
+            raise SystematicError(
+                f"{self._n_failed} of {self._n} {self._what} failed in a way that nobody foresaw, so it is not the "
+                f"videos; the last: {failure}. Nothing that failed so counts as done: mend the cause, and the same "
+                "command goes on"
+            )
