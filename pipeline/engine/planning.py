@@ -84,7 +84,7 @@ def _probe_patiently(ref: VideoRef, config: Config) -> Probe | VideoError:
     """Probe a file; one that can't be reached for the moment is tried again before it counts as failed."""
     for pause_s in (*_IO_RETRIES_S, None):
         try:
-            return probe_video(ref, config.limits)
+            return probe_video(ref, config.limits, config.track)
         except VideoError as error:
             if error.kind != "io" or pause_s is None:
                 return error
