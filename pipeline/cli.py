@@ -70,6 +70,10 @@ def analyze(
     sample_fps: SampleFps = None,
     config_file: ConfigFile = None,
     embedder: Embedder = None,
+    track: Annotated[
+        int | None,
+        typer.Option(help="Video track to read, counted from 0.", show_default="the largest that is no picture"),
+    ] = None,
     labels: Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")] = None,
     layout: Annotated[str | None, typer.Option(help="auto, fused or split.")] = None,
     workers: Workers = None,
@@ -95,6 +99,7 @@ def analyze(
         "classes": split_list(classes),
         "sample_fps": sample_fps,
         "embedder": embedder,
+        "track": track,
         "labels": split_list(labels),
         "layout": layout,
         "workers": workers,

@@ -61,6 +61,8 @@ class Config:
     sampling: str = field(default="exact", metadata=_SHAPES_FEATURES)
     """`exact`: each point takes the frame shown then. `fast`: the decoder leaves out frames that no other needs, so a
     point may take the one before; with the time of that."""
+    track: int | None = field(default=None, metadata=_SHAPES_FEATURES)
+    """Which of a file's video tracks to analyze, counted from 0. None: the largest that is no picture."""
     embedder: str = field(default="efficientnet_lite0", metadata=_SHAPES_FEATURES)
     """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`."""
     inputs: tuple[str, ...] = field(default=(), metadata=_SHAPES_FEATURES)
@@ -145,6 +147,8 @@ class Config:
         _one_of("sampling", self.sampling, SAMPLINGS)
         _within("sample_fps", self.sample_fps, 0.01, 1000)
         _within("detector_score", self.detector_score, 0.0, 1.0)
+        if self.track is not None:
+            _within("track", self.track, 0, 1000)
         _within("max_people", self.max_people, 1, 1000)
         _within("skip_unchanged", self.skip_unchanged, 0.0, 255.0)
         _within("track_score", self.track_score, 0.0, 1.0)
@@ -229,6 +233,9 @@ class Config:
         chosen["frame_px"] = self.decoded_px
         chosen["inputs"] = list(self.embedded)
         chosen["classes"] = list(self.classes)
+        if self.track is None:
+            # Lakes and models made before there was a choice are the same.
+            del chosen["track"]
         if not self.sees_people:
             for name in ("detector", "classes", "detector_px", "detector_score", "max_people", "skip_unchanged"):
                 del chosen[name]

@@ -82,7 +82,7 @@ def analyze_here(
     for ref in list_videos(sources):
         probe: Probe | VideoError
         try:
-            probe = probe_video(ref)
+            probe = probe_video(ref, config.limits, config.track)
         except VideoError as error:
             probe = error
         planned.append(plan_video(ref, probe, config.grid_rate, config.chunk_s))

@@ -25,7 +25,8 @@ from pipeline.lake.query import open_lake
 from pipeline.report.exports import export_segments
 from pipeline.terminal import plain
 from pipeline.training.formats import read_annotations
-from pipeline.video.decode import DecodeReport, decode_chunk
+from pipeline.video.decode import decode_chunk
+from pipeline.video.frames import DecodeReport
 from pipeline.vision.detector import check_trust
 from tests.lakes import analyze_here
 from tests.synthetic import RECIPES, make_video

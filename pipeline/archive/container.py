@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import av
 from av.container import InputContainer
@@ -18,7 +18,9 @@ from pipeline.errors import VideoError
 
 # FFmpeg also reads playlists, concat scripts and image sequences, which open other files and the network. Only real
 # containers are allowed; the names are those of FFmpeg's demuxers.
-_FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,mjpeg,h264,hevc,ivf"
+_FORMATS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,mjpeg,h264,hevc,ivf,mxf,rm,dhav,yuv4mpegpipe,gif,apng"
+)
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 NONSENSE = (ArithmeticError, AssertionError, LookupError, MemoryError, ValueError)
 """What the bindings raise, besides errors of FFmpeg, at values that no sound file has: a rate of nothing, a negative
@@ -27,9 +29,35 @@ size, a pixel format of no name."""
 _BUFFER_BYTES = 1 << 20
 
 
+Clock = Literal["none", "broadcast", "running", "tables"]
+"""Where a file's timestamps are from. `none`: nowhere, frames are counted. `broadcast`: a clock of 33 bits that wraps
+and may jump. `running`: each packet tells its own. `tables`: the container's tables."""
+_CLOCKS: dict[str, Clock] = {
+    **dict.fromkeys(("h264", "hevc", "mpegvideo", "m4v"), "none"),
+    **dict.fromkeys(("mpegts", "mpeg"), "broadcast"),
+    **dict.fromkeys(("mov", "avi", "mxf", "gif", "apng", "yuv4mpegpipe"), "tables"),
+}  # type: ignore[dict-item, unused-ignore]
+# Formats without an index to seek by, whose times are known only when they are read from their start.
+_STREAMED = ("mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "flv", "gif", "apng", "dhav", "mjpeg")
+
+
+def clock_of(container: InputContainer) -> Clock:
+    """Return where a file's timestamps are from."""
+    return _CLOCKS.get(container.format.name.split(",")[0], "running")
+
+
+def is_streamed(container: InputContainer) -> bool:
+    """Whether times within a file are known only when it is read from its start."""
+    return container.format.name in _STREAMED
+
+
 @contextmanager
-def open_video(uri: str, limits: VideoLimits = USUAL_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a local or remote video and yield the container and its first video stream.
+def open_video(
+    uri: str, limits: VideoLimits = USUAL_LIMITS, track: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a local or remote video and yield the container and one of its video streams.
+
+    That is the one asked for by number, else the largest that is no picture; of equal ones the first.
 
     The decoder runs on one thread: many decoders run side by side. It refuses frames that are larger than allowed,
     whatever the header says.
@@ -51,11 +79,7 @@ def open_video(uri: str, limits: VideoLimits = USUAL_LIMITS) -> Iterator[tuple[I
             raise VideoError("missing", f"{uri}: no such file") from error
         except OSError as error:
             raise VideoError("io", f"{uri}: can't be read ({error.strerror or error})") from error
-        pictures = [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
-        if not pictures:
-            kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
-            raise VideoError("no_video_stream", f"{uri}: holds {' and '.join(kinds)} but no video")
-        stream = pictures[0]
+        stream = _choose_stream(uri, container, track)
         if stream.codec_context is None:
             raise VideoError("not_video", f"{uri}: no decoder for its codec")
         stream.codec_context.thread_count = 1
@@ -69,6 +93,31 @@ def open_video(uri: str, limits: VideoLimits = USUAL_LIMITS) -> Iterator[tuple[I
         except OSError as error:
             # From a remote file; FFmpeg passes on what its reading raised.
             raise VideoError("io", f"{uri}: reading it failed ({error.strerror or error})") from error
+
+
+def moving_streams(container: InputContainer) -> list[VideoStream]:
+    """Return a file's video streams without cover pictures and thumbnails."""
+    return [stream for stream in container.streams.video if not stream.disposition & _STILL]
+
+
+def _choose_stream(uri: str, container: InputContainer, track: int | None) -> VideoStream:
+    streams = container.streams.video
+    if track is not None:
+        if track >= len(streams):
+            raise VideoError(
+                "no_video_stream", f"{uri}: has no video track {track}; it has {len(streams)}, counted from 0"
+            )
+        return streams[track]
+    moving = moving_streams(container)
+    if not moving:
+        others = sorted({str(stream.type) for stream in container.streams if stream.type != "video"})
+        kinds = [*others, *(["a cover picture"] if streams else [])] or ["nothing"]
+        raise VideoError("no_video_stream", f"{uri}: holds {' and '.join(kinds)} but no video")
+    return max(moving, key=_area)
+
+
+def _area(stream: VideoStream) -> int:
+    return 0 if stream.codec_context is None else stream.codec_context.width * stream.codec_context.height
 
 
 def _open(uri: str, options: dict[str, str], stack: ExitStack) -> InputContainer:
@@ -102,13 +151,15 @@ def refuse_large_frames(uri: str, stream: VideoStream, limits: VideoLimits) -> N
         )
 
 
-_ATTACHED_PICTURE = av.stream.Disposition.attached_pic
+_STILL = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails | av.stream.Disposition.still_image
 
 
 def _no_sense(uri: str, error: Exception) -> VideoError:
     return VideoError("corrupt", f"{uri}: makes no sense ({type(error).__name__}: {error})")
 
 
+# Boxes of an MP4 to look through for its index; only fragmented ones, which have it first, have more.
+_MAX_BOXES = 1000
 _NOT_A_VIDEO = (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError, av.error.PatchWelcomeError)
 
 
@@ -126,9 +177,40 @@ def _can_be_read(uri: str) -> bool:
     return True
 
 
+def _has_no_index(uri: str) -> bool:
+    """Whether a local file begins as an MP4 does, and none of its boxes is the index."""
+    if not filesystem.is_local(uri):
+        return False
+    try:
+        with open(filesystem.local_path(uri), "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            at, n_boxes = 0, 0
+            while at + 8 <= end and n_boxes < _MAX_BOXES:
+                file.seek(at)
+                header = file.read(16)
+                size, name = int.from_bytes(header[:4], "big"), header[4:8]
+                if (n_boxes == 0 and name != b"ftyp") or name == b"moov":
+                    return False
+                if size == 1:
+                    size = int.from_bytes(header[8:16], "big")
+                if size == 0:
+                    break
+                at += max(8, size)
+                n_boxes += 1
+            return n_boxes > 0
+    except OSError:
+        return False
+
+
 def _as_video_error(uri: str, error: FFmpegError) -> VideoError:
     if isinstance(error, av.error.FileNotFoundError):
         return VideoError("missing", f"{uri}: no such file")
+    if isinstance(error, _NOT_A_VIDEO) and _has_no_index(uri):
+        return VideoError(
+            "not_video",
+            f"{uri}: an MP4 without its index (no moov box): it is still being written, or the recording was cut off "
+            "before its end; run again when it is complete, or repair it",
+        )
     if isinstance(error, _NOT_A_VIDEO) or _can_be_read(uri):
         return VideoError("not_video", f"{uri}: not a video that can be read ({error.strerror})")
     return VideoError("io", f"{uri}: can't be opened ({error.strerror})")

@@ -71,8 +71,10 @@ def plan_video(ref: VideoRef, probe: Probe | VideoError, rate: Fraction, chunk_s
         return PlannedVideo(ref, None, (), probe)
     start_s = ref.start_s or 0.0
     end_s = ref.end_s if ref.end_s is not None else math.inf
-    declared_end_s = min(end_s, probe.duration_s) if probe.duration_s else end_s
-    if ref.start_s and probe.duration_s and start_s >= probe.duration_s:
+    # Of recordings joined end to end FFmpeg tells the length of the last, so a span may lie beyond.
+    known_s = 0.0 if probe.streamed and ref.start_s else probe.duration_s
+    declared_end_s = min(end_s, known_s) if known_s else end_s
+    if ref.start_s and known_s and start_s >= known_s:
         failure = VideoError(
             "truncated", f"{ref.uri}: the span starts at {start_s:g} s, past the end at {probe.duration_s:g} s"
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from av.container import InputContainer
@@ -13,10 +16,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.archive.container import open_video, refuse_large_frames
+from pipeline.archive.container import clock_of, is_streamed, moving_streams, open_video, refuse_large_frames
 from pipeline.archive.sources import VideoRef
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
+
+log = logging.getLogger(__name__)
 
 # So many packets may pass before the first picture must have come out.
 _PACKETS_TO_FIRST_FRAME = 500
@@ -24,8 +29,10 @@ _PACKETS_TO_FIRST_FRAME = 500
 _REORDERED_FRAMES = 4.5
 # Pixels of no camera or disc are so much wider than high, or higher than wide: the header is damaged.
 _WIDEST_PIXEL = 10.0
-# Formats whose index, where there is one, holds only what was read so far.
-_INDEXLESS_FORMATS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "flv", "asf")
+# Formats whose index, where there is one, holds only what was read so far, besides those that are streamed.
+_INDEXLESS_FORMATS = ("asf", "rm", "yuv4mpegpipe")
+# Formats whose header tells when the last frame ends, not how long that is after the first.
+_COUNT_FROM_ZERO = ("matroska,webm", "flv")
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,21 @@ class Probe:
     """PTS of the first frame."""
     keyframes_s: NDArray[np.float64]
     """Times at which decoding can start, from the container's index; empty without one."""
+    mirrored: bool = False
+    """Whether left and right are flipped to set the frames upright, after they were turned."""
+    track: int = 0
+    """Number of the video stream that was chosen, among the file's video streams."""
+    streamed: bool = False
+    """Whether times are known only when the file is read from its start; then `duration_s` is FFmpeg's guess."""
 
 
-def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS) -> Probe:
+def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | None = None) -> Probe:
     """Open a video, decode its first frame and read its index.
+
+    Args:
+        ref: The video.
+        limits: What it may claim to be.
+        track: Which of its video streams to take, from 0. None: the largest that is no picture.
 
     Raises:
         VideoError: The file is missing, empty, not a video, without a video stream, claims to be more than the limits
@@ -64,27 +82,33 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS) -> Probe:
         raise VideoError("missing", f"{ref.uri}: no such file")
     if ref.size_bytes == 0:
         raise VideoError("empty", f"{ref.uri}: the file is empty (0 bytes)")
-    with open_video(ref.uri, limits) as (container, stream):
+    with open_video(ref.uri, limits, track) as (container, stream):
+        number = list(container.streams.video).index(stream)
+        n_tracks = len(moving_streams(container))
+        if n_tracks > 1:
+            log.warning("%s: has %d video tracks; track %d is taken", ref.uri, n_tracks, number)
         _check_claims(ref, container, stream, limits)
         first = _first_frame(ref.uri, container, stream, limits)
         keyframes, spacing = _read_index(container, stream)
         assert stream.time_base is not None
-        origin = first.pts if first.pts is not None else stream.start_time or 0
-        rotation = round(first.rotation / 90) * 90 % 360
+        untimed = clock_of(container) == "none"
+        origin = first.pts if first.pts is not None and not untimed else stream.start_time or 0
+        rotation, mirrored = _orientation(first)
         aspect = float(stream.sample_aspect_ratio or 1)
         if not 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL:
             aspect = 1.0
         width, height = max(1, round(first.width * aspect)), first.height
         if rotation in (90, 270):
             width, height = height, width
-        rate = stream.average_rate or stream.guessed_rate
+        # FFmpeg gives 25 per second to streams without times; the codec's own header knows better.
+        rate = stream.guessed_rate if untimed else stream.average_rate or stream.guessed_rate
         if len(keyframes):
             # An index counts decoding times, and a keyframe is shown up to some frames later than that says. A chunk
             # that starts just after its keyframe costs its predecessor those frames; just before, a whole group.
             margin = _REORDERED_FRAMES if stream.codec_context.has_b_frames else 0.5
             keyframes = (keyframes - keyframes[0]) * float(stream.time_base) + margin / float(rate or 30)
         return Probe(
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             width=width,
             height=height,
             rotation_deg=rotation,
@@ -94,7 +118,24 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS) -> Probe:
             time_base=stream.time_base,
             origin_pts=origin,
             keyframes_s=keyframes,
+            mirrored=mirrored,
+            track=number,
+            streamed=is_streamed(container),
         )
+
+
+def _orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """Return `(counter-clockwise turn in degrees, whether left and right are flipped after it)` of a display matrix.
+
+    FFmpeg hands the container's matrix on to every frame, and that of the codec's own headers.
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    mirrored = a * d - b * c < 0
+    clockwise = math.degrees(math.atan2(b, -a if mirrored else a))
+    return round(-clockwise / 90) * 90 % 360, mirrored
 
 
 def _check_claims(ref: VideoRef, container: InputContainer, stream: VideoStream, limits: VideoLimits) -> None:
@@ -133,7 +174,7 @@ def _first_frame(uri: str, container: InputContainer, stream: VideoStream, limit
 def _read_index(container: InputContainer, stream: VideoStream) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return `(timestamps of keyframes, spacing of all frames)` in time-base units; both empty without an index."""
     nothing = np.empty(0)
-    if any(name in _INDEXLESS_FORMATS for name in container.format.name.split(",")):
+    if is_streamed(container) or container.format.name in _INDEXLESS_FORMATS:
         return nothing, nothing
     try:
         # Matroska's cues are read only when somebody seeks.
@@ -162,4 +203,7 @@ def _declared_duration_s(container: InputContainer, stream: VideoStream) -> floa
         return float(stream.frames / stream.average_rate)
     if stream.duration and stream.time_base:
         return max(0.0, float(stream.duration * stream.time_base))
-    return max(0.0, (container.duration or 0) / 1e6)
+    duration_s, start_s = (container.duration or 0) / 1e6, (container.start_time or 0) / 1e6
+    if container.format.name in _COUNT_FROM_ZERO and 0 < start_s < duration_s:
+        duration_s -= start_s
+    return max(0.0, duration_s)

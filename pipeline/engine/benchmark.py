@@ -75,7 +75,7 @@ def measure_alone(sources: Sequence[str], config: Config) -> Alone:
     bundles = choose_models(DEFAULT_MODEL, config.scope)
     networks = describe_networks(config)
     extractor, committer = Extractor(config), ShardCommitter(config, bundles)
-    probed = [(ref, probe_video(ref, config.limits)) for ref in list_videos(sources)]
+    probed = [(ref, probe_video(ref, config.limits, config.track)) for ref in list_videos(sources)]
     (planned,) = plan_shards(probed, config.grid_rate, config.chunk_s, len(probed), math.inf)
     decoding = Stopwatch()
     n_frames = n_boxes = 0

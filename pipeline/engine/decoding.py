@@ -15,7 +15,8 @@ from pipeline.config import Config
 from pipeline.errors import ActionlakeError, UnforeseenError, VideoError
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, empty_rows, pieces_before_the_end, write_piece
-from pipeline.video.decode import DecodeReport, FrameBatch, decode_chunk, scaled_size
+from pipeline.video.decode import FrameBatch, decode_chunk, scaled_size
+from pipeline.video.frames import DecodeReport
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,8 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
             end_s=end_s,
             reached_eof=report.reached_eof,
             n_errors=report.n_errors,
+            n_joins=report.n_joins,
+            n_join_errors=report.n_join_errors,
             first_error=report.first_error,
             failure_kind="" if failure is None else failure.kind,
             failure_message="" if failure is None else str(failure),

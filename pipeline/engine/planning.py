@@ -86,7 +86,7 @@ def _probe_patiently(ref: VideoRef, config: Config) -> Probe | VideoError:
     for pause_s in (*_IO_RETRIES_S, None):
         try:
             with stage("probe"):
-                return probe_video(ref, config.limits)
+                return probe_video(ref, config.limits, config.track)
         except VideoError as error:
             if error.kind != "io" or pause_s is None:
                 return error

@@ -165,10 +165,18 @@ def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str,
     chunk = video.chunks[receipt.chunk]
     declared_s = probe.duration_s if chunk.end_step == OPEN_END else float(chunk.end_step / config.grid_rate)
     tolerance_s = max(_SHORTFALL_SHARE * declared_s, _SHORTFALL_FRAMES / (probe.fps or 25.0))
-    if receipt.reached_eof and receipt.end_s < declared_s - tolerance_s:
+    # Of recordings joined end to end the header tells the length of one, or the difference of two clocks.
+    declared = not receipt.n_joins or chunk.end_step != OPEN_END
+    if declared and receipt.reached_eof and receipt.end_s < declared_s - tolerance_s:
         return "truncated", f"{uri}: ends at {receipt.end_s:.2f} s, though it should reach {declared_s:.2f} s"
     if receipt.n_errors:
         return "corrupt", f"{uri}: {receipt.n_errors} damaged packets or frames skipped ({receipt.first_error})"
+    if receipt.n_join_errors:
+        return (
+            "discontinuity",
+            f"{uri}: {receipt.n_joins + 1} recordings are joined end to end, and frames are missing or damaged where "
+            f"they meet ({receipt.first_error})",
+        )
     return None
 
 
@@ -180,7 +188,10 @@ def seen_to_end_s(receipts: Sequence[Receipt]) -> float:
 
 
 def _duration_s(video: PlannedVideo, receipts: Sequence[Receipt]) -> float | None:
-    """Return the declared duration, else how far the video was seen."""
+    """Return the declared duration, or how far the video was seen: where that is more, and of joined recordings."""
     if video.probe is None:
         return None
-    return video.probe.duration_s or max((receipt.end_s for receipt in receipts), default=0.0)
+    seen_s = max((receipt.end_s for receipt in receipts), default=0.0)
+    if any(receipt.n_joins for receipt in receipts) and math.isfinite(seen_to_end_s(receipts)):
+        return seen_s
+    return max(video.probe.duration_s, seen_s)

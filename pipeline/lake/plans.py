@@ -33,16 +33,24 @@ _SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("rotation_deg", pa.int32()),
+        ("mirrored", pa.bool_()),
+        ("track", pa.int32()),
         ("fps", pa.float64()),
         ("vfr", pa.bool_()),
         ("duration_s", pa.float64()),
         ("time_base", pa.string()),
         ("origin_pts", pa.int64()),
+        ("streamed", pa.bool_()),
         ("chunks", pa.list_(_CHUNK)),
         ("failure_kind", pa.string()),
         ("failure_message", pa.string()),
     ]
 )
+# What is stored of a probe as it is.
+_OF_PROBE = (
+    "codec", "width", "height", "rotation_deg", "mirrored", "track", "fps", "vfr", "duration_s", "origin_pts",
+    "streamed",
+)  # fmt: skip
 
 
 def write_plan(lake: Lake, shard: int, videos: Sequence[PlannedVideo]) -> None:
@@ -92,10 +100,7 @@ def _to_row(video: PlannedVideo) -> dict[str, Any]:
         "failure_message": str(failure) if failure else None,
     }
     if probe is not None:
-        row |= {
-            name: getattr(probe, name)
-            for name in ("codec", "width", "height", "rotation_deg", "fps", "vfr", "duration_s", "origin_pts")
-        }
+        row |= {name: getattr(probe, name) for name in _OF_PROBE}
         row["time_base"] = str(probe.time_base)
     return row
 
@@ -115,6 +120,10 @@ def _from_row(row: dict[str, Any]) -> PlannedVideo:
             time_base=Fraction(row["time_base"]),
             origin_pts=row["origin_pts"],
             keyframes_s=np.empty(0),
+            # Plans of earlier releases lack these.
+            mirrored=bool(row.get("mirrored")),
+            track=row.get("track") or 0,
+            streamed=bool(row.get("streamed")),
         )
     chunks = tuple(
         Chunk(index, chunk["first_step"], chunk["end_step"], chunk["duration_s"])

@@ -54,6 +54,10 @@ class Receipt:
     """Whether the file ended within the chunk; on its last piece."""
     n_errors: int = 0
     """Damaged packets and frames; on the last piece."""
+    n_joins: int = 0
+    """Places at which the file goes on with another recording; on the last piece."""
+    n_join_errors: int = 0
+    """Damage at such places; on the last piece."""
     first_error: str = ""
     failure_kind: str = ""
     """Kind of the error that ended the chunk early, if one did, on its last piece; `internal` on any that is lost."""

@@ -5,31 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
-from av.container import InputContainer
-from av.error import EOFError as AVEOFError
 from av.error import FFmpegError
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.archive.container import NONSENSE, open_video, refuse_large_frames
+from pipeline.archive.container import NONSENSE
 from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import Probe
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
-from pipeline.video.sampling import Grid, LeftOut, left_out
-
-# Seconds by which a seek that landed too late is moved back, one after the other; then the file is read from its start.
-_BACK_OFF_S = (0.0, 2.0, 20.0)
-# A file with so many damaged packets is given up; what was decoded before is kept.
-_MAX_ERRORS = 10_000
-# A container from which so many reads in a row fail has ended.
-_MAX_READ_ERRORS = 50
+from pipeline.video.frames import DecodeReport, Reader, Timed, frames_from, last_duration
+from pipeline.video.sampling import Grid, left_out
 
 
 @dataclass(frozen=True)
@@ -52,33 +41,6 @@ class FrameBatch:
         for name, images in (("images", self.images), ("after", self.after)):
             if images is not None and not images.flags.c_contiguous:
                 raise ValueError(f"{name} is not C-contiguous; pass it through np.ascontiguousarray")
-
-
-@dataclass
-class DecodeReport:
-    """What happened while a chunk was decoded; filled in as its frames are drawn."""
-
-    n_errors: int = 0
-    """Packets that did not decode, and frames marked corrupt."""
-    first_error: str = ""
-    """What the decoder said of the first of them."""
-    end_s: float = 0.0
-    """Up to where the video was seen, in seconds."""
-    reached_eof: bool = False
-    """Whether the file ended before the chunk did."""
-    n_decoded: int = 0
-    """Frames that left the decoder, sampled or not."""
-    after: NDArray[np.uint8] | None = None
-    """`uint8 [H, W, 3]`: the first frame sampled after the chunk, where it was asked for and there is one."""
-
-    def reset(self) -> None:
-        """Forget everything: decoding starts anew."""
-        self.__init__()  # type: ignore[misc]
-
-    def note(self, message: str) -> None:
-        """Count an error and keep the words of the first."""
-        self.n_errors += 1
-        self.first_error = self.first_error or message
 
 
 def scaled_size(width: int, height: int, longest_px: int) -> tuple[int, int]:
@@ -121,9 +83,9 @@ def decode_chunk(
         VideoError: The file can't be opened or read at all.
     """
     report = report if report is not None else DecodeReport()
-    pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg)
+    pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg, probe.mirrored)
     failure: VideoError | None = None
-    reader = _Reader(uri, limits, left_out(sampling, probe.codec, probe.fps, rate))
+    reader = Reader(uri, probe, limits, left_out(sampling, probe.codec, probe.fps, rate))
     shown_frames = _shown_frames(reader, probe, chunk, rate, report, look_ahead)
     while failure is None:
         try:
@@ -146,13 +108,6 @@ def decode_chunk(
         raise failure
 
 
-class _Timed(NamedTuple):
-    """A decoded frame with its PTS."""
-
-    pts: int
-    frame: VideoFrame
-
-
 @dataclass(frozen=True)
 class _Shown:
     """A decoded frame with the half-open range of steps that show it."""
@@ -170,6 +125,7 @@ class _Pending:
     width: int
     height: int
     rotation_deg: int
+    mirrored: bool
     images: list[NDArray[np.uint8]] = field(default_factory=list)
     times: list[tuple[float, int, int]] = field(default_factory=list)
     reformatter: VideoReformatter = field(default_factory=VideoReformatter)
@@ -181,13 +137,16 @@ class _Pending:
     def image(self, shown: _Shown) -> NDArray[np.uint8]:
         sideways = self.rotation_deg in (90, 270)
         width, height = (self.height, self.width) if sideways else (self.width, self.height)
-        # One pass converts the colours and resizes, and only for frames that are sampled.
+        # One pass converts the colours and resizes, and only for frames that are sampled. Where the picture's size
+        # changes on the way, later frames fill the first size: recorders change resolution, not the scene.
         small = self.reformatter.reformat(
             shown.frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR
         )
         image = np.asarray(small.to_ndarray(), np.uint8)
         if self.rotation_deg:
             image = np.rot90(image, self.rotation_deg // 90)
+        if self.mirrored:
+            image = image[:, ::-1]
         return np.ascontiguousarray(image)
 
     def flush(self) -> FrameBatch:
@@ -203,22 +162,13 @@ class _Pending:
         return batch
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A file and how it is to be read."""
-
-    uri: str
-    limits: VideoLimits
-    left_out: LeftOut
-
-
 def _shown_frames(
-    reader: _Reader, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool
+    reader: Reader, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool
 ) -> Iterator[_Shown]:
     """Yield the frames of a chunk, and with `look_ahead` the one sampled after it."""
     grid = Grid(rate, probe.time_base, probe.origin_pts)
-    current: _Timed | None = None
-    frames = _frames_from(reader, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
+    current: Timed | None = None
+    frames = frames_from(reader, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
     for timed in frames:
         if current is not None:
             yield from _show(grid, chunk, current, timed.pts)
@@ -230,17 +180,17 @@ def _shown_frames(
         current = timed
     report.reached_eof = True
     if current is not None:
-        end_pts = current.pts + _last_duration(current.frame, probe)
+        end_pts = current.pts + last_duration(current.frame, probe)
         yield from _show(grid, chunk, current, end_pts)
         report.end_s = grid.seconds(end_pts)
 
 
 def _next_shown(
-    grid: Grid, probe: Probe, chunk: Chunk, first: _Timed, frames: Iterator[_Timed], report: DecodeReport
+    grid: Grid, probe: Probe, chunk: Chunk, first: Timed, frames: Iterator[Timed], report: DecodeReport
 ) -> Iterator[_Shown]:
     """Yield the first frame that is sampled after a chunk, if any; damage there is for the next chunk to report."""
     behind = Chunk(chunk.index + 1, chunk.end_step, OPEN_END, 0.0)
-    noted = report.n_errors, report.first_error
+    noted = report.n_errors, report.n_join_errors, report.first_error
     found: _Shown | None = None
     current = first
     try:
@@ -250,26 +200,16 @@ def _next_shown(
             if found is not None:
                 break
         else:
-            end_pts = current.pts + _last_duration(current.frame, probe)
+            end_pts = current.pts + last_duration(current.frame, probe)
             found = next(_show(grid, behind, current, end_pts), None)
     except (VideoError, FFmpegError):
         found = None
-    report.n_errors, report.first_error = noted
+    report.n_errors, report.n_join_errors, report.first_error = noted
     if found is not None:
         yield found
 
 
-def _last_duration(frame: VideoFrame, probe: Probe) -> int:
-    """Return how long a video's last frame is shown, in PTS units: its own word if believable, else one over fps."""
-    longest = max(1, int(1 / probe.time_base))
-    if 0 < frame.duration <= longest:
-        return frame.duration
-    # A damaged header may tell of a frame in days, whose rate is no fraction of any use.
-    usual = round(1 / (Fraction(max(1.0, probe.fps or 25.0)).limit_denominator(100_000) * probe.time_base))
-    return min(max(1, usual), longest)
-
-
-def _show(grid: Grid, chunk: Chunk, timed: _Timed, next_pts: int) -> Iterator[_Shown]:
+def _show(grid: Grid, chunk: Chunk, timed: Timed, next_pts: int) -> Iterator[_Shown]:
     """Yield the frame if any step of the chunk shows it, given when the next frame is shown."""
     first = max(grid.first_step(timed.pts), chunk.first_step)
     end = min(grid.first_step(next_pts), grid.hold_end(timed.pts))
@@ -277,83 +217,3 @@ def _show(grid: Grid, chunk: Chunk, timed: _Timed, next_pts: int) -> Iterator[_S
         end = min(end, chunk.end_step)
     if first < end:
         yield _Shown(timed.frame, grid.seconds(timed.pts), first, end)
-
-
-def _frames_from(reader: _Reader, pts: int, seeks: bool, report: DecodeReport) -> Iterator[_Timed]:
-    """Yield frames with rising PTS, the first of them not after `pts` wherever the file allows it.
-
-    A container's index may point past the wanted frame (it counts decoding times), and the first frames after an
-    open keyframe may be undecodable; both show in the first PTS, so the seek moves back until it fits.
-    """
-    for back_off_s in (*_BACK_OFF_S, None) if seeks else (None,):
-        report.reset()
-        with open_video(reader.uri, reader.limits) as (container, stream):
-            stream.codec_context.skip_frame = reader.left_out
-            if back_off_s is not None:
-                assert stream.time_base is not None
-                try:
-                    container.seek(pts - int(back_off_s / stream.time_base), stream=stream, backward=True)
-                except FFmpegError:
-                    continue
-            frames = _decode(reader, container, stream, back_off_s is not None, report)
-            first = next(frames, None)
-            if first is not None and (back_off_s is None or first.pts <= pts):
-                yield first
-                yield from frames
-                return
-
-
-def _decode(
-    reader: _Reader, container: InputContainer, stream: VideoStream, after_seek: bool, report: DecodeReport
-) -> Iterator[_Timed]:
-    """Decode from where the container stands, skipping what is damaged; after a seek, from the first keyframe on."""
-    key_pts: int | None = None
-    last_pts: int | None = None
-    assert stream.time_base is not None
-    latest_pts = (stream.start_time or 0) + round(reader.limits.max_video_hours * 3600 / stream.time_base)
-    for packet in _packets(container, stream, report):
-        if after_seek and key_pts is None and packet.size:
-            if not packet.is_keyframe:
-                continue
-            key_pts = packet.pts if packet.pts is not None else packet.dts
-        if packet.is_corrupt:
-            report.note("the container marks a packet corrupt")
-        try:
-            frames = packet.decode()
-        except FFmpegError as error:
-            refuse_large_frames(reader.uri, stream, reader.limits)
-            report.note(error.strerror or str(error))
-            if report.n_errors >= _MAX_ERRORS:
-                raise VideoError("corrupt", f"{reader.uri}: {_MAX_ERRORS} damaged packets, given up") from error
-            continue
-        for frame in frames:
-            assert isinstance(frame, VideoFrame)
-            report.n_decoded += 1
-            if frame.is_corrupt:
-                report.note("a frame is marked corrupt")
-            if frame.pts is not None and frame.pts > latest_pts:
-                report.note("a frame is shown later than any video is long")
-                continue
-            if frame.pts is None or (last_pts is not None and frame.pts <= last_pts):
-                continue
-            # Frames shown before the keyframe lean on others that were not decoded (an open group of pictures).
-            if key_pts is not None and frame.pts < key_pts:
-                continue
-            last_pts = frame.pts
-            yield _Timed(frame.pts, frame)
-
-
-def _packets(container: InputContainer, stream: VideoStream, report: DecodeReport) -> Iterator[Packet[VideoStream]]:
-    """Read packets to the end of the file, and on past places where the container itself is damaged."""
-    n_in_a_row = 0
-    while n_in_a_row < _MAX_READ_ERRORS:
-        try:
-            for packet in container.demux(stream):
-                n_in_a_row = 0
-                yield packet
-            return
-        except AVEOFError:
-            return
-        except FFmpegError as error:
-            n_in_a_row += 1
-            report.note(error.strerror or str(error))

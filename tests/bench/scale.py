@@ -35,7 +35,8 @@ from pipeline.archive.sources import VideoRef
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze
 from pipeline.engine.board import JobState
-from pipeline.video.decode import DecodeReport, FrameBatch
+from pipeline.video.decode import FrameBatch
+from pipeline.video.frames import DecodeReport
 
 DIM = 8
 SAMPLE_FPS = 0.2
