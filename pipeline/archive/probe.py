@@ -201,9 +201,9 @@ def _declared_duration_s(container: InputContainer, stream: VideoStream) -> floa
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         # Of an AVI that lost its end FFmpeg tells what is left; the header still tells what there was.
         return float(stream.frames / stream.average_rate)
-    if stream.duration and stream.time_base:
-        return max(0.0, float(stream.duration * stream.time_base))
     duration_s, start_s = (container.duration or 0) / 1e6, (container.start_time or 0) / 1e6
+    if stream.duration and stream.time_base:
+        duration_s = float(stream.duration * stream.time_base)
     if container.format.name in _COUNT_FROM_ZERO and 0 < start_s < duration_s:
         duration_s -= start_s
     return max(0.0, duration_s)

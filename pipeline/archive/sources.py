@@ -8,6 +8,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,10 +26,17 @@ from pyarrow import fs as pafs
 from pipeline.archive import filesystem
 from pipeline.errors import UsageError
 
-_SUFFIXES = "mp4 m4v mov mkv webm avi ts mts m2ts mpg mpeg wmv asf flv 3gp 3g2 ogv mjpeg mjpg"
+log = logging.getLogger(__name__)
+
+_SUFFIXES = (
+    "mp4 m4v mov mkv webm avi ts mts m2ts mpg mpeg wmv asf flv 3gp 3g2 ogv mjpeg mjpg "
+    "h264 264 h265 265 hevc m2v vob mxf f4v divx dav amv rm rmvb y4m"
+)
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 """What counts as a video when a folder is listed. A file that is named itself is always taken."""
 MANIFEST_SUFFIXES = frozenset([".csv", ".jsonl", ".parquet"])
+# Folders in which file servers and desktops keep what is theirs: thumbnails, and what was thrown away.
+_SERVICE_FOLDERS = frozenset(["@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"])
 
 _LISTING = pa.schema(
     [
@@ -119,8 +127,9 @@ class Listing(Sequence[VideoRef]):
 def list_videos(sources: Iterable[str]) -> Listing:
     """Return every video that the sources name, each once, sorted by URI and span.
 
-    A source is a file, a folder (searched recursively for the usual suffixes), a glob, or a manifest: CSV, JSONL or
-    Parquet with a column `uri` and optionally `start_s` and `end_s`; a relative `uri` is relative to the manifest.
+    A source is a file, a folder (searched recursively for the usual suffixes, but for what is hidden), a glob, or a
+    manifest: CSV, JSONL or Parquet with a column `uri` and optionally `start_s` and `end_s`; a relative `uri` is
+    relative to the manifest.
     A manifest's missing file is listed with `size_bytes` -1, so that it leaves a row; a missing source is an error.
 
     Raises:
@@ -173,12 +182,27 @@ def _info(fs: pafs.FileSystem, path: str) -> pafs.FileInfo:
 
 
 def _is_video(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
+    """Whether a file counts as a video when a folder is listed: by its suffix, unless it is hidden.
+
+    Hidden files with the suffix of a video are what macOS keeps beside it (`._a.mp4`), or copies under way.
+    """
+    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES and not os.path.basename(path).startswith(".")
+
+
+def _is_hidden(folder: str) -> bool:
+    """Whether a folder, by its name, is passed over when the one around it is listed."""
+    return folder.startswith(".") or folder.lower() in _SERVICE_FOLDERS
+
+
+def _tell_hidden(folder: str, n_hidden: int) -> None:
+    if n_hidden:
+        log.warning("%s: %d hidden folders passed over; name one itself to have it read", folder, n_hidden)
 
 
 def _walk(folder: str) -> Iterator[str]:
     """Yield the files below a folder; links to folders are followed, but no folder is entered twice."""
     waiting, seen = [folder], set()
+    top, n_hidden = folder, 0
     while waiting:
         folder = waiting.pop()
         status = os.stat(folder)
@@ -190,10 +214,13 @@ def _walk(folder: str) -> Iterator[str]:
             for entry in entries:
                 if entry.is_file():
                     yield entry.path
+                elif entry.is_dir() and _is_hidden(entry.name):
+                    n_hidden += 1
                 elif entry.is_dir():
                     folders.append((not entry.is_symlink(), entry.path))
         # Real folders first (taken from the end), so that what is linked into itself keeps its real name.
         waiting += [path for _, path in sorted(folders)]
+    _tell_hidden(top, n_hidden)
 
 
 def _local_ref(path: str) -> VideoRef:
@@ -223,10 +250,17 @@ def _glob_to_regex(pattern: str) -> str:
 
 
 def _refs(root: str, source: str, infos: Iterable[pafs.FileInfo]) -> Iterator[VideoRef]:
+    hidden = set()
     for info in infos:
         if info.type == pafs.FileType.File and _is_video(info.path):
             relative = info.path[len(root.rstrip("/")) + 1 :]
-            yield _ref(filesystem.join(filesystem.canonical_uri(source), relative), info)
+            parents = relative.split("/")[:-1]
+            first_hidden = next((n for n, name in enumerate(parents) if _is_hidden(name)), None)
+            if first_hidden is None:
+                yield _ref(filesystem.join(filesystem.canonical_uri(source), relative), info)
+            else:
+                hidden.add(tuple(parents[: first_hidden + 1]))
+    _tell_hidden(source, len(hidden))
 
 
 def _ref(uri: str, info: pafs.FileInfo, start_s: float | None = None, end_s: float | None = None) -> VideoRef:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 
 SPLIT_VALUES = ("train", "val", "test")
@@ -24,7 +21,7 @@ class Annotation:
     start_s: float | None = None
     """None: from the video's start."""
     end_s: float | None = None
-    """None: to the video's end."""
+    """None: to the video's end. The same as the start: an event of one moment, which is one step of the grid."""
     splits: dict[str, str] = field(default_factory=dict, hash=False)
     """For each division: `train`, `val`, `test`, or empty where the video takes no part."""
     group: str = ""
@@ -33,6 +30,11 @@ class Annotation:
     """Half-open span of frame numbers, where the format counts frames; becomes seconds when the video is found."""
     where: str = field(default="", compare=False)
     """File and line, for messages."""
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it is of one moment: a span of one step of the sampling grid."""
+        return self.end_s is not None and self.end_s == (self.start_s or 0.0)
 
 
 def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annotation]:
@@ -53,8 +55,8 @@ def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annot
         start_s = each.start_s or 0.0
         if start_s < 0:
             raise UsageError(f"{each.where}: it starts at {start_s:g} s, before the video does")
-        if each.end_s is not None and each.end_s <= start_s:
-            raise UsageError(f"{each.where}: it ends at {each.end_s:g} s, not after its start at {start_s:g} s")
+        if each.end_s is not None and each.end_s < start_s:
+            raise UsageError(f"{each.where}: it ends at {each.end_s:g} s, before its start at {start_s:g} s")
         key = (each.video, each.label, each.start_s, each.end_s, each.frames)
         if key in seen:
             raise UsageError(f"{each.where}: the same as {seen[key]}; remove one")
@@ -68,20 +70,15 @@ def read_label_map(path: str | Path) -> dict[str, str]:
     Raises:
         UsageError: The file can't be read, lacks a column, or names a label twice.
     """
-    try:
-        with io.StringIO(read_bounded(path, LABELS_BYTES).decode("utf-8-sig"), newline="") as file:
-            rows = [
-                {key.strip(): (value or "").strip() for key, value in row.items() if key}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: can't be read as CSV ({error})") from error
+    from pipeline.training.formats.rows import read_table
+
     mapping: dict[str, str] = {}
-    for line, row in enumerate(rows, start=2):
-        if not row.get("from") or "to" not in row:
-            raise UsageError(f"{path}, line {line}: needed are columns from and to, both named in the first line")
-        if mapping.setdefault(row["from"], row["to"]) != row["to"]:
-            raise UsageError(f"{path}, line {line}: {row['from']!r} has two meanings")
+    table = read_table(Path(path))
+    for row in table.rows:
+        if not row.cells.get("from") or "to" not in row.cells:
+            raise UsageError(f"{row.where}: needed are columns from and to, both named in the first line")
+        if mapping.setdefault(row.cells["from"], row.cells["to"]) != row.cells["to"]:
+            raise UsageError(f"{row.where}: {row.cells['from']!r} has two meanings")
     return mapping
 
 

@@ -67,9 +67,9 @@ def evaluate_lake(
     located = videos.locate([each for each in records if each.video not in missing])
     if not located:
         raise UsageError(f"{annotations}: none of its videos is in lake {lake}")
-    located = [replace(each, end_s=each.end_s or videos.timing(each.video).duration_s) for each in located]
-    cases, labels = _cases(reader, located, chosen)
     step_s = 1 / float(reader.feature_options["sample_fps"])
+    located = [_ending(each, videos.timing(each.video).duration_s, step_s) for each in located]
+    cases, labels = _cases(reader, located, chosen)
     return LakeEvaluation(chosen, len(missing), evaluate_cases(cases, labels, step_s, BACKGROUND, n_draws))
 
 
@@ -82,6 +82,13 @@ def _of_split(records: Sequence[Annotation], split: str, source: str | Path) -> 
         if of_part:
             return of_part
     raise UsageError(f"{source}: nothing is test or val in {split}")
+
+
+def _ending(annotation: Annotation, duration_s: float, step_s: float) -> Annotation:
+    """Return an annotation with an end: that of its video where it has none, a step later where it is of one moment."""
+    if annotation.is_point:
+        return replace(annotation, end_s=(annotation.start_s or 0.0) + step_s)
+    return annotation if annotation.end_s is not None else replace(annotation, end_s=duration_s)
 
 
 def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) -> tuple[list[Case], tuple[str, ...]]:

@@ -105,6 +105,8 @@ def load_videos(
         for annotation in sorted(of_video, key=lambda a: (a.label != BACKGROUND, a.start_s or 0.0)):
             first = min(n_steps, _step_at(annotation.start_s or 0.0, rate))
             end = n_steps if annotation.end_s is None else min(n_steps, _step_at(annotation.end_s, rate))
+            if annotation.is_point:
+                end = min(n_steps, first + 1)
             if end > first:
                 label_id = labels.index(annotation.label)
                 label_ids[first:end] = label_id

@@ -101,12 +101,12 @@ class Timeline:
         return step_s < -_HICCUP_S or (self.clock == "broadcast" and step_s > _LONGEST_GAP_S)
 
     def _goes_on(self, dts: int, following: Packet[VideoStream] | None) -> bool:
-        """Whether what follows a leap is nearer to it than to what was before."""
+        """Whether what follows a leap is as near to it as to what was before; a single stray packet is not."""
         assert self._last_dts is not None
         if following is None or following.dts is None:
             return True
         from_here, from_before = following.dts - dts, following.dts - self._last_dts
-        return abs(from_here - self._wraps(from_here)) < abs(from_before - self._wraps(from_before))
+        return abs(from_here - self._wraps(from_here)) <= abs(from_before - self._wraps(from_before))
 
 
 def from_keyframe_before(placed: Iterable[Placed], pts: int) -> Iterator[Placed]:

@@ -34,11 +34,11 @@ def test_whole_clips_with_several_splits(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file,label\na.mp4,walk\n", "no column video"),
+        ("name,label\na.mp4,walk\n", "no column video"),
         ("video,label\n", "no annotations"),
         ("video,label\na.mp4,\n", "line 2: the label is empty"),
         ("video,label\na.mp4,walk\n,run\n", "line 3: the video is empty"),
-        ("video,start_s,end_s,label\na.mp4,3,2,walk\n", "line 2: it ends at 2 s, not after its start at 3 s"),
+        ("video,start_s,end_s,label\na.mp4,3,2,walk\n", "line 2: it ends at 2 s, before its start at 3 s"),
         ("video,start_s,end_s,label\na.mp4,x,2,walk\n", "start_s = 'x' is not a time"),
         ("video,start_s,end_s,label\na.mp4,nan,2,walk\n", "start_s = 'nan' is not a time"),
         ("video,label,split\na.mp4,walk,dev\n", "line 2: split = 'dev' is not one of train, val, test"),

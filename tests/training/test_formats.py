@@ -223,8 +223,12 @@ def test_folders_of_clips(tmp_path: Path, data_dir: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.json", "{\n\n oops}", "line 3: not valid JSON"),
-        ("a.json", '{"videos": []}', "not a format of annotations that is known; it may be csv, folders, activitynet"),
-        ("a.json", ACTIVITYNET.replace("[1.25, 3.5]", "[3.5, 1.25]"), "line 9: it ends at 1.25 s, not after its start"),
+        (
+            "a.json",
+            '{"videos": []}',
+            "not a format of annotations that is known; it may be csv, folders, boris, activitynet",
+        ),
+        ("a.json", ACTIVITYNET.replace("[1.25, 3.5]", "[3.5, 1.25]"), "line 9: it ends at 1.25 s, before its start"),
         ("a.json", ACTIVITYNET.replace("[1.25, 3.5]", "[1.25]"), "line 9: 'segment' should be [start, end]"),
         ("a.json", ACTIVITYNET.replace('"pick up"', "7"), "line 9: 'label' should be a str, but is 7"),
         ("a.json", ACTIVITYNET.replace("validation", "dev"), "line 12: subset 'dev' of video 'c3' is not one of"),

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation, checked
-from pipeline.training.formats import activitynet, cvat, elan, folders, frame_labels, label_studio, table, via
+from pipeline.training.formats import activitynet, boris, cvat, elan, folders, frame_labels, label_studio, table, via
 from pipeline.training.formats.located import read_json
 
 _READERS: dict[str, Callable[[Path], list[Annotation]]] = {
     "csv": table.read,
     "folders": folders.read,
+    "boris": boris.read,
     "activitynet": activitynet.read,
     "cvat": cvat.read,
     "via": via.read,
@@ -48,13 +49,23 @@ def _format_of(source: Path) -> str:
         if (source / "groundTruth").is_dir() or next(source.glob("*.txt"), None):
             return "frame-labels"
         return "elan" if next(source.glob("*.eaf"), None) else "folders"
-    by_suffix = {".csv": "csv", ".xml": "cvat", ".eaf": "elan", ".txt": "frame-labels"}
+    by_suffix = {
+        **dict.fromkeys((".csv", ".tsv", ".xlsx", ".xlsm"), "csv"),
+        ".xml": "cvat", ".eaf": "elan", ".txt": "frame-labels", ".boris": "boris", ".gz": "boris",
+    }  # fmt: skip
     suffix = source.suffix.lower()
+    if suffix == ".txt" and not frame_labels.is_one(source):
+        return "csv"
     if suffix in by_suffix:
         return by_suffix[suffix]
     if suffix == ".json":
         content = read_json(source)
-        for name, module in (("activitynet", activitynet), ("via", via), ("label-studio", label_studio)):
+        for name, module in (
+            ("activitynet", activitynet),
+            ("boris", boris),
+            ("via", via),
+            ("label-studio", label_studio),
+        ):
             if module.is_one(content):
                 return name
     raise UsageError(

@@ -1,58 +1,107 @@
-"""CSV: `video,start_s,end_s,label[,group][,split]`, or `label,video,split1,split2,...` for whole clips."""
+"""Tables: `video,start_s,end_s,label[,group][,split]`, or `label,video,split1,split2,...` for whole clips.
+
+Columns go by the names that people give them, too, and times by what people write; see `rows` and `times`.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
+import re
 from pathlib import Path
 
-from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
+from pipeline.training.formats import boris
+from pipeline.training.formats.rows import Row, Table, read_table
+from pipeline.training.formats.times import seconds_of, spelling_of
+
+log = logging.getLogger(__name__)
+
+_NAMES = {
+    "video": ("video", "file", "filename", "file name", "path", "filepath", "video file", "video name", "media",
+              "media file", "media file name", "clip", "uri", "source", "video id"),
+    "label": ("label", "activity", "behavior", "behaviour", "class", "action", "event", "category", "activity label",
+              "action label", "code"),
+    "start": ("start", "begin", "onset", "from", "start time", "begin time", "time start", "t start", "start sec",
+              "start seconds", "in"),
+    "end": ("end", "stop", "offset", "to", "end time", "stop time", "time end", "t end", "end sec", "end seconds",
+            "finish", "out"),
+    "duration": ("duration", "length"),
+    "group": ("group",),
+    "fps": ("fps", "frame rate", "framerate", "rate"),
+}  # fmt: skip
+_UNIT = re.compile(r"\s*[(\[]?\b(s|sec|secs|second|seconds|hh:mm:ss.*)\b[)\]]?$")
+
+
+def plain_heading(heading: str) -> str:
+    """Return a heading as it is compared: in small letters, without units, its words divided by single spaces."""
+    words = " ".join(re.sub(r"[_\-.]+", " ", heading.lower().lstrip("\ufeff")).split())
+    return _UNIT.sub("", words).strip() or words
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read columns `video`, `label`, and optionally `start_s`, `end_s`, `group` and any that begin with `split`."""
-    try:
-        with io.StringIO(read_bounded(path, LABELS_BYTES).decode("utf-8-sig"), newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path}: can't be read as CSV ({error})") from error
+    """Read a table, and tell in the log what was taken for what.
+
+    Raises:
+        UsageError: It lacks a column, two may be meant by one, or a time makes no sense.
+    """
+    table = read_table(path, boris.is_heading, _is_heading)
+    if boris.is_heading(table.headings):
+        return boris.read_events(table)
+    return _read_spans(path, table)
+
+
+def _is_heading(cells: list[str]) -> bool:
+    """Whether cells, more than one, name a video or a label: what lacks then is told by name."""
+    known = {plain_heading(cell) for cell in cells if cell}
+    return len(known) > 1 and bool(known & {*_NAMES["video"], *_NAMES["label"]})
+
+
+def _read_spans(path: Path, table: Table) -> list[Annotation]:
+    columns = {meaning: column for meaning in _NAMES if (column := _column(path, table, meaning)) is not None}
     missing = [name for name in ("video", "label") if name not in columns]
     if missing:
         raise UsageError(
-            f"{path}: no column {' nor '.join(missing)}; needed are video and label, "
-            f"optional start_s, end_s and split; it has {', '.join(columns) or 'none'}"
+            f"{path}: no column {' nor '.join(missing)}; needed are video and label, optional start_s, end_s and "
+            f"split; it has {', '.join(filter(None, table.headings)) or 'none'}"
         )
-    splits = [name for name in columns if name.startswith("split")]
-    annotations = []
-    for line, raw in rows:
-        row = {key.strip(): (value or "").strip() for key, value in raw.items() if key}
-        where = f"{path}, line {line}"
-        annotations.append(
-            Annotation(
-                row.get("video", ""),
-                row.get("label", ""),
-                _seconds(where, "start_s", row),
-                _seconds(where, "end_s", row),
-                {name: row.get(name, "").lower() for name in splits},
-                row.get("group", ""),
-                where=where,
-            )
-        )
-    return annotations
+    splits = [name for name in table.headings if name.lower().startswith("split")]
+    timed = [columns[name] for name in ("start", "end", "duration") if name in columns]
+    used = [columns[name] for name in ("video", "start", "end", "duration", "label") if name in columns]
+    spelling = spelling_of(row.cells.get(column, "") for row in table.rows for column in timed)
+    log.info("%s: columns: %s; times as %s; separated by %s", path, ", ".join(used), spelling, table.separator)
+    return [_annotation(row, columns, splits) for row in table.rows]
 
 
-def _seconds(where: str, name: str, row: dict[str, str]) -> float | None:
-    text = row.get(name, "")
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise UsageError(f"{where}: {name} = {text!r} is not a time in seconds")
-    return value
+def _annotation(row: Row, columns: dict[str, str], splits: list[str]) -> Annotation:
+    def text(name: str) -> str:
+        return row.cells.get(columns.get(name, ""), "") or ""
+
+    fps = seconds_of(row.where, "fps", text("fps"))
+
+    def time(name: str) -> float | None:
+        return seconds_of(row.where, columns.get(name, name), text(name), fps)
+
+    start_s, end_s, duration_s = time("start"), time("end"), time("duration")
+    if end_s is None and duration_s is not None:
+        end_s = (start_s or 0.0) + duration_s
+    return Annotation(
+        text("video"),
+        text("label"),
+        start_s,
+        end_s,
+        {name: row.cells.get(name, "").lower() for name in splits},
+        text("group"),
+        where=row.where,
+    )
+
+
+def _column(path: Path, table: Table, meaning: str) -> str | None:
+    """Return the heading of what is wanted: the name that stands first in our list, if only one column has it."""
+    for name in _NAMES[meaning]:
+        found = [heading for heading in table.headings if plain_heading(heading) == name]
+        if len(found) > 1:
+            raise UsageError(f"{path}: columns {' and '.join(found)} may both be the {meaning}; remove or rename one")
+        if found:
+            return found[0]
+    return None

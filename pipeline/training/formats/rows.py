@@ -1,0 +1,168 @@
+"""Rows of a table as people write them: CSV with any separator, in any usual encoding, or a sheet of Excel."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.bounded import LABELS_BYTES, read_bounded
+from pipeline.errors import UsageError
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+# What a sheet may unpack to, as a multiple of what a file of labels may be.
+_MOST_UNPACKED = 2
+# A heading stands within so many lines: some tools write a preamble before it.
+_PREAMBLE_LINES = 40
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table, its cells by their headings."""
+
+    where: str
+    """File and line, for messages."""
+    cells: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a heading."""
+
+    headings: tuple[str, ...]
+    rows: tuple[Row, ...]
+    separator: str
+    """In words, for messages: `commas`."""
+
+
+IsHeading = Callable[[list[str]], bool]
+"""Tells whether cells are those of a heading."""
+
+
+def read_table(path: Path, *headings: IsHeading) -> Table:
+    """Read a table: separated by commas, semicolons or tabs, or the first sheet of a workbook that has the heading.
+
+    Args:
+        path: A text file in UTF-8, UTF-16 with a mark, or Windows' Latin-1; or `.xlsx`.
+        headings: What the heading may be, the surest first; lines before it are passed over. None: the first line.
+
+    Raises:
+        UsageError: It can't be read, or has no such heading.
+    """
+    headings = headings or (any,)
+    if path.suffix.lower() in (".xlsx", ".xlsm"):
+        return _read_sheet(path, headings)
+    text = decoded(path)
+    for separator, name in _by_use(text).items():
+        try:
+            lines = list(_csv_lines(text, separator))
+        except csv.Error as error:
+            raise UsageError(f"{path}: can't be read as CSV ({error})") from error
+        table = _table(str(path), lines, headings, name)
+        if table is not None:
+            return table
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "nothing")
+    raise UsageError(f"{path}: has no heading that is known; its first line is {first[:120]!r}")
+
+
+def decoded(path: Path) -> str:
+    """Return the text of a file of labels.
+
+    Raises:
+        UsageError: It can't be read, or is no text.
+    """
+    try:
+        content = read_bounded(path, LABELS_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({error.strerror or error})") from error
+    # A mark of UTF-16 is believed where every other byte is zero, as in most text of it.
+    has_mark = content[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in content[2:4]
+    for encoding in ("utf-16" if has_mark else "utf-8-sig", "cp1252"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text or "\ufeff" in text:
+            break
+        return text
+    raise UsageError(f"{path}: can't be read as CSV (it is no text)")
+
+
+def _by_use(text: str) -> dict[str, str]:
+    """Return the separators, the one that the first lines use most first."""
+    start = "\n".join(text.splitlines()[:_PREAMBLE_LINES])
+    return dict(sorted(_SEPARATORS.items(), key=lambda item: -_least_in_a_line(start, item[0])))
+
+
+def _least_in_a_line(text: str, separator: str) -> int:
+    # A decimal comma, or one within a label, is not in the heading: the first line tells better than all.
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return first.count(separator) * 1000 + text.count(separator)
+
+
+def _csv_lines(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    for cells in reader:
+        yield reader.line_num, [cell.strip() for cell in cells]
+
+
+def _table(
+    source: str, lines: list[tuple[int, list[str]]], headings: Sequence[IsHeading], separator: str
+) -> Table | None:
+    for is_heading in headings:
+        for index, (_, names) in enumerate(lines[:_PREAMBLE_LINES]):
+            if is_heading(names):
+                rows = tuple(
+                    Row(f"{source}, line {number}", dict(zip(names, cells, strict=False)))
+                    for number, cells in lines[index + 1 :]
+                    if any(cells)
+                )
+                return Table(tuple(names), rows, separator)
+    return None
+
+
+def _read_sheet(path: Path, headings: Sequence[IsHeading]) -> Table:
+    import openpyxl
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        content = read_bounded(path, LABELS_BYTES)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_UNPACKED * LABELS_BYTES:
+                raise UsageError(f"{path}: unpacks to more than {_MOST_UNPACKED * LABELS_BYTES >> 20} MiB")
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        for sheet in book.worksheets:
+            lines = [
+                (number, [_as_text(cell) for cell in cells])
+                for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1)
+            ]
+            table = _table(f"{path}, sheet {sheet.title!r}", lines, headings, f"sheet {sheet.title!r}")
+            if table is not None:
+                return table
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError) as error:
+        raise UsageError(f"{path}: can't be read as a workbook of Excel ({error})") from error
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({error.strerror or error})") from error
+    names = ", ".join(sheet.title for sheet in book.worksheets)
+    raise UsageError(f"{path}: none of its sheets ({names}) has a heading that is known")
+
+
+def _as_text(cell: Any) -> str:
+    """Return a cell as a person would write it; Excel holds times of day and spans as such."""
+    if cell is None:
+        return ""
+    if isinstance(cell, datetime.datetime):
+        # A span of more than a day, counted from Excel's first day.
+        cell = cell - datetime.datetime(1899, 12, 30)
+    if isinstance(cell, datetime.time):
+        cell = datetime.timedelta(
+            hours=cell.hour, minutes=cell.minute, seconds=cell.second, microseconds=cell.microsecond
+        )
+    if isinstance(cell, datetime.timedelta):
+        return str(cell.total_seconds())
+    return str(cell).strip()
