@@ -15,6 +15,10 @@ from rich.table import Table
 
 from pipeline import cli_cluster, cli_learning, cli_measuring
 from pipeline.cli_common import (
+    ASK,
+    KEEP,
+    LOOK,
+    TEACH,
     Address,
     ConfigFile,
     Device,
@@ -50,7 +54,7 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def analyze(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, globs or manifests, local or remote.")],
     lake: Annotated[str, typer.Option(help="Folder or bucket prefix of the results.")],
@@ -73,6 +77,20 @@ def analyze(
     track: Annotated[
         int | None,
         typer.Option(help="Video track to read, counted from 0.", show_default="the largest that is no picture"),
+    ] = None,
+    name_time: Annotated[
+        str | None,
+        typer.Option(
+            help="How paths tell when a file was recorded: %Y%m%d_%H%M%S, * for anything.",
+            show_default="usual spellings",
+        ),
+    ] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(help="Zone of times that do not tell theirs: Europe/Zurich.", show_default="UTC")
+    ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(help="How paths tell the camera: */NVR_{camera}_main_*.", show_default="the folder's name"),
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")] = None,
     layout: Annotated[str | None, typer.Option(help="auto, fused or split.")] = None,
@@ -100,6 +118,9 @@ def analyze(
         "sample_fps": sample_fps,
         "embedder": embedder,
         "track": track,
+        "name_time": name_time,
+        "time_zone": time_zone,
+        "camera": camera,
         "labels": split_list(labels),
         "layout": layout,
         "workers": workers,
@@ -118,7 +139,7 @@ def analyze(
         raise typer.Exit(EXIT_FAILED_VIDEOS)
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def classify(
     lake: Annotated[str, typer.Argument(help="A lake that holds features.")],
     model: Annotated[str, typer.Option(help="Folder of a model bundle, or the name of a bundled one.")],
@@ -152,7 +173,7 @@ def classify(
         console.print(f"[yellow]not labelled:[/] {plain(message)}", highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=ASK)
 def export(
     lake: Annotated[str, typer.Argument(help="A labelled lake.")],
     out_path: Annotated[Path, typer.Option("--out", help="A file; a folder for vtt.")],
@@ -167,7 +188,7 @@ def export(
     out.print(f"{plain(str(out_path))}: {n_segments} segments", highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=ASK)
 def query(
     lake: Annotated[str, typer.Argument(help="The lake.")],
     sql: Annotated[
@@ -205,7 +226,7 @@ def query(
         pyarrow.parquet.write_table(answer, sys.stdout.buffer)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def picture(
     lake: Annotated[str, typer.Argument(help="The lake.")],
     out_file: Annotated[Path, typer.Option("--out", help="The picture: .png or .jpg.")],
@@ -225,7 +246,7 @@ def picture(
     )  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def verify(
     lake: Annotated[str, typer.Argument(help="The lake.")],
     repair: Annotated[
@@ -252,7 +273,7 @@ def verify(
         raise typer.Exit(EXIT_JOB_ERROR)
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def compact(
     lake: Annotated[str, typer.Argument(help="The lake.")],
     shard_videos: Annotated[
@@ -272,7 +293,7 @@ def compact(
     out.print(f"{plain(store.uri)}: {before} shards before, {after} now", highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def info(lake: Annotated[str, typer.Argument(help="The lake.")]) -> None:
     """Show what a lake holds and how its features were made."""
     from pipeline.lake.query import open_lake

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli_common import app, console, out
+from pipeline.cli_common import CLUSTER, app, console, out
 from pipeline.terminal import plain, progress_line, spoken
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER)
 def submit(
     command: Annotated[list[str], typer.Argument(help="After --, a command: analyze, classify or train.")],
     address: Annotated[
@@ -44,7 +44,7 @@ def submit(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER)
 def status(
     lake: Annotated[str, typer.Argument(help="A lake, local or remote.")],
     watch_s: Annotated[

@@ -4,23 +4,56 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from typer.core import TyperGroup
 
 from pipeline.terminal import printable
 
+console = Console(stderr=True)
+out = Console()
+
+
+LOOK, ASK, TEACH, KEEP, CLUSTER = "Look", "Ask", "Teach", "Keep", "Cluster"
+"""What one wants of a command: the groups of `--help`."""
+_FIRST_DAY = "analyze info picture query export train evaluate classify verify compact submit status benchmark".split()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"actionlake {version('actionlake')}")
+        raise typer.Exit
+
+
+class _InOrder(TyperGroup):
+    """Commands stand in `--help` in the order in which one needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands."""
+        return sorted(super().list_commands(ctx), key=_FIRST_DAY.index)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="From an archive of video to a queryable lake of labelled activity segments.",
 )
-console = Console(stderr=True)
-out = Console()
+
+
+@app.callback()
+def _main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 class Scope(StrEnum):
@@ -62,3 +95,5 @@ def log_to_console(verbose: bool) -> None:
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)
+    # What was understood of somebody's labels is for that person to see.
+    logging.getLogger("pipeline.training.formats").setLevel(logging.INFO)

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from pipeline.cli_common import (
+    TEACH,
     Address,
     ConfigFile,
     Device,
@@ -50,7 +51,7 @@ LabelMap = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def train(
     annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
     videos: Annotated[str, typer.Option(help="Folder in which the annotated videos lie.")],
@@ -143,7 +144,7 @@ def train(
     out.print(f"bundle: {result.folder}")
 
 
-@app.command()
+@app.command(rich_help_panel=TEACH)
 def evaluate(
     lake: Annotated[str, typer.Argument(help="A labelled lake.")],
     annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipeline.cli_common import ConfigFile, SampleFps, Verbose, WantedScope, Workers, app, log_to_console, out
+from pipeline.cli_common import CLUSTER, ConfigFile, SampleFps, Verbose, WantedScope, Workers, app, log_to_console, out
 
 
-@app.command()
+@app.command(rich_help_panel=CLUSTER)
 def benchmark(
     sources: Annotated[list[str], typer.Argument(help="Videos like those of the archive; some minutes are enough.")],
     repeats: Annotated[int, typer.Option(min=1, help="How often; the median and the range are shown.")] = 3,

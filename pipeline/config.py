@@ -87,6 +87,13 @@ class Config:
     pickled_weights: str = "warn"
     """What to do about weights that run code of whoever made them when they are loaded, as `.pt` files do: `warn` or
     `refuse`."""
+    name_time: str | None = None
+    """How a file's path tells when it was recorded: `%Y %m %d %H %M %S %f %z`, or `%s` for epoch seconds, `*` for
+    anything between. None: by the usual spellings."""
+    time_zone: str = "UTC"
+    """IANA name of the zone of times that do not tell theirs."""
+    camera: str | None = None
+    """How a file's path tells its camera: `*` for anything, `{camera}` for its name. None: by the folder's name."""
     precision: str = "auto"
     """Arithmetic of the networks: `f32`, `bf16`, `f16`, or the fastest that the processor computes natively."""
     device: str = "auto"

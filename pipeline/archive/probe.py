@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import logging
 import math
@@ -64,6 +65,8 @@ class Probe:
     """Number of the video stream that was chosen, among the file's video streams."""
     streamed: bool = False
     """Whether times are known only when the file is read from its start; then `duration_s` is FFmpeg's guess."""
+    created_at: datetime.datetime | None = None
+    """The container's `creation_time`."""
 
 
 def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | None = None) -> Probe:
@@ -102,6 +105,9 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
             width, height = height, width
         # FFmpeg gives 25 per second to streams without times; the codec's own header knows better.
         rate = stream.guessed_rate if untimed else stream.average_rate or stream.guessed_rate
+        duration_s, start_s = _declared_duration_s(container, stream), float(origin * stream.time_base)
+        if container.format.name in _COUNT_FROM_ZERO and 0 < start_s < duration_s:
+            duration_s -= start_s
         if len(keyframes):
             # An index counts decoding times, and a keyframe is shown up to some frames later than that says. A chunk
             # that starts just after its keyframe costs its predecessor those frames; just before, a whole group.
@@ -114,14 +120,22 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
             rotation_deg=rotation,
             fps=float(rate or 0),
             vfr=_is_variable(spacing, stream),
-            duration_s=_declared_duration_s(container, stream),
+            duration_s=duration_s,
             time_base=stream.time_base,
             origin_pts=origin,
             keyframes_s=keyframes,
             mirrored=mirrored,
             track=number,
             streamed=is_streamed(container),
+            created_at=_created_at(container),
         )
+
+
+def _created_at(container: InputContainer) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromisoformat(container.metadata.get("creation_time", ""))
+    except ValueError:
+        return None
 
 
 def _orientation(frame: VideoFrame) -> tuple[int, bool]:
@@ -201,9 +215,6 @@ def _declared_duration_s(container: InputContainer, stream: VideoStream) -> floa
     if container.format.name == "avi" and stream.frames and stream.average_rate:
         # Of an AVI that lost its end FFmpeg tells what is left; the header still tells what there was.
         return float(stream.frames / stream.average_rate)
-    duration_s, start_s = (container.duration or 0) / 1e6, (container.start_time or 0) / 1e6
     if stream.duration and stream.time_base:
-        duration_s = float(stream.duration * stream.time_base)
-    if container.format.name in _COUNT_FROM_ZERO and 0 < start_s < duration_s:
-        duration_s -= start_s
-    return max(0.0, duration_s)
+        return max(0.0, float(stream.duration * stream.time_base))
+    return max(0.0, (container.duration or 0) / 1e6)

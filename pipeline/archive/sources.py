@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import glob
 import hashlib
 import io
@@ -24,6 +25,7 @@ from pyarrow import ArrowInvalid
 from pyarrow import fs as pafs
 
 from pipeline.archive import filesystem
+from pipeline.archive.recorded import manifest_time
 from pipeline.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ _LISTING = pa.schema(
         ("modified", pa.large_string()),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
+        ("recorded_at", pa.timestamp("us", tz="UTC")),
     ]
 )
 # So many references at a time are Python objects.
@@ -67,6 +70,8 @@ class VideoRef:
     """Where the wanted span starts; None: the start of the file."""
     end_s: float | None = None
     """Where the wanted span ends; None: the end of the file."""
+    recorded_at: datetime.datetime | None = None
+    """When the file's first frame was recorded, where a manifest tells it; no part of the identity."""
 
     @property
     def video_id(self) -> str:
@@ -128,8 +133,8 @@ def list_videos(sources: Iterable[str]) -> Listing:
     """Return every video that the sources name, each once, sorted by URI and span.
 
     A source is a file, a folder (searched recursively for the usual suffixes, but for what is hidden), a glob, or a
-    manifest: CSV, JSONL or Parquet with a column `uri` and optionally `start_s` and `end_s`; a relative `uri` is
-    relative to the manifest.
+    manifest: CSV, JSONL or Parquet with a column `uri` and optionally `start_s`, `end_s` and `recorded_at`; a relative
+    `uri` is relative to the manifest.
     A manifest's missing file is listed with `size_bytes` -1, so that it leaves a row; a missing source is an error.
 
     Raises:
@@ -263,10 +268,16 @@ def _refs(root: str, source: str, infos: Iterable[pafs.FileInfo]) -> Iterator[Vi
     _tell_hidden(source, len(hidden))
 
 
-def _ref(uri: str, info: pafs.FileInfo, start_s: float | None = None, end_s: float | None = None) -> VideoRef:
+def _ref(
+    uri: str,
+    info: pafs.FileInfo,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    recorded_at: datetime.datetime | None = None,
+) -> VideoRef:
     if info.type == pafs.FileType.NotFound:
-        return VideoRef(uri, -1, "", start_s, end_s)
-    return VideoRef(uri, info.size or 0, str(info.mtime_ns or ""), start_s, end_s)
+        return VideoRef(uri, -1, "", start_s, end_s, recorded_at)
+    return VideoRef(uri, info.size or 0, str(info.mtime_ns or ""), start_s, end_s, recorded_at)
 
 
 def _read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> Iterator[VideoRef]:
@@ -286,7 +297,14 @@ def _read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> 
             raise UsageError(f"{source}: row {line} has a `uri` with a NUL in it, which no file can be called")
         uri = filesystem.canonical_uri(uri)
         file_fs, file_path = filesystem.resolve(uri)
-        yield _ref(uri, _info(file_fs, file_path), start_s, end_s)
+        try:
+            recorded_at = manifest_time(row.get("recorded_at"))
+        except (ValueError, OverflowError, OSError) as error:
+            raise UsageError(
+                f"{source}: row {line} has recorded_at = {row.get('recorded_at')!r}, which is no time; write it as "
+                "2024-05-03T14:22:10+02:00 or in epoch seconds"
+            ) from error
+        yield _ref(uri, _info(file_fs, file_path), start_s, end_s, recorded_at)
 
 
 def _manifest_rows(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -310,7 +328,7 @@ Rows = Iterator[tuple[int, dict[str, Any]]]
 def _parquet_rows(fs: pafs.FileSystem, path: str) -> Rows:
     with fs.open_input_file(path) as source:
         file = pq.ParquetFile(source)
-        wanted = [name for name in ("uri", "start_s", "end_s") if name in file.schema_arrow.names]
+        wanted = [name for name in ("uri", "start_s", "end_s", "recorded_at") if name in file.schema_arrow.names]
         rows = (row for batch in file.iter_batches(_BATCH, columns=wanted) for row in batch.to_pylist())
         yield from enumerate(rows, start=1)
 

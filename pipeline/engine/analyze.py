@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.archive.recorded import check_options
 from pipeline.archive.sources import Listing, list_videos
 from pipeline.config import Config
 from pipeline.engine.board import Board, JobState
@@ -78,6 +79,7 @@ def analyze(
     if bundles and not config.inputs:
         config = replace(config, inputs=fitting["inputs"])
     check_fit(bundles, config)
+    check_options(config.name_time, config.time_zone, config.camera)
     if config.sees_people:
         check_trust(config.detector, config.pickled_weights)
     config = replace(config, run_id=config.run_id or new_run_id())

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.archive.plan import OPEN_END, PlannedVideo
+from pipeline.archive.recorded import camera_of, recorded
 from pipeline.config import Config
 from pipeline.errors import VideoError
 from pipeline.lake import schemas
@@ -125,6 +126,9 @@ def video_row(
 ) -> dict[str, Any]:
     """Return a video's row of `videos`, given those of `failures`; `receipts` are those of its chunks' last pieces."""
     probe = video.probe
+    recorded_at = recorded(
+        video.ref.uri, video.ref.recorded_at, probe.created_at if probe else None, config.name_time, config.time_zone
+    )
     truncated = any(row["kind"] == "truncated" for row in failures)
     n_sampled = len(rows.frames.step)
     status = "failed" if n_sampled == 0 and failures else "partial" if failures else "ok"
@@ -153,6 +157,9 @@ def video_row(
         "shard": shard,
         "run_id": config.run_id,
         "processed_at": datetime.datetime.now(datetime.UTC),
+        "recorded_at": recorded_at.at if recorded_at else None,
+        "recorded_at_source": recorded_at.source if recorded_at else None,
+        "camera": camera_of(video.ref.uri, config.camera),
     }
 
 

@@ -78,14 +78,23 @@ def tidy(lake: Lake) -> int:
 def _describe(lake: Lake, number: int) -> _Shard:
     videos = read_part(lake, "videos", number, ["covered_s"])
     found = [folder for folder in lake.folders() if lake.has_part(folder, number)]
-    footers = [_footer(lake, folder, number) for folder in found]
+    # Parts of earlier releases have fewer columns.
+    columns = [_columns(lake, folder, number) for folder in found]
+    footers = [columns, *(_footer(lake, folder, number) for folder in found)]
     hours = sum(videos["covered_s"].to_pylist()) / 3600
     return _Shard(number, len(videos), hours, tuple(found), json.dumps(footers, sort_keys=True))
 
 
+def _columns(lake: Lake, folder: str, number: int) -> list[str]:
+    with lake.fs.open_input_file(lake.path(folder, part_name(number))) as source:
+        names: list[str] = pq.read_schema(source).names
+        return names
+
+
 def _footer(lake: Lake, folder: str, number: int) -> dict[str, Any]:
     with lake.fs.open_input_file(lake.path(folder, part_name(number))) as source:
-        footer: dict[str, Any] = json.loads(pq.read_schema(source).metadata[b"actionlake"])
+        schema = pq.read_schema(source)
+    footer: dict[str, Any] = json.loads(schema.metadata[b"actionlake"])
     # Which run it was is told by every row.
     if "config" in footer:
         footer["config"]["run_id"] = None

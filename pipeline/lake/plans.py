@@ -41,6 +41,8 @@ _SCHEMA = pa.schema(
         ("time_base", pa.string()),
         ("origin_pts", pa.int64()),
         ("streamed", pa.bool_()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        ("recorded_at", pa.timestamp("us", tz="UTC")),
         ("chunks", pa.list_(_CHUNK)),
         ("failure_kind", pa.string()),
         ("failure_message", pa.string()),
@@ -49,7 +51,7 @@ _SCHEMA = pa.schema(
 # What is stored of a probe as it is.
 _OF_PROBE = (
     "codec", "width", "height", "rotation_deg", "mirrored", "track", "fps", "vfr", "duration_s", "origin_pts",
-    "streamed",
+    "streamed", "created_at",
 )  # fmt: skip
 
 
@@ -92,6 +94,7 @@ def _to_row(video: PlannedVideo) -> dict[str, Any]:
         "modified": ref.modified,
         "start_s": ref.start_s,
         "end_s": ref.end_s,
+        "recorded_at": ref.recorded_at,
         "chunks": [
             {"first_step": chunk.first_step, "end_step": chunk.end_step, "duration_s": chunk.duration_s}
             for chunk in video.chunks
@@ -106,7 +109,7 @@ def _to_row(video: PlannedVideo) -> dict[str, Any]:
 
 
 def _from_row(row: dict[str, Any]) -> PlannedVideo:
-    ref = VideoRef(row["uri"], row["size_bytes"], row["modified"], row["start_s"], row["end_s"])
+    ref = VideoRef(row["uri"], row["size_bytes"], row["modified"], row["start_s"], row["end_s"], row.get("recorded_at"))
     probe = None
     if row["codec"] is not None:
         probe = Probe(
@@ -124,6 +127,7 @@ def _from_row(row: dict[str, Any]) -> PlannedVideo:
             mirrored=bool(row.get("mirrored")),
             track=row.get("track") or 0,
             streamed=bool(row.get("streamed")),
+            created_at=row.get("created_at"),
         )
     chunks = tuple(
         Chunk(index, chunk["first_step"], chunk["end_step"], chunk["duration_s"])

@@ -17,7 +17,7 @@ from pyarrow import fs as pafs
 
 from pipeline.archive.filesystem import join
 from pipeline.errors import UsageError
-from pipeline.lake.schemas import TABLES, VECTOR_COLUMNS
+from pipeline.lake.schemas import ADDED_LATER, TABLES, VECTOR_COLUMNS
 from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, part_name
 
@@ -33,6 +33,15 @@ _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _READABLE = {"features": [name for name in TABLES["features"].names if name not in VECTOR_COLUMNS]}
 
 
+# On the clock of the cameras, in UTC; without zone, so that every client shows the same.
+_TIMELINE = """
+    CREATE VIEW timeline AS
+    SELECT camera,
+        make_timestamp(epoch_us(recorded_at) + CAST(round(start_s * 1000000) AS BIGINT)) AS start_at,
+        make_timestamp(epoch_us(recorded_at) + CAST(round(end_s * 1000000) AS BIGINT)) AS end_at,
+        segments.*
+    FROM segments JOIN videos USING (video_id)
+"""
 # A track is the boxes that share an id; what is wanted to be known of it follows from them.
 _TRACKS = """
     CREATE VIEW tracks AS
@@ -90,7 +99,8 @@ class LakeReader:
             return pads.dataset(
                 paths, filesystem=self._lake.fs, format="parquet", partitioning=partitioning, partition_base_dir=base
             )
-        return pads.dataset(paths, filesystem=self._lake.fs, format="parquet")
+        schema = TABLES[table] if table == "videos" else None
+        return pads.dataset(paths, filesystem=self._lake.fs, format="parquet", schema=schema)
 
     def table(self, table: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None) -> pa.Table:
         """Return a table, whole or some columns and rows of it, in the order of its parts."""
@@ -125,7 +135,9 @@ class LakeReader:
         return self.table(table, columns).to_pandas()
 
     def connect(self, memory_gb: float = QUERY_MEMORY_GB) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection with a view for every table, and `tracks`, what the boxes of one id tell together.
+        """Return a DuckDB connection with a view for every table, and two more.
+
+        `tracks` is what the boxes of one id tell together, `timeline` the segments with the camera and the time of day.
 
         It can't reach other files, nor the network, and uses no more memory than it is given.
         """
@@ -138,11 +150,17 @@ class LakeReader:
         for table in TABLES:
             paths = [prefix + path for path in self._committed_parts(table)]
             if paths:
-                view = connection.read_parquet(paths, hive_partitioning=table == "segments")
-                view.create_view(table)
+                view = connection.read_parquet(
+                    paths, hive_partitioning=table == "segments", union_by_name=table == "videos"
+                )
+                lacking = [name for name in ADDED_LATER if table == "videos" and name not in view.columns]
+                types = {"recorded_at": "TIMESTAMPTZ"}
+                unknown = [f"NULL::{types.get(name, 'VARCHAR')} AS {name}" for name in lacking]
+                view.project(", ".join(["*", *unknown])).create_view(table)
             else:
                 connection.register(table, self.dataset(table).to_table(columns=_READABLE.get(table)))
         connection.execute(_TRACKS)
+        connection.execute(_TIMELINE)
         connection.execute("SET memory_limit = ?", [f"{int(memory_gb * 1024)}MiB"])
         # What does not fit into memory would go to a file.
         connection.execute("SET temp_directory = ''")

@@ -37,9 +37,15 @@ VIDEOS = pa.schema(
         ("shard", pa.int32()),
         ("run_id", pa.string()),
         ("processed_at", pa.timestamp("us", tz="UTC")),
+        ("recorded_at", pa.timestamp("us", tz="UTC")),
+        ("recorded_at_source", pa.string()),
+        ("camera", pa.string()),
     ]
 )
-"""One row a video. `status` is `ok`, `partial` or `failed`."""
+"""One row a video. `status` is `ok`, `partial` or `failed`. `recorded_at` is when the file's first frame was recorded,
+if `recorded_at_source` (`manifest`, `container` or `name`) tells it."""
+ADDED_LATER = ("recorded_at", "recorded_at_source", "camera")
+"""Columns of `videos` that parts of earlier releases lack; they are read as unknown."""
 
 SEGMENTS = pa.schema(
     [

@@ -148,7 +148,8 @@ class _ShardChecks:
         _demand(footer["schema_version"] == schemas.SCHEMA_VERSION, f"is of schema version {footer['schema_version']}")
         _demand(footer.get("config_hash", self._config_hash) == self._config_hash, "was made with other options")
         if schema is not None:
-            _demand(found.equals(schema), "has other columns than it should")
+            earlier = pa.schema([field for field in schema if field.name not in schemas.ADDED_LATER])
+            _demand(found.equals(schema) or found.equals(earlier), "has other columns than it should")
         return pa.concat_tables([found.empty_table().select(columns), *groups]), footer
 
     def _check_videos(self) -> None:

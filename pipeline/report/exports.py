@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import hashlib
 import json
 import posixpath
@@ -38,6 +39,9 @@ def export_segments(lake: LakeReader, out: str | Path, name: str, model: str | N
         raise UsageError(f"{name!r} is no format to export to; known are {', '.join(EXPORTS)}")
     chosen = lake.model(model)
     rows = lake.table("segments", _COLUMNS, pc.field("model") == chosen).to_pylist()
+    started = {row["uri"]: row["recorded_at"] for row in lake.table("videos", ["uri", "recorded_at"]).to_pylist()}
+    for row in rows:
+        row["start_at"], row["end_at"] = (_time_of_day(started[row["uri"]], row[side]) for side in ("start_s", "end_s"))
     rows.sort(key=lambda row: (row["uri"], row["start_s"], row["track_id"] or 0))
     try:
         _WRITERS[name](Path(out), rows, lake.table("videos", ["uri"])["uri"].to_pylist(), chosen)
@@ -63,9 +67,17 @@ def _write_csv(out: Path, rows: Sequence[dict[str, Any]], _: Sequence[str], mode
     """Write a table that can be read as annotations, too."""
     with open(out, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["video", "start_s", "end_s", "label", "score", "track_id", "model"])
+        columns = ("start_s", "end_s", "label", "score", "track_id")
+        writer.writerow(["video", *columns, "model", "start_at", "end_at"])
         for row in rows:
-            writer.writerow([*(row[name] for name in ("uri", "start_s", "end_s", "label", "score", "track_id")), model])
+            writer.writerow([row["uri"], *(row[name] for name in columns), model, row["start_at"], row["end_at"]])
+
+
+def _time_of_day(started: datetime.datetime | None, seconds: float) -> str:
+    """Return when a moment of a video was, in UTC by ISO 8601; empty where nothing tells when it was recorded."""
+    if started is None:
+        return ""
+    return (started + datetime.timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def _write_vtt(out: Path, rows: Sequence[dict[str, Any]], uris: Sequence[str], model: str) -> None:
