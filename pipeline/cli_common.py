@@ -21,7 +21,21 @@ out = Console()
 
 LOOK, ASK, TEACH, KEEP, CLUSTER = "Look", "Ask", "Teach", "Keep", "Cluster"
 """What one wants of a command: the groups of `--help`."""
-_FIRST_DAY = "analyze info picture query export train evaluate classify verify compact submit status benchmark".split()
+_FIRST_DAY = [
+    "analyze",
+    "info",
+    "picture",
+    "query",
+    "export",
+    "train",
+    "evaluate",
+    "classify",
+    "verify",
+    "compact",
+    "submit",
+    "status",
+    "benchmark",
+]
 
 
 def _show_version(wanted: bool) -> None:

@@ -40,8 +40,8 @@ class Head(StrEnum):
 
 
 _LABELS_HELP = (
-    "Labels: CSV (video,start_s,end_s,label[,split]), folders of clips, or a file of ActivityNet, CVAT, VIA 3, "
-    "Label Studio, ELAN or MS-TCN."
+    "Labels: a table (video,start_s,end_s,label[,split]) as CSV or Excel, folders of clips, or a file of BORIS, "
+    "ActivityNet, CVAT, VIA 3, Label Studio, ELAN or MS-TCN."
 )
 LabelsFormat = Annotated[
     str | None, typer.Option("--format", help="Format of the labels.", show_default="what they look like")
@@ -163,6 +163,7 @@ def evaluate(
     from pipeline.report.evaluation import write_evaluation
     from pipeline.training.cases import evaluate_lake
 
+    log_to_console(verbose=False)
     found = evaluate_lake(lake, annotations, model, split, labels_format, label_map, partial)
     evaluation_tables(out, found)
     for path in write_evaluation(found, out_folder):
