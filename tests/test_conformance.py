@@ -67,7 +67,7 @@ def found(
     """What one job over the folder found, in a scope and a sampling, with every input."""
     scope, sampling = request.param
     config = Config(
-        scope=scope, sampling=sampling, inputs=INPUTS[scope], sample_fps=SAMPLE_FPS, min_track_s=0.1, max_people=4,
+        scope=scope, sampling=sampling, inputs=INPUTS[scope], sample_fps=SAMPLE_FPS, min_track_s=0.1, max_people=3,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("lake") / "lake"
     analyze_here(
@@ -95,7 +95,7 @@ def found(
 @pytest.fixture(scope="module")
 def boxes(archive: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.float32]]:
     """The sure boxes in each frame of the plain file."""
-    config = Config(inputs=("box",), sample_fps=float(FPS), max_people=4)
+    config = Config(inputs=("box",), sample_fps=float(FPS), max_people=3)
     folder = tmp_path_factory.mktemp("plain") / "lake"
     analyze_here([str(archive["plain"])], folder, config, [], Extractor(config))
     detections = open_lake(str(folder)).pandas("detections")
