@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from pipeline.archive.probe import Probe
-from pipeline.archive.sources import VideoRef
+from pipeline.archive.refs import VideoRef
 from pipeline.errors import VideoError
 
 OPEN_END = -1

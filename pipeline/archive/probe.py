@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.archive.container import clock_of, is_streamed, moving_streams, open_video, refuse_large_frames
-from pipeline.archive.sources import VideoRef
+from pipeline.archive.refs import VideoRef
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
 

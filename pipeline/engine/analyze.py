@@ -17,7 +17,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.archive.recorded import check_options
-from pipeline.archive.sources import Listing, list_videos
+from pipeline.archive.refs import Listing
+from pipeline.archive.sources import list_videos
 from pipeline.config import Config
 from pipeline.engine.board import Board, JobState
 from pipeline.engine.breaker import SystematicError

@@ -16,7 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import Probe, probe_video
-from pipeline.archive.sources import Listing, VideoRef
+from pipeline.archive.refs import Listing, VideoRef
 from pipeline.config import Config
 from pipeline.engine.breaker import Breaker
 from pipeline.engine.watchdog import Watchdog

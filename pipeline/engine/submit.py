@@ -14,7 +14,7 @@ from typing import Any
 from ray.exceptions import AuthenticationError
 
 import pipeline
-from pipeline.archive.sources import MANIFEST_SUFFIXES
+from pipeline.archive.manifest import MANIFEST_SUFFIXES
 from pipeline.errors import ActionlakeError, UsageError
 
 COMMANDS = ("analyze", "classify", "train")

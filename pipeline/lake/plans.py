@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
-from pipeline.archive.sources import VideoRef
+from pipeline.archive.refs import VideoRef
 from pipeline.errors import VideoError
 from pipeline.lake.patience import patiently
 from pipeline.lake.store import Lake, open_part, read_part

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
-from pipeline.archive.sources import VideoRef
+from pipeline.archive.refs import VideoRef
 from pipeline.errors import VideoError
 from pipeline.video.decode import decode_chunk
 from pipeline.vision.detector import Boxes, Detector

@@ -84,7 +84,7 @@ def decode_chunk(
     """
     report = report if report is not None else DecodeReport()
     pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg, probe.mirrored)
-    failure: VideoError | None = None
+    failure: Exception | None = None
     reader = Reader(uri, probe, limits, left_out(sampling, probe.codec, probe.fps, rate))
     shown_frames = _shown_frames(reader, probe, chunk, rate, report, look_ahead)
     while failure is None:
@@ -100,6 +100,8 @@ def decode_chunk(
             failure = error
         except (FFmpegError, *NONSENSE) as error:
             report.note(f"a frame can't be converted ({error})")
+        except Exception as error:  # Whatever it is: what was decoded before it is passed on first.
+            failure = error
         if len(pending.images) == batch_frames:
             yield pending.flush()
     if pending.images:

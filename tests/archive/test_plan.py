@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.archive.plan import OPEN_END, plan_shards, plan_video
 from pipeline.archive.probe import Probe
-from pipeline.archive.sources import VideoRef
+from pipeline.archive.refs import VideoRef
 from pipeline.errors import VideoError
 
 

@@ -22,7 +22,8 @@ from torchvision.ops import box_iou
 
 from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
-from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.archive.refs import VideoRef
+from pipeline.archive.sources import list_videos
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.video.decode import decode_chunk
 from pipeline.vision.detector import Boxes, Detector

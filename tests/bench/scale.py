@@ -31,7 +31,7 @@ from pipeline.activity.model import ActivityModel
 from pipeline.activity.spec import ModelSpec
 from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import Probe
-from pipeline.archive.sources import VideoRef
+from pipeline.archive.refs import VideoRef
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze
 from pipeline.engine.board import JobState

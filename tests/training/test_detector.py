@@ -16,7 +16,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.archive.refs import VideoRef
+from pipeline.archive.sources import list_videos
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
 from pipeline.training.distill import LabelOptions, _random_part, label_videos

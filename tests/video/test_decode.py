@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.archive.plan import OPEN_END, Chunk, plan_video
 from pipeline.archive.probe import probe_video
-from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.archive.refs import VideoRef
+from pipeline.archive.sources import list_videos
 from pipeline.video.decode import FrameBatch, decode_chunk, scaled_size
 from pipeline.video.frames import DecodeReport
 from pipeline.video.sampling import MAX_HOLD_S

@@ -13,7 +13,8 @@ import pytest
 from pipeline.archive.container import Clock
 from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
-from pipeline.archive.sources import VideoRef, list_videos
+from pipeline.archive.refs import VideoRef
+from pipeline.archive.sources import list_videos
 from pipeline.config import Config
 from pipeline.engine.extract import Extractor
 from pipeline.errors import VideoError
