@@ -53,7 +53,7 @@ def read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> I
                 f"{source}: row {line} has recorded_at = {row.get('recorded_at')!r}, which is no time; write it as "
                 "2024-05-03T14:22:10+02:00 or in epoch seconds"
             ) from error
-        yield ref_of(uri, info_of(file_fs, file_path), start_s, end_s, recorded_at)
+        yield ref_of(uri, info_of(file_fs, file_path), start_s, end_s, recorded_at.isoformat() if recorded_at else None)
 
 
 def _manifest_rows(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:

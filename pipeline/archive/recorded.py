@@ -15,9 +15,12 @@ _YEARS = range(1990, 2101)
 # 2024-05-03_14-22-10, 20240503T142210Z, NVR_ch2_main_20240503142210_..., VID_20240503_142210123, zone or none.
 _DATE_AND_TIME = re.compile(
     r"(?<!\d)(?P<Y>\d{4})[-_.]?(?P<m>\d\d)[-_.]?(?P<d>\d\d)[T _-]*(?P<H>\d\d)[-_.:h]?(?P<M>\d\d)[-_.:m]?(?P<S>\d\d)"
-    r"[.,]?(?P<f>\d{3}|\d{6})?(?P<z>Z|[+-]\d\d:?\d\d)?(?!\d)"
+    r"[.,]?(?P<f>\d{3}|\d{6})?(?P<z>Z|[+-](?:0\d|1[0-4]):?(?:00|15|30|45))?(?!\d)"
 )
+# Not the last digits of a time; but `.264` is a suffix.
+_SUFFIX = re.compile(r"\.(?:26[45]|(?=\w*[A-Za-z])\w{2,5})$")
 _EPOCH = re.compile(r"(?<![\d.])(?P<s>1\d{9}(?:\d{3})?)(?!\d)")
+_DATED = re.compile(r"[\d\W_]+")
 _DIRECTIVES = {
     "Y": r"(?P<Y>\d{4})", "m": r"(?P<m>\d\d?)", "d": r"(?P<d>\d\d?)", "H": r"(?P<H>\d\d?)", "M": r"(?P<M>\d\d?)",
     "S": r"(?P<S>\d\d?)", "f": r"(?P<f>\d{1,6})", "s": r"(?P<s>\d{10}(?:\d{3})?)", "z": r"(?P<z>Z|[+-]\d\d:?\d\d)",
@@ -34,7 +37,7 @@ class Recorded(NamedTuple):
 
 def recorded(
     uri: str,
-    from_manifest: datetime.datetime | None,
+    from_manifest: str | None,
     from_container: datetime.datetime | None,
     name_time: str | None = None,
     time_zone: str = "UTC",
@@ -43,18 +46,20 @@ def recorded(
 
     Args:
         uri: The video.
-        from_manifest: What the manifest says.
-        from_container: The container's `creation_time`.
+        from_manifest: What the manifest says, by ISO 8601.
+        from_container: The container's `creation_time`; one that is yet to come is not believed.
         name_time: How the time stands in the name, as for `name_pattern`.
         time_zone: That of times which do not tell theirs. Of an hour that a clock shows twice the first is meant.
     """
     if from_manifest is not None:
-        return Recorded(_in_utc(from_manifest, time_zone), "manifest")
+        return Recorded(_in_utc(datetime.datetime.fromisoformat(from_manifest), time_zone), "manifest")
     if name_time is not None and (found := _time_in(name_pattern(name_time), uri, time_zone)):
         return Recorded(found, "name")
     if from_container is not None and from_container.year in _YEARS:
-        return Recorded(_in_utc(from_container, time_zone), "container")
-    name = uri.rpartition("/")[2]
+        at = _in_utc(from_container, time_zone)
+        if at < datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1):
+            return Recorded(at, "container")
+    name = _SUFFIX.sub("", uri.rpartition("/")[2])
     for pattern in (_DATE_AND_TIME, _EPOCH):
         if found := _time_in(pattern, name, time_zone):
             return Recorded(found, "name")
@@ -133,10 +138,15 @@ def camera_pattern(text: str) -> re.Pattern[str]:
 
 
 def camera_of(uri: str, pattern: str | None) -> str | None:
-    """Return which camera recorded a video: what a pattern finds in its path, or without one its folder's name."""
+    """Return which camera recorded a video: what a pattern finds in its path, or without one its folder's name.
+
+    Folders that are called by dates and numbers alone are passed over.
+    """
     path = uri.partition("://")[2] or uri
     if pattern is None:
-        return path.rpartition("/")[0].rpartition("/")[2] or None
+        folders = path.split("/")[:-1]
+        # Recorders put dates and hours between the camera and its files.
+        return next((name for name in reversed(folders) if name and not _DATED.fullmatch(name)), None)
     match = camera_pattern(pattern).search(path)
     return match["camera"] if match else None
 
@@ -152,10 +162,13 @@ def manifest_time(text: object) -> datetime.datetime | None:
     if isinstance(text, datetime.datetime):
         return text
     try:
-        seconds = float(str(text))
+        # First, since 20240503 is a date.
+        time = datetime.datetime.fromisoformat(str(text).strip())
     except ValueError:
-        return datetime.datetime.fromisoformat(str(text).strip())
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        time = datetime.datetime.fromtimestamp(float(str(text)), datetime.UTC)
+    if time.year not in _YEARS:
+        raise ValueError(f"the year {time.year}")
+    return time
 
 
 def _time_in(pattern: re.Pattern[str], text: str, time_zone: str) -> datetime.datetime | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ LISTING = pa.schema(
         ("modified", pa.large_string()),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
-        ("recorded_at", pa.timestamp("us", tz="UTC")),
+        ("recorded_at", pa.string()),
     ]
 )
 """The columns of a listing."""
@@ -46,8 +45,8 @@ class VideoRef:
     """Where the wanted span starts; None: the start of the file."""
     end_s: float | None = None
     """Where the wanted span ends; None: the end of the file."""
-    recorded_at: datetime.datetime | None = None
-    """When the file's first frame was recorded, where a manifest tells it; no part of the identity."""
+    recorded_at: str | None = None
+    """When the file's first frame was recorded, where a manifest tells it, by ISO 8601; no part of the identity."""
 
     @property
     def video_id(self) -> str:
@@ -72,8 +71,9 @@ class Listing(Sequence[VideoRef]):
             "start_s": pc.fill_null(table["start_s"], -1.0),
             "end_s": pc.fill_null(table["end_s"], float("inf")),
         }
-        by_key = [(name, "ascending") for name in keys]
-        order = pc.sort_indices(pa.table(keys), sort_keys=by_key)
+        # Of several rows of one video the first counts: one that tells when it was recorded.
+        by_key = [(name, "ascending") for name in (*keys, "recorded_at")]
+        order = pc.sort_indices(pa.table({**keys, "recorded_at": table["recorded_at"]}), sort_keys=by_key)
         keys = {name: column.take(order) for name, column in keys.items()}
         differs = np.ones(len(table), np.bool_)
         if len(table) > 1:
@@ -122,7 +122,7 @@ def ref_of(
     info: pafs.FileInfo,
     start_s: float | None = None,
     end_s: float | None = None,
-    recorded_at: datetime.datetime | None = None,
+    recorded_at: str | None = None,
 ) -> VideoRef:
     """Return a reference to what lies at a place, or to what is missing there."""
     if info.type == pafs.FileType.NotFound:

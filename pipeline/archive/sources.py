@@ -25,6 +25,7 @@ _SUFFIXES = (
 )
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
 """What counts as a video when a folder is listed. A file that is named itself is always taken."""
+_SERVICE_FILES = frozenset(["thumbs.db", "desktop.ini"])
 # Folders in which file servers and desktops keep what is theirs: thumbnails, and what was thrown away.
 _SERVICE_FOLDERS = frozenset(["@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"])
 
@@ -87,6 +88,14 @@ def _is_hidden(folder: str) -> bool:
     return folder.startswith(".") or folder.lower() in _SERVICE_FOLDERS
 
 
+def _is_kept_beside(path: str, pattern: str) -> bool:
+    """Whether something that a glob finds is what systems keep beside videos, unless the glob names it."""
+    *folders, name = path.split("/")
+    named = set(pattern.split("/"))
+    hidden_folder = any(_is_hidden(folder) for folder in folders if folder and folder not in named)
+    return hidden_folder or (name not in named and (name.startswith(".") or name.lower() in _SERVICE_FILES))
+
+
 def _tell_hidden(folder: str, n_hidden: int) -> None:
     if n_hidden:
         log.warning("%s: %d hidden folders passed over; name one itself to have it read", folder, n_hidden)
@@ -124,14 +133,14 @@ def _local_ref(path: str) -> VideoRef:
 def _expand_glob(pattern: str) -> Iterator[VideoRef]:
     if filesystem.is_local(pattern):
         found = glob.iglob(filesystem.local_path(pattern), recursive=True)
-        yield from (_local_ref(path) for path in found if os.path.isfile(path))
+        yield from (_local_ref(path) for path in found if os.path.isfile(path) and not _is_kept_beside(path, pattern))
         return
     prefix = pattern[: re.search(r"[*?[]", pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
     fs, root = filesystem.resolve(prefix)
     wanted = re.compile(_glob_to_regex(pattern))
     for info in fs.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True)):
         uri = filesystem.join(prefix, info.path[len(root.rstrip("/")) + 1 :])
-        if info.type == pafs.FileType.File and wanted.fullmatch(uri):
+        if info.type == pafs.FileType.File and wanted.fullmatch(uri) and not _is_kept_beside(uri, pattern):
             yield ref_of(uri, info)
 
 

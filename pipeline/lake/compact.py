@@ -165,10 +165,11 @@ def _retire(lake: Lake, number: int, sources: Sequence[int]) -> None:
     """Delete what a committed shard stands for. Its plan comes first: without one its videos would be planned anew."""
     if number not in lake.planned():
         plans = [read_part(lake, PLAN, source) for source in sources]
-        merged = pa.concat_tables(plans)
+        # Plans of earlier releases have fewer columns.
+        merged = pa.concat_tables(plans, promote_options="default")
 
         def write() -> None:
-            with open_part(lake, PLAN, number, plans[0].schema) as part:
+            with open_part(lake, PLAN, number, merged.schema) as part:
                 part.write(merged)
 
         patiently(lake.uri, write)

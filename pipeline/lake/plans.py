@@ -42,7 +42,7 @@ _SCHEMA = pa.schema(
         ("origin_pts", pa.int64()),
         ("streamed", pa.bool_()),
         ("created_at", pa.timestamp("us", tz="UTC")),
-        ("recorded_at", pa.timestamp("us", tz="UTC")),
+        ("recorded_at", pa.string()),
         ("chunks", pa.list_(_CHUNK)),
         ("failure_kind", pa.string()),
         ("failure_message", pa.string()),

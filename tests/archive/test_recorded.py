@@ -10,7 +10,7 @@ import av
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.archive.recorded import camera_of, check_options, recorded
+from pipeline.archive.recorded import camera_of, check_options, manifest_time, recorded
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
 from pipeline.engine.extract import Extractor
@@ -38,6 +38,8 @@ AT = datetime.datetime(2024, 5, 3, 14, 22, 10, tzinfo=UTC)
         ("2024-05-03T16:22:10+02:00.mp4", AT),
         ("cam-1714746130.mp4", AT),
         ("cam-1714746130500.mp4", AT.replace(microsecond=500_000)),
+        ("2024-05-03_14-22-10-0001.mp4", AT),
+        ("20240503_142210.264", AT),
         ("2024-13-03_14-22-10.mp4", None),
         ("8820240503142210.mp4", None),
         ("99999999_142210.mp4", None),
@@ -52,13 +54,14 @@ def test_the_usual_names(name: str, at: datetime.datetime | None) -> None:
 
 def test_what_is_believed_first() -> None:
     name, container = "/v/2024-05-03_14-22-10.mp4", datetime.datetime(2024, 5, 3, 15, 0, tzinfo=UTC)
-    manifest = datetime.datetime(2024, 5, 3, 16, 0)
+    manifest = "2024-05-03T16:00:00"
     assert recorded(name, manifest, container, time_zone="Europe/Zurich") == (
         AT.replace(minute=0, second=0),
         "manifest",
     )
     assert recorded(name, None, container) == (container, "container")
     assert recorded(name, None, datetime.datetime(1904, 1, 1, tzinfo=UTC)) == (AT, "name")
+    assert recorded(name, None, datetime.datetime(2099, 1, 1, tzinfo=UTC)) == (AT, "name")
     pattern = "%Y-%m-%d_%H-%M-*"
     assert recorded(name, None, container, pattern) == (AT.replace(second=0), "name")
     assert recorded(name, None, None, time_zone="America/New_York") == (AT.replace(hour=18), "name")
@@ -72,6 +75,7 @@ def test_the_hour_that_a_clock_shows_twice_is_the_first_of_them() -> None:
 
 def test_cameras() -> None:
     assert camera_of("s3://bucket/gate/2024.mp4", None) == "gate"
+    assert camera_of("/v/door/2024-05-03/14/22.10.mp4", None) == "door"
     assert camera_of("/v/NVR_ch2_main_2024.mp4", "*/NVR_{camera}_main_*") == "ch2"
     assert camera_of("/v/other.mp4", "*/NVR_{camera}_main_*") is None
 
@@ -151,6 +155,16 @@ def test_parts_of_earlier_releases_are_read_with_unknown_times(lake: Path, tmp_p
     assert verify(Lake(str(older))) == []
 
 
+def test_a_time_of_a_manifest_is_in_the_zone_that_is_told_and_survives_other_sources(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", RECIPES[0], n_frames=2)
+    (tmp_path / "list.csv").write_text("uri,recorded_at\na.mp4,2024-05-03T14:22:10\n")
+    (ref,) = list_videos([str(tmp_path), str(tmp_path / "list.csv")])
+    found = recorded(ref.uri, ref.recorded_at, None, time_zone="Europe/Zurich")
+    assert found == (AT.replace(hour=12), "manifest")
+    assert manifest_time("20240503") == datetime.datetime(2024, 5, 3)
+    assert manifest_time("1714746130") == AT
+
+
 def test_a_manifest_with_a_time_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("uri,recorded_at\na.mp4,yesterday\n")
     with pytest.raises(UsageError, match=r"row 2 has recorded_at = 'yesterday', which is no time"):
@@ -164,6 +178,8 @@ def test_what_is_hidden_in_folders_is_no_video(tmp_path: Path, caplog: pytest.Lo
         shutil.copy(video, tmp_path / name)
     listed = [ref.uri for ref in list_videos([str(tmp_path)])]
     assert listed == [str(tmp_path / "a.mp4"), str(tmp_path / "sub" / "c.M2V")]
+    assert [ref.uri for ref in list_videos([str(tmp_path / "*")])] == [str(tmp_path / "a.mp4"), str(tmp_path / "e.gif")]
+    assert len(list_videos([f"file://{tmp_path}/**/*.mp4"])) == len(list_videos([str(tmp_path / "**/*.mp4")])) == 1
     assert f"{tmp_path}: 3 hidden folders passed over; name one itself to have it read" in caplog.text
     caplog.clear()
     (remote,) = {len(list_videos([f"file://{tmp_path}"]))}
