@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.archive.plan import plan_video
@@ -61,6 +62,19 @@ def lake(nightly: Path, tmp_path: Path) -> Lake:
 def contents(lake: str | Path) -> dict[str, list[str]]:
     """Return the rows of all tables, whatever their order and their shard."""
     return {table: sorted(map(repr, rows(lake, table, {"shard"}).to_pylist())) for table in TABLES}
+
+
+def test_a_shard_planned_by_an_earlier_release_is_merged_with_later_ones(lake: Lake, nightly: Path) -> None:
+    """Without filling in what its plan lacks the merge fails, half done, and so does every command after it."""
+    part = Path(lake.root, "_plan", "part-00000.parquet")
+    earlier = pq.read_table(part, partitioning=None).drop_columns(
+        ["mirrored", "track", "streamed", "created_at", "recorded_at"]
+    )
+    pq.write_table(earlier, part, write_page_checksum=True)
+    assert compact(lake, max_videos=10, max_hours=1.0) == (6, 1)
+    assert tidy(lake) == 0
+    assert contents(lake.root) == contents(nightly)
+    assert verify(lake) == []
 
 
 def test_shards_are_merged_as_far_as_they_may_grow(lake: Lake, nightly: Path) -> None:
