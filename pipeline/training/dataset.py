@@ -106,6 +106,9 @@ def load_videos(
             first = min(n_steps, _step_at(annotation.start_s or 0.0, rate))
             end = n_steps if annotation.end_s is None else min(n_steps, _step_at(annotation.end_s, rate))
             if annotation.is_point:
+                # The step that shows it; a person may also have marked the very end.
+                shown = int(np.floor((annotation.start_s or 0.0) * rate + 1e-6))
+                first = min(shown, max(0, n_steps - 1))
                 end = min(n_steps, first + 1)
             if end > first:
                 label_id = labels.index(annotation.label)

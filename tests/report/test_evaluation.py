@@ -58,6 +58,14 @@ def test_a_lake_against_labels(lake: Path, labels: Path) -> None:
     assert evaluation.per_label["walk"]["n_true"] == 3
 
 
+def test_an_event_of_one_moment_is_one_step(lake: Path, labels: Path) -> None:
+    """One step right, one at the very start wrong, none of them the whole video."""
+    labels.write_text("video,start_s,end_s,label\nb.mp4,2.07,2.07,walk\nb.mp4,0,0,fall\n")
+    evaluation = evaluate_lake(str(lake), labels, n_draws=5).evaluation
+    assert (evaluation.n_spans, evaluation.figures["accuracy"].value) == (2, 0.5)
+    assert evaluation.figures["frame_accuracy"].value == 0.5
+
+
 def test_one_split_and_videos_that_are_missing(lake: Path, labels: Path) -> None:
     only = evaluate_lake(str(lake), labels, split="split2", n_draws=5).evaluation
     assert (only.n_videos, only.figures["accuracy"].value) == (1, 1.0)
@@ -127,4 +135,4 @@ def test_the_command_prints_figures_and_says_what_is_wrong(lake: Path, labels: P
     assert "0.750" in said
     assert "confusion.png" in said
     assert "no split 'odd'" in usage_error("evaluate", lake, labels, "--split", "odd")
-    assert "known are csv, folders, activitynet" in usage_error("evaluate", lake, labels, "--format", "odd")
+    assert "known are csv, folders, boris, activitynet" in usage_error("evaluate", lake, labels, "--format", "odd")

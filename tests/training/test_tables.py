@@ -6,6 +6,7 @@ import datetime
 import gzip
 import json
 import logging
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -60,7 +61,7 @@ TABLES = {
 
 def found(path: Path) -> list[tuple[str, float | None, float | None, str]]:
     read = [(each.video, each.start_s, each.end_s, each.label) for each in read_annotations(path)]
-    return sorted((video.rpartition("/")[2], *rest) for video, *rest in read)  # type: ignore[misc]
+    return sorted(((video.rpartition("/")[2], *rest) for video, *rest in read), key=str)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -126,8 +127,13 @@ def test_tabular_events_of_an_old_boris(tmp_path: Path) -> None:
     ]
     headings = "Time,Media file path,Total length,FPS,Subject,Behavior,Behavioral category,Comment,Status"
     lines = [f"{time_s},/mnt/x/{video},4000,25,,{label},,,{kind}" for video, time_s, label, kind in events()]
+    of_a = [line for line in lines if "a.mp4" in line]
+    (tmp_path / "old.csv").write_text("\n".join([*preamble, headings, *of_a]))
+    assert found(tmp_path / "old.csv") == SPANS[:2]
+    # Files of one observation are played one after the other, and nothing here tells how long the first is.
     (tmp_path / "old.csv").write_text("\n".join([*preamble, headings, *lines]))
-    assert found(tmp_path / "old.csv") == SPANS
+    with pytest.raises(UsageError, match=r"plays 2 files one after the other, .* give the project \(\.boris\)"):
+        read_annotations(tmp_path / "old.csv")
 
 
 def test_aggregated_events_of_boris(tmp_path: Path) -> None:
@@ -136,8 +142,8 @@ def test_aggregated_events_of_boris(tmp_path: Path) -> None:
         "Start (s),Stop (s),Duration (s)"
     )
     lines = [
-        f"o,2024-05-03,/mnt/x/{video},4000,25,somebody,{label},{'POINT' if start_s == end_s else 'STATE'},{start_s},"
-        f"{end_s},{end_s - start_s}"
+        f"{video},2024-05-03,/mnt/x/{video},4000,25,somebody,{label},{'POINT' if start_s == end_s else 'STATE'},"
+        f"{start_s},{end_s},{end_s - start_s}"
         for video, start_s, end_s, label in SPANS
     ]
     (tmp_path / "aggregated.csv").write_text("\n".join([headings, *lines]))
@@ -197,7 +203,20 @@ def test_what_was_understood_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
         ("t.boris", "{}", "not a project of BORIS"),
         ("t.boris", json.dumps(project(["a.mp4"], [[1.0, "x", "gehen", "", ""]], {})), "begins and never ends"),
         ("t.boris", json.dumps(project([], [[1.0, "x", "gehen", "", ""]], {})), "observation 'obs 1': names no media"),
-        ("t.boris", json.dumps(project(["a", "b"], [[1.0, "x", "gehen", "", ""]], {})), "nothing tells how long a is"),
+        ("t.boris", json.dumps(project(["a", "b"], [[1.0, "x", "winken", "", ""]], {})), "tells how long they are"),
+        ("t.boris", json.dumps(project(["a"], [["1", "x", "winken", "", ""]], {})), "event 1: should be [seconds, "),
+        ("t.boris", json.dumps(project(["a"], [[1, "x", "sitzen", "", ""]], {})), "event 1: behaviour 'sitzen' is not"),
+        ("t.boris", json.dumps(project(["a"], [[1.7e9, "x", "winken", "", ""]], {})), "1.7e+09 s counts from 1970"),
+        (
+            "t.boris",
+            json.dumps(project(["a"], [[1, "", "gehen", "", ""]], {})),
+            "'gehen' in observation 'obs 1' begins",
+        ),
+        ("t.boris", '{"behaviors_conf": [], "observations": {}}', "'behaviors_conf' should be a dict, but is []"),
+        ("t.csv", "video,start,end,label\na,0:61,2:00,x\n", "line 2: start = '0:61' is not a time"),
+        ("t.csv", "video,start,end,label\na,0:60:00,2:00:00,x\n", "line 2: start = '0:60:00' is not a time"),
+        ("t.csv", "video,start_ms,end_ms,label\na,1,2,x\n", "column 'start_ms' holds no seconds; write seconds"),
+        ("t.csv", "video,Start (frame),end,label\na,1,2,x\n", "column 'Start (frame)' holds no seconds"),
     ],
 )
 def test_mistakes_in_tables_and_projects(name: str, text: str, message: str, tmp_path: Path) -> None:
@@ -218,3 +237,55 @@ def test_a_label_map_is_read_like_any_table(tmp_path: Path) -> None:
 )
 def test_times(text: str, seconds: float | None) -> None:
     assert seconds_of("here", "start", text) == seconds
+
+
+def test_headings_in_camel_case(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("fileName,startTime,endTime,activityLabel\na.mp4,1,2,walk\n")
+    assert found(tmp_path / "t.csv") == [("a.mp4", 1.0, 2.0, "walk")]
+
+
+def test_frames_of_timecodes_are_counted_at_the_nominal_rate() -> None:
+    """Ten minutes by the timecode are 18,000 frames, which take 600.6 s."""
+    assert seconds_of("here", "start", "00:10:00:29", 29.97) == pytest.approx((18_000 + 29) / 29.97)
+
+
+def test_labels_of_frames_may_have_commas(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("fall, hard\nfall, hard\nwalk\n")
+    assert [(each.label, each.frames) for each in read_annotations(tmp_path / "a.txt")] == [
+        ("fall, hard", (0, 2)),
+        ("walk", (2, 3)),
+    ]
+
+
+def workbook(path: Path, rows: list[list[object]], number_format: str = "General") -> Path:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.worksheets[0].append(row)
+    for row_of_cells in book.worksheets[0].iter_rows():
+        for cell in row_of_cells:
+            if cell.is_date:
+                cell.number_format = number_format
+    book.save(path)
+    return path
+
+
+def test_times_of_excel_are_read_as_they_are_shown(tmp_path: Path) -> None:
+    """Typed 1:30 becomes half past one, shown as 1:30; more than a day is a date in January 1900."""
+    head: list[object] = ["video", "start", "end", "label"]
+    typed = workbook(tmp_path / "a.xlsx", [head, ["a", datetime.time(0, 5), datetime.time(1, 30), "x"]], "h:mm")
+    assert found(typed) == [("a", 5.0, 90.0, "x")]
+    late = workbook(tmp_path / "a.xlsx", [head, ["a", 0, datetime.datetime(1900, 1, 1, 1, 30), "x"]], "hh:mm:ss")
+    assert found(late) == [("a", 0.0, 91_800.0, "x")]
+
+
+def test_workbooks_that_are_refused(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["video", "start", "label"], ["a", "=1+1", "x"]]
+    with pytest.raises(UsageError, match="line 2: B2 is a formula without its value; open the workbook"):
+        read_annotations(workbook(tmp_path / "a.xlsx", rows))
+    plain = workbook(tmp_path / "a.xlsx", [["video", "label"], ["a", "x"]])
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, content[: len(content) // 2] if name.endswith("sheet1.xml") else content)
+    with pytest.raises(UsageError, match=r"b\.xlsx: can't be read as a workbook of Excel"):
+        read_annotations(tmp_path / "b.xlsx")

@@ -285,3 +285,8 @@ def test_steps_are_labelled_by_time_and_the_later_span_wins(numbered: Path, tmp_
     assert sequence.inputs.shape == (20, 1280)
     # Anything wins over the background, and what starts later over the rest.
     assert sequence.label_ids.tolist() == [IGNORE] * 2 + [2] * 3 + [1] * 3 + [2] * 7 + [0] * 4 + [IGNORE]
+
+    # What happens at one moment is in the step that shows it; what is marked at the very end is in the last.
+    moments = [Annotation("v", "read", at, at) for at in (0.29, 0.5, 2.0)]
+    (video,) = load_videos(lake, {"v": uri}, moments, ["read", "sit"], "frame", ["frame"])
+    assert [(item.first_step, item.end_step) for item in video.items] == [(2, 3), (5, 6), (19, 20)]

@@ -54,7 +54,7 @@ def _format_of(source: Path) -> str:
         ".xml": "cvat", ".eaf": "elan", ".txt": "frame-labels", ".boris": "boris", ".gz": "boris",
     }  # fmt: skip
     suffix = source.suffix.lower()
-    if suffix == ".txt" and not frame_labels.is_one(source):
+    if suffix == ".txt" and table.is_one(source):
         return "csv"
     if suffix in by_suffix:
         return by_suffix[suffix]

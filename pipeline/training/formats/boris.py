@@ -1,40 +1,39 @@
 """BORIS, the tool of those who annotate behaviour: projects, and its exports of tabular and aggregated events.
 
 A state begins and ends with an event each; a point is an event of one moment. Who is observed is not part of the label.
+Times run through all files that an observation plays one after the other; they become those of each file. Observations
+of something live or of pictures have no video, and are left out.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
-from pipeline.training.formats.located import field_of
+from pipeline.training.formats.boris_events import Event, Media, by_time, spans_of
+from pipeline.training.formats.located import field_of, parse_json
 from pipeline.training.formats.rows import Row, Table
 from pipeline.training.formats.times import seconds_of
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Event:
-    """Something that begins, ends, or happens at one moment."""
-
-    where: str
-    video: str
-    time_s: float
-    label: str
-    who: tuple[str, ...]
-    """What tells events of one state from those of another: observation, subject, behaviour, modifiers."""
-    kind: str
-    """`START`, `STOP`, `POINT`, or `STATE` where the two are told by turns."""
+Kind = Literal["START", "STOP", "POINT"]
+_MEDIA = ("media file name", "media file", "media file path")
+# In the column `Source`; older versions name the files in lines above the table.
+_PLAYER = re.compile(r"^player #1:\s*", re.IGNORECASE)
+_NEXT_PLAYER = re.compile(r"\|?\s*player #[2-8]:", re.IGNORECASE)
+_LIVE = ("", "NA", "LIVE")
+# What counts seconds since 1970 is the clock of the recording, not the time in it.
+_LONGEST_S = 1e7
 
 
 def is_heading(cells: Sequence[str]) -> bool:
@@ -42,50 +41,70 @@ def is_heading(cells: Sequence[str]) -> bool:
     names = {cell.lower() for cell in cells}
     tabular = bool({"behavior type", "status"} & names) and "time" in names
     aggregated = {"start (s)", "stop (s)"} <= names
-    return "behavior" in names and (tabular or aggregated) and bool(_MEDIA & names)
-
-
-_MEDIA = {"media file name", "media file path", "media file"}
+    return "behavior" in names and (tabular or aggregated) and not names.isdisjoint(_MEDIA)
 
 
 def read_events(table: Table) -> list[Annotation]:
     """Return the spans of tabular or aggregated events.
 
     Raises:
-        UsageError: A state begins and never ends, or ends and never began.
+        UsageError: A state begins and never ends, or ends and never began, or it can't be told where in which file an
+            event lies.
     """
     rows = [Row(row.where, {key.lower(): value for key, value in row.cells.items()}) for row in table.rows]
-    if any("start (s)" in row.cells for row in rows):
-        found = [_aggregated(row) for row in rows]
-        log.info("aggregated events of BORIS: %d", len(found))
-    else:
-        found = list(_paired([_tabular(row) for row in rows]))
-        log.info("tabular events of BORIS: %d events, %d spans", len(rows), len(found))
-    return _once(found)
+    aggregated = "start (s)" in (heading.lower() for heading in table.headings)
+    events: dict[str, list[Event]] = defaultdict(list)
+    media: dict[str, Media] = {}
+    for row in rows:
+        name, file = row.cells.get("observation id", ""), _file_of(row)
+        source = row.cells.get("source", "")
+        if file.upper() in _LIVE and source.upper() in _LIVE:
+            continue
+        if file == "Not found":
+            raise UsageError(f"{row.where}: BORIS found no file at the time of this event; take it out")
+        media[name] = _media_of_row(source, row.cells.get("media duration (s)", ""))
+        label = row.cells.get("behavior", "")
+        modifiers = tuple(value for key, value in sorted(row.cells.items()) if key.startswith("modifier"))
+        for kind, time_s in _aggregated(row) if aggregated else _tabular(row):
+            events[name].append(
+                Event(row.where, name, row.cells.get("subject", ""), label, modifiers, kind, time_s, file)
+            )
+    for name, of_observation in events.items():
+        if not media[name].files:
+            # In the order in which they were played.
+            media[name] = Media(tuple(dict.fromkeys(event.file for event in by_time(of_observation))))
+    in_order = [event for each in events.values() for event in (each if aggregated else by_time(each))]
+    found = spans_of(in_order, media)
+    what = "aggregated" if aggregated else "tabular"
+    log.info("%s events of BORIS: %d rows, %d spans; separated by %s", what, len(rows), len(found), table.separator)
+    return found
 
 
 def read(path: Path) -> list[Annotation]:
     """Read a project, all its observations of media.
 
     Raises:
-        UsageError: It is no project, or a state begins and never ends.
+        UsageError: It is no project, a state begins and never ends, or it can't be told where in which file an event
+            lies.
     """
     project = _parsed(path)
     if not is_one(project):
         raise UsageError(f"{path}: not a project of BORIS, which has behaviors_conf and observations")
-    kinds = {
-        str(each.get("code")): "POINT" if "point" in str(each.get("type", "")).lower() else "STATE"
-        for each in project["behaviors_conf"].values()
-        if isinstance(each, dict)
+    is_state = {
+        field_of(str(path), each, "code", str): not str(each.get("type", "")).lower().startswith("point")
+        for each in field_of(str(path), project, "behaviors_conf", dict).values()
     }
-    events: list[_Event] = []
-    for name, observation in project["observations"].items():
+    events: list[Event] = []
+    media: dict[str, Media] = {}
+    for name, observation in field_of(str(path), project, "observations", dict).items():
         where = f"{path}, observation {name!r}"
-        if observation.get("type", "MEDIA") == "MEDIA":
-            events += _events_of(where, name, observation, kinds)
-    found = list(_paired(events))
+        listed = field_of(where, observation, "events", list)
+        if observation.get("type", "MEDIA") == "MEDIA" and listed:
+            media[name] = _media_of(where, observation)
+            events += _events_of(where, name, listed, is_state)
+    found = spans_of(events, media)
     log.info("%s: a project of BORIS: %d observations, %d spans", path, len(project["observations"]), len(found))
-    return _once(found)
+    return found
 
 
 def is_one(content: Any) -> bool:
@@ -101,99 +120,89 @@ def _parsed(path: Path) -> Any:
                 content = file.read(LABELS_BYTES + 1)
             if len(content) > LABELS_BYTES:
                 raise UsageError(f"{path}: unpacks to more than {LABELS_BYTES >> 20} MiB")
-        return json.loads(content.decode("utf-8-sig"))
-    except (OSError, EOFError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: can't be read as a project of BORIS ({error})") from error
+    return parse_json(path, content)
 
 
-def _events_of(where: str, name: str, observation: dict[str, Any], kinds: dict[str, str]) -> Iterator[_Event]:
-    files = field_of(where, observation, "file", (dict, list))
-    first_player = files.get("1", []) if isinstance(files, dict) else files
-    media = [str(each) for each in first_player]
-    if not media:
+def _media_of(where: str, observation: dict[str, Any]) -> Media:
+    """Return what the first player of an observation plays; others show the same from other sides."""
+    players = field_of(where, observation, "file", (dict, list))
+    files = tuple(str(each) for each in (players.get("1", []) if isinstance(players, dict) else players))
+    if not files:
         raise UsageError(f"{where}: names no media file; leave it out of the project")
-    info = observation.get("media_info") or {}
-    lengths = info.get("length") or {}
-    for number, event in enumerate(field_of(where, observation, "events", list), start=1):
+    info = observation.get("media_info")
+    known = info.get("length") if isinstance(info, dict) else None
+    lengths = [known.get(file) if isinstance(known, dict) else None for file in files]
+    # How long the last is does not matter.
+    lengths_s = [float(each) for each in [*lengths[:-1], lengths[-1] or 1e9] if isinstance(each, (int, float))]
+    return Media(files, tuple(lengths_s) if len(lengths_s) == len(files) else ())
+
+
+def _events_of(where: str, name: str, listed: list[Any], is_state: dict[str, bool]) -> list[Event]:
+    """Return the events of an observation in the order of time; a state begins and ends by turns."""
+    logged = []
+    for number, event in enumerate(listed, start=1):
         at = f"{where}, event {number}"
-        if not isinstance(event, list) or len(event) < 3:
-            raise UsageError(f"{at}: should be [time, subject, behaviour, ...], but is {event!r:.60}")
-        time_s, subject, code = event[:3]
-        modifier = str(event[3]) if len(event) > 3 else ""
-        video, time_s = _in_queue(at, media, lengths, float(time_s))
-        who = (name, str(subject), str(code), modifier)
-        yield _Event(at, video, time_s, str(code), who, kinds.get(str(code), "STATE"))
+        if not isinstance(event, list) or len(event) < 3 or not isinstance(event[0], (int, float)):
+            raise UsageError(f"{at}: should be [seconds, subject, behaviour, ...], but is {event!r:.60}")
+        time_s, subject, code = float(event[0]), str(event[1]), str(event[2])
+        if code not in is_state:
+            raise UsageError(f"{at}: behaviour {code!r} is not in the project's ethogram; add it there in BORIS")
+        if time_s > _LONGEST_S:
+            raise UsageError(
+                f"{at}: {time_s:g} s counts from 1970, not from the start of the file; correct it in BORIS"
+            )
+        modifiers = tuple(str(event[3]).split("|")) if len(event) > 3 else ()
+        logged.append(Event(at, name, subject, code, modifiers, "POINT", time_s))
+    events = []
+    running: set[tuple[str, str, tuple[str, ...]]] = set()
+    for event in by_time(logged):
+        kind: Kind = "POINT"
+        if is_state[event.behaviour]:
+            key = (event.subject, event.behaviour, event.modifiers)
+            kind = "STOP" if key in running else "START"
+            running ^= {key}
+        events.append(Event(event.where, name, event.subject, event.behaviour, event.modifiers, kind, event.time_s))
+    return events
 
 
-def _in_queue(where: str, media: list[str], lengths: dict[str, Any], time_s: float) -> tuple[str, float]:
-    """Return which of several files, played one after the other, shows a time, and when in it."""
-    for path in media[:-1]:
-        length_s = lengths.get(path)
-        if not isinstance(length_s, (int, float)):
-            raise UsageError(f"{where}: nothing tells how long {path} is, which is played before others")
-        if time_s < length_s:
-            return path, time_s
-        time_s -= length_s
-    return media[-1], time_s
-
-
-def _aggregated(row: Row) -> Annotation:
+def _aggregated(row: Row) -> list[tuple[Kind, float]]:
     start_s, stop_s = (
         seconds_of(row.where, name, "" if text in ("NA", "nan") else text)
         for name in ("start (s)", "stop (s)")
         for text in [row.cells.get(name, "")]
     )
+    if start_s is None:
+        raise UsageError(f"{row.where}: the start is empty")
     # A point has no length; some versions leave its end empty.
-    return Annotation(
-        _media_of(row), row.cells.get("behavior", ""), start_s, start_s if stop_s is None else stop_s, where=row.where
-    )
+    if row.cells.get("behavior type", "").upper() == "POINT" or stop_s is None:
+        return [("POINT", start_s)]
+    return [("START", start_s), ("STOP", stop_s)]
 
 
-def _tabular(row: Row) -> _Event:
+def _tabular(row: Row) -> list[tuple[Kind, float]]:
     kind = (row.cells.get("behavior type") or row.cells.get("status") or "").upper()
     if kind not in ("START", "STOP", "POINT"):
         raise UsageError(f"{row.where}: the behavior type is {kind!r}, not START, STOP or POINT")
     time_s = seconds_of(row.where, "time", row.cells.get("time", ""))
     if time_s is None:
         raise UsageError(f"{row.where}: the time is empty")
-    label = row.cells.get("behavior", "")
-    modifiers = tuple(value for name, value in sorted(row.cells.items()) if name.startswith("modifier"))
-    who = (row.cells.get("observation id", ""), row.cells.get("subject", ""), label, *modifiers)
-    return _Event(row.where, _media_of(row), time_s, label, who, kind)
+    return [(cast(Kind, kind), time_s)]
 
 
-def _media_of(row: Row) -> str:
-    for name in ("media file name", "media file", "media file path"):
-        if text := row.cells.get(name, ""):
-            # Several that were played at once, or one after the other.
-            return text.split(";")[0].removeprefix("player #1:").strip()
-    raise UsageError(f"{row.where}: names no media file")
+def _file_of(row: Row) -> str:
+    named = (row.cells.get(name, "") for name in _MEDIA)
+    # Several that were played at once.
+    return _PLAYER.sub("", _NEXT_PLAYER.split(next(filter(None, named), ""))[0]).split(";")[0].strip()
 
 
-def _paired(events: Sequence[_Event]) -> Iterator[Annotation]:
-    """Yield the spans between the events that begin and end a state, and those of points."""
-    begun: dict[tuple[str, ...], _Event] = {}
-    for event in sorted(events, key=lambda each: (each.who[0], each.video, each.time_s, each.kind != "STOP")):
-        if event.kind == "POINT":
-            yield Annotation(event.video, event.label, event.time_s, event.time_s, where=event.where)
-            continue
-        start = begun.pop(event.who, None)
-        if start is None and event.kind == "STOP":
-            raise UsageError(f"{event.where}: {event.label!r} ends, but it never began; add its start in BORIS")
-        if start is None:
-            begun[event.who] = event
-        elif event.kind == "START":
-            raise UsageError(f"{event.where}: {event.label!r} begins again before it ended; add its stop in BORIS")
-        elif start.video != event.video:
-            # It goes on in the next file of a queue: what of it lies in each is a span there.
-            yield Annotation(start.video, start.label, start.time_s, None, where=start.where)
-            yield Annotation(event.video, event.label, 0.0, event.time_s, where=event.where)
-        else:
-            yield Annotation(event.video, event.label, start.time_s, event.time_s, where=start.where)
-    for event in begun.values():
-        raise UsageError(f"{event.where}: {event.label!r} begins and never ends; add its stop in BORIS")
-
-
-def _once(annotations: Sequence[Annotation]) -> list[Annotation]:
-    """Two may do the same at the same time: that is one span of the video."""
-    return list({(each.video, each.label, each.start_s, each.end_s): each for each in annotations}.values())
+def _media_of_row(source: str, lengths: str) -> Media:
+    """Return what the first player plays, as far as a row tells it: `player #1:a.mp4;b.mp4|player #2:c.mp4`."""
+    first = _PLAYER.sub("", _NEXT_PLAYER.split(source)[0])
+    files = tuple(part.strip() for part in first.split(";") if part.strip().upper() not in _LIVE)
+    try:
+        lengths_s = tuple(float(part) for part in lengths.partition("|")[0].split(";"))
+    except ValueError:
+        lengths_s = ()
+    return Media(files, lengths_s if len(lengths_s) == len(files) else ())

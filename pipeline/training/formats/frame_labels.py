@@ -10,14 +10,6 @@ from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
 
-_LINE_BYTES = 1 << 16
-
-
-def is_one(path: Path) -> bool:
-    """Whether a text file has a label a line, and not cells between tabs, commas or semicolons."""
-    with open(path, "rb") as file:
-        return not re.search(rb"[\t,;]", file.readline(_LINE_BYTES))
-
 
 def read(path: Path) -> list[Annotation]:
     """Read a folder with `groundTruth`, a folder of label files, or one label file."""

@@ -43,11 +43,24 @@ def read_json(path: Path) -> Any:
         UsageError: It can't be read, or is not JSON.
     """
     try:
-        text = read_bounded(path, LABELS_BYTES).decode("utf-8-sig")
+        content = read_bounded(path, LABELS_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read as JSON ({error})") from error
+    return parse_json(path, content)
+
+
+def parse_json(path: Path, content: bytes) -> Any:
+    """Parse the content of a JSON file; its objects are `Located`.
+
+    Raises:
+        UsageError: It is not JSON.
+    """
+    try:
+        text = content.decode("utf-8-sig")
         return _LocatingDecoder(text).decode(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: can't be read as JSON ({error})") from error
 
 

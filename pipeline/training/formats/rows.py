@@ -6,10 +6,12 @@ import csv
 import datetime
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
@@ -18,7 +20,8 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 # What a sheet may unpack to, as a multiple of what a file of labels may be.
 _MOST_UNPACKED = 2
 # A heading stands within so many lines: some tools write a preamble before it.
-_PREAMBLE_LINES = 40
+_PREAMBLE_LINES = 200
+_MOST_COLUMNS = 1000
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def decoded(path: Path) -> str:
         raise UsageError(f"{path}: can't be read ({error.strerror or error})") from error
     # A mark of UTF-16 is believed where every other byte is zero, as in most text of it.
     has_mark = content[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in content[2:4]
-    for encoding in ("utf-16" if has_mark else "utf-8-sig", "cp1252"):
+    for encoding in ("utf-16" if has_mark else "utf-8-sig", "cp1252", "latin-1"):
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
@@ -136,33 +139,64 @@ def _read_sheet(path: Path, headings: Sequence[IsHeading]) -> Table:
             if sum(entry.file_size for entry in archive.infolist()) > _MOST_UNPACKED * LABELS_BYTES:
                 raise UsageError(f"{path}: unpacks to more than {_MOST_UNPACKED * LABELS_BYTES >> 20} MiB")
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        for sheet in book.worksheets:
-            lines = [
-                (number, [_as_text(cell) for cell in cells])
-                for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1)
-            ]
-            table = _table(f"{path}, sheet {sheet.title!r}", lines, headings, f"sheet {sheet.title!r}")
+        formulas = openpyxl.load_workbook(io.BytesIO(content), read_only=True)
+        for number, sheet in enumerate(book.worksheets):
+            title = f"{path}, sheet {sheet.title!r}"
+            table = _table(
+                title, list(_lines(title, sheet, formulas.worksheets[number])), headings, title[len(f"{path}, ") :]
+            )
             if table is not None:
                 return table
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError) as error:
-        raise UsageError(f"{path}: can't be read as a workbook of Excel ({error})") from error
     except OSError as error:
         raise UsageError(f"{path}: can't be read ({error.strerror or error})") from error
+    except (
+        # What is damaged in a workbook comes up as any of these.
+        *(
+            zipfile.BadZipFile,
+            zlib.error,
+            InvalidFileException,
+            ParseError,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+        ),
+        *(KeyError, IndexError, ValueError, TypeError, AttributeError, AssertionError),
+    ) as error:
+        raise UsageError(f"{path}: can't be read as a workbook of Excel ({error}); save it as CSV") from error
     names = ", ".join(sheet.title for sheet in book.worksheets)
     raise UsageError(f"{path}: none of its sheets ({names}) has a heading that is known")
 
 
+def _lines(title: str, sheet: Any, formulas: Any) -> Iterator[tuple[int, list[str]]]:
+    for each in (sheet, formulas):
+        each.reset_dimensions()  # which may tell of a million rows and columns that are not there
+    for number, (cells, written) in enumerate(zip(sheet.iter_rows(), formulas.iter_rows(), strict=True), start=1):
+        for cell, formula in zip(cells, written, strict=False):
+            if cell.value is None and formula.data_type == "f":
+                raise UsageError(
+                    f"{title}, line {number}: {formula.coordinate} is a formula without its value; open the workbook "
+                    "in a spreadsheet program and save it"
+                )
+        texts = [_as_text(cell) for cell in cells[:_MOST_COLUMNS]]
+        while texts and not texts[-1]:
+            texts.pop()
+        yield number, texts
+
+
 def _as_text(cell: Any) -> str:
-    """Return a cell as a person would write it; Excel holds times of day and spans as such."""
-    if cell is None:
-        return ""
-    if isinstance(cell, datetime.datetime):
-        # A span of more than a day, counted from Excel's first day.
-        cell = cell - datetime.datetime(1899, 12, 30)
-    if isinstance(cell, datetime.time):
-        cell = datetime.timedelta(
-            hours=cell.hour, minutes=cell.minute, seconds=cell.second, microseconds=cell.microsecond
+    """Return a cell as it is shown: a time without seconds, `0:05`, is what somebody typed as that."""
+    value = cell.value
+    if isinstance(value, datetime.datetime) and value < datetime.datetime(1900, 3, 1):
+        # More than a day, under a format of times of day: Excel counts days from the end of 1899.
+        value = value - datetime.datetime(1899, 12, 31)
+    if isinstance(value, datetime.time):
+        value = datetime.timedelta(
+            hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond
         )
-    if isinstance(cell, datetime.timedelta):
-        return str(cell.total_seconds())
-    return str(cell).strip()
+    if isinstance(value, datetime.timedelta):
+        ms = round(value.total_seconds() * 1000)
+        hours, minutes = divmod(ms // 60_000, 60)
+        if "s" not in (cell.number_format or "s").lower():
+            return f"{hours}:{minutes:02d}"
+        return f"{hours:02d}:{minutes:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+    return "" if value is None else str(value).strip()

@@ -30,12 +30,15 @@ _NAMES = {
     "group": ("group",),
     "fps": ("fps", "frame rate", "framerate", "rate"),
 }  # fmt: skip
+# Times in these are not read: better refused than taken for whole videos.
+_UNREAD_UNITS = re.compile(r"(frames?|ms|msecs?|milliseconds?|mins?|minutes?)")
 _UNIT = re.compile(r"\s*[(\[]?\b(s|sec|secs|second|seconds|hh:mm:ss.*)\b[)\]]?$")
 
 
 def plain_heading(heading: str) -> str:
     """Return a heading as it is compared: in small letters, without units, its words divided by single spaces."""
-    words = " ".join(re.sub(r"[_\-.]+", " ", heading.lower().lstrip("\ufeff")).split())
+    divided = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", heading.lstrip("\ufeff"))
+    words = " ".join(re.sub(r"[_\-.]+", " ", divided.lower()).split())
     return _UNIT.sub("", words).strip() or words
 
 
@@ -49,6 +52,15 @@ def read(path: Path) -> list[Annotation]:
     if boris.is_heading(table.headings):
         return boris.read_events(table)
     return _read_spans(path, table)
+
+
+def is_one(path: Path) -> bool:
+    """Whether a text file has the heading of a table, and is not a label a line."""
+    try:
+        read_table(path, boris.is_heading, _is_heading)
+    except UsageError:
+        return False
+    return True
 
 
 def _is_heading(cells: list[str]) -> bool:
@@ -65,6 +77,10 @@ def _read_spans(path: Path, table: Table) -> list[Annotation]:
             f"{path}: no column {' nor '.join(missing)}; needed are video and label, optional start_s, end_s and "
             f"split; it has {', '.join(filter(None, table.headings)) or 'none'}"
         )
+    for heading in table.headings:
+        words = re.findall(r"[a-z]+", plain_heading(heading))
+        if any(map(_UNREAD_UNITS.fullmatch, words)) and not {*words}.isdisjoint({*_NAMES["start"], *_NAMES["end"]}):
+            raise UsageError(f"{path}: column {heading!r} holds no seconds; write seconds, mm:ss or hh:mm:ss:ff")
     splits = [name for name in table.headings if name.lower().startswith("split")]
     timed = [columns[name] for name in ("start", "end", "duration") if name in columns]
     used = [columns[name] for name in ("video", "start", "end", "duration", "label") if name in columns]

@@ -27,19 +27,26 @@ def seconds_of(where: str, name: str, text: str, fps: float | None = None) -> fl
     text = text.strip()
     if not text:
         return None
+    unclear = f"{where}: {name} = {text!r} is not a time in seconds, mm:ss or hh:mm:ss"
     if match := _SECONDS.match(text):
         return float(match.group(1).replace(",", "."))
     if match := _CLOCK.match(text):
         hours, minutes, seconds = match.groups()
+        # Ninety minutes may well be written 90:00, but not behind an hour.
+        if float(seconds.replace(",", ".")) >= 60 or (hours and int(minutes) >= 60):
+            raise UsageError(unclear)
         return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
     if match := _FRAMES.match(text):
         if not fps:
             raise UsageError(f"{where}: {name} = {text!r} counts frames; add a column fps with their rate")
         hours, minutes, whole, frame = map(int, match.groups())
-        if frame >= fps:
+        if minutes >= 60 or whole >= 60:
+            raise UsageError(unclear)
+        if frame >= round(fps):
             raise UsageError(f"{where}: {name} = {text!r} counts {frame} frames, but a second has {fps:g}")
-        return hours * 3600 + minutes * 60 + whole + frame / fps
-    raise UsageError(f"{where}: {name} = {text!r} is not a time in seconds, mm:ss or hh:mm:ss")
+        # At 29.97 frames/s a timecode counts 30 frames in each of its seconds.
+        return ((hours * 3600 + minutes * 60 + whole) * round(fps) + frame) / fps
+    raise UsageError(unclear)
 
 
 def spelling_of(texts: Iterable[str]) -> str:
