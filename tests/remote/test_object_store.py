@@ -23,7 +23,7 @@ from tests.test_cli import FAST, run, text
 
 NAMES = ("h264-bframes.mp4", "h264.mkv", "mpeg4.avi", "h264.ts")
 # What depends on where and when: ids are made from places and times of change.
-_ELSEWHERE = {"video_id", "segment_id", "run_id", "processed_at", "worker", "attempts"}
+_ELSEWHERE = {"camera", "video_id", "segment_id", "run_id", "processed_at", "worker", "attempts"}
 
 
 @pytest.fixture(scope="module")
