@@ -78,22 +78,18 @@ def tidy(lake: Lake) -> int:
 def _describe(lake: Lake, number: int) -> _Shard:
     videos = read_part(lake, "videos", number, ["covered_s"])
     found = [folder for folder in lake.folders() if lake.has_part(folder, number)]
-    # Parts of earlier releases have fewer columns.
-    columns = [_columns(lake, folder, number) for folder in found]
-    footers = [columns, *(_footer(lake, folder, number) for folder in found)]
+    # Parts of earlier releases have fewer columns, so these count, too.
+    footers = [(schema.names, _footer(schema)) for schema in (_schema(lake, folder, number) for folder in found)]
     hours = sum(videos["covered_s"].to_pylist()) / 3600
     return _Shard(number, len(videos), hours, tuple(found), json.dumps(footers, sort_keys=True))
 
 
-def _columns(lake: Lake, folder: str, number: int) -> list[str]:
+def _schema(lake: Lake, folder: str, number: int) -> pa.Schema:
     with lake.fs.open_input_file(lake.path(folder, part_name(number))) as source:
-        names: list[str] = pq.read_schema(source).names
-        return names
+        return pq.read_schema(source)
 
 
-def _footer(lake: Lake, folder: str, number: int) -> dict[str, Any]:
-    with lake.fs.open_input_file(lake.path(folder, part_name(number))) as source:
-        schema = pq.read_schema(source)
+def _footer(schema: pa.Schema) -> dict[str, Any]:
     footer: dict[str, Any] = json.loads(schema.metadata[b"actionlake"])
     # Which run it was is told by every row.
     if "config" in footer:
@@ -123,7 +119,7 @@ def _merge_parts(lake: Lake, folder: str, sources: Sequence[int], number: int) -
     """Write one part that holds the rows of several, sorted by video; no more than row groups are held."""
     with ExitStack() as stack:
         parts = [_SortedPart(lake, folder, source, stack) for source in sources]
-        schema = parts[0].schema.with_metadata({"actionlake": json.dumps(_footer(lake, folder, sources[0]))})
+        schema = parts[0].schema.with_metadata({"actionlake": json.dumps(_footer(_schema(lake, folder, sources[0])))})
         target = stack.enter_context(open_part(lake, folder, number, schema))
         for _, part, start, end in sorted((run for each in parts for run in each.videos()), key=lambda run: run[0]):
             for rows in part.rows(start, end):
