@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -236,6 +237,12 @@ _JOINED: dict[str, How] = {
     "joined-ts": How(".ts", options=_X264 | {"bf": "3"}),
     "joined-mpg": How(".mpg", "mpeg2video", _MPEG2 | {"bf": "2"}),
     "joined-h264": How(".h264", options=_X264 | {"bf": "2"}, format="h264"),
+    "joined-mkv": How(".mkv", options=_X264 | {"bf": "2"}),
+}
+# FFmpeg reads the first recording of these.
+_JOINED_UNREAD: dict[str, How] = {
+    "joined-flv": How(".flv", options=_X264 | {"bf": "2"}),
+    "joined-wmv": How(".wmv", "wmv2", dict(_MPEG4)),
 }
 
 VARIANTS: dict[str, Variant] = {
@@ -251,3 +258,35 @@ VARIANTS: dict[str, Variant] = {
 """For each oddity, by name, what writes it. Upright and in their order the frames are those that were given. They are
 at the given rate but for `variable-rate` (within a third of a frame), `third-of-a-frame-per-second` (3 s each),
 `ntsc-time-base` (30000/1001 per second) and `mxf` (25 per second); `one-frame` has the first alone."""
+
+CUT_SHORT: dict[str, Variant] = {name: _joined(name, how) for name, how in _JOINED_UNREAD.items()}
+"""Files of which FFmpeg gives the first half of the frames."""
+
+
+def segments_of_one_clock(folder: Path, frames: Frames, fps: int) -> Path:
+    """Segments as of a stream, each written by a muxer of its own, joined: time goes on, continuity counters do not."""
+    whole = encode(folder / "whole.ts", frames, fps, How(".ts", options=_X264 | {"bf": "3"}))
+    parts: list[Path] = []
+    with av.open(str(whole)) as source:
+        for is_key, packets in itertools.groupby(source.demux(video=0), _keyframes_so_far()):
+            parts.append(folder / f"segment-{is_key}.ts")
+            with av.open(str(parts[-1]), "w", options={"avoid_negative_ts": "disabled"}) as container:
+                stream = container.add_stream_from_template(source.streams.video[0])
+                for packet in packets:
+                    if packet.dts is not None:
+                        packet.stream = stream
+                        container.mux(packet)
+    path = folder / "segments.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def _keyframes_so_far() -> Callable[[Any], int]:
+    n_keyframes = 0
+
+    def count(packet: Any) -> int:
+        nonlocal n_keyframes
+        n_keyframes += packet.is_keyframe
+        return n_keyframes
+
+    return count

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
+from typing import BinaryIO
 from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit
 
 import fsspec
@@ -68,6 +70,16 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), local_path(uri)
     client, path = _client(uri)
     return pafs.PyFileSystem(_ReadPatiently(client)), path
+
+
+def open_bytes(uri: str) -> BinaryIO:
+    """Open a local or remote video for reading bytes.
+
+    Raises:
+        UsageError: As for `resolve`.
+        OSError: It can't be reached, or is not there.
+    """
+    return open(local_path(uri), "rb") if is_local(uri) else io.BufferedReader(open_ranges(uri))
 
 
 def open_ranges(uri: str) -> RangeReader:

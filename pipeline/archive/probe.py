@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.archive.container import clock_of, is_streamed, moving_streams, open_video, refuse_large_frames
+from pipeline.archive.joined import has_one_index
 from pipeline.archive.refs import VideoRef
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
@@ -30,7 +31,7 @@ _PACKETS_TO_FIRST_FRAME = 500
 _REORDERED_FRAMES = 4.5
 # Pixels of no camera or disc are so much wider than high, or higher than wide: the header is damaged.
 _WIDEST_PIXEL = 10.0
-# Formats whose index, where there is one, holds only what was read so far, besides those that are streamed.
+# Formats whose index, where there is one, holds only what was read so far.
 _INDEXLESS_FORMATS = ("asf", "rm", "yuv4mpegpipe")
 # Formats whose header tells when the last frame ends, not how long that is after the first.
 _COUNT_FROM_ZERO = ("matroska,webm", "flv")
@@ -92,7 +93,8 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
             log.warning("%s: has %d video tracks; track %d is taken", ref.uri, n_tracks, number)
         _check_claims(ref, container, stream, limits)
         first = _first_frame(ref.uri, container, stream, limits)
-        keyframes, spacing = _read_index(container, stream)
+        streamed = is_streamed(container) or not has_one_index(ref.uri, container.format.name)
+        keyframes, spacing = (np.empty(0), np.empty(0)) if streamed else _read_index(container, stream)
         assert stream.time_base is not None
         untimed = clock_of(container) == "none"
         origin = first.pts if first.pts is not None and not untimed else stream.start_time or 0
@@ -126,7 +128,7 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
             keyframes_s=keyframes,
             mirrored=mirrored,
             track=number,
-            streamed=is_streamed(container),
+            streamed=streamed,
             created_at=_created_at(container),
         )
 
@@ -188,7 +190,7 @@ def _first_frame(uri: str, container: InputContainer, stream: VideoStream, limit
 def _read_index(container: InputContainer, stream: VideoStream) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return `(timestamps of keyframes, spacing of all frames)` in time-base units; both empty without an index."""
     nothing = np.empty(0)
-    if is_streamed(container) or container.format.name in _INDEXLESS_FORMATS:
+    if container.format.name in _INDEXLESS_FORMATS:
         return nothing, nothing
     try:
         # Matroska's cues are read only when somebody seeks.

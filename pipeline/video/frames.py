@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.archive.container import clock_of, is_streamed, open_video, refuse_large_frames
+from pipeline.archive.joined import next_recording
 from pipeline.archive.probe import Probe
 from pipeline.config import VideoLimits
 from pipeline.errors import VideoError
@@ -31,6 +32,9 @@ _MAX_ERRORS = 10_000
 _MAX_READ_ERRORS = 50
 # Errors so few packets before or behind a join are those of recordings that were cut anywhere.
 _PACKETS_AT_JOIN = 12
+# Where the segments of one stream are joined, its clock goes on and its continuity counter does not. FFmpeg marks a
+# packet for that, so few before the keyframe with which the segment begins, if groups of pictures are longer.
+_MARK_BEFORE_SEGMENT = 2
 
 
 @dataclass
@@ -109,7 +113,7 @@ def frames_from(reader: Reader, pts: int, seeks: bool, report: DecodeReport) -> 
                 yield from _counted(_decode(reader, container, stream, None, report), reader.probe)
                 return
             stream.codec_context.skip_frame = reader.left_out
-            if is_streamed(container):
+            if reader.probe.streamed or is_streamed(container):
                 yield from _decode(reader, container, stream, pts if seeks else None, report)
                 return
             if back_off_s is not None:
@@ -154,6 +158,7 @@ def _decode(
         after_seek = True
     order = _InOrder(stream, reader, clock == "none", report)
     ledger = _JoinLedger(report)
+    last_byte = 0
     for packet, joined in placed:
         if after_seek and order.key_pts is None and packet.size:
             if not packet.is_keyframe:
@@ -172,6 +177,7 @@ def _decode(
             else:
                 ledger.note("a recording begins without a keyframe")
         ledger.packet(packet)
+        last_byte = packet.pos or last_byte
         try:
             frames = packet.decode()
         except FFmpegError as error:
@@ -181,13 +187,17 @@ def _decode(
                 raise VideoError("corrupt", f"{reader.uri}: {_MAX_ERRORS} damaged packets, given up") from error
             continue
         yield from order.take(frames, ledger)
+    another = next_recording(reader.uri, container.format.name, last_byte)
+    if another is not None:
+        ledger.joined()
+        ledger.note(f"the one that begins at byte {another} can't be read on; split the file there")
 
 
 class _JoinLedger:
     """Tells errors at joins from others: a recording is cut anywhere, and the next one begins anywhere.
 
-    A packet or a frame that is merely marked counts for nothing at a join: the container counts the packets of both
-    recordings as one row.
+    A packet or a frame that is merely marked counts for nothing at a join, nor right before a keyframe: the container
+    counts the packets of both recordings as one row, and nothing behind the keyframe leans on what was marked.
     """
 
     def __init__(self, report: DecodeReport) -> None:
@@ -195,9 +205,17 @@ class _JoinLedger:
         self._since_join: int | None = None
         self._recent: list[tuple[int, bool]] = []
         self._number = 0
+        self._last_keyframe = 0
 
     def packet(self, packet: Packet[VideoStream]) -> None:
+        """Take note of a packet, before it is decoded."""
         self._number += 1
+        if packet.is_keyframe:
+            if self._number - self._last_keyframe > 2 * _MARK_BEFORE_SEGMENT:
+                self._forget(
+                    [each for each in self._recent if each[1] and self._number - each[0] <= _MARK_BEFORE_SEGMENT]
+                )
+            self._last_keyframe = self._number
         if self._since_join is not None:
             self._since_join += 1
         while self._recent and self._number - self._recent[0][0] > _PACKETS_AT_JOIN:
@@ -206,6 +224,7 @@ class _JoinLedger:
             self.note("the container marks a packet corrupt", marked=True)
 
     def note(self, message: str, marked: bool = False) -> None:
+        """Count an error; `marked`: a flag says so, though decoding went on."""
         at_join = self._since_join is not None and self._since_join <= _PACKETS_AT_JOIN
         if not at_join:
             self._recent.append((self._number, marked))
@@ -215,11 +234,15 @@ class _JoinLedger:
             self._report.first_error = self._report.first_error or message
 
     def joined(self) -> None:
+        """Take note that another recording begins: what went wrong right before was the end of the one before."""
         self._report.n_joins += 1
         self._since_join = 0
-        self._report.n_errors -= len(self._recent)
         self._report.n_join_errors += sum(not marked for _, marked in self._recent)
-        self._recent.clear()
+        self._forget(self._recent)
+
+    def _forget(self, errors: list[tuple[int, bool]]) -> None:
+        self._recent = [each for each in self._recent if each not in errors]
+        self._report.n_errors -= len(errors)
         if not self._report.n_errors + self._report.n_join_errors:
             self._report.first_error = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from pipeline.video.frames import DecodeReport
 from pipeline.video.timeline import Timeline
 from tests.lakes import analyze_here
 from tests.synthetic import RECIPES, make_video, numbered_frame, read_number
-from tests.variants import VARIANTS
+from tests.variants import CUT_SHORT, VARIANTS, segments_of_one_clock
 
 FPS = 10
 N_FRAMES = 40
@@ -46,7 +47,9 @@ def shown(
     return steps, report
 
 
-@pytest.mark.parametrize("name", ["joined-ts", "joined-mpg", "joined-h264", "size-changes-ts", "ts-wraps"])
+@pytest.mark.parametrize(
+    "name", ["joined-ts", "joined-mpg", "joined-h264", "joined-mkv", "size-changes-ts", "ts-wraps"]
+)
 def test_the_timeline_goes_on_where_clocks_start_anew(name: str, tmp_path: Path) -> None:
     """Without that everything behind the join is lost; and a span behind it is looked for on the wrong clock."""
     path = VARIANTS[name](tmp_path, FRAMES, FPS)
@@ -63,6 +66,31 @@ def test_a_joined_recording_has_the_length_of_both_and_no_failure(tmp_path: Path
     analyze_here([str(path)], tmp_path / "lake", CONFIG, [], Extractor(CONFIG))
     (row,) = open_lake(str(tmp_path / "lake")).table("videos").to_pylist()
     assert (row["status"], row["duration_s"], row["covered_s"]) == ("ok", pytest.approx(4.0), pytest.approx(4.0))
+
+
+def test_segments_whose_clock_goes_on_are_whole_when_joined(tmp_path: Path) -> None:
+    """FFmpeg marks a packet where continuity counters start anew; one that is lost elsewhere still counts."""
+    path = segments_of_one_clock(tmp_path, FRAMES, FPS)
+    steps, report = shown(path)
+    assert steps == [(number, number) for number in range(N_FRAMES)]
+    assert (report.n_errors, report.n_join_errors, report.first_error) == (0, 0, "")
+    content = (tmp_path / "whole.ts").read_bytes()
+    with av.open(str(tmp_path / "whole.ts")) as container:
+        at = [packet.pos for packet in container.demux(video=0)][6]
+    path.write_bytes(content[:at] + content[at + 188 :])
+    assert shown(path)[1].n_errors == 1
+
+
+@pytest.mark.parametrize("name", CUT_SHORT)
+def test_what_ffmpeg_does_not_read_behind_a_join_is_told(name: str, tmp_path: Path) -> None:
+    path = CUT_SHORT[name](tmp_path, FRAMES, FPS)
+    analyze_here([str(path)], tmp_path / "lake", CONFIG, [], Extractor(CONFIG))
+    lake = open_lake(str(tmp_path / "lake"))
+    (row,), (failure,) = lake.table("videos").to_pylist(), lake.table("failures").to_pylist()
+    assert (row["status"], row["n_frames_sampled"], failure["kind"]) == ("partial", N_FRAMES // 2, "discontinuity")
+    at = int(re.search(r"begins at byte (\d+) can't be read on; split the file there", failure["message"])[1])
+    (tmp_path / f"second{path.suffix}").write_bytes(path.read_bytes()[at:])
+    assert [number for _, number in shown(tmp_path / f"second{path.suffix}")[0]] == list(range(N_FRAMES // 2, N_FRAMES))
 
 
 def test_a_hole_at_a_join_is_told_as_that(tmp_path: Path) -> None:
