@@ -25,7 +25,7 @@ from tests.variants import VARIANTS
 
 FPS = 5
 N_FRAMES = 6
-SAMPLE_FPS = 2.5
+SAMPLE_FPS = 1.25
 WIDTH, HEIGHT = 256, 192
 INPUTS = {"frame": FRAME_INPUTS, "person": PERSON_INPUTS, "both": (*FRAME_INPUTS, *PERSON_INPUTS)}
 # Seconds at which each frame is shown, where that is not five a second.
