@@ -23,6 +23,8 @@ from pipeline.cli_common import (
     ConfigFile,
     Device,
     Embedder,
+    Engine,
+    EngineName,
     Precision,
     SampleFps,
     Verbose,
@@ -93,7 +95,8 @@ def analyze(
         typer.Option(help="How paths tell the camera: */NVR_{camera}_main_*.", show_default="the folder's name"),
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")] = None,
-    layout: Annotated[str | None, typer.Option(help="auto, fused or split.")] = None,
+    engine: Engine = EngineName.auto,
+    layout: Annotated[str | None, typer.Option(help="Of workers on Ray: auto, fused or split.")] = None,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = None,
@@ -133,7 +136,7 @@ def analyze(
     bundles = choose_models(chosen, Config.load(config_file, defaults, **named).scope)
     config = Config.load(config_file, defaults | config_for(bundles), **named)
     with ProgressDisplay(console) as display:
-        state = run(sources, lake, chosen, config, address, display.update)
+        state = run(sources, lake, chosen, config, address, display.update, engine.value)
     closing_table(out, state)
     if strict and state.n_failed + state.n_partial:
         raise typer.Exit(EXIT_FAILED_VIDEOS)

@@ -28,7 +28,7 @@ def submit(
     Bundles, weights, options and manifests that it names go with it; videos and lakes have to be where the cluster can
     reach them. The same command again takes up where a job was cut off.
     """
-    from pipeline.engine.submit import submit as run
+    from pipeline.engine.ray.submit import submit as run
 
     job = run(address, command, submission_id)
     there = f"{job.submission_id} --address {address}"

@@ -78,9 +78,20 @@ class Scope(StrEnum):
     both = "both"
 
 
+class EngineName(StrEnum):
+    """Who runs the steps."""
+
+    auto = "auto"
+    local = "local"
+    ray = "ray"
+
+
 WantedScope = Annotated[Scope | None, typer.Option(help="Label people, whole frames, or both.", show_default="person")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with options; the command line wins.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join; default: $RAY_ADDRESS, else this machine.")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join.", show_default="$RAY_ADDRESS")]
+Engine = Annotated[
+    EngineName, typer.Option(help="local: processes of this machine. ray: Ray. auto: Ray where it is worth it.")
+]
 SampleFps = Annotated[
     float | None, typer.Option(help="Frames looked at per second of video.", show_default="the model's")
 ]

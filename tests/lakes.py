@@ -10,17 +10,16 @@ import pyarrow as pa
 
 from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import plan_video
-from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.commit import ShardCommitter, ShardSummary
-from pipeline.engine.decoding import decode_pieces, tasks_of
-from pipeline.engine.extract import Extractor, describe_networks
-from pipeline.errors import VideoError
 from pipeline.lake import schemas
 from pipeline.lake.plans import write_plan
 from pipeline.lake.query import open_lake
 from pipeline.lake.store import Lake, open_part
+from pipeline.steps.commit import ShardCommitter, ShardSummary
+from pipeline.steps.extract import Extractor, describe_networks
+from pipeline.steps.in_order import extract_shard
+from pipeline.steps.plan import probe_patiently
 
 # What a run may write differently: when it ran, where, and how the work was cut.
 _OF_THE_RUN = {"run_id", "processed_at", "worker", "attempts"}
@@ -75,21 +74,13 @@ def analyze_here(
     sources: list[str], lake_uri: str | Path, config: Config, bundles: Sequence[Bundle], extractor: Extractor,
     threads: int = 1,
 ) -> ShardSummary:  # fmt: skip
-    """Do in this process, step by step, what a job does on a cluster; `threads` label."""
+    """Do a job in this process as one shard, in chunks of just `chunk_s`; `threads` label."""
     lake = Lake(str(lake_uri))
     lake.claim(config.feature_options())
     planned = []
     for ref in list_videos(sources):
-        probe: Probe | VideoError
-        try:
-            probe = probe_video(ref, config.limits, config.track)
-        except VideoError as error:
-            probe = error
-        planned.append(plan_video(ref, probe, config.grid_rate, config.chunk_s))
+        planned.append(plan_video(ref, probe_patiently(ref, config), config.grid_rate, config.chunk_s))
     write_plan(lake, 0, planned)
-    for video in planned:
-        for task in tasks_of(0, video):
-            for piece in decode_pieces(task, config):
-                extractor.extract(lake, [piece])
-    networks = describe_networks(config)
-    return ShardCommitter(config, bundles, threads).commit(lake, 0, networks)
+    for _ in extract_shard(lake, 0, config, extractor):
+        pass
+    return ShardCommitter(config, bundles, threads).commit(lake, 0, describe_networks(config))

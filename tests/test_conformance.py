@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.config import FRAME_INPUTS, PERSON_INPUTS, Config
-from pipeline.engine.extract import Extractor
 from pipeline.engine.models import choose_models
 from pipeline.lake.query import open_lake
+from pipeline.steps.extract import Extractor
 from tests.lakes import analyze_here
 from tests.overlaps import overlaps
 from tests.variants import VARIANTS

@@ -18,11 +18,11 @@ from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config, VideoLimits
-from pipeline.engine.extract import Extractor
 from pipeline.engine.models import choose_models
 from pipeline.errors import UsageError, VideoError
 from pipeline.lake.query import open_lake
 from pipeline.report.exports import export_segments
+from pipeline.steps.extract import Extractor
 from pipeline.terminal import plain
 from pipeline.training.formats import read_annotations
 from pipeline.video.decode import decode_chunk

@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing, suppress
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Any
-
-import ray
-from ray.exceptions import RayError, RayTaskError
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.archive.recorded import check_options
-from pipeline.archive.refs import Listing
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.board import Board, JobState
-from pipeline.engine.breaker import SystematicError
-from pipeline.engine.commit import CommitWorker
-from pipeline.engine.extract import NetworkFacts, describe_networks
-from pipeline.engine.interrupts import StopRequest
-from pipeline.engine.ledger import start_ledger
-from pipeline.engine.metrics import JobMetrics
+from pipeline.engine.board import JobState
+from pipeline.engine.interrupts import stopping_on_signals
+from pipeline.engine.job import Engine, Job, Observer, new_run_id
 from pipeline.engine.models import DEFAULT_MODEL, NAMES, check_fit, choose_models, config_for
-from pipeline.engine.planning import plan_archive
-from pipeline.engine.resources import choose_layout, joined, new_run_id
-from pipeline.errors import ActionlakeError, UsageError, describe
-from pipeline.lake.compact import tidy
-from pipeline.lake.lease import Lease, leased
+from pipeline.errors import UsageError
+from pipeline.lake.lease import leased
 from pipeline.lake.store import Lake
+from pipeline.steps.extract import describe_networks
 from pipeline.vision.detector import check_trust
 
 log = logging.getLogger(__name__)
 
-# So many chunks, of whole shards, are taken up at a time: enough that starting the workers anew and waiting for the
-# last of them does not count, and little enough to be held in memory.
-_WAVE_CHUNKS = 20_000
-_WAVE_CHUNKS_PER_WORKER = 400
-
-Observer = Callable[[JobState], None]
+ENGINES = ("auto", "local", "ray")
+"""Who runs the steps of a job."""
+# More video than this is worth starting Ray, with its dashboard and its metrics, on one machine, too.
+_LITTLE_S = 4 * 3600.0
 
 
 def analyze(
@@ -53,6 +41,7 @@ def analyze(
     config: Config | None = None,
     address: str | None = None,
     observer: Observer | None = None,
+    engine: str = "auto",
 ) -> JobState:
     """Analyse videos into a lake, or take up where an earlier run of the same lake was cut off.
 
@@ -61,8 +50,10 @@ def analyze(
         lake: Folder or bucket prefix to write to.
         model: A bundle, the folder of one, `"default"`, or `"none"` or None to extract features alone.
         config: Options. None: the defaults, with what the model was trained with.
-        address: A Ray cluster to join; without it `$RAY_ADDRESS`, and without that Ray starts on this machine.
+        address: A Ray cluster to join. None: `$RAY_ADDRESS`, if it is set.
         observer: Called whenever something is finished.
+        engine: `"local"` runs the job in processes of this machine, `"ray"` on Ray. `"auto"` takes Ray if a cluster is
+            named or joined already, or if there is much to do. The rows are the same.
 
     Returns:
         What was done and found.
@@ -70,6 +61,75 @@ def analyze(
     Raises:
         UsageError: The sources, the options, the model or the lake can't be used.
         ActionlakeError: The job can't go on.
+    """
+    bundles, config = _fitting(model, config)
+    named = choose_engine(engine, address, config)
+    videos = list_videos([sources] if isinstance(sources, str) else sources)
+    target = Lake(lake)
+    state = JobState(target.uri, config.run_id or "")
+    target.check(config.feature_options())
+    notify = observer or (lambda _: None)
+    notify(state)
+    # A lake is not made for networks that do not load.
+    networks = describe_networks(config)
+    if named == "ray":
+        # Starting Ray is mostly waiting, and importing Ray Data is not.
+        Thread(target=import_module, args=("pipeline.engine.ray.graph",), daemon=True).start()
+    with (
+        leased(target, f"run {config.run_id}") as lease,
+        stopping_on_signals(config.grace_s) as stop,
+        ExitStack() as stack,
+    ):
+
+        def begin(name: str) -> Engine:
+            if name == "ray":
+                from pipeline.engine.ray.driver import on_ray
+
+                return stack.enter_context(on_ray(target.uri, bundles, networks, config, stop, address))
+            from pipeline.engine.local import on_this_machine
+
+            return stack.enter_context(on_this_machine(target.uri, bundles, networks, config))
+
+        job = Job(target, bundles, config, state, notify, lease, stop)
+        running = begin(named)
+        board = job.plan(running, videos)
+        if named == "auto":
+            if state.video_s > _LITTLE_S:
+                log.info("engine ray: there are %.1f hours of video", state.video_s / 3600)
+                stack.close()
+                running = begin("ray")
+            else:
+                log.info("engine local: there are %.1f hours of video and no cluster is named", state.video_s / 3600)
+        job.run(running, board)
+    return state
+
+
+def choose_engine(engine: str, address: str | None, config: Config) -> str:
+    """Return who runs a job: `local`, `ray`, or `auto` where the plan is to decide.
+
+    Args:
+        engine: What was asked for, one of `ENGINES`.
+        address: The cluster that was named, if any.
+        config: The job's options.
+
+    Raises:
+        UsageError: There is no such engine, or it does not fit what else was asked for.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"engine = {engine!r} is not one of {', '.join(ENGINES)}")
+    if engine == "local" and address:
+        raise UsageError(f"--engine local runs on this machine, not on the cluster at {address}; leave one of them out")
+    named = address or os.environ.get("RAY_ADDRESS") or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
+    if engine == "auto" and (named or config.layout == "split"):
+        return "ray"
+    return engine
+
+
+def _fitting(model: str | Path | Bundle | None, config: Config | None) -> tuple[list[Bundle], Config]:
+    """Return the models of a job, and its options as these need them.
+
+    Raises:
+        UsageError: They do not fit together.
     """
     if config is None and isinstance(model, (str, Path)) and model not in NAMES:
         model = load_bundle(model)
@@ -83,175 +143,4 @@ def analyze(
     check_options(config.name_time, config.time_zone, config.camera)
     if config.sees_people:
         check_trust(config.detector, config.pickled_weights)
-    config = replace(config, run_id=config.run_id or new_run_id())
-    assert config.run_id is not None
-    videos = list_videos([sources] if isinstance(sources, str) else sources)
-    target = Lake(lake)
-    state = JobState(target.uri, config.run_id)
-    target.check(config.feature_options())
-    notify = observer or (lambda _: None)
-    notify(state)
-    # A lake is not made for networks that do not load.
-    networks = describe_networks(config)
-    # Starting Ray is mostly waiting, and importing Ray Data is not.
-    Thread(target=import_module, args=("pipeline.engine.graph",), daemon=True).start()
-    with (
-        leased(target, f"run {config.run_id}") as lease,
-        joined(address, config) as stop,
-        closing(_Job(target, bundles, networks, config, state, notify, lease, stop)) as job,
-    ):
-        job.run(videos)
-    return state
-
-
-class _Job:
-    """One run over one lake, on a cluster that is joined."""
-
-    def __init__(
-        self, lake: Lake, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config, state: JobState,
-        notify: Observer, lease: Lease, stop: StopRequest,
-    ) -> None:  # fmt: skip
-        self._lake, self._bundles, self._networks, self._config = lake, bundles, networks, config
-        self._state, self._observer = state, notify
-        self._metrics = JobMetrics(lake.uri)
-        self._lease, self._stop = lease, stop
-        self._layout = choose_layout(config)
-        self._ledger = start_ledger()
-        # Beside the planning.
-        self._warm_up = Thread(target=_warm_up, daemon=True)
-        self._warm_up.start()
-        # In a list, and held here: Ray shall neither resolve nor forget what a restarted actor needs again.
-        self._shared_bundles = [ray.put(list(bundles))]
-        self._committers: list[Any] = []
-        self._commits: list[ray.ObjectRef] = []
-
-    def close(self) -> None:
-        """End the actors of the job, which would live as long as the driver."""
-        self._warm_up.join()
-        for actor in (self._ledger, *self._committers):
-            with suppress(RayError):
-                ray.kill(actor)
-
-    def run(self, videos: Listing) -> None:
-        """Plan, extract, commit."""
-        self._state.layout = str(self._layout)
-        self._enter("planning")
-        if not self._lake.exists():
-            self._lake.claim(self._config.feature_options())
-        tidy(self._lake)
-        shards = plan_archive(self._lake, videos, self._config, self._ledger, self._lease.check)
-        for bundle in self._bundles:
-            _check_labelled(self._lake, shards, bundle)
-        board = Board(self._lake, shards, self._state)
-        self._warm_up.join()
-        self._start_committers()
-        self._enter("extracting")
-        wave_chunks = max(_WAVE_CHUNKS, _WAVE_CHUNKS_PER_WORKER * self._layout.decoders)
-        with self._stop.winding_down_by(self._ledger.stop.remote):
-            started = time.monotonic()
-            try:
-                while self._stop.signum is None and board.next_wave(wave_chunks):
-                    self._extract(board)
-            except SystematicError:
-                self._take_back(board)
-                raise
-            self._state.advice = self._layout.advice(
-                self._state.stage_s, time.monotonic() - started, self._config.sampling
-            )
-            while self._commits:
-                self._collect(board, wait=True)
-        # The workers of a node that was given up for dead may have written on for a while.
-        self._lake.sweep()
-        self._state.wall_s = time.monotonic() - self._state.started
-        self._enter("done")
-
-    def _notify(self, state: JobState) -> None:
-        self._metrics.update(state)
-        self._observer(state)
-
-    def _enter(self, stage: str) -> None:
-        self._state.stage = stage
-        self._notify(self._state)
-
-    def _extract(self, board: Board) -> None:
-        """Extract the chunks of a wave, and give every shard that has all of its own to be committed."""
-        from pipeline.engine.graph import extract_features
-
-        self._commit_ready(board)
-        dim = self._networks.dim
-        while tasks := board.outstanding():
-            for receipts in extract_features(tasks, self._lake.uri, self._config, self._layout, self._ledger, dim):
-                for receipt in receipts:
-                    board.received(receipt)
-                    self._state.runtime = self._state.runtime or receipt.runtime
-                self._commit_ready(board)
-                self._collect(board)
-                self._notify(self._state)
-            if self._stop.signum is not None:
-                return
-            # A node that died may have taken receipts, or decoded frames, with it.
-            board.recount()
-            self._commit_ready(board)
-            if len(board.outstanding()) == len(tasks):
-                raise ActionlakeError(f"{len(tasks)} chunks never came back; the same command tries them again")
-
-    def _commit_ready(self, board: Board) -> None:
-        for shard in board.pop_ready():
-            self._lease.check()
-            committer = self._committers[shard % len(self._committers)]
-            self._commits.append(committer.commit.remote(shard, self._networks))
-
-    def _collect(self, board: Board, wait: bool = False) -> None:
-        """Take note of what was committed; `wait` for one more."""
-        self._lease.check()
-        if not self._commits:
-            return
-        n_wanted = 1 if wait else len(self._commits)
-        done, self._commits = ray.wait(self._commits, num_returns=n_wanted, timeout=None if wait else 0)
-        try:
-            summaries = ray.get(done)
-        except RayTaskError as error:
-            if isinstance(error.cause, ActionlakeError):
-                raise error.cause from error
-            raise ActionlakeError(
-                f"a shard can't be committed, a fault of the program: {describe(error.cause)}; the traceback is in the "
-                "log. What is finished is kept, and the same command tries it again"
-            ) from error
-        for summary in summaries:
-            board.committed(summary)
-            self._notify(self._state)
-
-    def _take_back(self, board: Board) -> None:
-        """Take out shards that hold what failed in a way that nobody foresaw: the next run does them again."""
-        while self._commits:
-            self._collect(board, wait=True)
-        for shard in board.doubtful_shards & set(self._lake.committed()):
-            self._lake.drop_shard(shard)
-
-    def _start_committers(self) -> None:
-        committer = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")(
-            CommitWorker
-        )
-        self._committers = [
-            committer.remote(self._lake.uri, self._config, self._shared_bundles)
-            for _ in range(self._layout.classifiers)
-        ]
-
-
-def _warm_up() -> None:
-    """Let Ray Data start what it needs beside the workers, which takes a second or two, while there is other work."""
-    from pipeline.engine.graph import warm_up
-
-    with suppress(RayError):
-        warm_up()
-
-
-def _check_labelled(lake: Lake, shards: Collection[int], bundle: Bundle) -> None:
-    """Raise if shards were committed without this model's segments: they would silently stay without."""
-    without = set(shards) & set(lake.committed()) - set(lake.labelled(bundle.name))
-    if without:
-        there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"
-        raise UsageError(
-            f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; "
-            f"label them with `actionlake classify {lake.uri} --model ...`, then run this again"
-        )
+    return bundles, replace(config, run_id=config.run_id or new_run_id())

@@ -18,14 +18,13 @@ from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.commit import ShardCommitter
-from pipeline.engine.decoding import decode_pieces, tasks_of
-from pipeline.engine.extract import Extractor, describe_networks
 from pipeline.engine.models import DEFAULT_MODEL, choose_models
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.plans import write_plan
 from pipeline.lake.store import Lake
-from pipeline.stopwatch import Stopwatch
+from pipeline.steps.commit import ShardCommitter
+from pipeline.steps.extract import Extractor, describe_networks
+from pipeline.steps.in_order import extract_shard
 from pipeline.vision.detector import find_weights
 
 
@@ -77,26 +76,25 @@ def measure_alone(sources: Sequence[str], config: Config) -> Alone:
     extractor, committer = Extractor(config), ShardCommitter(config, bundles)
     probed = [(ref, probe_video(ref, config.limits, config.track)) for ref in list_videos(sources)]
     (planned,) = plan_shards(probed, config.grid_rate, config.chunk_s, len(probed), math.inf)
-    decoding = Stopwatch()
     n_frames = n_boxes = 0
+    decode_s = 0.0
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
         lake.claim(config.feature_options())
         write_plan(lake, 0, planned)
-        for task in (task for video in planned for task in tasks_of(0, video)):
-            for piece in decoding.over(decode_pieces(task, config)):
-                if piece.receipt.failure_kind:
-                    raise ActionlakeError(piece.receipt.failure_message)
-                for receipt in extractor.extract(lake, [piece]):
-                    n_frames += receipt.n_frames
-                    n_boxes += receipt.n_boxes
+        for receipt in extract_shard(lake, 0, config, extractor):
+            if receipt.failure_kind:
+                raise ActionlakeError(receipt.failure_message)
+            n_frames += receipt.n_frames
+            n_boxes += receipt.n_boxes
+            decode_s += receipt.decode_s
         committer.commit(lake, 0, networks)
     return Alone(
         video_s=sum(video.probe.duration_s for video in planned if video.probe is not None),
         n_frames=n_frames,
         n_boxes=n_boxes,
-        decode=decoding.seconds,
+        decode=decode_s,
         label=committer.busy_s,
         wall_s=time.perf_counter() - started,
         **extractor.busy_s(),

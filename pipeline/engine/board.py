@@ -8,12 +8,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.engine.breaker import Breaker
-from pipeline.engine.commit import ShardSummary
-from pipeline.engine.decoding import ChunkTask, tasks_of
 from pipeline.lake.plans import planned_work, read_plan
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Receipt, finished_chunks, lost_pieces
+from pipeline.steps.breaker import Breaker
+from pipeline.steps.commit import ShardSummary
+from pipeline.steps.decode import ChunkTask, tasks_of
 
 log = logging.getLogger(__name__)
 

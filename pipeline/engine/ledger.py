@@ -1,15 +1,19 @@
-"""Count attempts per chunk across the deaths of workers."""
+"""Count attempts per chunk across the deaths of workers, and give up what fails again and again."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from pipeline.archive.refs import VideoRef
+from pipeline.errors import VideoError
+from pipeline.lake.store import Lake
+from pipeline.lake.work import ChunkKey, Piece, Receipt, empty_rows, pieces_before_the_end, write_piece
+from pipeline.steps.decode import ChunkTask, worker_name
 
-from pipeline.lake.work import ChunkKey
-
+# Files are probed by so many at once; by fewer where there is less than two such batches for each CPU.
+_PROBE_BATCH = 32
 _UNKNOWN = ("worker_died", "its worker died each time")
 
 
@@ -62,8 +66,33 @@ class Ledger:
         self._stopping = True
 
 
-def start_ledger() -> Any:
-    """Start the ledger of a job beside the driver: if that node goes, all goes."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)(Ledger)
-    return actor.remote()
+def give_up(lake: Lake, task: ChunkTask, attempt: Attempt, vectors: Mapping[str, int]) -> list[Receipt]:
+    """End a chunk after the pieces that earlier attempts left, instead of one attempt more; return all its receipts."""
+    folder = lake.work_folder(task.shard)
+    kept = [
+        Piece(lake, f"{folder}/{name}").receipt()
+        for name in pieces_before_the_end(lake.work_names(task.shard), task.key)
+    ]
+    end = Receipt(
+        task.shard,
+        task.video_id,
+        task.chunk.index,
+        len(kept),
+        True,
+        failure_kind=attempt.kind,
+        failure_message=f"{task.uri}: given up after {attempt.number - 1} attempts; {attempt.cause}",
+        attempts=attempt.number - 1,
+        worker=worker_name(),
+    )
+    write_piece(lake, end, empty_rows(vectors))
+    return [*kept, end]
+
+
+def never_opened(ref: VideoRef, attempts: int, kind: str, cause: str) -> VideoError:
+    """Return the failure of a video whose probes all ended their process, for the reason that the ledger knows."""
+    return VideoError(kind, f"{ref.uri}: given up after {attempts} attempts to open it; {cause}")
+
+
+def batch_size(n_files: int, n_workers: int) -> int:
+    """Return how many files a worker probes at once."""
+    return max(1, min(_PROBE_BATCH, n_files // (2 * n_workers)))

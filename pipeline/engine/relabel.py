@@ -16,15 +16,17 @@ import ray
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.config import Config
-from pipeline.engine.breaker import Breaker
-from pipeline.engine.labelling import Labeller, model_facts, segments_folder
+from pipeline.engine.interrupts import stopping_on_signals
+from pipeline.engine.job import new_run_id
 from pipeline.engine.models import check_fit
-from pipeline.engine.resources import joined, new_run_id
+from pipeline.engine.ray.resources import joined
 from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
 from pipeline.lake.lease import leased
 from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, open_part, part_name, read_part
+from pipeline.steps.breaker import Breaker
+from pipeline.steps.label import Labeller, model_facts, segments_folder
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,11 @@ def classify(
     notify(state)
     if not waiting:
         return state
-    with leased(target, f"classify by {bundle.name}"), joined(address, config):
+    with (
+        leased(target, f"classify by {bundle.name}"),
+        stopping_on_signals(config.grace_s) as stop,
+        joined(address, config, stop),
+    ):
         shared = ray.put(bundle)
         label_shard = ray.remote(num_cpus=1, max_retries=3)(_label_shard)
         breaker = Breaker("labelled videos")

@@ -13,8 +13,10 @@ from typing import Any
 from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.segments import SegmentOptions
 from pipeline.config import Config
-from pipeline.engine.analyze import Observer, analyze
-from pipeline.engine.resources import cluster_has_gpus, joined
+from pipeline.engine.analyze import analyze
+from pipeline.engine.interrupts import stopping_on_signals
+from pipeline.engine.job import Observer
+from pipeline.engine.ray.resources import cluster_has_gpus, joined
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
 from pipeline.training.annotations import apply_label_map, read_label_map
@@ -93,7 +95,7 @@ def train(
     config = _as_in(lake, config)
     source = VideoSource(lake, uris, records, labels, config.scope, inputs)
     checkpoints = Path(f"{os.path.abspath(out)}-checkpoints")
-    with joined(address, config):
+    with stopping_on_signals(config.grace_s) as stop, joined(address, config, stop):
         analyze(sorted(set(uris.values())), lake, None, config, address, observer)
         data = source.load()
         if not data:

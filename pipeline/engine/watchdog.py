@@ -8,14 +8,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
-import ray
 
 from pipeline.lake.work import ChunkKey
+
+Note = Callable[[ChunkKey, str, str], None]
+"""Takes a chunk, and why the work on it ends: the kind of failure, and words."""
 
 EXIT_CODE = 75
 _LOOK_EVERY_S = 0.05
@@ -27,15 +28,15 @@ _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.
 class Watchdog:
     """Watches one thing at a time; tells the ledger why before it ends the process."""
 
-    def __init__(self, ledger: Any, memory_gb: float) -> None:
+    def __init__(self, note: Note, memory_gb: float) -> None:
         """Start watching.
 
         Args:
-            ledger: The actor that counts attempts.
+            note: Tells the ledger why an attempt is being ended.
             memory_gb: Most memory of the process, in GiB, without what it shares with others.
         """
         crash_at_once()
-        self._ledger = ledger
+        self._note = note
         self._memory_bytes = memory_gb * 2**30
         self._process = psutil.Process()
         self._watched: tuple[ChunkKey, float, float] | None = None
@@ -73,12 +74,12 @@ class Watchdog:
 
     def _own_memory_bytes(self) -> int:
         info = self._process.memory_info()
-        # Frames in Ray's store are mapped into every process that reads them.
+        # Frames in a shared store are mapped into every process that reads them.
         return int(info.rss) - int(getattr(info, "shared", 0))
 
     def _end(self, key: ChunkKey, kind: str, cause: str) -> None:
         try:
-            ray.get(self._ledger.note.remote(key, kind, cause), timeout=5)
+            self._note(key, kind, cause)
         finally:
             os._exit(EXIT_CODE)
 

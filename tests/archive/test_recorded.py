@@ -13,13 +13,13 @@ import pytest
 from pipeline.archive.recorded import camera_of, check_options, manifest_time, recorded
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.extract import Extractor
 from pipeline.engine.models import choose_models
 from pipeline.errors import UsageError
 from pipeline.lake.query import open_lake
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
 from pipeline.report.exports import export_segments
+from pipeline.steps.extract import Extractor
 from tests.lakes import analyze_here
 from tests.synthetic import RECIPES, make_video
 

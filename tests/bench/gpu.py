@@ -21,8 +21,8 @@ from pipeline import Config, analyze
 from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
-from pipeline.engine.decoding import decode_pieces, tasks_of
-from pipeline.engine.extract import _crops
+from pipeline.steps.decode import decode_pieces, tasks_of
+from pipeline.steps.extract import _crops
 from pipeline.vision import network
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder

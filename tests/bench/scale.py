@@ -79,10 +79,10 @@ class SimulatedEmbedder:
 
 def simulate() -> None:
     """Put all that takes long out of the way, in this process; Ray calls it in every worker."""
-    from pipeline.engine import decoding, extract, planning
+    from pipeline.steps import decode, extract, plan
 
-    planning.probe_video = simulated_probe
-    decoding.decode_chunk = simulated_decode  # type: ignore[assignment]
+    plan.probe_video = simulated_probe
+    decode.decode_chunk = simulated_decode  # type: ignore[assignment]
     extract.Embedder = SimulatedEmbedder  # type: ignore[assignment, misc]
 
 

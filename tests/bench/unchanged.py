@@ -15,10 +15,10 @@ from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import EMBEDDED_DETECTOR
-from pipeline.engine.extract import _changed
 from pipeline.video.decode import decode_chunk
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.runtime import choose_runtime
+from pipeline.vision.views import changed_frames
 from tests.overlaps import overlaps
 
 SURE = 0.25
@@ -41,7 +41,7 @@ def measure(sources: Sequence[str], levels: Sequence[float]) -> None:
         for batch in decode_chunk(ref.uri, probe_video(ref), Chunk(0, 0, OPEN_END, 0.0), Fraction(15), 640, 48):
             found = detector.detect(batch.images)
             for level in levels:
-                seen = _changed(batch.images, level)
+                seen = changed_frames(batch.images, level)
                 taken = [found[i] for i in seen[np.searchsorted(seen, np.arange(len(found)), side="right") - 1]]
                 shared = [n_shared(*pair) for pair in zip(found, taken, strict=True)]
                 counts[level] += (len(found), len(seen), *np.sum(shared, axis=0))

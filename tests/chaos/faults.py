@@ -28,18 +28,18 @@ RUNTIME_ENV = {"worker_process_setup_hook": "tests.chaos.faults.install"}
 """What Ray has to be started with."""
 
 POINTS = {
-    "probe": "pipeline.engine.planning:_probe_patiently",
-    "decode": "pipeline.engine.decoding:decode_chunk",
-    "extract": "pipeline.engine.extract:Extractor.extract",
+    "probe": "pipeline.engine.worker:probe_patiently",
+    "decode": "pipeline.steps.decode:decode_chunk",
+    "extract": "pipeline.steps.extract:Extractor.extract",
     "detect": "pipeline.vision.detector:Detector.detect",
     "embed": "pipeline.vision.embedder:Embedder.embed",
-    "flow": "pipeline.engine.extract:describe_flow",
-    "write": "pipeline.engine.extract:write_piece",
+    "flow": "pipeline.vision.views:describe_flow",
+    "write": "pipeline.steps.extract:write_piece",
     "rename": "pipeline.lake.store:os.replace",
-    "commit": "pipeline.engine.commit:ShardCommitter.commit",
-    "commit video": "pipeline.engine.commit:ShardCommitter._commit_video",
+    "commit": "pipeline.steps.commit:ShardCommitter.commit",
+    "commit video": "pipeline.steps.commit:ShardCommitter._commit_video",
     "track": "pipeline.lake.sequences:VideoRows.frames_of_boxes",
-    "label": "pipeline.engine.labelling:Labeller.segments",
+    "label": "pipeline.steps.label:Labeller.segments",
     "ledger": "pipeline.engine.ledger:Ledger.begin",
 }
 """Where something can happen: functions, by module and name, called in workers."""

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from pipeline import ActionlakeError, analyze
-from pipeline.engine.extract import Extractor
 from pipeline.engine.models import choose_models
 from pipeline.lake.query import open_lake
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
+from pipeline.steps.extract import Extractor
 from tests.chaos import faults
 from tests.chaos.conftest import CONFIG
 from tests.chaos.faults import Fault

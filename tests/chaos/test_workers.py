@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import analyze
-from pipeline.engine import graph
+from pipeline.engine.ray import graph
 from pipeline.lake.work import Receipt
 from tests.chaos import faults
 from tests.chaos.conftest import CONFIG, N_CHUNKS

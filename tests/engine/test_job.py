@@ -231,11 +231,12 @@ def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp
     from pipeline.archive.plan import plan_video
     from pipeline.archive.probe import probe_video
     from pipeline.archive.sources import list_videos
-    from pipeline.engine.commit import ShardCommitter
-    from pipeline.engine.decoding import decode_pieces, give_up, tasks_of
-    from pipeline.engine.extract import Extractor, NetworkFacts
+    from pipeline.engine.ledger import Attempt, give_up
     from pipeline.lake.plans import write_plan
     from pipeline.lake.store import Lake
+    from pipeline.steps.commit import ShardCommitter
+    from pipeline.steps.decode import decode_pieces, tasks_of
+    from pipeline.steps.extract import Extractor, NetworkFacts
 
     config = Config(scope="frame", sample_fps=30.0, chunk_s=86_400.0)
     lake = Lake(str(tmp_path / "lake"))
@@ -246,10 +247,10 @@ def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp
     (task,) = tasks_of(0, planned)
     extractor = Extractor(config)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.engine.decoding._MOST_PIECE_FRAMES", 16)
+        patch.setattr("pipeline.steps.decode._MOST_PIECE_FRAMES", 16)
         for piece in itertools.islice(decode_pieces(task, config), 2):
             extractor.extract(lake, [piece])
-    receipts = give_up(lake, task, 3, "worker_died", "its worker died each time", {"embedding": 1280})
+    receipts = give_up(lake, task, Attempt(4, "worker_died", "its worker died each time"), {"embedding": 1280})
     assert [(receipt.piece, receipt.last) for receipt in receipts] == [(0, False), (1, False), (2, True)]
     ShardCommitter(config, choose_models("default", "frame")).commit(lake, 0, NetworkFacts(1280, {}))
     reader = open_lake(lake.uri)

@@ -11,12 +11,12 @@ import pytest
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.config import Config
-from pipeline.engine.extract import Extractor
 from pipeline.engine.models import choose_models
 from pipeline.engine.relabel import classify
 from pipeline.errors import UsageError
 from pipeline.lake import store
 from pipeline.lake.query import open_lake
+from pipeline.steps.extract import Extractor
 from tests.lakes import analyze_here, assert_same, rows
 
 PERSON = "daily22-person"

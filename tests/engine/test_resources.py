@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from pipeline.config import Config
-from pipeline.engine.resources import Layout, choose_layout
+from pipeline.engine.ray.resources import Layout, choose_layout
 from pipeline.errors import UsageError
 
 SPLIT = Layout("split", 8, 2, 1.0, 1)

@@ -17,15 +17,15 @@ from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.commit import ShardCommitter
-from pipeline.engine.decoding import decode_pieces, tasks_of
-from pipeline.engine.extract import Extractor, NetworkFacts
 from pipeline.engine.models import choose_models
 from pipeline.lake.compact import compact, tidy
 from pipeline.lake.plans import planned_ids, write_plan
 from pipeline.lake.query import open_lake
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
+from pipeline.steps.commit import ShardCommitter
+from pipeline.steps.decode import decode_pieces, tasks_of
+from pipeline.steps.extract import Extractor, NetworkFacts
 from tests.lakes import TABLES, rows
 from tests.synthetic import RECIPES, make_video
 

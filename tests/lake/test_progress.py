@@ -10,15 +10,15 @@ from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.commit import ShardCommitter
-from pipeline.engine.decoding import decode_pieces, tasks_of
-from pipeline.engine.extract import Extractor, NetworkFacts
 from pipeline.errors import UsageError
 from pipeline.lake.compact import compact
 from pipeline.lake.lease import leased
 from pipeline.lake.plans import write_plan
 from pipeline.lake.progress import progress_of
 from pipeline.lake.store import Lake
+from pipeline.steps.commit import ShardCommitter
+from pipeline.steps.decode import decode_pieces, tasks_of
+from pipeline.steps.extract import Extractor, NetworkFacts
 from pipeline.terminal import progress_line
 from tests.synthetic import RECIPES, make_video
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Config
-from pipeline.engine.extract import Extractor
 from pipeline.engine.models import choose_models
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
+from pipeline.steps.extract import Extractor
 from tests.lakes import analyze_here, assert_same
 from tests.synthetic import RECIPES, make_video
 

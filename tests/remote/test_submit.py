@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.submit import pack_inputs
+from pipeline.engine.ray.submit import pack_inputs
 from pipeline.errors import UsageError
 from pipeline.lake.progress import progress_of
 from pipeline.lake.store import Lake

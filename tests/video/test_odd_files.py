@@ -17,9 +17,9 @@ from pipeline.archive.probe import probe_video
 from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.extract import Extractor
 from pipeline.errors import VideoError
 from pipeline.lake.query import open_lake
+from pipeline.steps.extract import Extractor
 from pipeline.video.decode import decode_chunk
 from pipeline.video.frames import DecodeReport
 from pipeline.video.timeline import Timeline

@@ -10,10 +10,10 @@ from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import Config
-from pipeline.engine.decoding import ChunkTask, decode_pieces, tasks_of
-from pipeline.engine.extract import Extractor, describe_networks
 from pipeline.lake.plans import write_plan
 from pipeline.lake.store import Lake
+from pipeline.steps.decode import ChunkTask, decode_pieces, tasks_of
+from pipeline.steps.extract import Extractor, describe_networks
 from tests.bench.peers.common import Task, run
 from tests.bench.peers.job import config_of
 
@@ -43,7 +43,7 @@ def main(task: Task) -> None:
     work = [(lake.uri, chunk) for video in planned for chunk in tasks_of(0, video)]
     with mp.get_context("spawn").Pool(os.cpu_count(), _start, (config,)) as pool:
         pool.starmap(_extract, work, chunksize=1)
-    from pipeline.engine.commit import ShardCommitter
+    from pipeline.steps.commit import ShardCommitter
 
     ShardCommitter(config, []).commit(lake, 0, networks)
 

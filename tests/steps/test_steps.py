@@ -16,12 +16,12 @@ from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.config import FRAME_INPUTS, PERSON_INPUTS, Config
-from pipeline.engine import decoding
-from pipeline.engine.decoding import decode_pieces, tasks_of
-from pipeline.engine.extract import Extractor, _changed
 from pipeline.engine.models import choose_models
 from pipeline.lake.query import open_lake
+from pipeline.steps.decode import decode_pieces, tasks_of
+from pipeline.steps.extract import Extractor
 from pipeline.vision.network import Image
+from pipeline.vision.views import changed_frames
 from tests.lakes import analyze_here, assert_same_whatever_the_cut, rows
 from tests.synthetic import RECIPES, make_video
 
@@ -86,7 +86,7 @@ def test_chunks_and_pieces_leave_no_trace(
     lake = tmp_path_factory.mktemp("chunked") / "lake"
     config = Config(**{**vars(person_config), "chunk_s": chunk_s})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "_MOST_PIECE_FRAMES", piece_frames)
+        patch.setattr(decode, "_MOST_PIECE_FRAMES", piece_frames)
         analyze_here([str(street)], lake, config, choose_models("default", "both"), extractor, threads=3)
     assert rows(lake, "videos")["n_chunks"].to_pylist()[0] > 1
     assert_same_whatever_the_cut(lake, unchunked)
@@ -208,9 +208,9 @@ def test_noise_is_no_change_between_frames(people: Image) -> None:
     come[100:140, 200:215] = 255 - come[100:140, 200:215]
     slowly = [np.clip(come.astype(int) + step, 0, 255).astype(np.uint8) for step in (2, 4, 6)]
     frames = np.stack([people, *noisy, come, *slowly])
-    assert _changed(frames, 5.0).tolist() == [0, 4, 7]
-    assert _changed(frames, 255.0).tolist() == [0]
-    assert len(_changed(frames, 1e-9)) == len(frames)
+    assert changed_frames(frames, 5.0).tolist() == [0, 4, 7]
+    assert changed_frames(frames, 255.0).tolist() == [0]
+    assert len(changed_frames(frames, 1e-9)) == len(frames)
 
 
 def test_a_still_video_is_looked_at_once_for_each_piece(

@@ -1,9 +1,8 @@
-"""From a shard's features to its rows: track, label, commit."""
+"""Commit a shard: from its features to its rows in every table, those of each video tracked and labelled."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import PlannedVideo
 from pipeline.config import Config, digest
-from pipeline.engine.breaker import Breaker
-from pipeline.engine.extract import NetworkFacts
-from pipeline.engine.labelling import Labeller, model_facts, segments_folder
-from pipeline.engine.tables import (
+from pipeline.errors import UnforeseenError, stage
+from pipeline.lake import schemas
+from pipeline.lake.patience import patiently
+from pipeline.lake.plans import read_plan
+from pipeline.lake.rows import (
     detection_rows,
     failure_row,
     failure_rows,
@@ -31,19 +30,15 @@ from pipeline.engine.tables import (
     seen_to_end_s,
     video_row,
 )
-from pipeline.errors import UnforeseenError, stage
-from pipeline.lake import schemas
-from pipeline.lake.patience import patiently
-from pipeline.lake.plans import read_plan
 from pipeline.lake.sequences import VideoRows
 from pipeline.lake.store import Lake, PartWriter, open_part, read_part
 from pipeline.lake.work import Piece, finished_chunks
-from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
+from pipeline.steps.breaker import Breaker
+from pipeline.steps.extract import NetworkFacts
+from pipeline.steps.label import Labeller, model_facts, segments_folder
+from pipeline.steps.track import no_tracks, track
 
 log = logging.getLogger(__name__)
-
-# Of them, each holds the hidden states of a whole sequence, a part of them in memory.
-_MOST_THREADS = 4
 
 
 @dataclass
@@ -81,29 +76,6 @@ class _Parts:
     segments: dict[str, PartWriter]
     """By the scope of the model that finds them."""
     features: PartWriter | None
-
-
-class CommitWorker:
-    """The actor around a `ShardCommitter`."""
-
-    def __init__(self, lake_uri: str, config: Config, bundles: list[Any]) -> None:
-        """Take what `ShardCommitter` takes, the bundles as a list of one reference to them."""
-        import torch
-
-        torch.set_num_threads(1)
-        if config.sees_people:
-            # While the first chunks are extracted: it takes a second that the last shard would wait for.
-            import ultralytics.trackers.byte_tracker  # noqa: F401
-        self._lake = Lake(lake_uri)
-        # The last shard is labelled when there is nothing else to do.
-        threads = min(_MOST_THREADS, os.cpu_count() or 1)
-        self._committer = ShardCommitter(config, ray.get(bundles[0]), threads)
-
-    def commit(self, shard: int, networks: NetworkFacts) -> ShardSummary:
-        """Label a shard and commit it."""
-        summary = self._committer.commit(self._lake, shard, networks)
-        log.info("shard committed", extra={"shard": shard, "videos": summary.n_videos, "seconds": summary.wall_s})
-        return summary
 
 
 class ShardCommitter:
@@ -231,11 +203,10 @@ class ShardCommitter:
         receipts = [[piece.receipt() for piece in of_chunk] for of_chunk in pieces]
         ends = [of_chunk[-1] for of_chunk in receipts]
         unforeseen: list[dict[str, Any]] = []
-        track_ids = np.full(len(rows.boxes.score), NO_TRACK, np.int64)
+        track_ids = no_tracks(rows)
         if self._config.sees_people:
             with _costing_no_more(video, "track", unforeseen):
-                frame_ids = list(track_video(rows.frames_of_boxes(), self._frame_rate(video), self._track_options()))
-                track_ids = np.concatenate(frame_ids) if frame_ids else track_ids
+                track_ids = track(rows, video.probe.fps if video.probe else None, self._config)
             parts.detections.write(detection_rows(video, rows, track_ids, networks.class_names))
         # Mostly compression, which runs outside of Python's lock.
         writing = self._beside.submit(self._write_features, video, rows, track_ids, parts.features)
@@ -281,13 +252,6 @@ class ShardCommitter:
         if part is not None:
             for table in feature_rows(video, rows, track_ids, part.schema, self._config):
                 part.write(table)
-
-    def _frame_rate(self, video: PlannedVideo) -> float:
-        fps = video.probe.fps if video.probe is not None else 0.0
-        return min(self._config.sample_fps, fps or self._config.sample_fps)
-
-    def _track_options(self) -> TrackOptions:
-        return TrackOptions(self._config.track_score, self._config.track_gap_s)
 
 
 class _UnwritableVideoError(Exception):

@@ -1,39 +1,30 @@
-"""From decoded frames to features: detect, embed, write. It runs without Ray; the actors only call it."""
+"""Extract the features of decoded frames: find the people, embed frames and crops, describe what moves."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.engine.decoding import Clock, DecodedPiece
 from pipeline.errors import UnforeseenError, stage
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
+from pipeline.steps.decode import Clock, DecodedPiece
 from pipeline.stopwatch import Stopwatch
-from pipeline.video.decode import FrameBatch
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
-from pipeline.vision.flow import FlowEstimator, describe_flow
+from pipeline.vision.flow import FlowEstimator
 from pipeline.vision.runtime import Runtime, choose_runtime
+from pipeline.vision.views import Views, changed_frames, flow_vectors
 
 log = logging.getLogger(__name__)
 
-# A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
-_CROP_MARGIN = 0.1
-# A person is taken to be this high at least, in pixels of the decoded frame, when motion is measured in heights.
-_SMALLEST_PX = 8.0
-# What an unchanged pixel looks like in the image of a change.
-_GREY = 128
-# Across and down, in looking for what changed between frames.
-_PARTS = (64, 36)
+_NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -112,7 +103,8 @@ class Extractor:
         detect_s = clock.lap()
         with stage("embed"):
             views = [
-                _Views(self._config.embedded, piece, of_frames) for piece, of_frames in zip(pieces, boxes, strict=True)
+                Views(self._config.embedded, piece.frames, of_frames)
+                for piece, of_frames in zip(pieces, boxes, strict=True)
             ]
             embeddings = self._embedder.embed([image for view in views for image in view.images])
         with stage("flow"), self._flow_watch:
@@ -168,7 +160,7 @@ class Extractor:
         images, threshold = piece.frames.images, self._config.skip_unchanged
         if not threshold:
             return self._detector.detect(images)
-        seen = _changed(images, threshold)
+        seen = changed_frames(images, threshold)
         found = self._detector.detect(images[seen])
         return [found[index] for index in np.searchsorted(seen, np.arange(len(images)), side="right") - 1]
 
@@ -176,7 +168,7 @@ class Extractor:
         self,
         piece: DecodedPiece,
         boxes: Sequence[Boxes],
-        views: _Views,
+        views: Views,
         embeddings: NDArray[np.float16],
         motion: Mapping[bool, NDArray[np.float16]],
     ) -> WorkRows:
@@ -204,92 +196,8 @@ class Extractor:
         return WorkRows(*times, box, class_id, score, xyxy, vectors)
 
     def _flow(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> Iterator[tuple[bool, NDArray[np.float16]]]:
-        """Yield what moves in frames and in boxes, as far as wanted: whether it is of boxes, and the vectors."""
-        frames, embedded = piece.frames, self._config.embedded
-        if frames is None or not {"frame_flow", "crop_flow"} & set(embedded):
-            return
-        following = [*frames.images[1:], frames.after]
-        flows = [self._flows.flow(image, after) for image, after in zip(frames.images, following, strict=True)]
-        # A slow video does not move faster for being sampled more often than it has frames.
-        rate = min(self._config.sample_fps, piece.task.probe.fps or self._config.sample_fps)
-        height = frames.images.shape[1]
-        if "frame_flow" in embedded:
-            yield False, describe_flow(flows, [rate / height] * len(flows))
-        if "crop_flow" in embedded:
-            ratio = flows[0].shape[0] / height
-            parts = [_crop(flow, box * ratio) for flow, found in zip(flows, boxes, strict=True) for box in found.xyxy]
-            heights = [max(_SMALLEST_PX, float(box[3] - box[1])) for found in boxes for box in found.xyxy]
-            yield True, describe_flow(parts, [rate / px for px in heights])
-
-
-class _Views:
-    """What of one piece goes through the embedder: whole frames, crops, and how either changes to the next frame."""
-
-    def __init__(self, embedded: Sequence[str], piece: DecodedPiece, boxes: Sequence[Boxes]) -> None:
-        self.images: list[NDArray[np.uint8]] = []
-        self._sizes: list[tuple[tuple[str, bool], int]] = []
         if piece.frames is None:
             return
-        still = piece.frames.images
-        changes = _changes(piece.frames) if {"frame_change", "crop_change"} & set(embedded) else still
-        if "frame" in embedded:
-            self._add("embedding", False, list(still))
-        if "frame_change" in embedded:
-            self._add("change", False, list(changes))
-        if "crop" in embedded:
-            self._add("embedding", True, _crops(still, boxes))
-        if "crop_change" in embedded:
-            self._add("change", True, _crops(changes, boxes))
-
-    def _add(self, column: str, of_boxes: bool, images: list[NDArray[np.uint8]]) -> None:
-        self.images += images
-        self._sizes.append(((column, of_boxes), len(images)))
-
-    def ranges(self) -> Iterator[tuple[tuple[str, bool], int, int]]:
-        """Yield for each kind of image its column, whether it is of boxes, and its range among the images."""
-        end = 0
-        for kind, size in self._sizes:
-            yield kind, end, end + size
-            end += size
-
-
-def _changed(images: NDArray[np.uint8], threshold: float) -> NDArray[np.intp]:
-    """Return which images differ from the last one before that does, in the mean of any of their parts; the first does.
-
-    Means over many pixels, which the noise of a sensor hardly moves, and a person at the horizon does.
-    """
-    changed: list[int] = []
-    last = np.empty(0)
-    for index, image in enumerate(images):
-        parts = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _PARTS, interpolation=cv2.INTER_AREA).astype(
-            np.int16
-        )
-        if not changed or np.abs(parts - last).max() > threshold:
-            changed.append(index)
-            last = parts
-    return np.array(changed, np.intp)
-
-
-def _changes(frames: FrameBatch) -> NDArray[np.uint8]:
-    """Return grey plus the next frame minus this, saturated, `uint8 [T, H, W, 3]`; plain grey at the end."""
-    after = frames.images[-1] if frames.after is None else frames.after
-    changes = np.empty_like(frames.images)
-    for target, this, following in zip(changes, frames.images, [*frames.images[1:], after], strict=True):
-        cv2.addWeighted(following, 1.0, this, -1.0, _GREY, dst=target)
-    return changes
-
-
-def _crops(images: NDArray[np.uint8], boxes: Sequence[Boxes]) -> list[NDArray[np.uint8]]:
-    return [_crop(image, box) for image, found in zip(images, boxes, strict=True) for box in found.xyxy]
-
-
-_NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
-
-
-def _crop(image: NDArray[Any], box: NDArray[np.float32]) -> NDArray[Any]:
-    """Return a person's part of an image, with a margin."""
-    margin_x, margin_y = (box[2] - box[0]) * _CROP_MARGIN, (box[3] - box[1]) * _CROP_MARGIN
-    left, top = max(0, int(box[0] - margin_x)), max(0, int(box[1] - margin_y))
-    right = min(image.shape[1], max(left + 1, round(float(box[2] + margin_x))))
-    bottom = min(image.shape[0], max(top + 1, round(float(box[3] + margin_y))))
-    return image[top:bottom, left:right]
+        # A slow video does not move faster for being sampled more often than it has frames.
+        rate = min(self._config.sample_fps, piece.task.probe.fps or self._config.sample_fps)
+        yield from flow_vectors(self._flows, self._config.embedded, piece.frames, boxes, rate)

@@ -1,4 +1,4 @@
-"""From a chunk to its frames, piece by piece: what a worker must know of a chunk, and what becomes of it."""
+"""Decode a chunk piece by piece: what must be known of a chunk, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
 from pipeline.config import Config
 from pipeline.errors import ActionlakeError, UnforeseenError, VideoError
-from pipeline.lake.store import Lake
-from pipeline.lake.work import ChunkKey, Piece, Receipt, empty_rows, pieces_before_the_end, write_piece
+from pipeline.lake.work import ChunkKey, Receipt
 from pipeline.video.decode import FrameBatch, decode_chunk, scaled_size
 from pipeline.video.frames import DecodeReport
 
@@ -156,27 +155,3 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
         ),
         held,
     )
-
-
-def give_up(
-    lake: Lake, task: ChunkTask, attempts: int, kind: str, cause: str, vectors: Mapping[str, int]
-) -> list[Receipt]:
-    """End a chunk that is not tried again, after the pieces that earlier attempts left; return all its receipts."""
-    folder = lake.work_folder(task.shard)
-    kept = [
-        Piece(lake, f"{folder}/{name}").receipt()
-        for name in pieces_before_the_end(lake.work_names(task.shard), task.key)
-    ]
-    end = Receipt(
-        task.shard,
-        task.video_id,
-        task.chunk.index,
-        len(kept),
-        True,
-        failure_kind=kind,
-        failure_message=f"{task.uri}: given up after {attempts} attempts; {cause}",
-        attempts=attempts,
-        worker=worker_name(),
-    )
-    write_piece(lake, end, empty_rows(vectors))
-    return [*kept, end]

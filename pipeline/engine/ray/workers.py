@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,18 +13,16 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from pipeline.config import Config
-from pipeline.engine.decoding import ChunkTask, DecodedPiece, decode_pieces, give_up
-from pipeline.engine.extract import Extractor
-from pipeline.engine.ledger import Attempt
-from pipeline.engine.watchdog import Watchdog, crash_at_once
-from pipeline.errors import ActionlakeError, describe
+from pipeline.engine.ledger import Attempt, give_up
+from pipeline.engine.ray.ledger import note_to
+from pipeline.engine.watchdog import crash_at_once
+from pipeline.engine.worker import ChunkDecoder, CommitWorker, finished_receipts, load_extractor, words_of
+from pipeline.errors import ActionlakeError
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
-from pipeline.lake.work import ChunkKey, Piece, Receipt, finished_chunks
+from pipeline.lake.work import ChunkKey, Receipt
+from pipeline.steps.decode import ChunkTask, DecodedPiece
 from pipeline.video.decode import FrameBatch
-from pipeline.vision.runtime import limit_gpu_memory
-
-log = logging.getLogger(__name__)
 
 Block = dict[str, NDArray[Any]]
 """Columns of a block of rows, as Ray Data hands it over."""
@@ -60,46 +56,24 @@ def _receipt_block(work: Callable[[], list[Receipt]]) -> Block:
     except RayError:
         raise
     except Exception as error:  # It ends the job: what costs a chunk alone was caught before.
-        cells = [("", _words_of(error))]
+        cells = [("", words_of(error))]
     return {
         name: np.array([cell[number] for cell in cells], dtype=object)
         for number, name in enumerate(("receipt", "error"))
     }
 
 
-def _words_of(error: Exception) -> str:
-    """Return what the user is told of an error that ends the job."""
-    if isinstance(error, ActionlakeError):
-        return str(error)
-    log.error("a worker failed", exc_info=error)
-    return f"a worker failed, a fault of the program: {describe(error)}; the traceback is in the log"
-
-
-def _ids(task: ChunkTask) -> dict[str, Any]:
-    """Return what a log tells of a chunk beside the words."""
-    return {"shard": task.shard, "video_id": task.video_id, "uri": task.uri, "chunk": task.chunk.index}
-
-
 class _ChunkRunner:
-    """What every decoding actor does around a chunk: skip it if it is done, count the attempt, watch the clock."""
+    """What every decoding actor does around a chunk: count the attempt, decode it."""
 
     def __init__(self, lake_uri: str, config: Config, ledger: Any, dim: int) -> None:
         self.lake = Lake(lake_uri)
-        self.config = config
+        self._config = config
         self._ledger = ledger
-        # The ledger is told with the next attempt: a call of its own would double what it costs.
+        # Told with the next attempt: a call of its own would double what the ledger costs.
         self._finished: ChunkKey | None = None
-        self._watchdog = Watchdog(ledger, config.worker_memory_gb)
+        self._decoder = ChunkDecoder(config, note_to(ledger))
         self._vectors = vector_dims(config.embedded, dim)
-
-    def finished(self, tasks: list[ChunkTask]) -> dict[tuple[str, int], list[Receipt]]:
-        """Return the receipts of those tasks that an earlier try of this very block finished before it died."""
-        done = {}
-        for shard in {task.shard for task in tasks}:
-            folder = self.lake.work_folder(shard)
-            for key, names in finished_chunks(self.lake.work_names(shard)).items():
-                done[key] = [Piece(self.lake, f"{folder}/{name}") for name in names]
-        return {task.key: [piece.receipt() for piece in done[task.key]] for task in tasks if task.key in done}
 
     def begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]] | None:
         """Count an attempt; after too many, end the chunk and return its receipts. None: nothing more is to be done."""
@@ -107,33 +81,14 @@ class _ChunkRunner:
         if attempt is None:
             return None
         task = replace(task, attempts=attempt.number)
-        log.info("chunk begun", extra=_ids(task) | {"attempt": attempt.number})
-        if attempt.number <= self.config.max_attempts:
+        if attempt.number <= self._config.max_attempts:
             return task, []
-        return task, give_up(self.lake, task, attempt.number - 1, attempt.kind, attempt.cause, self._vectors)
+        return task, give_up(self.lake, task, attempt, self._vectors)
 
     def decode(self, task: ChunkTask) -> Iterator[DecodedPiece]:
-        """Decode a chunk; it is watched while a piece is decoded, not while others do something with it."""
-        limit_s = self.config.deadline_s(task.chunk.duration_s)
-        pieces = decode_pieces(task, self.config)
-        started = time.monotonic()
-        while True:
-            with self._watchdog.over(task.key, limit_s):
-                piece = next(pieces, None)
-            if piece is None:
-                break
-            if piece.receipt.failure_kind:
-                log.warning("chunk failed: %s", piece.receipt.failure_message, extra=_ids(task))
-            yield piece
+        """Decode a chunk."""
+        yield from self._decoder.decode(task)
         self._finished = task.key
-        log.info("chunk done", extra=_ids(task) | {"seconds": round(time.monotonic() - started, 3)})
-
-
-def _load_extractor(config: Config) -> Extractor:
-    """Load the networks; an actor that shares its GPU with others takes no more than its share of the memory."""
-    if config.device != "cpu" and config.gpus_per_actor is not None and config.gpus_per_actor < 1:
-        limit_gpu_memory(config.gpus_per_actor)
-    return Extractor(config)
 
 
 class FusedWorker:
@@ -141,7 +96,7 @@ class FusedWorker:
 
     def __init__(self, lake_uri: str, config: Config, ledger: Any, dim: int) -> None:
         self._runner = _ChunkRunner(lake_uri, config, ledger, dim)
-        self._extractor = _load_extractor(config)
+        self._extractor = load_extractor(config)
         # Only a worker that was started anew is given a block of which some chunks may be finished.
         self._is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
 
@@ -150,7 +105,7 @@ class FusedWorker:
         return _receipt_block(lambda: list(self._work([pickle.loads(cell) for cell in block["task"]])))
 
     def _work(self, tasks: list[ChunkTask]) -> Iterator[Receipt]:
-        earlier = self._runner.finished(tasks) if self._is_restarted else {}
+        earlier = finished_receipts(self._runner.lake, tasks) if self._is_restarted else {}
         for waiting in tasks:
             if waiting.key in earlier:
                 yield from earlier[waiting.key]
@@ -179,7 +134,7 @@ class DecodeWorker:
         except RayError:
             raise
         except Exception as error:  # As in `_receipt_block`.
-            yield _piece_block(b"", b"", _words_of(error))
+            yield _piece_block(b"", b"", words_of(error))
 
     def _work(self, tasks: list[ChunkTask]) -> Iterator[DecodedPiece]:
         for waiting in tasks:
@@ -199,7 +154,7 @@ class ExtractWorker:
     def __init__(self, lake_uri: str, config: Config) -> None:
         crash_at_once()
         self._lake = Lake(lake_uri)
-        self._extractor = _load_extractor(config)
+        self._extractor = load_extractor(config)
 
     def __call__(self, block: Block) -> Block:
         """Take decoded pieces and return their receipts."""
@@ -235,3 +190,10 @@ def _unpack_piece(block: Block, row: int) -> DecodedPiece:
         return head
     images = np.frombuffer(block["pixels"][row], np.uint8).reshape(shape)
     return replace(head, frames=FrameBatch(images, *grid))
+
+
+class CommitActor(CommitWorker):
+    """The actor that commits shards; the bundles come as a list of one reference to them."""
+
+    def __init__(self, lake_uri: str, config: Config, bundles: list[Any]) -> None:
+        super().__init__(lake_uri, config, ray.get(bundles[0]))

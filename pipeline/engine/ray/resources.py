@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import math
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.config import Config
-from pipeline.engine.interrupts import StopRequest, stopping_on_signals
+from pipeline.engine.interrupts import StopRequest
 from pipeline.errors import ActionlakeError, UsageError
 
 log = logging.getLogger(__name__)
@@ -76,20 +74,18 @@ class Layout:
 
 
 @contextmanager
-def joined(address: str | None, config: Config) -> Iterator[StopRequest]:
+def joined(address: str | None, config: Config, stop: StopRequest) -> Iterator[None]:
     """Run a block on a Ray cluster, or on this machine; what goes wrong there is told as an error of ours.
 
-    Ctrl-C and SIGTERM end the block, unless it winds down by what it is given.
+    Ctrl-C and SIGTERM go on to ask to stop, though Ray has handlers of its own.
 
     Raises:
         ActionlakeError: There is no such cluster, or the work on it can't go on.
-        Interrupted: The job was told to stop.
     """
-    with stopping_on_signals(config.grace_s) as stop:
-        started_here = connect(address, config)
-        stop.take_over()
-        with _errors_told(started_here):
-            yield stop
+    started_here = connect(address, config)
+    stop.take_over()
+    with _errors_told(started_here):
+        yield
 
 
 @contextmanager
@@ -249,9 +245,3 @@ def _share_of_all(nodes: Sequence[_Node], n_workers: int) -> float:
 def cluster_has_gpus(n: int) -> bool:
     """Whether the cluster that is joined has so many GPUs."""
     return float(ray.cluster_resources().get("GPU", 0)) >= n
-
-
-def new_run_id() -> str:
-    """Return a name for a run: the time, and some letters to tell apart what starts at once."""
-    now = datetime.datetime.now(datetime.UTC)
-    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pipeline.engine.tables import seen_to_end_s
+from pipeline.lake.rows import seen_to_end_s
 from pipeline.lake.work import Receipt
 
 

@@ -12,16 +12,17 @@ import pytest
 
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.config import Config
-from pipeline.engine import commit, decoding, extract, planning
-from pipeline.engine.breaker import Breaker, SystematicError
-from pipeline.engine.extract import Extractor
-from pipeline.engine.labelling import Labeller
 from pipeline.engine.models import choose_models
 from pipeline.lake.query import open_lake
 from pipeline.lake.sequences import VideoRows
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
 from pipeline.lake.work import Receipt, finished_chunks, lost_pieces, piece_name
+from pipeline.steps import commit, decode, extract, plan
+from pipeline.steps.breaker import Breaker, SystematicError
+from pipeline.steps.extract import Extractor
+from pipeline.steps.label import Labeller
+from pipeline.vision import views
 from pipeline.vision.detector import Detector
 from pipeline.vision.embedder import Embedder
 from tests.lakes import TABLES, analyze_here, rows
@@ -80,14 +81,14 @@ def failing_decode(*arguments: Any, **named: Any) -> Iterator[Any]:
     yield from _decode_chunk(*arguments, **named)
 
 
-_decode_chunk = decoding.decode_chunk
+_decode_chunk = decode.decode_chunk
 
 # Calls come in the order of the plan: the video without people, then the three chunks of the other.
 OF_CHUNKS = {
-    "decode": lambda patch: patch.setattr(decoding, "decode_chunk", failing_decode),
+    "decode": lambda patch: patch.setattr(decode, "decode_chunk", failing_decode),
     "detect": lambda patch: patch.setattr(Detector, "detect", failing(Detector.detect, on_call(3))),
     "embed": lambda patch: patch.setattr(Embedder, "embed", failing(Embedder.embed, on_call(3))),
-    "flow": lambda patch: patch.setattr(extract, "describe_flow", failing(extract.describe_flow, on_call(5))),
+    "flow": lambda patch: patch.setattr(views, "describe_flow", failing(views.describe_flow, on_call(5))),
     "write": lambda patch: patch.setattr(extract, "write_piece", failing(extract.write_piece, on_call(3))),
 }
 
@@ -174,8 +175,8 @@ def test_of_pieces_computed_together_only_the_one_to_blame_is_lost(
     from pipeline.archive.sources import list_videos
 
     (ref,) = list_videos([str(archive / "people.mp4")])
-    tasks = decoding.tasks_of(0, plan_video(ref, probe_video(ref), CONFIG.grid_rate, CONFIG.chunk_s))
-    pieces = [piece for task in tasks for piece in decoding.decode_pieces(task, CONFIG)]
+    tasks = decode.tasks_of(0, plan_video(ref, probe_video(ref), CONFIG.grid_rate, CONFIG.chunk_s))
+    pieces = [piece for task in tasks for piece in decode.decode_pieces(task, CONFIG)]
     blamed = pieces[1].frames.images
     monkeypatch.setattr(Detector, "detect", failing(Detector.detect, lambda _, images: images is blamed))
     lake = Lake(str(tmp_path / "lake"))
@@ -201,12 +202,12 @@ def test_a_fault_in_probing_costs_that_file(numbered: Path, monkeypatch: pytest.
     from pipeline.archive.sources import list_videos
 
     (ref,) = list_videos([str(numbered / "h264.mp4")])
-    monkeypatch.setattr(planning, "probe_video", failing(planning.probe_video, lambda *_: True))
-    found = planning._probe_patiently(ref, CONFIG)
+    monkeypatch.setattr(plan, "probe_video", failing(plan.probe_video, lambda *_: True))
+    found = plan.probe_patiently(ref, CONFIG)
     assert found.kind == "internal"
     assert "h264.mp4: probe failed, a fault of the program: KeyError" in str(found)
     with pytest.raises(SystematicError, match="20 of 20 files failed in a way that nobody foresaw"):
-        list(planning._unless_systematic(iter([(ref, found)] * 30)))
+        list(plan._unless_systematic(iter([(ref, found)] * 30)))
 
 
 def test_when_it_is_not_the_videos() -> None:

@@ -12,10 +12,10 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline.config import Config
-from pipeline.engine.decoding import ChunkTask
-from pipeline.engine.resources import Layout
-from pipeline.engine.workers import DecodeWorker, ExtractWorker, FusedWorker, pack_tasks, receipts_of
+from pipeline.engine.ray.resources import Layout
+from pipeline.engine.ray.workers import DecodeWorker, ExtractWorker, FusedWorker, pack_tasks, receipts_of
 from pipeline.lake.work import Receipt
+from pipeline.steps.decode import ChunkTask
 
 # A block costs about 11 ms whatever is in it, so it shall hold work for seconds, and more where there are many; but not
 # so much that one worker still computes when all others are done.

@@ -1,0 +1,184 @@
+"""A job, whichever engine runs its steps: plan, extract, commit, and stop in good order."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from pipeline.activity.bundle import Bundle
+from pipeline.archive.refs import Listing, VideoRef
+from pipeline.config import Config
+from pipeline.engine.board import Board, JobState
+from pipeline.engine.interrupts import StopRequest
+from pipeline.errors import ActionlakeError, UsageError
+from pipeline.lake.compact import tidy
+from pipeline.lake.lease import Lease
+from pipeline.lake.store import Lake
+from pipeline.lake.work import Receipt
+from pipeline.steps.breaker import SystematicError
+from pipeline.steps.commit import ShardSummary
+from pipeline.steps.decode import ChunkTask
+from pipeline.steps.plan import Probed, plan_archive
+
+# So many chunks, of whole shards, are taken up at a time: enough that starting the workers anew and waiting for the
+# last of them does not count, and little enough to be held in memory.
+_WAVE_CHUNKS = 20_000
+_WAVE_CHUNKS_PER_WORKER = 400
+
+Observer = Callable[[JobState], None]
+
+
+class Engine(Protocol):
+    """Runs the steps of one job.
+
+    Whatever ends a worker costs the chunk that it is at an attempt, and after `max_attempts` the chunk is given up with
+    a row in `failures`. What is yielded or returned was written to the lake before.
+    """
+
+    layout: str
+    """Who does what, in words."""
+    n_workers: int
+    """How many workers decode."""
+
+    def probe(self, refs: Iterator[VideoRef], n_refs: int) -> Iterator[Probed]:
+        """Probe so many videos, in order."""
+
+    def extract(self, tasks: Sequence[ChunkTask]) -> Iterator[list[Receipt]]:
+        """Extract chunks and yield receipts for their pieces as they are written, some at a time."""
+
+    def commit(self, shard: int) -> None:
+        """Begin to label and commit a shard whose features are all written."""
+
+    def committed(self, wait: bool = False) -> list[ShardSummary]:
+        """Return the shards that were committed since the last call; `wait` for one, if any is under way."""
+
+    @property
+    def n_committing(self) -> int:
+        """How many shards are being committed."""
+
+    def wind_down(self) -> None:
+        """Let workers finish the chunks that they are at, and no others."""
+
+    def observe(self, state: JobState) -> None:
+        """Take note of how far the job is, for whoever collects metrics."""
+
+    def advice(self, state: JobState, wall_s: float) -> str:
+        """Return what would make the next job like this faster, if anything stood idle for so many seconds."""
+
+
+class Job:
+    """One run over one lake."""
+
+    def __init__(
+        self, lake: Lake, bundles: Sequence[Bundle], config: Config, state: JobState, observer: Observer, lease: Lease,
+        stop: StopRequest,
+    ) -> None:  # fmt: skip
+        self._lake, self._bundles, self._config = lake, bundles, config
+        self._state, self._observer = state, observer
+        self._lease, self._stop = lease, stop
+
+    def plan(self, engine: Engine, videos: Listing) -> Board:
+        """Plan what is new, and return what is to be done."""
+        self._enter(engine, "planning")
+        if not self._lake.exists():
+            self._lake.claim(self._config.feature_options())
+        tidy(self._lake)
+        shards = plan_archive(self._lake, videos, self._config, engine.probe, self._lease.check)
+        for bundle in self._bundles:
+            _check_labelled(self._lake, list(shards), bundle)
+        return Board(self._lake, shards, self._state)
+
+    def run(self, engine: Engine, board: Board) -> None:
+        """Extract and commit all that is to be done."""
+        self._state.layout = engine.layout
+        self._enter(engine, "extracting")
+        wave_chunks = max(_WAVE_CHUNKS, _WAVE_CHUNKS_PER_WORKER * engine.n_workers)
+        with self._stop.winding_down_by(engine.wind_down):
+            started = time.monotonic()
+            try:
+                while self._stop.signum is None and board.next_wave(wave_chunks):
+                    self._extract(engine, board)
+            except SystematicError:
+                self._take_back(engine, board)
+                raise
+            self._state.advice = engine.advice(self._state, time.monotonic() - started)
+            while engine.n_committing:
+                self._collect(engine, board, wait=True)
+        # Workers that were given up for dead may have written on for a while.
+        self._lake.sweep()
+        self._state.wall_s = time.monotonic() - self._state.started
+        self._enter(engine, "done")
+
+    def _notify(self, engine: Engine) -> None:
+        engine.observe(self._state)
+        self._observer(self._state)
+
+    def _enter(self, engine: Engine, stage: str) -> None:
+        self._state.stage = stage
+        self._notify(engine)
+
+    def _extract(self, engine: Engine, board: Board) -> None:
+        """Extract the chunks of a wave, and give every shard that has all of its own to be committed."""
+        self._commit_ready(engine, board)
+        while tasks := board.outstanding():
+            for receipts in engine.extract(tasks):
+                for receipt in receipts:
+                    board.received(receipt)
+                    self._state.runtime = self._state.runtime or receipt.runtime
+                self._commit_ready(engine, board)
+                self._collect(engine, board)
+                self._notify(engine)
+            if self._stop.signum is not None:
+                return
+            # A node that died may have taken receipts, or decoded frames, with it.
+            board.recount()
+            self._commit_ready(engine, board)
+            if len(board.outstanding()) == len(tasks):
+                raise ActionlakeError(f"{len(tasks)} chunks never came back; the same command tries them again")
+
+    def _commit_ready(self, engine: Engine, board: Board) -> None:
+        for shard in board.pop_ready():
+            self._lease.check()
+            engine.commit(shard)
+
+    def _collect(self, engine: Engine, board: Board, wait: bool = False) -> None:
+        """Take note of what was committed; `wait` for one more."""
+        self._lease.check()
+        for summary in engine.committed(wait):
+            board.committed(summary)
+            self._notify(engine)
+
+    def _take_back(self, engine: Engine, board: Board) -> None:
+        """Take out shards that hold what failed in a way that nobody foresaw: the next run does them again."""
+        while engine.n_committing:
+            self._collect(engine, board, wait=True)
+        for shard in board.doubtful_shards & set(self._lake.committed()):
+            self._lake.drop_shard(shard)
+
+
+def new_run_id() -> str:
+    """Return a name for a run: the time, and some letters to tell apart what starts at once."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def commit_failed(cause: str) -> ActionlakeError:
+    """Return the error that ends a job whose shard can't be committed, for a reason that nobody foresaw."""
+    return ActionlakeError(
+        f"a shard can't be committed, a fault of the program: {cause}; the traceback is in the log. What is finished "
+        "is kept, and the same command tries it again"
+    )
+
+
+def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:
+    """Raise if shards were committed without this model's segments: they would silently stay without."""
+    without = set(shards) & set(lake.committed()) - set(lake.labelled(bundle.name))
+    if without:
+        there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"
+        raise UsageError(
+            f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; "
+            f"label them with `actionlake classify {lake.uri} --model ...`, then run this again"
+        )

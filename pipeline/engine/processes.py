@@ -1,0 +1,253 @@
+"""Worker processes of this machine: each is asked for one thing at a time, and may die of it.
+
+A worker is a fresh Python with a pipe to this process. It ends as soon as this process does, however that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import connection
+from queue import SimpleQueue
+from typing import IO, Any, Literal, cast
+
+from pipeline.engine.watchdog import Note, crash_at_once
+from pipeline.engine.worker import words_of
+from pipeline.errors import ActionlakeError
+
+log = logging.getLogger(__name__)
+
+# One that dies before it is ready, so often in a row, will not get ready any more.
+_MOST_FAILED_STARTS = 3
+_STDERR_BYTES = 4000
+
+
+@dataclass(frozen=True)
+class Event:
+    """What became of something that a worker was asked for."""
+
+    kind: Literal["item", "done", "died"]
+    """`item`: a part of the answer. `done`: the last one was given. `died`: the worker died of it, or beside it."""
+    request: Any
+    """What the asker calls it."""
+    value: Any = None
+    """The item."""
+
+
+class Pool:
+    """Workers that all can do the same; they are started when they are needed, and anew when they die."""
+
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        arguments: Sequence[Any],
+        size: int,
+        note: Note = lambda *_: None,
+        environments: Sequence[Mapping[str, str]] = ({},),
+    ) -> None:
+        """Describe the workers; none is started yet.
+
+        Args:
+            make: Called in each worker, with what tells us why it is being ended and the arguments; what it returns has
+                the methods, which yield the items of their answers.
+            arguments: Those further ones, to be pickled.
+            size: Most workers.
+            note: Called here with what a worker notes about its end.
+            environments: Environment variables of the workers, in turns.
+        """
+        self._start = pickle.dumps((make, tuple(arguments), logging.getLogger("pipeline").getEffectiveLevel()))
+        self._size = size
+        self._note = note
+        self._environments = environments
+        self._workers: list[_Worker] = []
+        self._n_failed_starts = 0
+
+    def start(self, n_workers: int) -> None:
+        """Start so many workers now, or as many as there may be, so that they are ready when they are needed."""
+        while len(self._workers) < min(n_workers, self._size):
+            environment = self._environments[len(self._workers) % len(self._environments)]
+            self._workers.append(_Worker(self._start, environment))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether anything more can be asked for right now."""
+        return len(self._workers) < self._size or any(not worker.is_busy for worker in self._workers)
+
+    @property
+    def n_busy(self) -> int:
+        """How many workers are at something."""
+        return sum(worker.is_busy for worker in self._workers)
+
+    def ask(self, request: Any, method: str, *arguments: Any) -> None:
+        """Ask a worker that is not busy to call a method, whose items come as events; there must be room."""
+        idle = [worker for worker in self._workers if not worker.is_busy]
+        if not idle:
+            self.start(len(self._workers) + 1)
+            idle = self._workers[-1:]
+        # A worker that is ready answers sooner than one that is being started.
+        max(idle, key=lambda worker: worker.is_ready).ask(request, method, arguments)
+
+    def events(self, wait: bool = True) -> list[Event]:
+        """Return what happened since the last call; `wait` until something has, if any worker is busy.
+
+        Raises:
+            ActionlakeError: A worker failed in a way that ends the job.
+        """
+        found: list[Event] = []
+        while self.n_busy and not found:
+            by_pipe = {worker.pipe: worker for worker in self._workers}
+            for pipe in connection.wait(list(by_pipe), timeout=None if wait else 0):
+                found += self._events_of(by_pipe[cast(connection.Connection, pipe)])
+            if not wait:
+                break
+        return found
+
+    def close(self) -> None:
+        """End all workers at once."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+    def _events_of(self, worker: _Worker) -> Iterator[Event]:
+        try:
+            kind, value = pickle.loads(worker.pipe.recv_bytes())
+        except (EOFError, OSError):
+            yield from self._buried(worker)
+            return
+        if kind == "ready":
+            self._n_failed_starts = 0
+            worker.is_ready = True
+        elif kind == "note":
+            self._note(*value)
+        elif kind == "log":
+            logging.getLogger(value.name).handle(value)
+        elif kind == "error":
+            raise ActionlakeError(value)
+        else:
+            request = worker.request
+            if kind == "done":
+                worker.is_busy, worker.request = False, None
+            yield Event(kind, request, value)
+
+    def _buried(self, worker: _Worker) -> Iterator[Event]:
+        last_words = worker.kill()
+        self._workers.remove(worker)
+        log.info("a worker died%s", f": {last_words}" if last_words else "")
+        if not worker.is_ready:
+            self._n_failed_starts += 1
+            if self._n_failed_starts >= _MOST_FAILED_STARTS:
+                raise ActionlakeError(f"workers die as soon as they start: {last_words or 'they do not say why'}")
+        if worker.is_busy:
+            yield Event("died", worker.request)
+
+
+class _Worker:
+    """A process, seen from the one that asks it."""
+
+    def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
+        self.pipe, there = connection.Pipe()
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (held as long as the process lives)
+        with there:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.engine.processes", str(there.fileno())],
+                # One thread a worker, as there is one worker a core.
+                env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=(there.fileno(),),
+                # Ctrl-C is for the job, which lets its workers finish.
+                start_new_session=True,
+            )
+        self.is_ready = self.is_busy = False
+        self.request: Any = None
+        self._send(start)
+
+    def ask(self, request: Any, method: str, arguments: Sequence[Any]) -> None:
+        self.request, self.is_busy = request, True
+        self._send(pickle.dumps((method, arguments)))
+
+    def kill(self) -> str:
+        """End the process, if it has not ended, and return the last that it wrote to its standard error."""
+        self._process.kill()
+        self._process.wait()
+        self.pipe.close()
+        with self._stderr:
+            self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
+            return self._stderr.read().decode(errors="replace").strip()
+
+    def _send(self, message: bytes) -> None:
+        # To one that is dead nothing can be sent; that it is dead is seen when it is listened to.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send_bytes(message)
+
+
+class _Answers:
+    """What a worker tells, from any of its threads."""
+
+    def __init__(self, pipe: connection.Connection) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def tell(self, kind: str, value: Any = None) -> None:
+        message = pickle.dumps((kind, value))
+        with self._lock:
+            self._pipe.send_bytes(message)
+
+
+class _ToAsker(logging.Handler):
+    """Hands log records on to the process that asks."""
+
+    def __init__(self, answers: _Answers) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # As text, since arguments and errors may not be what another process can read.
+        record.msg, record.args = record.getMessage(), None
+        if record.exc_info:
+            record.exc_text, record.exc_info = logging.Formatter().formatException(record.exc_info), None
+        with suppress(OSError):
+            self._answers.tell("log", record)
+
+
+def _listen(pipe: connection.Connection, requests: SimpleQueue[tuple[str, Sequence[Any]]]) -> None:
+    """Pass on what is asked for; end this process when nobody is there any more to ask."""
+    try:
+        while True:
+            requests.put(pickle.loads(pipe.recv_bytes()))
+    finally:
+        os._exit(0)
+
+
+def _serve(pipe: connection.Connection) -> None:
+    """Do what a worker is asked for, one thing after the other."""
+    crash_at_once()
+    answers = _Answers(pipe)
+    try:
+        make, arguments, level = pickle.loads(pipe.recv_bytes())
+        requests: SimpleQueue[tuple[str, Sequence[Any]]] = SimpleQueue()
+        threading.Thread(target=_listen, args=(pipe, requests), daemon=True).start()
+        logging.basicConfig(level=logging.WARNING, handlers=[_ToAsker(answers)])
+        logging.getLogger("pipeline").setLevel(level)
+        worker = make(lambda *noted: answers.tell("note", noted), *arguments)
+        answers.tell("ready")
+        while True:
+            method, arguments = requests.get()
+            for item in getattr(worker, method)(*arguments):
+                answers.tell("item", item)
+            answers.tell("done")
+    except Exception as error:  # It ends the job: what costs a chunk alone was caught before.
+        answers.tell("error", words_of(error))
+
+
+if __name__ == "__main__":
+    _serve(connection.Connection(int(sys.argv[1])))

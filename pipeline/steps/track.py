@@ -1,0 +1,30 @@
+"""Follow people through a video: from the boxes of its frames to the number of the track of each."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config
+from pipeline.lake.sequences import VideoRows
+from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
+
+
+def track(rows: VideoRows, fps: float | None, config: Config) -> NDArray[np.int64]:
+    """Return the track of every box of a video, `int64 [N]`; `NO_TRACK` where a box belongs to none.
+
+    Args:
+        rows: The video's features, with its boxes in order of time.
+        fps: The video's own frame rate, if it is known: it does not move faster for being sampled more often.
+        config: The job's configuration.
+    """
+    if not len(rows.boxes.score):
+        return np.full(0, NO_TRACK, np.int64)
+    rate = min(config.sample_fps, fps or config.sample_fps)
+    options = TrackOptions(config.track_score, config.track_gap_s)
+    return np.concatenate(list(track_video(rows.frames_of_boxes(), rate, options)))
+
+
+def no_tracks(rows: VideoRows) -> NDArray[np.int64]:
+    """Return for every box of a video that it belongs to no track."""
+    return np.full(len(rows.boxes.score), NO_TRACK, np.int64)

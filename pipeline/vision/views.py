@@ -1,0 +1,121 @@
+"""Cut out of frames what the networks look at: crops of people, what changes, what moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.video.decode import FrameBatch
+from pipeline.vision.detector import Boxes
+from pipeline.vision.flow import FlowEstimator, describe_flow
+
+# A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
+_CROP_MARGIN = 0.1
+# A person is taken to be this high at least, in pixels of the decoded frame, when motion is measured in heights.
+_SMALLEST_PX = 8.0
+# What an unchanged pixel looks like in the image of a change.
+_GREY = 128
+# Across and down, in looking for what changed between frames.
+_PARTS = (64, 36)
+
+
+class Views:
+    """What of one piece goes through the embedder: whole frames, crops, and how either changes to the next frame."""
+
+    def __init__(self, embedded: Sequence[str], frames: FrameBatch | None, boxes: Sequence[Boxes]) -> None:
+        """Cut the images of the wanted inputs out of frames, of which each has its boxes; nothing without frames."""
+        self.images: list[NDArray[np.uint8]] = []
+        self._sizes: list[tuple[tuple[str, bool], int]] = []
+        if frames is None:
+            return
+        still = frames.images
+        changes = frame_changes(frames) if {"frame_change", "crop_change"} & set(embedded) else still
+        if "frame" in embedded:
+            self._add("embedding", False, list(still))
+        if "frame_change" in embedded:
+            self._add("change", False, list(changes))
+        if "crop" in embedded:
+            self._add("embedding", True, crops(still, boxes))
+        if "crop_change" in embedded:
+            self._add("change", True, crops(changes, boxes))
+
+    def _add(self, column: str, of_boxes: bool, images: list[NDArray[np.uint8]]) -> None:
+        self.images += images
+        self._sizes.append(((column, of_boxes), len(images)))
+
+    def ranges(self) -> Iterator[tuple[tuple[str, bool], int, int]]:
+        """Yield for each kind of image its column, whether it is of boxes, and its range among the images."""
+        end = 0
+        for kind, size in self._sizes:
+            yield kind, end, end + size
+            end += size
+
+
+def changed_frames(images: NDArray[np.uint8], threshold: float) -> NDArray[np.intp]:
+    """Return which images differ from the last one before that does, in the mean of any of their parts; the first does.
+
+    Means over many pixels, which the noise of a sensor hardly moves, and a person at the horizon does.
+    """
+    changed: list[int] = []
+    last = np.empty(0)
+    for index, image in enumerate(images):
+        parts = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _PARTS, interpolation=cv2.INTER_AREA).astype(
+            np.int16
+        )
+        if not changed or np.abs(parts - last).max() > threshold:
+            changed.append(index)
+            last = parts
+    return np.array(changed, np.intp)
+
+
+def frame_changes(frames: FrameBatch) -> NDArray[np.uint8]:
+    """Return grey plus the next frame minus this, saturated, `uint8 [T, H, W, 3]`; plain grey at the end."""
+    after = frames.images[-1] if frames.after is None else frames.after
+    changes = np.empty_like(frames.images)
+    for target, this, following in zip(changes, frames.images, [*frames.images[1:], after], strict=True):
+        cv2.addWeighted(following, 1.0, this, -1.0, _GREY, dst=target)
+    return changes
+
+
+def crops(images: NDArray[np.uint8], boxes: Sequence[Boxes]) -> list[NDArray[np.uint8]]:
+    """Return the part of its image that each box shows, `uint8 [h, w, 3]` of any size, image after image."""
+    return [crop(image, box) for image, found in zip(images, boxes, strict=True) for box in found.xyxy]
+
+
+def crop(image: NDArray[Any], box: NDArray[np.float32]) -> NDArray[Any]:
+    """Return a person's part of an image, with a margin."""
+    margin_x, margin_y = (box[2] - box[0]) * _CROP_MARGIN, (box[3] - box[1]) * _CROP_MARGIN
+    left, top = max(0, int(box[0] - margin_x)), max(0, int(box[1] - margin_y))
+    right = min(image.shape[1], max(left + 1, round(float(box[2] + margin_x))))
+    bottom = min(image.shape[0], max(top + 1, round(float(box[3] + margin_y))))
+    return image[top:bottom, left:right]
+
+
+def flow_vectors(
+    estimator: FlowEstimator, embedded: Sequence[str], frames: FrameBatch, boxes: Sequence[Boxes], rate: float
+) -> Iterator[tuple[bool, NDArray[np.float16]]]:
+    """Yield what moves in frames and in boxes, as far as wanted: whether it is of boxes, and the vectors.
+
+    Args:
+        estimator: Finds the flow between two frames.
+        embedded: The inputs that are wanted.
+        frames: The frames, with the one that follows.
+        boxes: Those of each frame.
+        rate: Frames per second.
+    """
+    if not {"frame_flow", "crop_flow"} & set(embedded):
+        return
+    following = [*frames.images[1:], frames.after]
+    flows = [estimator.flow(image, after) for image, after in zip(frames.images, following, strict=True)]
+    height = frames.images.shape[1]
+    if "frame_flow" in embedded:
+        yield False, describe_flow(flows, [rate / height] * len(flows))
+    if "crop_flow" in embedded:
+        ratio = flows[0].shape[0] / height
+        parts = [crop(flow, box * ratio) for flow, found in zip(flows, boxes, strict=True) for box in found.xyxy]
+        heights = [max(_SMALLEST_PX, float(box[3] - box[1])) for found in boxes for box in found.xyxy]
+        yield True, describe_flow(parts, [rate / px for px in heights])
