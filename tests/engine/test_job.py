@@ -8,7 +8,9 @@ import shutil
 import signal
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,13 +18,15 @@ import pytest
 from pipeline import Config, UsageError, analyze, load_bundle, open_lake
 from pipeline.engine.board import JobState
 from pipeline.engine.models import choose_models
+from pipeline.errors import Interrupted
 from tests.archive.test_probe import write_audio
 from tests.lakes import assert_same, rows
 from tests.synthetic import RECIPES, make_slow_video, make_video
 from tests.video.test_decode import packet_positions
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("local_ray")]
+pytestmark = pytest.mark.e2e
 
+run = partial(analyze, engine="local")
 FAST = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=4)
 
 
@@ -47,9 +51,9 @@ def videos(numbered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = tmp_path_factory.mktemp("undisturbed") / "lake"
-    state = analyze([str(videos)], str(lake), config=FAST)
+    state = run([str(videos)], str(lake), config=FAST)
     assert (state.n_videos_done, state.n_failed, state.n_partial) == (22, 3, 2)
     return lake
 
@@ -97,25 +101,30 @@ def test_parts_are_sorted_and_named_after_their_shard(undisturbed: Path) -> None
         assert keys == sorted(keys)
 
 
-def test_the_split_layout_writes_the_same_rows(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Frames cross from decoders to an actor that holds a (logical) GPU; nothing else may change."""
-    config = Config(**{**vars(FAST), "layout": "split", "gpus_per_actor": 0.5, "workers": 1})
-    state = analyze([str(videos)], str(tmp_path / "lake"), config=config)
-    assert state.layout == "split: 1 workers decode, 2 extract on 0.5 GPU each, 1 label"
-    assert_same(tmp_path / "lake", undisturbed)
-
-
-def test_workers_without_gpus_write_the_same_rows(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Those of the other lake held half a (logical) GPU each."""
-    state = analyze([str(videos)], str(tmp_path / "lake"), config=Config(**{**vars(FAST), "device": "cpu"}))
-    assert state.layout == "fused: 2 workers decode and extract, 1 label"
+@pytest.mark.parametrize(
+    ("options", "layout"),
+    [
+        ({}, "fused: 2 workers decode and extract on 0.5 GPU each, 1 label"),
+        ({"device": "cpu"}, "fused: 2 workers decode and extract, 1 label"),
+        (
+            {"layout": "split", "gpus_per_actor": 0.5, "workers": 1},
+            "split: 1 workers decode, 2 extract on 0.5 GPU each, 1 label",
+        ),
+    ],
+)
+def test_ray_writes_the_same_rows_in_every_layout(
+    options: dict[str, Any], layout: str, videos: Path, undisturbed: Path, local_ray: None, tmp_path: Path
+) -> None:
+    """On Ray's own workers, with a part of a (logical) GPU or none, or frames passed on to those who have one."""
+    state = analyze([str(videos)], str(tmp_path / "lake"), config=replace(FAST, **options))
+    assert state.layout == layout
     assert_same(tmp_path / "lake", undisturbed)
 
 
 def test_the_same_command_again_does_nothing_again(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
     lake = shutil.copytree(undisturbed, tmp_path / "lake")
     before = {path: path.stat().st_mtime_ns for path in lake.rglob("*.parquet")}
-    state = analyze([str(videos)], str(lake), config=FAST)
+    state = run([str(videos)], str(lake), config=FAST)
     assert (state.n_videos_before, state.n_chunks, state.n_chunks_done) == (22, 0, 0)
     assert {path: path.stat().st_mtime_ns for path in lake.rglob("*.parquet")} == before
 
@@ -124,10 +133,10 @@ def test_new_files_get_new_shards_and_old_ones_stay(numbered: Path, tmp_path: Pa
     folder, lake = tmp_path / "videos", tmp_path / "lake"
     folder.mkdir()
     shutil.copy(numbered / "h264.mp4", folder / "b.mp4")
-    analyze([str(folder)], str(lake), config=FAST)
+    run([str(folder)], str(lake), config=FAST)
     first = rows(lake, "segments")
     shutil.copy(numbered / "hevc.mp4", folder / "a.mp4")
-    state = analyze([str(folder)], str(lake), config=FAST)
+    state = run([str(folder)], str(lake), config=FAST)
     assert (state.n_videos, state.n_videos_before) == (2, 1)
     shards = {row["uri"].rsplit("/", 1)[1]: row["shard"] for row in open_lake(str(lake)).table("videos").to_pylist()}
     assert shards == {"b.mp4": 0, "a.mp4": 1}
@@ -139,7 +148,7 @@ def test_a_manifest_with_spans_and_a_missing_file(numbered: Path, tmp_path: Path
     manifest.write_text(
         f"uri,start_s,end_s\n{numbered}/h264.mp4,0.5,1.5\n{numbered}/h264.mp4,1.5,2\n{tmp_path}/gone.mp4,,\n"
     )
-    analyze([str(manifest)], str(tmp_path / "lake"), config=FAST)
+    run([str(manifest)], str(tmp_path / "lake"), config=FAST)
     lake = open_lake(str(tmp_path / "lake"))
     videos = sorted(
         (row["uri"].rsplit("/", 1)[1], row["status"], row["covered_s"]) for row in lake.table("videos").to_pylist()
@@ -154,31 +163,70 @@ def test_a_manifest_with_spans_and_a_missing_file(numbered: Path, tmp_path: Path
     assert min(start for start, _ in spans) >= 0.5
 
 
-def processes_of(actor: str) -> list[psutil.Process]:
-    """Return the processes of an actor, by the name that Ray gives them."""
+def processes_of(name: str) -> list[psutil.Process]:
+    """Return the processes below this one that have a name in their command line."""
     found = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if actor in " ".join(child.cmdline()):
+            if name in " ".join(child.cmdline()):
                 found.append(child)
     return found
 
 
-def test_a_worker_that_is_killed_costs_nothing(videos: Path, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "worker", "helper"), [("local", "pipeline.engine.processes", ""), ("ray", "MapWorker", "Ledger")]
+)
+def test_a_worker_that_is_killed_costs_nothing(
+    engine: str, worker: str, helper: str, videos: Path, undisturbed: Path, local_ray: None, tmp_path: Path
+) -> None:
     """Kills a worker at the first receipt; its chunks are done again, each row is there once."""
     killed: list[int] = []
 
     def kill_one(state: JobState) -> None:
         if state.n_chunks_done and not killed:
-            victim = processes_of("MapWorker")[0]
+            # The last of them: the first of the local ones is the one that commits.
+            victim = processes_of(worker)[-1]
             killed.append(victim.pid)
             victim.send_signal(signal.SIGKILL)
 
-    state = analyze([str(videos)], str(tmp_path / "lake"), config=FAST, observer=kill_one)
+    state = analyze([str(videos)], str(tmp_path / "lake"), config=FAST, observer=kill_one, engine=engine)
     assert len(killed) == 1
     assert (state.n_videos_done, state.n_failed, state.n_partial) == (22, 3, 2)
     assert_same(tmp_path / "lake", undisturbed)
-    assert psutil.wait_procs(processes_of("Ledger"), timeout=60)[1] == [], "a job's actors end with it"
+    assert psutil.wait_procs(processes_of(helper or worker), timeout=60)[1] == [], "who works for a job ends with it"
+
+
+@pytest.mark.parametrize(("first", "second"), [("local", "ray"), ("ray", "local")])
+def test_one_engine_takes_up_what_another_left(
+    first: str, second: str, videos: Path, undisturbed: Path, local_ray: None, tmp_path: Path
+) -> None:
+    """Half of it by one, the rest by the other, down to the chunks of a shard that was begun."""
+    lake = str(tmp_path / "lake")
+
+    def stop(state: JobState) -> None:
+        if state.n_chunks_done > state.n_chunks // 2:
+            raise Interrupted(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        analyze([str(videos)], lake, config=FAST, observer=stop, engine=first)
+    state = analyze([str(videos)], lake, config=FAST, engine=second)
+    assert state.n_chunks_before > 0
+    assert_same(tmp_path / "lake", undisturbed)
+
+
+def test_an_engine_that_does_not_fit_is_refused(numbered: Path, tmp_path: Path) -> None:
+    refuse = partial(analyze, str(numbered / "h264.mp4"), str(tmp_path / "lake"), config=FAST)
+    with pytest.raises(UsageError, match="engine = 'spark' is not one of auto, local, ray"):
+        refuse(engine="spark")
+    with pytest.raises(UsageError, match=r"runs on this machine, not on the cluster at 10\.0\.0\.1:6379"):
+        refuse(engine="local", address="10.0.0.1:6379")
+    for options, told in (
+        ({"layout": "split"}, "layout = 'split' needs --engine ray"),
+        ({"device": "cuda"}, "this machine has no NVIDIA GPU"),
+        ({"precision": "f16"}, "precision = 'f16' needs a GPU"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            refuse(engine="local", config=replace(FAST, **options))
 
 
 def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> None:
@@ -194,7 +242,7 @@ def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> N
         max_attempts=2,
         workers=1,
     )
-    state = analyze([str(folder)], str(tmp_path / "lake"), config=config)
+    state = run([str(folder)], str(tmp_path / "lake"), config=config)
     assert state.n_failed == 1
     (failure,) = open_lake(str(tmp_path / "lake")).table("failures").to_pylist()
     assert (failure["kind"], failure["attempts"]) == ("deadline", 2)
@@ -204,26 +252,26 @@ def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> N
 def test_what_cannot_work_is_refused_before_anything_is_written(numbered: Path, tmp_path: Path) -> None:
     source, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
     with pytest.raises(UsageError, match="has no label 'flying'; it knows brush_hair"):
-        analyze(source, lake, config=Config(scope="frame", labels=("flying",)))
+        run(source, lake, config=Config(scope="frame", labels=("flying",)))
     with pytest.raises(UsageError, match="not a model bundle"):
-        analyze(source, lake, model=tmp_path)
+        run(source, lake, model=tmp_path)
     with pytest.raises(UsageError, match="reads embeddings of 'efficientnet_lite0', but embedder = 'resnet50'"):
-        analyze(source, lake, config=Config(scope="frame", embedder="resnet50"))
+        run(source, lake, config=Config(scope="frame", embedder="resnet50"))
     assert not Path(lake).exists()
-    analyze(source, lake, config=FAST)
+    run(source, lake, config=FAST)
     with pytest.raises(UsageError, match=r"sample_fps = 5\.0 there, 2\.0 now"):
-        analyze(source, lake, config=Config(scope="frame", sample_fps=2.0))
+        run(source, lake, config=Config(scope="frame", sample_fps=2.0))
     with pytest.raises(UsageError, match="no such file or folder"):
-        analyze(str(tmp_path / "nowhere"), lake, config=FAST)
+        run(str(tmp_path / "nowhere"), lake, config=FAST)
     with pytest.raises(UsageError, match="committed by jhmdb21-frame, not by model 'other'"):
-        analyze(source, lake, model=replace(load_bundle("jhmdb21-frame"), name="other"), config=FAST)
+        run(source, lake, model=replace(load_bundle("jhmdb21-frame"), name="other"), config=FAST)
 
 
 def test_a_mistake_leaves_no_lake_behind_that_refuses_the_next_try(numbered: Path, tmp_path: Path) -> None:
     source, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
     with pytest.raises(UsageError, match=r"/nowhere/yolo\.pt'?: no such file"):
-        analyze(source, lake, config=Config(scope="person", detector="/nowhere/yolo.pt"))
-    assert analyze(source, lake, config=FAST).n_videos_done == 1
+        run(source, lake, config=Config(scope="person", detector="/nowhere/yolo.pt"))
+    assert run(source, lake, config=FAST).n_videos_done == 1
 
 
 def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp_path: Path) -> None:

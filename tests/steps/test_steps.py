@@ -18,6 +18,7 @@ from pipeline.archive.sources import list_videos
 from pipeline.config import FRAME_INPUTS, PERSON_INPUTS, Config
 from pipeline.engine.models import choose_models
 from pipeline.lake.query import open_lake
+from pipeline.steps import decode
 from pipeline.steps.decode import decode_pieces, tasks_of
 from pipeline.steps.extract import Extractor
 from pipeline.vision.network import Image
