@@ -16,9 +16,10 @@ OPEN_END = -1
 # A shard is cut into so many chunks at least, unless they would be shorter than this.
 _CHUNKS_OF_SHARD = 64
 _SHORTEST_CHUNK_S = 5.0
-# With fewer of them, those longer than the shortest are halved between keyframes: what lies before the middle is
-# decoded twice, by cores that would wait otherwise.
+# With fewer of them, those that are not very short are halved between keyframes: what lies before the middle is decoded
+# twice, by cores that would wait otherwise.
 _FEW_CHUNKS = 8
+_SHORTEST_HALVED_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _halved(video: PlannedVideo, rate: Fraction) -> Iterator[Chunk]:
     index = 0
     for chunk in video.chunks:
         parts = [chunk]
-        if chunk.duration_s > _SHORTEST_CHUNK_S and video.probe is not None and len(video.probe.keyframes_s):
+        if chunk.duration_s > _SHORTEST_HALVED_S and video.probe is not None and len(video.probe.keyframes_s):
             half_s = chunk.duration_s / 2
             middle = chunk.first_step + step_at(half_s, rate)
             if chunk.end_step == OPEN_END or middle < chunk.end_step:

@@ -90,7 +90,7 @@ class LocalEngine:
     """Runs the steps of one job in worker processes: one that dies costs its chunk an attempt, and is started anew."""
 
     def __init__(self, lake_uri: str, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config) -> None:
-        """Choose how many workers there are, and start those who commit, which takes them longest."""
+        """Choose how many workers there are; they start when there is something to do."""
         if config.layout == "split":
             raise UsageError("layout = 'split' needs --engine ray: on one machine frames need not leave their process")
         self._config, self._networks = config, networks
@@ -115,7 +115,6 @@ class LocalEngine:
         )
         n_committers = config.classifiers or math.ceil(self.n_workers / _WORKERS_PER_COMMITTER)
         self._committers = Pool(Commits, (lake_uri, config, list(bundles)), n_committers)
-        self._committers.start(1)
         self._ready: deque[int] = deque()
         self._deaths: Counter[int] = Counter()
         on_gpus = f" on {len(gpus)} GPUs" if gpus else ""
@@ -129,7 +128,8 @@ class LocalEngine:
     def probe(self, refs: Iterator[VideoRef], n_refs: int) -> Iterator[Probed]:
         """Probe so many videos, in order."""
         size = batch_size(n_refs, self.n_workers)
-        self._workers.start(math.ceil(n_refs / size))
+        # One file may make work for two.
+        self._workers.start(max(2, math.ceil(n_refs / size)))
         probing = _Probing(refs, size, size * self.n_workers * _AHEAD, self._config.max_attempts, self._ledger)
         while True:
             while self._workers.has_room and (batch := probing.next_batch()):
@@ -143,6 +143,8 @@ class LocalEngine:
     def extract(self, tasks: Sequence[ChunkTask]) -> Iterator[list[Receipt]]:
         """Extract chunks and yield receipts for their pieces as they are written, some at a time."""
         self._workers.start(len(tasks))
+        # They are ready when the first shard is; started sooner, they would keep the others from starting.
+        self._committers.start(1)
         waiting = deque(tasks)
         # A chunk's receipts count when it is finished, or those of an attempt that came to nothing would count, too.
         received: dict[ChunkKey, list[Receipt]] = {}

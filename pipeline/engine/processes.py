@@ -155,12 +155,15 @@ class _Worker:
     def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
         self.pipe, there = connection.Pipe()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (held as long as the process lives)
-        with there:
+        with there, tempfile.TemporaryFile() as stdin:
+            # Models are larger than what a pipe holds until somebody reads.
+            stdin.write(start)
+            stdin.seek(0)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.engine.processes", str(there.fileno())],
                 # One thread a worker, as there is one worker a core.
                 env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=(there.fileno(),),
@@ -169,11 +172,12 @@ class _Worker:
             )
         self.is_ready = self.is_busy = False
         self.request: Any = None
-        self._send(start)
 
     def ask(self, request: Any, method: str, arguments: Sequence[Any]) -> None:
         self.request, self.is_busy = request, True
-        self._send(pickle.dumps((method, arguments)))
+        # To one that is dead nothing can be sent; that it is dead is seen when it is listened to.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send_bytes(pickle.dumps((method, arguments)))
 
     def kill(self) -> str:
         """End the process, if it has not ended, and return the last that it wrote to its standard error."""
@@ -183,11 +187,6 @@ class _Worker:
         with self._stderr:
             self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
             return self._stderr.read().decode(errors="replace").strip()
-
-    def _send(self, message: bytes) -> None:
-        # To one that is dead nothing can be sent; that it is dead is seen when it is listened to.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self.pipe.send_bytes(message)
 
 
 class _Answers:
@@ -228,12 +227,21 @@ def _listen(pipe: connection.Connection, requests: SimpleQueue[tuple[str, Sequen
         os._exit(0)
 
 
+class _WithoutPandas:
+    """PyArrow asks whether a list is a series of Pandas, and would import it for that, which takes half a second."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:  # noqa: ARG002
+        if name == "pandas":
+            raise ModuleNotFoundError("no step needs pandas", name=name)
+
+
 def _serve(pipe: connection.Connection) -> None:
     """Do what a worker is asked for, one thing after the other."""
     crash_at_once()
+    sys.meta_path.insert(0, _WithoutPandas())
     answers = _Answers(pipe)
     try:
-        make, arguments, level = pickle.loads(pipe.recv_bytes())
+        make, arguments, level = pickle.load(sys.stdin.buffer)
         requests: SimpleQueue[tuple[str, Sequence[Any]]] = SimpleQueue()
         threading.Thread(target=_listen, args=(pipe, requests), daemon=True).start()
         logging.basicConfig(level=logging.WARNING, handlers=[_ToAsker(answers)])
