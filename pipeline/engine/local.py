@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # So many files are probed ahead of the one that is waited for, by batches for each worker.
 _AHEAD = 4
+# A shard whose commit ended its process so often is not tried again.
+_MOST_FAILED_COMMITS = 10
 # Tracks, labels and rows of a video take a core a fortieth of the time that extracting it does.
 _WORKERS_PER_COMMITTER = 32
 
@@ -192,7 +194,7 @@ class LocalEngine:
                     summaries.append(event.value)
                 elif event.kind == "died":
                     self._deaths[event.request] += 1
-                    if self._deaths[event.request] >= self._config.max_attempts:
+                    if self._deaths[event.request] >= _MOST_FAILED_COMMITS:
                         raise commit_failed("the process that does it dies each time")
                     self._ready.appendleft(event.request)
             self._ask_for_commits()

@@ -1,21 +1,20 @@
-"""What all tests that break things share: an archive, its undisturbed lake, and a Ray whose workers can be broken."""
+"""What all tests that break things share: an archive, its undisturbed lake, and workers that can be broken."""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from pipeline import Config, analyze
 from tests.chaos import faults
-from tests.conftest import REPOSITORY
 from tests.synthetic import RECIPES, make_video
 
-CONFIG = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=2, workers=2, layout="fused")
+CONFIG = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=2, workers=2)
 N_CHUNKS = 32
 
 
@@ -33,31 +32,41 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_archive(tmp_path_factory.mktemp("chaos") / "archive")
 
 
-@pytest.fixture(scope="module")
-def breakable_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A Ray of two cores whose workers do what `faults.set_faults` says; the folder for that."""
-    folder = tmp_path_factory.mktemp("faults")
-    os.environ[faults.FOLDER] = str(folder)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(REPOSITORY)
+def _broken_workers(folder: Path, start: Callable[[], Any], end: Callable[[], None]) -> Iterator[Path]:
+    """Let the workers of this process do what `faults.set_faults` says, between start and end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(faults.FOLDER, str(folder))
+        patch.setenv("PYTHONPATH", faults.PYTHONPATH)
+        start()
+        yield folder
+        end()
+
+
+def _start_ray() -> None:
     ray.init(
         address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         object_store_memory=512 << 20, runtime_env=faults.RUNTIME_ENV,
     )  # fmt: skip
-    yield folder
-    ray.shutdown()
-    del os.environ[faults.FOLDER]
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def breakable_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Ray of two cores whose workers can be broken; the folder for that."""
+    yield from _broken_workers(tmp_path_factory.mktemp("faults"), _start_ray, ray.shutdown)
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.long)])
+def breakable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Workers that can be broken, of each engine in turn: where Ray runs a job takes it."""
+    start, end = (_start_ray, ray.shutdown) if request.param == "ray" else (lambda: None, lambda: None)
+    yield from _broken_workers(tmp_path_factory.mktemp("faults"), start, end)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lake of a quiet run."""
     lake = tmp_path_factory.mktemp("undisturbed") / "lake"
-    state = analyze(str(archive), str(lake), config=CONFIG)
+    state = analyze(str(archive), str(lake), config=CONFIG, engine="local")
     assert (state.n_videos_done, state.n_chunks_done, state.n_failed) == (8, N_CHUNKS, 0)
     return lake
 

@@ -1,7 +1,8 @@
 """Faults, put into the processes of a job: at the k-th call of a function, wherever that is, something happens.
 
-Ray calls `install` in every worker process that it starts. What shall happen is read from a folder at each call, so one
-Ray serves many jobs with different faults; calls are counted there, too, over all processes.
+Ray calls `install` in every worker process that it starts, and `site/sitecustomize.py` does in those of the local
+engine. What shall happen is read from a folder at each call, so one Ray serves many jobs with different faults; calls
+are counted there, too, over all processes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ FOLDER = "ACTIONLAKE_CHAOS"
 
 RUNTIME_ENV = {"worker_process_setup_hook": "tests.chaos.faults.install"}
 """What Ray has to be started with."""
+
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parent / "site"), str(Path(__file__).parents[2])])
+"""What a job has to be started with: the repository, and what installs the faults in local workers."""
 
 POINTS = {
     "probe": "pipeline.engine.worker:probe_patiently",

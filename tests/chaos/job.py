@@ -13,10 +13,10 @@ import json
 import logging
 import os
 import signal
+import sys
 from typing import Any
 
 import psutil
-import ray
 
 from pipeline import cli
 from pipeline.engine.board import JobState
@@ -76,8 +76,11 @@ def main() -> None:
     ProgressDisplay.update = update  # type: ignore[method-assign]
     if wanted.get("twice"):
         logging.getLogger("pipeline.engine.interrupts").addHandler(_Again())
-    start: Any = ray.init
-    ray.init = functools.partial(start, runtime_env=faults.RUNTIME_ENV)
+    if "ray" in sys.argv:
+        import ray
+
+        start: Any = ray.init
+        ray.init = functools.partial(start, runtime_env=faults.RUNTIME_ENV)
     cli.main()
 
 

@@ -27,7 +27,7 @@ POISON = {
 
 
 def test_poisonous_files_are_given_up_and_the_others_finish(
-    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path, tmp_path: Path
+    archive: Path, undisturbed: Path, breakable: Path, lake: Path, tmp_path: Path
 ) -> None:
     """Twenty deaths by ten files, whoever opens them and whoever decodes them.
 
@@ -42,11 +42,11 @@ def test_poisonous_files_are_given_up_and_the_others_finish(
             name = f"{point}-{number}.mp4"
             shutil.copy(archive / "0.mp4", videos / name)
             poison.append(Fault(point, action, calls=(), match=name))
-    faults.set_faults(breakable_ray, poison)
+    faults.set_faults(breakable, poison)
     config = replace(CONFIG, max_attempts=2, deadline_base_s=3.0, deadline_per_s=0.0, worker_memory_gb=1.2, chunk_s=9.0)
     state = analyze(str(videos), str(lake), config=config)
     assert (state.n_videos_done, state.n_failed, state.n_partial) == (18, 10, 0)
-    deaths = Counter(line.split(" ")[0] for line in (breakable_ray / "happened").read_text().splitlines())
+    deaths = Counter(line.split(" ")[0] for line in (breakable / "happened").read_text().splitlines())
     assert deaths["decode"] == 2 * len(POISON)
     assert 2 * len(POISON) <= deaths["probe"] <= 3 * len(POISON), "two alone, and that of their batch"
     failures = open_lake(str(lake)).table("failures").to_pylist()

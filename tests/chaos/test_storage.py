@@ -20,14 +20,14 @@ FULL = r"^\S+lake: can't be written to \(No space left on device\); what is .* g
 
 
 def test_a_storage_that_fails_one_in_five_writes_and_stalls(
-    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path
+    archive: Path, undisturbed: Path, breakable: Path, lake: Path
 ) -> None:
     """Without the retries the first failure ends the job; without the time limit it waits for ever."""
-    faults.set_faults(breakable_ray, [])
+    faults.set_faults(breakable, [])
     storage.register()
     state = analyze(str(archive), f"unreliable://{lake}", config=CONFIG)
     assert state.n_videos_done == 8
-    happened = (breakable_ray / "happened").read_text().splitlines()
+    happened = (breakable / "happened").read_text().splitlines()
     assert happened.count("write fails") > 10
     assert happened.count("write stalls") >= 1
     assert_same(lake, undisturbed)
@@ -36,13 +36,13 @@ def test_a_storage_that_fails_one_in_five_writes_and_stalls(
 
 @pytest.mark.parametrize("folder", ["_work", pytest.param("segments", marks=pytest.mark.long)])
 def test_a_full_disk_stops_the_job_with_the_way_out(
-    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path, folder: str
+    archive: Path, undisturbed: Path, breakable: Path, lake: Path, folder: str
 ) -> None:
     """Full at a chunk's features or at a table: a message, no traceback, and the same command again finishes."""
-    faults.set_faults(breakable_ray, [Fault("rename", "no space", calls=list(range(3, 100)), match=f"/{folder}/")])
+    faults.set_faults(breakable, [Fault("rename", "no space", calls=list(range(3, 100)), match=f"/{folder}/")])
     with pytest.raises(ActionlakeError, match=FULL):
         analyze(str(archive), str(lake), config=CONFIG)
-    faults.set_faults(breakable_ray, [])
+    faults.set_faults(breakable, [])
     state = analyze(str(archive), str(lake), config=CONFIG)
     assert state.n_videos_before + state.n_videos_done == 8
     assert_same(lake, undisturbed)
@@ -62,7 +62,7 @@ def test_a_decoder_that_finds_the_disk_full_is_heard_through_the_extractor(
 
 
 def test_a_disk_that_fails_for_a_moment_is_tried_again(
-    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path
+    archive: Path, undisturbed: Path, breakable: Path, lake: Path
 ) -> None:
     """Without the retries each of these ends the job."""
     moments = [
@@ -70,7 +70,7 @@ def test_a_disk_that_fails_for_a_moment_is_tried_again(
         Fault("rename", "fail", calls=[2], match="/features/"),
         Fault("rename", "fail", calls=[3], match="/videos/"),
     ]
-    faults.set_faults(breakable_ray, moments)
+    faults.set_faults(breakable, moments)
     assert analyze(str(archive), str(lake), config=CONFIG).n_videos_done == 8
-    assert faults.times_happened(breakable_ray) == len(moments)
+    assert faults.times_happened(breakable) == len(moments)
     assert_same(lake, undisturbed)

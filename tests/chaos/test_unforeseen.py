@@ -1,4 +1,4 @@
-"""Exceptions that nobody foresaw, in every step of a job on Ray: each costs a chunk or a video, never the job."""
+"""Exceptions that nobody foresaw, in every step of a job: each costs a chunk or a video, never the job."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def one_thread() -> Iterator[None]:
 
 
 def test_a_fault_in_every_step_costs_one_row_of_failures_each(
-    archive: Path, breakable_ray: Path, lake: Path, one_thread: None
+    archive: Path, breakable: Path, lake: Path, one_thread: None
 ) -> None:
     """Without the guards the first of them ends the job, with the words of Ray Data."""
     config = replace(CONFIG, scope="both")
-    faults.set_faults(breakable_ray, [Fault(stage, "raise", [call]) for stage, call in STAGES.items()])
+    faults.set_faults(breakable, [Fault(stage, "raise", [call]) for stage, call in STAGES.items()])
     state = analyze(str(archive), str(lake), config=config)
     assert (state.n_videos_done, state.n_failures) == (8, len(STAGES))
     failures = open_lake(str(lake)).table("failures").to_pylist()
@@ -66,14 +66,14 @@ def _rows_of_others(lake: Path, table: str, video_ids: set[str]) -> pa.Table:
 
 
 def test_a_job_that_fails_for_every_video_stops_and_goes_on_when_that_is_mended(
-    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path
+    archive: Path, undisturbed: Path, breakable: Path, lake: Path
 ) -> None:
     """Nothing that failed so counts as done; without the count of them the lake would be all failures."""
-    faults.set_faults(breakable_ray, [Fault("decode", "raise", [])])
+    faults.set_faults(breakable, [Fault("decode", "raise", [])])
     with pytest.raises(ActionlakeError, match=r"20 of 20 chunks failed in a way that nobody foresaw, .*KeyError"):
         analyze(str(archive), str(lake), config=CONFIG)
     assert open_lake(str(lake)).table("videos").num_rows == 0
-    faults.set_faults(breakable_ray, [])
+    faults.set_faults(breakable, [])
     state = analyze(str(archive), str(lake), config=CONFIG)
     assert (state.n_videos_done, state.n_failures) == (8, 0)
     assert_same(lake, undisturbed)
