@@ -15,7 +15,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from multiprocessing import connection
+from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Literal, cast
 
@@ -161,8 +163,7 @@ class _Worker:
             stdin.seek(0)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.engine.processes", str(there.fileno())],
-                # One thread a worker, as there is one worker a core.
-                env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
+                env=_environment(environment),
                 stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
@@ -187,6 +188,14 @@ class _Worker:
         with self._stderr:
             self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
             return self._stderr.read().decode(errors="replace").strip()
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of a worker."""
+    # The package that runs here, wherever it was found.
+    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # One thread a worker, as there is one worker a core.
+    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(path), **more}
 
 
 class _Answers:
@@ -230,9 +239,14 @@ def _listen(pipe: connection.Connection, requests: SimpleQueue[tuple[str, Sequen
 class _WithoutPandas:
     """PyArrow asks whether a list is a series of Pandas, and would import it for that, which takes half a second."""
 
-    def find_spec(self, name: str, path: object, target: object = None) -> None:  # noqa: ARG002
-        if name == "pandas":
-            raise ModuleNotFoundError("no step needs pandas", name=name)
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        return ModuleSpec(name, self) if name == "pandas" else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        raise ModuleNotFoundError("no worker needs pandas", name=spec.name)
+
+    def exec_module(self, module: object) -> None:
+        """Nothing: there is no module."""
 
 
 def _serve(pipe: connection.Connection) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import ray
 
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.config import Config
+from pipeline.engine.analyze import choose_engine
 from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.engine.job import new_run_id
 from pipeline.engine.models import check_fit
-from pipeline.engine.ray.resources import joined
-from pipeline.errors import UnforeseenError, UsageError, stage
+from pipeline.engine.processes import Pool
+from pipeline.engine.watchdog import Note
+from pipeline.errors import ActionlakeError, UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
 from pipeline.lake.lease import leased
 from pipeline.lake.sequences import VideoRows, committed_videos
@@ -29,6 +32,11 @@ from pipeline.steps.breaker import Breaker
 from pipeline.steps.label import Labeller, model_facts, segments_folder
 
 log = logging.getLogger(__name__)
+
+Labelled = tuple[int, Counter[str], list[str]]
+"""Of a shard: the number of its videos, that of new segments by label, and why some videos could not be labelled."""
+# A shard that ended its worker so often is not tried again.
+_MOST_DEATHS = 3
 
 
 @dataclass
@@ -86,15 +94,19 @@ def classify(
     with (
         leased(target, f"classify by {bundle.name}"),
         stopping_on_signals(config.grace_s) as stop,
-        joined(address, config, stop),
+        ExitStack() as stack,
     ):
-        shared = ray.put(bundle)
-        label_shard = ray.remote(num_cpus=1, max_retries=3)(_label_shard)
         breaker = Breaker("labelled videos")
-        tasks = [label_shard.remote(lake, shard, shared, config) for shard in waiting]
-        while tasks:
-            done, tasks = ray.wait(tasks)
-            n_videos, counts, failures = ray.get(done[0])
+        if choose_engine("auto", address, config) == "ray":
+            from pipeline.engine.ray.labelling import label_shards
+            from pipeline.engine.ray.resources import joined
+
+            stack.enter_context(joined(address, config, stop))
+            labelled = label_shards(waiting, target.uri, bundle, config)
+        else:
+            pool = stack.enter_context(closing(Pool(ShardLabeller, (target.uri, bundle, config), os.cpu_count() or 1)))
+            labelled = label_here(waiting, pool)
+        for n_videos, counts, failures in labelled:
             state.n_done, state.n_videos = state.n_done + 1, state.n_videos + n_videos
             state.label_n += counts
             state.failures += failures
@@ -125,12 +137,43 @@ def _labelled_by(lake: Lake, shard: int, bundle: Bundle) -> bool:
     return footer.get("model_sha256") == bundle.sha256 and not footer.get("unlabelled")
 
 
-def _label_shard(lake_uri: str, shard: int, bundle: Bundle, config: Config) -> tuple[int, Counter[str], list[str]]:
-    """Write a shard's part of a model's segments.
+class ShardLabeller:
+    """What a worker of this machine does: it labels one shard after the other."""
 
-    Returns:
-        The number of its videos, that of segments by label, and why some videos could not be labelled.
+    def __init__(self, note: Note, lake_uri: str, bundle: Bundle, config: Config) -> None:  # noqa: ARG002
+        self._arguments = lake_uri, bundle, config
+
+    def label(self, shard: int) -> Iterator[Labelled]:
+        """Write a shard's part of the model's segments."""
+        yield label_shard(shard, *self._arguments)
+
+
+def label_here(shards: Sequence[int], workers: Pool) -> Iterator[Labelled]:
+    """Label shards in worker processes of this machine, in any order.
+
+    Raises:
+        ActionlakeError: A process died of the same shard again and again.
     """
+    waiting = deque(shards)
+    deaths: Counter[int] = Counter()
+    while waiting or workers.n_busy:
+        while waiting and workers.has_room:
+            shard = waiting.popleft()
+            workers.ask(shard, "label", shard)
+        for event in workers.events():
+            if event.kind == "item":
+                yield event.value
+            elif event.kind == "died":
+                deaths[event.request] += 1
+                if deaths[event.request] >= _MOST_DEATHS:
+                    raise ActionlakeError(
+                        f"shard {event.request} ended the process that labels it {_MOST_DEATHS} times"
+                    )
+                waiting.append(event.request)
+
+
+def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> Labelled:
+    """Write a shard's part of a model's segments."""
     import torch
 
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.segments import SegmentOptions
 from pipeline.config import Config
-from pipeline.engine.analyze import analyze
+from pipeline.engine.analyze import analyze, choose_engine
 from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.engine.job import Observer
-from pipeline.engine.ray.resources import cluster_has_gpus, joined
+from pipeline.engine.local_fits import LocalFits
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
 from pipeline.training.annotations import apply_label_map, read_label_map
@@ -93,14 +94,19 @@ def train(
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
     config = _as_in(lake, config)
+    on_ray = trainers is not None or choose_engine("auto", address, config) == "ray"
     source = VideoSource(lake, uris, records, labels, config.scope, inputs)
     checkpoints = Path(f"{os.path.abspath(out)}-checkpoints")
-    with stopping_on_signals(config.grace_s) as stop, joined(address, config, stop):
+    with stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
+        if on_ray:
+            from pipeline.engine.ray.resources import joined
+
+            stack.enter_context(joined(address, config, stop))
         analyze(sorted(set(uris.values())), lake, None, config, address, observer)
         data = source.load()
         if not data:
             raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
-        trainer = Trainer(source, options, checkpoints, trainers, cluster_has_gpus(trainers or 1), on_epoch)
+        trainer = _trainer(source, options, checkpoints, config, trainers, on_epoch, on_ray, stack)
         model, results = trainer.train_and_measure(data, config.sample_fps, str(annotations))
     metrics = {"splits": results, "means": _means(results)}
     split_names = list(results)
@@ -129,6 +135,25 @@ def train(
     bundle.save(out, model_card(bundle))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return TrainResult(load_bundle(out), Path(out), metrics)
+
+
+def _trainer(
+    source: VideoSource, options: FitOptions, checkpoints: Path, config: Config, trainers: int | None,
+    on_epoch: OnEpoch | None, on_ray: bool, stack: ExitStack,
+) -> Trainer:  # fmt: skip
+    """Return who trains: workers of the cluster together, its tasks side by side, or processes of this machine."""
+    tell = on_epoch or (lambda *_: None)
+    if not on_ray:
+        n_workers = config.workers or os.cpu_count() or 1
+        fits = stack.enter_context(closing(LocalFits(source, n_workers, tell)))
+        return Trainer(source, options, checkpoints, fits)
+    from pipeline.engine.ray.fits import RayFits
+    from pipeline.engine.ray.resources import cluster_has_gpus
+
+    use_gpu = cluster_has_gpus(trainers or 1)
+    if trainers:
+        return Trainer(source, options, checkpoints, None, trainers, use_gpu)
+    return Trainer(source, options, checkpoints, RayFits(source, use_gpu, tell))
 
 
 def _as_in(lake: str, config: Config) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class Fitting:
             device: Where to train. None: the first GPU, else the CPU.
         """
         self._options, self._share = options, share
+        self._purpose = _purpose(sequences, validation, spec, options)
         self._sequences = [sequence for sequence in sequences if (sequence.label_ids != IGNORE).any()]
         self._validation = [sequence for sequence in validation if (sequence.label_ids != IGNORE).any()]
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,6 +127,25 @@ class Fitting:
         patience = self._options.patience
         waited = self.epoch - self._best_epoch if patience is not None and self._validation else 0
         return self.epoch >= self._options.epochs or (patience is not None and waited > patience)
+
+    def epochs(self, checkpoint: Path | None = None) -> Iterator[tuple[int, float]]:
+        """Train to the end and yield each epoch, from 1, and its mean loss.
+
+        Args:
+            checkpoint: File to save the state in after each epoch; one of an equal run is where this one goes on.
+        """
+        if checkpoint is not None and checkpoint.exists():
+            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            if saved["purpose"] == self._purpose:
+                self.load(saved["state"])
+        while not self.finished:
+            loss = self.run_epoch()
+            if checkpoint is not None:
+                checkpoint.parent.mkdir(parents=True, exist_ok=True)
+                scratch = checkpoint.with_suffix(".tmp")
+                torch.save({"purpose": self._purpose, "state": self.state()}, scratch)
+                os.replace(scratch, checkpoint)
+            yield self.epoch, loss
 
     def run_epoch(self) -> float:
         """Train one epoch and return its mean loss over this worker's share."""
@@ -251,20 +271,9 @@ def fit_member(
 ) -> Member:
     """Train one network; see `fit`. `checkpoint` is the file itself."""
     fitting = Fitting(sequences, validation, spec, options)
-    purpose = _purpose(sequences, validation, spec, options)
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if saved["purpose"] == purpose:
-            fitting.load(saved["state"])
-    while not fitting.finished:
-        loss = fitting.run_epoch()
-        if checkpoint is not None:
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            scratch = checkpoint.with_suffix(".tmp")
-            torch.save({"purpose": purpose, "state": fitting.state()}, scratch)
-            os.replace(scratch, checkpoint)
+    for epoch, loss in fitting.epochs(checkpoint):
         if on_epoch is not None:
-            on_epoch(fitting.epoch, loss)
+            on_epoch(epoch, loss)
     return fitting.result()
 
 

@@ -1,4 +1,4 @@
-"""Train models on parts of the data, side by side on the cluster that is joined, and measure them on others."""
+"""Train models on parts of the data, side by side, and measure them on others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-import ray
 import torch
 
 from pipeline.activity.model import ActivityModel, Member
@@ -19,8 +18,8 @@ from pipeline.training.calibration import fit_temperature, with_temperature
 from pipeline.training.dataset import LabelledVideo
 from pipeline.training.distributed import VideoSource, fit_on_cluster
 from pipeline.training.fit import FitOptions, options_of_members
+from pipeline.training.fits import Fit, Fits, Fitted
 from pipeline.training.splits import HELD_OUT, Parts, divide, hold_out
-from pipeline.training.tasks import Epochs, gather, submit_fit
 from pipeline.training.validation import validate
 
 log = logging.getLogger(__name__)
@@ -39,9 +38,9 @@ class Trainer:
         source: VideoSource,
         options: FitOptions,
         checkpoints: Path,
-        n_workers: int | None,
-        use_gpu: bool,
-        on_epoch: OnEpoch | None,
+        fits: Fits | None,
+        n_workers: int = 1,
+        use_gpu: bool = False,
     ) -> None:
         """Take what all fits share.
 
@@ -49,14 +48,13 @@ class Trainer:
             source: The labelled videos.
             options: Sizes, regularisation and the seed.
             checkpoints: Folder for what an interrupted run goes on from.
-            n_workers: Data-parallel workers for each network. None: a network a CPU, or a part of a GPU.
-            use_gpu: Whether GPUs are used.
-            on_epoch: Told of the progress.
+            fits: Trains networks side by side, each in one process. None: one after the other, each by many workers of
+                the Ray cluster that is joined.
+            n_workers: So many.
+            use_gpu: Whether each of them holds a GPU.
         """
         self._source, self._options, self._checkpoints = source, options, checkpoints
-        self._n_workers, self._use_gpu, self._on_epoch = n_workers, use_gpu, on_epoch
-        self._epochs = Epochs.remote()  # type: ignore[attr-defined]
-        self._shared = ray.put(source)
+        self._fits, self._n_workers, self._use_gpu = fits, n_workers, use_gpu
 
     def train_and_measure(
         self, data: Sequence[LabelledVideo], sample_fps: float, annotations: str
@@ -118,39 +116,38 @@ class Trainer:
             raise UsageError(
                 f"{name}: nobody was found in the videos to train on; try another --detector, or --scope frame"
             )
-        to_train, to_validate = ([video.video for video in part] for part in (training, validation))
+        to_train, to_validate = (tuple(video.video for video in part) for part in (training, validation))
         options = replace(self._options, members=n_members or self._options.members)
-        if self._n_workers:
-            n_workers = self._n_workers
+        fits = self._fits
+        if fits is None:
             return lambda: _as_shipped(
                 fit_on_cluster(
-                    self._source, to_train, to_validate, options, n_workers, self._checkpoints, self._use_gpu
+                    self._source, to_train, to_validate, options, self._n_workers, self._checkpoints, self._use_gpu
                 )
             )
         members = options_of_members(options)
-        pending = [
-            submit_fit(
-                self._shared,
-                to_train,
-                to_validate,
-                of_member,
-                self._checkpoints / f"{name}-{number}.pt",
-                name if len(members) == 1 else f"{name}, network {number + 1}",
-                self._epochs,
-                self._use_gpu,
+        begun = [
+            fits.begin(
+                Fit(
+                    to_train,
+                    to_validate,
+                    of_member,
+                    self._checkpoints / f"{name}-{number}.pt",
+                    name if len(members) == 1 else f"{name}, network {number + 1}",
+                )
             )
             for number, of_member in enumerate(members)
         ]
-        return lambda: self._wait(pending)
+        return lambda: _of_members(fits.wait_for(begun))
 
-    def _wait(self, pending: Sequence[Any]) -> ActivityModel:
-        gather(pending, self._epochs, self._on_epoch)
-        members = []
-        for spec, weights in ray.get(list(pending)):
-            member = Member(spec)
-            member.load_state_dict(weights)
-            members.append(member)
-        return _as_shipped(ActivityModel.of(members))
+
+def _of_members(fitted: Sequence[Fitted]) -> ActivityModel:
+    members = []
+    for spec, weights in fitted:
+        member = Member(spec)
+        member.load_state_dict(weights)
+        members.append(member)
+    return _as_shipped(ActivityModel.of(members))
 
 
 def _calibrated(model: Begun, tried: Begun | None, held_out: Sequence[LabelledVideo]) -> Begun:

@@ -40,7 +40,7 @@ def lake(labelled: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(labelled, tmp_path / "lake"))
 
 
-def test_the_same_model_finds_the_same_segments_without_the_video(labelled: Path, lake: Path, local_ray: None) -> None:
+def test_the_same_model_finds_the_same_segments_without_the_video(labelled: Path, lake: Path) -> None:
     """No decoder can run, as there is no file; and tracks lie across row groups."""
     shutil.rmtree(lake / "segments" / f"model={PERSON}")
     state = classify(str(lake), PERSON, min_track_s=1.0)
@@ -49,7 +49,13 @@ def test_the_same_model_finds_the_same_segments_without_the_video(labelled: Path
     assert_same(labelled, lake)
 
 
-def test_models_stand_side_by_side(labelled: Path, lake: Path, local_ray: None) -> None:
+def test_on_ray_the_segments_are_the_same(labelled: Path, lake: Path, local_ray: None) -> None:
+    shutil.rmtree(lake / "segments" / f"model={PERSON}")
+    assert classify(str(lake), PERSON, min_track_s=1.0).n_videos == 1
+    assert_same(labelled, lake)
+
+
+def test_models_stand_side_by_side(labelled: Path, lake: Path) -> None:
     other = replace(load_bundle(PERSON), name="other")
     classify(str(lake), other, labels=("walk",))
     models = set(rows(lake, "segments")["model"].to_pylist())
@@ -60,7 +66,7 @@ def test_models_stand_side_by_side(labelled: Path, lake: Path, local_ray: None) 
     assert rows(lake, "segments").num_rows == before + counted["n"].to_pylist()[0]
 
 
-def test_what_these_weights_have_labelled_is_left_alone(lake: Path, local_ray: None) -> None:
+def test_what_these_weights_have_labelled_is_left_alone(lake: Path) -> None:
     part = lake / "segments" / f"model={PERSON}" / "part-00000.parquet"
     before = part.stat().st_mtime_ns
     assert classify(str(lake), PERSON).n_videos == 0

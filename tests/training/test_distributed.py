@@ -1,19 +1,25 @@
-"""Training by several workers of a cluster, one of which is killed."""
+"""Training by several processes, of which some are killed."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
 from pipeline.activity.model import ActivityModel
+from pipeline.engine.local_fits import LocalFits
+from pipeline.engine.ray.fits import RayFits
 from pipeline.training.dataset import LabelledVideo
 from pipeline.training.distributed import VideoSource, fit_on_cluster
 from pipeline.training.fit import FitOptions, fit
+from pipeline.training.fits import Fit, Fitted, run_fit
 from tests.training.test_fit import FRAME, sequences, weights
 
 OPTIONS = FitOptions(hidden_dim=8, members=1, epochs=4, batch_size=8, input_dropout=0.0, dropout=0.0, max_steps=12)
@@ -68,3 +74,40 @@ def test_a_killed_worker_is_replaced_and_goes_on(source: GivenVideos, tmp_path: 
     alone = weights(fit(sequences(), FRAME, 3, options))
     untrained = weights(fit(sequences(), FRAME, 3, replace(options, epochs=1, learning_rate=1e-9)))
     assert torch.norm(weights(found[0]) - alone) < 0.05 * torch.norm(alone - untrained)
+
+
+@pytest.mark.e2e
+def test_side_by_side_on_either_engine_networks_learn_what_one_process_teaches_them(
+    source: GivenVideos, tmp_path: Path, local_ray: None
+) -> None:
+    """A process that is killed after an epoch costs no more than the next: another goes on from there."""
+    options = replace(OPTIONS, epochs=3)
+    fits = [
+        Fit(tuple(names()), (), replace(options, seed=seed), tmp_path / f"{seed}.pt", f"network {seed}")
+        for seed in range(3)
+    ]
+    expected = [next(told for told in run_fit(source, fit) if len(told) == 2) for fit in fits]
+    told: list[tuple[str, int, float]] = []
+
+    def on_epoch(*epoch: Any) -> None:
+        told.append(epoch)
+        if len(told) == 1:
+            psutil.Process().children()[-1].kill()
+
+    for checkpoint in tmp_path.iterdir():
+        checkpoint.unlink()
+    with closing(LocalFits(source, 2, on_epoch)) as local:
+        found = local.wait_for([local.begin(fit) for fit in fits])
+    assert_learnt(found, expected)
+    assert sorted(set(told)) == sorted(told), "no epoch was trained twice, or the state of the one before was lost"
+    for checkpoint in tmp_path.iterdir():
+        checkpoint.unlink()
+    on_ray = RayFits(source, False, lambda *_: None)
+    assert_learnt(on_ray.wait_for([on_ray.begin(fit) for fit in fits]), expected)
+
+
+def assert_learnt(found: Sequence[Fitted], expected: Sequence[Fitted]) -> None:
+    for (spec, learnt), (other_spec, other) in zip(found, expected, strict=True):
+        assert spec == other_spec
+        assert learnt.keys() == other.keys()
+        assert all(torch.equal(learnt[name], other[name]) for name in learnt)

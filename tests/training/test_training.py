@@ -190,9 +190,7 @@ def few_clips(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.e2e
 @pytest.mark.accuracy
 @pytest.mark.parametrize("scope", [pytest.param("frame", marks=pytest.mark.long), "person"])
-def test_labels_to_bundle_to_segments(
-    scope: str, few_clips: Path, data_dir: Path, tmp_path: Path, local_ray: None
-) -> None:
+def test_labels_to_bundle_to_segments(scope: str, few_clips: Path, data_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "sports"
     config = Config(scope=scope)
     result = train(few_clips, str(data_dir / "jhmdb"), out, config=config, options=FEW)
@@ -210,7 +208,7 @@ def test_labels_to_bundle_to_segments(
 
 
 @pytest.mark.e2e
-def test_trained_again_nothing_is_decoded(few_clips: Path, data_dir: Path, tmp_path: Path, local_ray: None) -> None:
+def test_trained_again_nothing_is_decoded(few_clips: Path, data_dir: Path, tmp_path: Path) -> None:
     """The features stay, and the same seed gives the same model."""
     out, states = tmp_path / "sports", []
     options = replace(FEW, epochs=1, members=1)
@@ -227,7 +225,7 @@ def test_trained_again_nothing_is_decoded(few_clips: Path, data_dir: Path, tmp_p
 
 @pytest.mark.e2e
 @pytest.mark.accuracy
-def test_the_bundled_model_names_what_it_was_taught(data_dir: Path, tmp_path: Path, local_ray: None) -> None:
+def test_the_bundled_model_names_what_it_was_taught(data_dir: Path, tmp_path: Path) -> None:
     """Its clips are known to it; a fault anywhere between the file and the row would show."""
     clips = [
         str(path)
@@ -245,7 +243,7 @@ def test_the_bundled_model_names_what_it_was_taught(data_dir: Path, tmp_path: Pa
 
 @pytest.mark.e2e
 @pytest.mark.accuracy
-def test_the_bundled_person_model_sees_who_falls(data_dir: Path, tmp_path: Path, local_ray: None) -> None:
+def test_the_bundled_person_model_sees_who_falls(data_dir: Path, tmp_path: Path) -> None:
     """These clips are known to it, too: from the file over the box and the track to the row nothing may be lost."""
     with open(data_dir / "gmdcsa24" / "annotations.csv", encoding="utf-8") as file:
         falls = [row for row in csv.DictReader(file) if row["label"] == "falling" and row["subject"] != "subject2"]
@@ -275,7 +273,7 @@ def test_training_mistakes_are_told_before_anything_is_decoded(tmp_path: Path, d
 
 
 @pytest.mark.e2e
-def test_steps_are_labelled_by_time_and_the_later_span_wins(numbered: Path, tmp_path: Path, local_ray: None) -> None:
+def test_steps_are_labelled_by_time_and_the_later_span_wins(numbered: Path, tmp_path: Path) -> None:
     uri = str(numbered / "h264.mp4")
     analyze([uri], str(tmp_path / "lake"), model=None, config=Config(scope="frame", sample_fps=10.0))
     lake = open_lake(str(tmp_path / "lake"))

@@ -1,0 +1,68 @@
+"""Networks that are trained side by side, each by one process: members, splits, calibration."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline.activity.spec import ModelSpec
+from pipeline.training.dataset import LabelledVideo
+from pipeline.training.distributed import VideoSource
+from pipeline.training.fit import FitOptions, Fitting, spec_of
+
+Epoch = tuple[str, int, float]
+"""Name of a fit, number of the epoch from 1, mean loss."""
+Fitted = tuple[ModelSpec, dict[str, torch.Tensor]]
+"""What a network is built by, and its weights."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One network that is to be trained."""
+
+    training: tuple[str, ...]
+    """Names of the videos to learn from."""
+    validation: tuple[str, ...]
+    """Names of those to stop early by."""
+    options: FitOptions
+    """Of one member."""
+    checkpoint: Path
+    """File to save the state in after each epoch. On a machine that does not share it, a fit starts anew."""
+    name: str
+    """What it is called in what is told of its epochs."""
+
+
+class Fits(Protocol):
+    """Trains networks side by side, and tells of their epochs meanwhile. One whose process dies goes on elsewhere."""
+
+    def begin(self, fit: Fit) -> Any:
+        """Begin a fit, and return what it is known by."""
+
+    def wait_for(self, begun: Sequence[Any]) -> list[Fitted]:
+        """Return what came out of some fits, in order, as soon as all are finished."""
+
+
+def run_fit(source: VideoSource, fit: Fit) -> Iterator[Epoch | Fitted]:
+    """Train a network in this process: yield its epochs, and last what came out."""
+    # One thread: side by side small networks use the cores better, and the result is the same on any number of them.
+    torch.set_num_threads(1)
+    videos = {video.video: video for video in _loaded(source)}
+    training, validation = (
+        [sequence for name in part for sequence in videos[name].sequences] for part in (fit.training, fit.validation)
+    )
+    spec = spec_of(training, source.inputs, len(source.labels), fit.options)
+    fitting = Fitting(training, validation, spec, fit.options)
+    for epoch, loss in fitting.epochs(fit.checkpoint):
+        yield fit.name, epoch, loss
+    yield spec, fitting.result().state_dict()
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(source: VideoSource) -> list[LabelledVideo]:
+    """Return the videos; a worker is given many fits of the same."""
+    return source.load()
