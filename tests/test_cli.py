@@ -78,17 +78,17 @@ def test_every_way_to_ask(lake: Path) -> None:
     query = "SELECT parse_filename(uri) AS video, count(*) AS n FROM segments GROUP BY 1 ORDER BY 1"
     expected = open_lake(str(lake)).sql(query).to_pylist()
     assert len(expected) == 12
-    assert "00.mp4" in text(run("query", lake, query).stdout)
-    assert json.loads(run("query", lake, query, "--format", "json").stdout) == expected
-    as_csv = run("query", lake, query, "--format", "csv").stdout
+    assert "00.mp4" in text(run("query", "--lake", lake, query).stdout)
+    assert json.loads(run("query", "--lake", lake, query, "--format", "json").stdout) == expected
+    as_csv = run("query", "--lake", lake, query, "--format", "csv").stdout
     assert pyarrow.csv.read_csv(io.BytesIO(as_csv)).to_pylist() == expected
-    as_parquet = run("query", lake, query, "--format", "parquet").stdout
+    as_parquet = run("query", "--lake", lake, query, "--format", "parquet").stdout
     assert pq.read_table(io.BytesIO(as_parquet)).to_pylist() == expected
 
 
 @pytest.mark.e2e
 def test_info_tells_what_is_there(lake: Path) -> None:
-    said = text(run("info", lake).stdout)
+    said = text(run("info", "--lake", lake).stdout)
     for fact in ("12 (0 partial, 0 failed)", "4 committed, 0 open", "jhmdb21-frame", "sample_fps = 10.0"):
         assert fact in said
 
@@ -96,23 +96,23 @@ def test_info_tells_what_is_there(lake: Path) -> None:
 @pytest.mark.e2e
 def test_a_lake_is_checked_mended_and_compacted(lake: Path, archive: Path, options: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(lake, tmp_path / "lake")
-    assert "nothing wrong in 4 committed shards" in text(run("verify", copy).stdout)
+    assert "nothing wrong in 4 committed shards" in text(run("verify", "--lake", copy).stdout)
     (copy / "failures" / "part-00002.parquet").unlink()
-    wrong = run("verify", copy)
+    wrong = run("verify", "--lake", copy)
     assert wrong.returncode == 1
     assert "failures/part-00002.parquet: is missing 1 problems; --repair takes out what is damaged" in text(
         wrong.stdout
     )
-    mended = run("verify", copy, "--repair")
+    mended = run("verify", "--lake", copy, "--repair")
     assert mended.returncode == 0
     assert "is missing: taken out; the same `actionlake analyze` makes it again" in text(mended.stdout)
     again = run("analyze", archive, "--lake", copy, "--config", options, *FAST)
     assert "3 videos" in text(again.stdout)
     assert "15 chunks decoded" in text(again.stdout)
     assert_same(copy, lake)
-    assert text(run("compact", copy).stdout).endswith("4 shards before, 1 now")
-    assert "nothing wrong in 1 committed shards" in text(run("verify", copy).stdout)
-    assert "no lake there" in usage_error("verify", tmp_path / "nowhere")
+    assert text(run("compact", "--lake", copy).stdout).endswith("4 shards before, 1 now")
+    assert "nothing wrong in 1 committed shards" in text(run("verify", "--lake", copy).stdout)
+    assert "no lake there" in usage_error("verify", "--lake", tmp_path / "nowhere")
 
 
 def usage_error(*arguments: str | Path) -> str:
@@ -149,7 +149,7 @@ def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) 
     )
     assert "unreadable model bundle" in usage_error("analyze", video, "--lake", lake, "--model", tmp_path / "bundle")
     assert "has no label 'swim'" in usage_error("analyze", video, "--lake", lake, "--labels", "walk,swim")
-    assert "no lake there" in usage_error("query", lake, "SELECT 1")
+    assert "no lake there" in usage_error("query", "--lake", lake, "SELECT 1")
     assert "Missing option '--lake'" in usage_error("analyze", video)
     assert not lake.exists()
 
@@ -171,7 +171,7 @@ def test_who_is_on_the_street(data_dir: Path, tmp_path: Path) -> None:
     labels = Counter(row["label"] for row in segments)
     assert "background" not in labels
     assert labels["walk"] > sum(labels.values()) / 2, labels
-    shown = run("picture", lake, "--out", picture, "--at", "52")
+    shown = run("picture", "--lake", lake, "--out", picture, "--at", "52")
     assert shown.returncode == 0, shown.stderr.decode()
     drawn = cv2.imread(str(picture))
     assert drawn.shape == (576, 768, 3)
@@ -183,9 +183,11 @@ def test_who_is_on_the_street(data_dir: Path, tmp_path: Path) -> None:
         plain = next(frame for frame in frames if frame.time >= 52.0).to_ndarray(format="bgr24")
     changed = np.abs(drawn.astype(int) - plain).max(axis=-1) > 60
     assert 0.001 < changed.mean() < 0.2, "lines and captions, on the frame of that moment"
-    assert "nobody was followed there" in usage_error("picture", lake, "--out", picture, "--at", "5")
-    assert "name it .png or .jpg" in usage_error("picture", lake, "--out", tmp_path / "people.odd")
-    assert "is the folder there?" in usage_error("picture", lake, "--out", tmp_path / "nowhere" / "people.png")
+    assert "nobody was followed there" in usage_error("picture", "--lake", lake, "--out", picture, "--at", "5")
+    assert "name it .png or .jpg" in usage_error("picture", "--lake", lake, "--out", tmp_path / "people.odd")
+    assert "is the folder there?" in usage_error(
+        "picture", "--lake", lake, "--out", tmp_path / "nowhere" / "people.png"
+    )
 
 
 @pytest.mark.e2e

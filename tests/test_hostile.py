@@ -17,13 +17,13 @@ from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
+from pipeline.cli.terminal import plain
 from pipeline.config import Config, VideoLimits
 from pipeline.engine.models import choose_models
 from pipeline.errors import UsageError, VideoError
 from pipeline.lake.query import open_lake
 from pipeline.report.exports import export_segments
 from pipeline.steps.extract import Extractor
-from pipeline.terminal import plain
 from pipeline.training.formats import read_annotations
 from pipeline.video.decode import decode_chunk
 from pipeline.video.frames import DecodeReport
@@ -95,7 +95,7 @@ def test_odd_names_come_back_from_the_lake_as_they_are(odd: Path) -> None:
 
 def test_a_terminal_is_told_nothing_but_text(odd: Path) -> None:
     """Escape sequences, line ends and marks that turn a line around are spelt out; without that they reach it."""
-    done = run("query", odd / "lake", "SELECT uri, label[:20] AS label FROM videos JOIN segments USING (uri)")
+    done = run("query", "--lake", odd / "lake", "SELECT uri, label[:20] AS label FROM videos JOIN segments USING (uri)")
     assert done.returncode == 0, done.stderr
     shown = done.stdout.decode()
     kinds = {unicodedata.category(char) for char in shown if char not in "\n\u200d"}

@@ -180,5 +180,5 @@ def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:
         there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"
         raise UsageError(
             f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; "
-            f"label them with `actionlake classify {lake.uri} --model ...`, then run this again"
+            f"label them with `actionlake classify --lake {lake.uri} --model ...`, then run this again"
         )

@@ -319,7 +319,7 @@ def read_part(lake: Lake, folder: str, shard: int, columns: Sequence[str] | None
         except (OSError, pa.ArrowException) as error:
             raise ActionlakeError(
                 f"{lake.uri}/{folder}/{part_name(shard)}: damaged ({' '.join(str(error).split())[:200]}); "
-                f"`actionlake verify {lake.uri} --repair` takes it out, then the same command makes it again"
+                f"`actionlake verify --lake {lake.uri} --repair` takes it out, then the same command makes it again"
             ) from error
 
 

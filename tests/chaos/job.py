@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 from pipeline import cli
+from pipeline.cli.terminal import ProgressDisplay
 from pipeline.engine.board import JobState
-from pipeline.terminal import ProgressDisplay
 from tests.chaos import faults
 
 VARIABLE = "ACTIONLAKE_CHAOS_DRIVER"

@@ -9,6 +9,7 @@ import pytest
 from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
+from pipeline.cli.terminal import progress_line
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.lake.compact import compact
@@ -19,7 +20,6 @@ from pipeline.lake.store import Lake
 from pipeline.steps.commit import ShardCommitter
 from pipeline.steps.decode import decode_pieces, tasks_of
 from pipeline.steps.extract import Extractor, NetworkFacts
-from pipeline.terminal import progress_line
 from tests.synthetic import RECIPES, make_video
 
 CONFIG = Config(scope="frame", sample_fps=5.0, chunk_s=0.5)

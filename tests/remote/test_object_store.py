@@ -65,7 +65,7 @@ def test_the_rows_are_those_of_a_local_run_though_one_in_five_requests_fails(
         assert min(proxy.happened[kind] for kind in KINDS) >= 5
         again = run("analyze", "s3://archive/in", "--lake", lake, *FAST, env=env)
         assert "0 chunks decoded" in text(again.stdout)
-        seen = run("status", lake, env=env)
+        seen = run("status", "--lake", lake, env=env)
         assert "4/4 videos" in text(seen.stdout)
         assert text(seen.stdout).endswith("done")
     assert rows_by_name(lake) == rows_by_name(str(local))

@@ -54,7 +54,7 @@ def test_a_job_that_was_stopped_is_taken_up_by_the_same_command(
         assert head.state("stopped") != "FAILED"
     head.ray("job", "stop", "stopped", "--address", head.url)
     assert head.state("stopped") == "STOPPED"
-    seen = run("status", lake)
+    seen = run("status", "--lake", lake)
     assert "nobody works on it" in text(seen.stdout)
     before = progress_of(Lake(str(lake))).n_chunks_done
     assert before < 8 * 10

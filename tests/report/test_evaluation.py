@@ -128,11 +128,13 @@ def test_plots_show_what_was_measured(lake: Path, labels: Path, tmp_path: Path) 
 
 
 def test_the_command_prints_figures_and_says_what_is_wrong(lake: Path, labels: Path, tmp_path: Path) -> None:
-    done = run("evaluate", lake, labels, "--out", tmp_path / "out")
+    done = run("evaluate", "--lake", lake, labels, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr.decode()
     said = text(done.stdout)
     assert "4 spans in 3 videos" in said
     assert "0.750" in said
     assert "confusion.png" in said
-    assert "no split 'odd'" in usage_error("evaluate", lake, labels, "--split", "odd")
-    assert "known are csv, folders, boris, activitynet" in usage_error("evaluate", lake, labels, "--format", "odd")
+    assert "no split 'odd'" in usage_error("evaluate", "--lake", lake, labels, "--split", "odd")
+    assert "known are csv, folders, boris, activitynet" in usage_error(
+        "evaluate", "--lake", lake, labels, "--format", "odd"
+    )

@@ -72,9 +72,11 @@ def test_subtitles(lake: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(lake: Path, tmp_path: Path) -> None:
-    done = run("export", lake, "--out", tmp_path / "found.csv", "--format", "csv")
+    done = run("export", "--lake", lake, "--out", tmp_path / "found.csv", "--format", "csv")
     assert done.returncode == 0, done.stderr.decode()
     assert "found.csv: 3 segments" in text(done.stdout)
-    assert "known are activitynet, csv, vtt" in usage_error("export", lake, "--out", tmp_path / "x", "--format", "srt")
+    assert "known are activitynet, csv, vtt" in usage_error(
+        "export", "--lake", lake, "--out", tmp_path / "x", "--format", "srt"
+    )
     with pytest.raises(UsageError, match="can't be written to"):
         export_segments(open_lake(str(lake)), tmp_path / "gone" / "found.csv", "csv")

@@ -1,4 +1,4 @@
-"""What the commands share: the application, its consoles, options that mean the same everywhere."""
+"""What the commands share: the application, its consoles and exit codes, options that mean the same everywhere."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 from typer.core import TyperGroup
 
-from pipeline.terminal import printable
+from pipeline.cli.terminal import printable
 
 console = Console(stderr=True)
 out = Console()
 
+
+EXIT_JOB_ERROR = 1
+EXIT_USAGE = 2
+EXIT_FAILED_VIDEOS = 3
 
 LOOK, ASK, TEACH, KEEP, CLUSTER = "Look", "Ask", "Teach", "Keep", "Cluster"
 """What one wants of a command: the groups of `--help`."""
@@ -86,6 +90,7 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
+LakeUri = Annotated[str, typer.Option("--lake", envvar="ACTIONLAKE_LAKE", help="Folder or bucket prefix of the lake.")]
 WantedScope = Annotated[Scope | None, typer.Option(help="Label people, whole frames, or both.", show_default="person")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with options; the command line wins.")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join.", show_default="$RAY_ADDRESS")]
@@ -96,6 +101,10 @@ SampleFps = Annotated[
     float | None, typer.Option(help="Frames looked at per second of video.", show_default="the model's")
 ]
 Embedder = Annotated[str | None, typer.Option(help="CNN: efficientnet_lite0, or a torchvision classifier.")]
+Detector = Annotated[
+    str | None, typer.Option(help="Ultralytics detection weights, or a detector bundle.", show_default="person_nano")
+]
+Labels = Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.")]
 Workers = Annotated[int | None, typer.Option(help="Decoding actors.", show_default="one per CPU")]

@@ -1,20 +1,23 @@
-"""The commands around learning: train a model, evaluate what one found."""
+"""Teach a model, measure what it finds, use it on what was seen before: `train`, `evaluate`, `classify`."""
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pipeline.cli_common import (
+from pipeline.cli.common import (
     TEACH,
     Address,
     ConfigFile,
+    Detector,
     Device,
     Embedder,
+    Labels,
+    LakeUri,
     SampleFps,
     Scope,
     Verbose,
@@ -25,8 +28,13 @@ from pipeline.cli_common import (
     out,
     split_list,
 )
+from pipeline.cli.tables import (
+    evaluation_tables,
+    labelled_table,
+    training_table,
+)
+from pipeline.cli.terminal import ProgressDisplay, plain
 from pipeline.config import Config
-from pipeline.terminal import ProgressDisplay, evaluation_tables, plain
 
 
 class Head(StrEnum):
@@ -51,6 +59,15 @@ LabelMap = Annotated[
 ]
 
 
+_Inputs = Annotated[
+    str | None,
+    typer.Option(
+        help="frame, frame_change, frame_flow, crop, crop_change, crop_flow, box; by commas.",
+        show_default="those that help",
+    ),
+]
+
+
 @app.command(rich_help_panel=TEACH)
 def train(
     annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
@@ -62,14 +79,8 @@ def train(
     scope: Annotated[Scope | None, typer.Option(help="What to label: people, or whole frames.")] = None,
     labels_format: LabelsFormat = None,
     label_map: LabelMap = None,
-    inputs: Annotated[
-        str | None,
-        typer.Option(
-            help="frame, frame_change, frame_flow, crop, crop_change, crop_flow, box; by commas.",
-            show_default="those that help",
-        ),
-    ] = None,
-    detector: Annotated[str | None, typer.Option(help="Who finds the people.", show_default="person_nano")] = None,
+    inputs: _Inputs = None,
+    detector: Detector = None,
     sample_fps: SampleFps = None,
     embedder: Embedder = None,
     head: Annotated[Head | None, typer.Option(help="What remembers.", show_default="lstm")] = None,
@@ -85,7 +96,7 @@ def train(
     config_file: ConfigFile = None,
     workers: Workers = None,
     trainers: Annotated[
-        int | None, typer.Option(help="Train by so many workers of the cluster.", show_default="in this process")
+        int | None, typer.Option(help="Train by so many workers of the cluster.", show_default="side by side here")
     ] = None,
     device: Device = None,
     address: Address = None,
@@ -94,59 +105,29 @@ def train(
     """Train an activity model on labelled videos and write a bundle with its metrics."""
     from pipeline.engine.train import train as run
     from pipeline.training.fit import FitOptions
-    from pipeline.training.validation import FIGURES
 
     log_to_console(verbose)
     config = Config.load(
-        config_file,
-        scope=scope.value if scope else None,
-        inputs=split_list(inputs),
-        detector=detector,
-        sample_fps=sample_fps,
-        embedder=embedder,
-        workers=workers,
-        device=device,
-    )
+        config_file, scope=scope.value if scope else None, inputs=split_list(inputs), detector=detector,
+        sample_fps=sample_fps, embedder=embedder, workers=workers, device=device,
+    )  # fmt: skip
     chosen = {
-        "head": head.value if head else None,
-        "hidden_dim": hidden_dim,
-        "bidirectional": bidirectional,
-        "members": members,
-        "epochs": epochs,
-        "patience": patience,
-        "seed": seed,
-    }
+        "head": head.value if head else None, "hidden_dim": hidden_dim, "bidirectional": bidirectional,
+        "members": members, "epochs": epochs, "patience": patience, "seed": seed,
+    }  # fmt: skip
     options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     with ProgressDisplay(console) as display:
         result = run(
-            annotations,
-            videos,
-            out_folder,
-            lake,
-            config,
-            options,
-            note,
-            label_map,
-            labels_format,
-            trainers,
-            address,
-            display.update,
-            display.epoch,
-        )
-    table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
-    for heading in ("split", *(figure.replace("_", " ") for figure in FIGURES), "spans"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, split in result.metrics["splits"].items():
-        table.add_row(name, *(f"{split[figure]:.3f}" for figure in FIGURES), str(split["n_spans"]))
-    for kind, mean in result.metrics["means"].items():
-        table.add_row(f"mean of {kind}", *(f"{mean[figure]:.3f}" for figure in FIGURES), "")
-    out.print(table)
+            annotations, videos, out_folder, lake, config, options, note, label_map, labels_format, trainers, address,
+            display.update, display.epoch,
+        )  # fmt: skip
+    training_table(out, result)
     out.print(f"bundle: {result.folder}")
 
 
 @app.command(rich_help_panel=TEACH)
 def evaluate(
-    lake: Annotated[str, typer.Argument(help="A labelled lake.")],
+    lake: LakeUri,
     annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
     out_folder: Annotated[Path, typer.Option("--out", help="Where the JSON and the plots go.")] = Path("evaluation"),
     model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
@@ -168,3 +149,32 @@ def evaluate(
     evaluation_tables(out, found)
     for path in write_evaluation(found, out_folder):
         out.print(plain(str(path)), highlight=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=TEACH)
+def classify(
+    lake: LakeUri,
+    model: Annotated[str, typer.Option(help="Folder of a model bundle, or the name of a bundled one.")],
+    labels: Labels = None,
+    min_track_s: Annotated[float | None, typer.Option(help="A shorter track gives no segment.")] = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label a lake with another model, from its features: nothing is decoded, other models' segments stay."""
+    from pipeline.engine.relabel import ClassifyState
+    from pipeline.engine.relabel import classify as run
+
+    log_to_console(verbose)
+    started = time.monotonic()
+
+    def show(state: ClassifyState) -> None:
+        console.print(f"{state.model}: {state.n_done} of {state.n_shards} shards labelled", highlight=False)
+
+    state = run(lake, model, tuple(split_list(labels) or ()), min_track_s, address, show)
+    if not state.n_videos:
+        out.print(f"all of it was labelled by {state.model} before", highlight=False)
+        return
+    labelled_table(out, state)
+    out.print(f"{state.n_videos} videos labelled in {time.monotonic() - started:.1f} s", highlight=False)
+    for message in state.failures:
+        console.print(f"[yellow]not labelled:[/] {plain(message)}", highlight=False, soft_wrap=True)

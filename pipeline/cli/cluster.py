@@ -1,15 +1,32 @@
-"""The commands for jobs that run elsewhere: `submit` and `status`."""
+"""Run on other machines, and measure this one: `submit`, `status`, `benchmark`."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli_common import CLUSTER, app, console, out
-from pipeline.terminal import plain, progress_line, spoken
+from pipeline.cli.common import (
+    CLUSTER,
+    ConfigFile,
+    LakeUri,
+    SampleFps,
+    Verbose,
+    WantedScope,
+    Workers,
+    app,
+    console,
+    log_to_console,
+    out,
+)
+from pipeline.cli.tables import (
+    benchmark_table,
+)
+from pipeline.cli.terminal import plain, progress_line, spoken
+from pipeline.config import Config
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -46,7 +63,7 @@ def submit(
 
 @app.command(rich_help_panel=CLUSTER)
 def status(
-    lake: Annotated[str, typer.Argument(help="A lake, local or remote.")],
+    lake: LakeUri,
     watch_s: Annotated[
         float | None, typer.Option("--watch", min=1.0, help="Look again after so many seconds, until all is done.")
     ] = None,
@@ -65,3 +82,39 @@ def status(
             return
         before = before or found
         time.sleep(watch_s)
+
+
+@app.command(rich_help_panel=CLUSTER)
+def benchmark(
+    sources: Annotated[list[str], typer.Argument(help="Videos like those of the archive; some minutes are enough.")],
+    repeats: Annotated[int, typer.Option(min=1, help="How often; the median and the range are shown.")] = 3,
+    scope: WantedScope = None,
+    sample_fps: SampleFps = None,
+    config_file: ConfigFile = None,
+    workers: Workers = None,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers", help="Measure programs that people would write instead. Needs a checkout, and the extra bench."
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--out", help="JSON file for all that was measured; for peers a folder.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a job on this machine beside what its decoding and its networks cost alone, or beside its peers."""
+    from pipeline.engine.benchmark import run_benchmark, run_peers
+    from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for
+
+    log_to_console(verbose)
+    named: dict[str, Any] = {"scope": scope.value if scope else None, "sample_fps": sample_fps, "workers": workers}
+    bundles = choose_models(DEFAULT_MODEL, Config.load(config_file, **named).scope)
+    config = Config.load(config_file, config_for(bundles), **named)
+    if peers:
+        run_peers(sources, config, repeats, report)
+        return
+    found = run_benchmark(sources, config, repeats)
+    benchmark_table(out, found)
+    if report is not None:
+        report.write_text(found.to_json(), encoding="utf-8")

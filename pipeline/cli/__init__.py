@@ -1,0 +1,30 @@
+"""The command `actionlake`: parse, call, show, exit. A file for each group of commands, as `--help` shows them."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.cli import ask, cluster, keep, look, teach
+from pipeline.cli.common import EXIT_JOB_ERROR, EXIT_USAGE, app, console
+from pipeline.cli.terminal import plain
+from pipeline.errors import ActionlakeError, Interrupted, UsageError
+
+__all__ = ["app", "ask", "cluster", "keep", "look", "main", "teach"]
+
+
+def main() -> None:
+    """Run the command; a user's mistake gets one line, not a traceback."""
+    try:
+        app()
+    except UsageError as error:
+        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_USAGE)
+    except ActionlakeError as error:
+        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_JOB_ERROR)
+    except OSError as error:
+        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_JOB_ERROR)
+    except Interrupted as error:
+        console.print("interrupted; what is finished is kept, the same command goes on from there", highlight=False)
+        sys.exit(128 + error.signum)

@@ -1,0 +1,145 @@
+"""Look at videos, and at what was seen in them: `analyze`, `info`, `picture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.common import (
+    EXIT_FAILED_VIDEOS,
+    LOOK,
+    Address,
+    ConfigFile,
+    Detector,
+    Device,
+    Embedder,
+    Engine,
+    EngineName,
+    Labels,
+    LakeUri,
+    Precision,
+    SampleFps,
+    Verbose,
+    WantedScope,
+    Workers,
+    app,
+    console,
+    log_to_console,
+    out,
+    split_list,
+)
+from pipeline.cli.tables import (
+    closing_table,
+    info_table,
+)
+from pipeline.cli.terminal import ProgressDisplay, plain
+from pipeline.config import Config
+
+_DetectorPx = Annotated[
+    int | None,
+    typer.Option(help="Longest side of its input: more finds smaller people.", show_default="what it learnt at"),
+]
+_Classes = Annotated[
+    str | None, typer.Option(help="Classes of the detector to follow, separated by commas.", show_default="person")
+]
+_Track = Annotated[
+    int | None,
+    typer.Option(help="Video track to read, counted from 0.", show_default="the largest that is no picture"),
+]
+_NameTime = Annotated[
+    str | None,
+    typer.Option(
+        help="How paths tell when a file was recorded: %Y%m%d_%H%M%S, * for anything.", show_default="usual spellings"
+    ),
+]
+_TimeZone = Annotated[
+    str | None, typer.Option(help="Zone of times that do not tell theirs: Europe/Zurich.", show_default="UTC")
+]
+_Camera = Annotated[
+    str | None,
+    typer.Option(help="How paths tell the camera: */NVR_{camera}_main_*.", show_default="the folder's name"),
+]
+
+
+@app.command(rich_help_panel=LOOK)
+def analyze(
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs or manifests, local or remote.")],
+    lake: LakeUri,
+    model: Annotated[str, typer.Option(help="Folder of a model bundle; none: no labels, features alone.")] = "default",
+    detector: Detector = None,
+    detector_px: _DetectorPx = None,
+    classes: _Classes = None,
+    scope: WantedScope = None,
+    sample_fps: SampleFps = None,
+    config_file: ConfigFile = None,
+    embedder: Embedder = None,
+    track: _Track = None,
+    name_time: _NameTime = None,
+    time_zone: _TimeZone = None,
+    camera: _Camera = None,
+    labels: Labels = None,
+    engine: Engine = EngineName.auto,
+    layout: Annotated[str | None, typer.Option(help="Of workers on Ray: auto, fused or split.")] = None,
+    workers: Workers = None,
+    device: Device = None,
+    precision: Precision = None,
+    address: Address = None,
+    refuse_pickle: Annotated[
+        bool, typer.Option("--refuse-pickle", help="Refuse detection weights that run code when they are loaded.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if any video failed.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode, embed and label videos into a lake. The same command again takes up where it was cut off."""
+    from pipeline.activity.bundle import Bundle, load_bundle
+    from pipeline.engine.analyze import analyze as run
+    from pipeline.engine.models import NAMES, choose_models, config_for
+
+    log_to_console(verbose)
+    named: dict[str, Any] = {
+        "scope": scope.value if scope else None, "detector": detector, "detector_px": detector_px,
+        "classes": split_list(classes), "sample_fps": sample_fps, "embedder": embedder, "track": track,
+        "name_time": name_time, "time_zone": time_zone, "camera": camera, "labels": split_list(labels),
+        "layout": layout, "workers": workers, "device": device, "precision": precision,
+        "pickled_weights": "refuse" if refuse_pickle else None,
+    }  # fmt: skip
+    chosen = model if model in NAMES else load_bundle(model)
+    defaults = {"scope": chosen.scope} if isinstance(chosen, Bundle) else {}
+    bundles = choose_models(chosen, Config.load(config_file, defaults, **named).scope)
+    config = Config.load(config_file, defaults | config_for(bundles), **named)
+    with ProgressDisplay(console) as display:
+        state = run(sources, lake, chosen, config, address, display.update, engine.value)
+    closing_table(out, state)
+    if strict and state.n_failed + state.n_partial:
+        raise typer.Exit(EXIT_FAILED_VIDEOS)
+
+
+@app.command(rich_help_panel=LOOK)
+def info(lake: LakeUri) -> None:
+    """Show what a lake holds and how its features were made."""
+    from pipeline.lake.query import open_lake
+    from pipeline.lake.store import Lake
+
+    info_table(out, open_lake(lake), Lake(lake))
+
+
+@app.command(rich_help_panel=LOOK)
+def picture(
+    lake: LakeUri,
+    out_file: Annotated[Path, typer.Option("--out", help="The picture: .png or .jpg.")],
+    video: Annotated[str | None, typer.Option(help="Part of the wanted video's path.", show_default="any")] = None,
+    at_s: Annotated[
+        float | None, typer.Option("--at", help="Seconds into the video.", show_default="most people labelled")
+    ] = None,
+) -> None:
+    """Draw one frame with the boxes, ids and labels of everybody in it."""
+    from pipeline.lake.query import open_lake
+    from pipeline.report.picture import draw_moment
+
+    moment = draw_moment(open_lake(lake), out_file, video, at_s)
+    out.print(
+        f"{plain(str(out_file))}: {len(moment.boxes)} followed at {moment.pts_s:.2f} s of {plain(moment.uri)}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip

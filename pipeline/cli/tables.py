@@ -1,0 +1,188 @@
+"""The tables that commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.cli.terminal import plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.engine.benchmark import Benchmark
+    from pipeline.engine.board import JobState
+    from pipeline.engine.relabel import ClassifyState
+    from pipeline.engine.train import TrainResult
+    from pipeline.lake.query import LakeReader
+    from pipeline.lake.store import Lake
+    from pipeline.training.cases import LakeEvaluation
+
+_STAGE_NAMES = {
+    "decode": "decoding",
+    "detect": "detecting",
+    "embed": "embedding",
+    "write": "writing",
+    "label": "labelling",
+}
+
+
+def closing_table(console: Console, state: JobState) -> None:
+    """Print what a job found and where its time went."""
+    if state.label_n:
+        table = Table(title="segments")
+        for heading in ("label", "segments", "hours"):
+            table.add_column(heading, justify="left" if heading == "label" else "right")
+        for label, seconds in _largest_first(state.label_s):
+            table.add_row(plain(label), str(state.label_n[label]), f"{seconds / 3600:.3f}")
+        console.print(table)
+    before = f", {state.n_videos_before} were done before" if state.n_videos_before else ""
+    again = f", {state.n_chunks_before} chunks were finished before" if state.n_chunks_before else ""
+    speed = state.video_done_s / state.wall_s if state.wall_s else 0.0
+    lines = [
+        f"{state.n_videos_done} videos, {state.covered_s / 3600:.3f} h covered, "
+        f"{state.n_failed} failed, {state.n_partial} partial{before}{again}",
+        f"{state.wall_s:.1f} s, {speed:.1f} video-hours/h; {state.n_chunks_done} chunks decoded, "
+        f"{state.n_decoded} frames decoded, {state.n_frames} sampled, {state.n_boxes} boxes",
+    ]
+    total_s = sum(state.stage_s.values())
+    if state.n_chunks_done and total_s:
+        shares = ", ".join(
+            f"{_STAGE_NAMES[stage]} {seconds:.1f} s"
+            for stage, seconds in _largest_first(state.stage_s)
+            if seconds >= 0.05
+        )
+        worst, worst_s = _largest_first(state.stage_s)[0]
+        lines.append(f"worker time: {shares}; bottleneck: {_STAGE_NAMES[worst]} ({100 * worst_s / total_s:.0f} %)")
+    lines += [f"layout {state.layout}; {state.runtime}".removesuffix("; ")]
+    lines += [state.advice] if state.advice else []
+    lines += [f"failed: {message}" for message in state.failures]
+    if state.n_failures > len(state.failures):
+        lines.append(f"... and {state.n_failures - len(state.failures)} more: SELECT * FROM failures")
+    lines.append(f"lake: {state.lake}")
+    for line in lines:
+        console.print(plain(line), highlight=False, soft_wrap=True)
+
+
+_FIGURE_NAMES = {
+    "accuracy": "accuracy over annotated spans",
+    "frame_accuracy": "frame accuracy",
+    "edit": "edit score",
+    "f1@10": "F1 at an overlap of 10 %",
+    "f1@25": "F1 at an overlap of 25 %",
+    "f1@50": "F1 at an overlap of 50 %",
+    "map@0.5": "mAP at tIoU 0.5",
+    "map@0.3:0.7": "mAP, mean of tIoU 0.3 to 0.7",
+    "map@0.5:0.95": "mAP, mean of tIoU 0.5 to 0.95",
+    "boundary_error_s": "error of starts and ends (s)",
+    "calibration_error": "expected calibration error",
+}
+
+
+def evaluation_tables(console: Console, found: LakeEvaluation) -> None:
+    """Print what was measured of a lake's segments: the figures with their intervals, then label by label."""
+    evaluation = found.evaluation
+    figures = Table(title=f"{plain(found.model)}: {evaluation.n_spans} spans in {evaluation.n_videos} videos")
+    for heading in ("figure", "value", "95 % over videos"):
+        figures.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, heading in _FIGURE_NAMES.items():
+        figure = evaluation.figures[name]
+        figures.add_row(heading, f"{figure.value:.3f}", f"{figure.low:.3f} to {figure.high:.3f}")
+    console.print(figures)
+    labels = Table(title="by label, segments at an overlap of 25 %")
+    for heading in ("label", "annotated", "found", "precision", "recall", "F1", "AP at 0.5"):
+        labels.add_column(heading, justify="left" if heading == "label" else "right")
+    for name, of_label in evaluation.per_label.items():
+        rates = (of_label["precision"], of_label["recall"], of_label["f1"], evaluation.average_precision[name]["0.5"])
+        counts = (f"{of_label['n_true']:.0f}", f"{of_label['n_found']:.0f}")
+        labels.add_row(plain(name), *counts, *(f"{rate:.3f}" for rate in rates))
+    console.print(labels)
+    if found.n_missing:
+        console.print(f"{found.n_missing} annotated videos are not in the lake and were left out", highlight=False)
+
+
+def _largest_first(totals: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(totals.items(), key=lambda item: -item[1])
+
+
+def training_table(console: Console, result: TrainResult) -> None:
+    """Print how accurate a model is on videos that it was not trained on, split by split."""
+    from pipeline.training.validation import FIGURES
+
+    table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
+    for heading in ("split", *(figure.replace("_", " ") for figure in FIGURES), "spans"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, split in result.metrics["splits"].items():
+        table.add_row(name, *(f"{split[figure]:.3f}" for figure in FIGURES), str(split["n_spans"]))
+    for kind, mean in result.metrics["means"].items():
+        table.add_row(f"mean of {kind}", *(f"{mean[figure]:.3f}" for figure in FIGURES), "")
+    console.print(table)
+
+
+def labelled_table(console: Console, state: ClassifyState) -> None:
+    """Print how many new segments a model found, by label."""
+    table = Table(title=f"new segments by {state.model}")
+    table.add_column("label")
+    table.add_column("segments", justify="right")
+    for label, n in state.label_n.most_common():
+        table.add_row(plain(label), str(n))
+    console.print(table)
+
+
+def answer_table(console: Console, answer: pa.Table) -> None:
+    """Print the answer to a query."""
+    table = Table()
+    for name in answer.column_names:
+        table.add_column(name)
+    for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def benchmark_table(console: Console, found: Benchmark) -> None:
+    """Print what a job costs beside its stages alone."""
+    from pipeline.engine.benchmark import median_and_range
+
+    alone = found.alone[0]
+    table = Table(
+        title=f"{alone.video_s / 60:.1f} min of video, {alone.n_frames} frames, {alone.n_boxes} people in them"
+    )
+    for heading in ("stage alone, on one core", "seconds", "core-seconds per video-hour"):
+        table.add_column(heading, justify="left" if heading.startswith("stage") else "right")
+    for name in alone.stages:
+        seconds = [trial.stages[name] for trial in found.alone]
+        per_hour = [trial.stages[name] / trial.video_s * 3600 for trial in found.alone]
+        table.add_row(name, median_and_range(seconds, 1), median_and_range(per_hour, 0))
+    console.print(table)
+    console.print(f"job, from command to prompt: {median_and_range(found.job_s, 1)} s on {found.cpus} cores")
+    console.print(f"video-hours per hour: {median_and_range(found.hours_per_hour, 1)}")
+    console.print(
+        f"efficiency, what the stages alone would take on all cores over that: {median_and_range(found.efficiency)}"
+    )
+
+
+def info_table(console: Console, reader: LakeReader, store: Lake) -> None:
+    """Print what a lake holds and how its features were made."""
+    counts = reader.sql(
+        "SELECT count(*) AS videos, coalesce(sum(covered_s), 0) / 3600 AS hours,"
+        " count(*) FILTER (status = 'partial') AS partial, count(*) FILTER (status = 'failed') AS failed FROM videos"
+    ).to_pylist()[0]
+    open_shards = len(store.planned()) - len(store.committed())
+    table = Table(title=f"lake {plain(store.uri)}", show_header=False)
+    table.add_row("videos", f"{counts['videos']} ({counts['partial']} partial, {counts['failed']} failed)")
+    table.add_row("hours covered", f"{counts['hours']:.2f}")
+    table.add_row("shards", f"{len(store.committed())} committed, {open_shards} open")
+    for name in ("segments", "detections", "features", "failures"):
+        table.add_row(name, str(reader.dataset(name).count_rows()))
+    table.add_row("models", ", ".join(store.models()) or "none")
+    table.add_row("features made with", ", ".join(f"{k} = {v}" for k, v in sorted(reader.feature_options.items())))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "" if value is None else plain(str(value))
