@@ -6,13 +6,18 @@ the last two to know what is gained by remembering at all.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from pipeline.activity.spool import Spool
 
 if TYPE_CHECKING:
     from pipeline.activity.spec import ModelSpec
@@ -25,7 +30,19 @@ HEADS = (*REMEMBERING, "linear", "majority")
 _ATTENTION_HEADS = 4
 
 
-def make_head(spec: ModelSpec, dropout: float = 0.0) -> nn.Module:
+class Head(nn.Module):
+    """From encoded steps to logits, for whole sequences side by side in training, or for a long one piece by piece."""
+
+    def streamed(self, encoded: Spool) -> Iterator[torch.Tensor]:
+        """Yield logits `float32 [t, n_labels]` for each piece of one sequence, as one pass over all of it would.
+
+        A head that sees steps one by one needs nothing but the piece.
+        """
+        for piece in encoded.pieces():
+            yield self(PackedSequence(piece, torch.ones(len(piece), dtype=torch.int64)))
+
+
+def make_head(spec: ModelSpec, dropout: float = 0.0) -> Head:
     """Build the head of a network.
 
     It takes packed sequences of `float32 [N, encoded_dim]` and returns logits `float32 [N, n_labels]`, in that order.
@@ -41,7 +58,7 @@ def make_head(spec: ModelSpec, dropout: float = 0.0) -> nn.Module:
     raise ValueError(f"head = {spec.head!r} is not one of {', '.join(HEADS)}")
 
 
-class RecurrentHead(nn.Module):
+class RecurrentHead(Head):
     """LSTM or GRU layers, then a linear layer: the state carries what matters from step to step."""
 
     def __init__(self, spec: ModelSpec, dropout: float = 0.0) -> None:
@@ -64,8 +81,42 @@ class RecurrentHead(nn.Module):
         logits: torch.Tensor = self.output(self.dropout(hidden.data))
         return logits
 
+    def streamed(self, encoded: Spool) -> Iterator[torch.Tensor]:
+        """Yield logits piece by piece; the state is carried from one to the next.
 
-class TransformerHead(nn.Module):
+        Layer after layer is run over all pieces. A bidirectional layer runs its backward direction from the last piece
+        to the first.
+        """
+        for hidden in self._through_layers(encoded, 0):
+            yield self.output(hidden)
+
+    @functools.cached_property
+    def _layers(self) -> list[list[nn.RNNBase]]:
+        """For each layer its forward and, if it has one, its backward direction."""
+        ways = [False, True] if self.recurrence.bidirectional else [False]
+        layers = range(self.recurrence.num_layers)
+        return [[_direction(self.recurrence, layer, reverse) for reverse in ways] for layer in layers]
+
+    def _through_layers(self, below: Spool, layer: int) -> Iterator[torch.Tensor]:
+        if layer == len(self._layers):
+            yield from below.pieces()
+            return
+        directions = self._layers[layer]
+        hidden_dim = directions[0].hidden_size
+        with Spool(hidden_dim) as backward, Spool(hidden_dim * len(directions)) as out:
+            if len(directions) > 1:
+                for hidden in _run(directions[1], (below.read(i).flip(0) for i in reversed(range(below.n_pieces)))):
+                    backward.append(hidden.flip(0))
+            forward = _run(directions[0], below.pieces())
+            for index, hidden in enumerate(forward):
+                if len(directions) == 1:
+                    out.append(hidden)
+                else:
+                    out.append(torch.cat([hidden, backward.read(below.n_pieces - 1 - index)], dim=1))
+            yield from self._through_layers(out, layer + 1)
+
+
+class TransformerHead(Head):
     """Encoder layers (Vaswani et al. 2017, normalised first) whose attention reaches so many steps and no further.
 
     How far away a step is counts, not where it is: a learnt bias for each distance (Shaw et al. 2018). So a sequence of
@@ -106,6 +157,20 @@ class TransformerHead(nn.Module):
         logits: torch.Tensor = self.output(hidden)
         return logits
 
+    def streamed(self, encoded: Spool) -> Iterator[torch.Tensor]:
+        """Yield logits piece by piece; each is seen with what lies within its reach on either side."""
+        before = torch.empty(0)
+        waiting: torch.Tensor | None = None
+        for piece in itertools.chain(encoded.pieces(), [None]):
+            if waiting is not None:
+                after = waiting[:0] if piece is None else piece[: self.halo]
+                window = torch.cat([before.reshape(-1, waiting.shape[1]), waiting, after])
+                n_before = len(window) - len(waiting) - len(after)
+                logits = self.attend(window[None], torch.tensor([len(window)]))[0]
+                yield logits[n_before : n_before + len(waiting)]
+                before = waiting[-self.halo :]
+            waiting = piece
+
 
 class _EncoderLayer(nn.Module):
     def __init__(self, dim: int, dropout: float) -> None:
@@ -131,7 +196,7 @@ class _EncoderLayer(nn.Module):
         return grown
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """A linear probe of each step by itself; averaged over a clip it is the usual frame-wise baseline."""
 
     def __init__(self, spec: ModelSpec, dropout: float = 0.0) -> None:
@@ -145,7 +210,7 @@ class LinearHead(nn.Module):
         return logits
 
 
-class MajorityHead(nn.Module):
+class MajorityHead(Head):
     """The same scores whatever is seen: how frequent each activity was."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -155,3 +220,20 @@ class MajorityHead(nn.Module):
     def forward(self, x: PackedSequence) -> torch.Tensor:
         """Return logits `float32 [N, n_labels]`."""
         return self.output.expand(len(x.data), -1)
+
+
+def _direction(stacked: nn.RNNBase, layer: int, reverse: bool) -> nn.RNNBase:
+    """Return one layer of stacked LSTMs or GRUs, in one direction, as one of its own with the same weights."""
+    suffix = f"_l{layer}{'_reverse' if reverse else ''}"
+    weights = {name: getattr(stacked, f"{name}{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    kind = nn.LSTM if isinstance(stacked, nn.LSTM) else nn.GRU
+    single = kind(weights["weight_ih"].shape[1], stacked.hidden_size)
+    single.load_state_dict({f"{name}_l0": weight for name, weight in weights.items()})
+    return single.eval()
+
+
+def _run(layer: nn.RNNBase, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    state = None
+    for piece in pieces:
+        hidden, state = layer(piece, state)
+        yield hidden

@@ -99,12 +99,7 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
         untimed = clock_of(container) == "none"
         origin = first.pts if first.pts is not None and not untimed else stream.start_time or 0
         rotation, mirrored = _orientation(first)
-        aspect = float(stream.sample_aspect_ratio or 1)
-        if not 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL:
-            aspect = 1.0
-        width, height = max(1, round(first.width * aspect)), first.height
-        if rotation in (90, 270):
-            width, height = height, width
+        width, height = _upright_size(first, stream, rotation)
         # FFmpeg gives 25 per second to streams without times; the codec's own header knows better.
         rate = stream.guessed_rate if untimed else stream.average_rate or stream.guessed_rate
         duration_s, start_s = _declared_duration_s(container, stream), float(origin * stream.time_base)
@@ -152,6 +147,15 @@ def _orientation(frame: VideoFrame) -> tuple[int, bool]:
     mirrored = a * d - b * c < 0
     clockwise = math.degrees(math.atan2(b, -a if mirrored else a))
     return round(-clockwise / 90) * 90 % 360, mirrored
+
+
+def _upright_size(frame: VideoFrame, stream: VideoStream, rotation_deg: int) -> tuple[int, int]:
+    """Return width and height in square pixels, after rotation."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if not 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL:
+        aspect = 1.0
+    width, height = max(1, round(frame.width * aspect)), frame.height
+    return (height, width) if rotation_deg in (90, 270) else (width, height)
 
 
 def _check_claims(ref: VideoRef, container: InputContainer, stream: VideoStream, limits: VideoLimits) -> None:

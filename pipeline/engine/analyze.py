@@ -93,15 +93,21 @@ def analyze(
         job = Job(target, bundles, config, state, notify, lease, stop)
         running = begin(named)
         board = job.plan(running, videos)
-        if named == "auto":
-            if state.video_s > _LITTLE_S:
-                log.info("engine ray: there are %.1f hours of video", state.video_s / 3600)
-                stack.close()
-                running = begin("ray")
-            else:
-                log.info("engine local: there are %.1f hours of video and no cluster is named", state.video_s / 3600)
+        if named == "auto" and _is_much(state):
+            stack.close()
+            running = begin("ray")
         job.run(running, board)
     return state
+
+
+def _is_much(state: JobState) -> bool:
+    """Whether there is so much to do that Ray shall run it where no cluster is named; log which engine that makes."""
+    much = state.video_s > _LITTLE_S
+    log.info(
+        "engine %s: there are %.2f hours of video, and no cluster is named", "ray" if much else "local",
+        state.video_s / 3600,
+    )  # fmt: skip
+    return much
 
 
 def choose_engine(engine: str, address: str | None, config: Config) -> str:

@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
+from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze, choose_engine
@@ -20,7 +22,7 @@ from pipeline.engine.job import Observer
 from pipeline.engine.local_fits import LocalFits
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
-from pipeline.training.annotations import apply_label_map, read_label_map
+from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
 from pipeline.training.card import model_card
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions
@@ -85,9 +87,7 @@ def train(
         raise UsageError("scope = 'both': a model labels people or frames; train one for each")
     check_name(Path(out).name)
     mapping = read_label_map(label_map) if label_map is not None else {}
-    folder = VideoFolder(videos)
-    records = folder.locate(apply_label_map(read_annotations(annotations, annotation_format), mapping))
-    uris = {record.video: folder.uri(record.video) for record in records}
+    uris, records = _located(annotations, videos, annotation_format, mapping)
     labels = sorted({record.label for record in records})
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
@@ -109,9 +109,43 @@ def train(
         trainer = _trainer(source, options, checkpoints, config, trainers, on_epoch, on_ray, stack)
         model, results = trainer.train_and_measure(data, config.sample_fps, str(annotations))
     metrics = {"splits": results, "means": _means(results)}
-    split_names = list(results)
-    bundle = Bundle(
-        name=Path(out).name,
+    bundle = _bundle(
+        Path(out).name,
+        labels,
+        model,
+        config,
+        metrics,
+        {
+            "annotations": Path(annotations).name,
+            "n_videos": len(data),
+            "trained_on": "all clips" if len(results) > 1 else f"{next(iter(results))}, training part",
+            "features": config.feature_options(),
+            "options": asdict(options),
+            "label_map": mapping,
+            "note": note,
+        },
+    )
+    bundle.save(out, model_card(bundle))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return TrainResult(load_bundle(out), Path(out), metrics)
+
+
+def _located(
+    annotations: str | Path, videos: str, annotation_format: str | None, mapping: dict[str, str]
+) -> tuple[dict[str, str], list[Annotation]]:
+    """Return the annotated videos, each with its URI, and the annotations, with the names that labels are mapped to."""
+    folder = VideoFolder(videos)
+    records = folder.locate(apply_label_map(read_annotations(annotations, annotation_format), mapping))
+    return {record.video: folder.uri(record.video) for record in records}, records
+
+
+def _bundle(
+    name: str, labels: Sequence[str], model: ActivityModel, config: Config, metrics: dict[str, Any],
+    training: dict[str, Any],
+) -> Bundle:  # fmt: skip
+    """Return a trained model with all that must be known to use it."""
+    return Bundle(
+        name=name,
         labels=tuple(labels),
         scope=config.scope,
         embedder=config.embedder,
@@ -121,20 +155,9 @@ def train(
         background=BACKGROUND if BACKGROUND in labels else None,
         classes=config.classes,
         segments=SegmentOptions(),
-        training={
-            "annotations": Path(annotations).name,
-            "n_videos": len(data),
-            "trained_on": "all clips" if len(split_names) > 1 else f"{split_names[0]}, training part",
-            "features": config.feature_options(),
-            "options": asdict(options),
-            "label_map": mapping,
-            "note": note,
-        },
+        training=training,
         metrics=metrics,
     )
-    bundle.save(out, model_card(bundle))
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return TrainResult(load_bundle(out), Path(out), metrics)
 
 
 def _trainer(

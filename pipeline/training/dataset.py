@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,21 +100,11 @@ def load_videos(
     for video_id, rows, track_ids in lake.videos(uri_of):
         of_video = by_video[uri_of[video_id]]
         n_steps = int(rows.frames.step[-1] + rows.frames.n_steps[-1]) if len(rows.frames.step) else 0
-        label_ids = np.full(n_steps, IGNORE, np.int64)
-        items = []
-        for annotation in sorted(of_video, key=lambda a: (a.label != BACKGROUND, a.start_s or 0.0)):
-            first = min(n_steps, _step_at(annotation.start_s or 0.0, rate))
-            end = n_steps if annotation.end_s is None else min(n_steps, _step_at(annotation.end_s, rate))
-            if annotation.is_point:
-                # The step that shows it; a person may also have marked the very end.
-                shown = int(np.floor((annotation.start_s or 0.0) * rate + 1e-6))
-                first = min(shown, max(0, n_steps - 1))
-                end = min(n_steps, first + 1)
-            if end > first:
-                label_id = labels.index(annotation.label)
-                label_ids[first:end] = label_id
-                items.append(Item(annotation, label_id, first, end))
+        items = list(_items(of_video, n_steps, rate, labels))
         if items:
+            label_ids = np.full(n_steps, IGNORE, np.int64)
+            for item in items:
+                label_ids[item.first_step : item.end_step] = item.label_id
             sequences = rows.frame_sequences() if scope == "frame" else _main_tracks(rows, track_ids)
             sequences = list(sequences)
             labelled = tuple(_labelled(sequence, label_ids) for sequence in sequences)
@@ -129,6 +119,20 @@ def load_videos(
         for video, parts in videos
     ]
     return sorted(filled, key=lambda video: video.video)
+
+
+def _items(annotations: Sequence[Annotation], n_steps: int, rate: float, labels: Sequence[str]) -> Iterator[Item]:
+    """Yield the annotated spans of a video as spans of its steps, those that win over others last."""
+    for annotation in sorted(annotations, key=lambda a: (a.label != BACKGROUND, a.start_s or 0.0)):
+        first = min(n_steps, _step_at(annotation.start_s or 0.0, rate))
+        end = n_steps if annotation.end_s is None else min(n_steps, _step_at(annotation.end_s, rate))
+        if annotation.is_point:
+            # The step that shows it; a person may also have marked the very end.
+            shown = int(np.floor((annotation.start_s or 0.0) * rate + 1e-6))
+            first = min(shown, max(0, n_steps - 1))
+            end = min(n_steps, first + 1)
+        if end > first:
+            yield Item(annotation, labels.index(annotation.label), first, end)
 
 
 def _step_at(time_s: float, rate: float) -> int:

@@ -63,31 +63,7 @@ def train_detector(data: str | Path, out: str | Path, options: DetectorOptions, 
     best = run / "weights" / "best.pt"
     # A finished training leaves no optimizer in its checkpoint: only its bundle is missing.
     if not (last.exists() and _is_finished(last)):
-        network = YOLO(str(last) if last.exists() else options.architecture, task="detect")
-        network.add_callback("on_train_start", _use_whole_cpu)
-        network.train(
-            data=str(data),
-            project=str(run.parent),
-            name=run.name,
-            exist_ok=True,
-            resume=last.exists(),
-            imgsz=options.px,
-            epochs=options.epochs,
-            batch=options.batch_size,
-            close_mosaic=options.close_mosaic,
-            lr0=options.learning_rate,
-            optimizer="AdamW",
-            momentum=0.9,
-            weight_decay=5e-4,
-            cos_lr=True,
-            warmup_epochs=1.0,
-            nbs=options.batch_size,
-            scale=options.scale,
-            seed=options.seed,
-            pretrained=False,
-            plots=False,
-            workers=1,
-        )
+        _train(data, run, last, options)
     metrics = YOLO(str(best)).val(data=str(data), imgsz=options.px, plots=False, workers=0, project=str(run)).box
     record = yaml.safe_load(data.read_text(encoding="utf-8"))
     bundle = DetectorBundle.from_checkpoint(
@@ -99,6 +75,37 @@ def train_detector(data: str | Path, out: str | Path, options: DetectorOptions, 
     )
     bundle.save(target, detector_card(bundle))
     return bundle
+
+
+def _train(data: Path, run: Path, last: Path, options: DetectorOptions) -> None:
+    """Train from the start, or from the last checkpoint on if there is one."""
+    from ultralytics import YOLO
+
+    network = YOLO(str(last) if last.exists() else options.architecture, task="detect")
+    network.add_callback("on_train_start", _use_whole_cpu)
+    network.train(
+        data=str(data),
+        project=str(run.parent),
+        name=run.name,
+        exist_ok=True,
+        resume=last.exists(),
+        imgsz=options.px,
+        epochs=options.epochs,
+        batch=options.batch_size,
+        close_mosaic=options.close_mosaic,
+        lr0=options.learning_rate,
+        optimizer="AdamW",
+        momentum=0.9,
+        weight_decay=5e-4,
+        cos_lr=True,
+        warmup_epochs=1.0,
+        nbs=options.batch_size,
+        scale=options.scale,
+        seed=options.seed,
+        pretrained=False,
+        plots=False,
+        workers=1,
+    )
 
 
 def _is_finished(checkpoint: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from pipeline.activity.bundle import BACKGROUND
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
-from pipeline.training.dataset import LabelledVideo
+from pipeline.training.dataset import Item, LabelledVideo
 from pipeline.training.metrics import Span, expected_calibration_error, f1, reliability, segment_counts
 from pipeline.training.sequences import IGNORE
 
@@ -45,65 +46,111 @@ def validate(
         a segment of it touches; `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`:
         `[n_labels][n_labels]`, rows are the truth.
     """
-    classifier = SequenceClassifier(model)
-    n_labels = len(labels)
-    confusion: NDArray[np.int64] = np.zeros((n_labels, n_labels), np.int64)
-    touched: NDArray[np.int64] = np.zeros(n_labels, np.int64)
-    n_spans_of: NDArray[np.int64] = np.zeros(n_labels, np.int64)
-    n_right = n_steps = n_unseen = 0
-    sure: list[tuple[float, float]] = []
-    counts = np.zeros(3)
-    background = labels.index(BACKGROUND) if BACKGROUND in labels else None
+    tally = _Tally(SequenceClassifier(model), labels, sample_fps, options)
     for video in videos:
+        tally.add(video)
+    return tally.figures()
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What a model says of the steps of a video, summed over the people in it; each has a row."""
+
+    weight: NDArray[np.float64]
+    """`[T, 1]`: how much of anybody was seen."""
+    score: NDArray[np.float64]
+    """`[T, n_labels]`, weighted."""
+    log_score: NDArray[np.float64]
+    """`[T, n_labels]`, weighted."""
+    truth: NDArray[np.int64]
+    """`[T]`: the annotated label, or `IGNORE`."""
+    runs: list[StepRun]
+    """The segments."""
+
+
+class _Tally:
+    """Counts, video after video, what a model gets right."""
+
+    def __init__(
+        self, classifier: SequenceClassifier, labels: Sequence[str], sample_fps: float, options: SegmentOptions
+    ) -> None:
+        self._classifier, self._labels = classifier, labels
+        self._sample_fps, self._options = sample_fps, options
+        self._background = labels.index(BACKGROUND) if BACKGROUND in labels else None
+        self._confusion: NDArray[np.int64] = np.zeros((len(labels), len(labels)), np.int64)
+        self._touched: NDArray[np.int64] = np.zeros(len(labels), np.int64)
+        self._n_spans_of: NDArray[np.int64] = np.zeros(len(labels), np.int64)
+        self._n_right = self._n_steps = self._n_unseen = 0
+        # Mean score of each answer, and whether it is right.
+        self._sure: list[tuple[float, float]] = []
+        self._counts = np.zeros(3)
+
+    def add(self, video: LabelledVideo) -> None:
+        """Run the model over a video and count."""
+        steps = self._scored(video)
+        for item in video.items:
+            self._count_span(item, steps)
+        truth = steps.truth
+        self._n_steps += int((truth != IGNORE).sum())
+        self._n_right += int(((steps.score.argmax(axis=1) == truth) & (steps.weight[:, 0] > 0)).sum())
+        wanted, found = (
+            [Span(each.label_id, each.first_step, each.end_step) for each in spans if each.label_id != self._background]
+            for spans in (video.items, steps.runs)
+        )
+        self._counts += segment_counts(wanted, found, _OVERLAP)
+
+    def _scored(self, video: LabelledVideo) -> _Steps:
         end = max([item.end_step for item in video.items] + [s.first_step + len(s.label_ids) for s in video.sequences])
-        truth = np.full(end, IGNORE, np.int64)
-        weight, score, log_score = np.zeros((end, 1)), np.zeros((end, n_labels)), np.zeros((end, n_labels))
-        runs: list[StepRun] = []
+        n_labels = len(self._labels)
+        score, log_score = np.zeros((end, n_labels)), np.zeros((end, n_labels))
+        of_video = _Steps(np.zeros((end, 1)), score, log_score, np.full(end, IGNORE, np.int64), [])
         for sequence in video.sequences:
-            scores = np.concatenate(list(classifier.scores([sequence.inputs])))
-            runs += find_segments([scores], sequence.first_step, sample_fps, options)
+            scores = np.concatenate(list(self._classifier.scores([sequence.inputs])))
+            of_video.runs.extend(find_segments([scores], sequence.first_step, self._sample_fps, self._options))
             steps = slice(sequence.first_step, sequence.first_step + len(scores))
             share = np.ones((len(scores), 1)) if sequence.weights is None else sequence.weights[:, None]
-            weight[steps] += share
+            of_video.weight[steps] += share
             score[steps] += share * scores
             log_score[steps] += share * np.log(np.maximum(scores, 1e-9))
-            truth[steps] = np.where(truth[steps] == IGNORE, sequence.label_ids, truth[steps])
-        for item in video.items:
-            span = slice(item.first_step, item.end_step)
-            n_spans_of[item.label_id] += 1
-            if weight[span].any():
-                answer = int(log_score[span].sum(axis=0).argmax())
-                confusion[item.label_id, answer] += 1
-                sure.append((float(score[span, answer].sum() / weight[span].sum()), float(answer == item.label_id)))
-            else:
-                n_unseen += 1
-            truth[span] = np.where(truth[span] == IGNORE, item.label_id, truth[span])
-            touched[item.label_id] += any(
-                run.label_id == item.label_id and run.first_step < item.end_step and item.first_step < run.end_step
-                for run in runs
-            )
-        n_steps += int((truth != IGNORE).sum())
-        n_right += int(((score.argmax(axis=1) == truth) & (weight[:, 0] > 0)).sum())
-        wanted, found = (
-            [Span(each.label_id, each.first_step, each.end_step) for each in spans if each.label_id != background]
-            for spans in (video.items, runs)
+            truth = of_video.truth[steps]
+            of_video.truth[steps] = np.where(truth == IGNORE, sequence.label_ids, truth)
+        return of_video
+
+    def _count_span(self, item: Item, steps: _Steps) -> None:
+        span = slice(item.first_step, item.end_step)
+        weight = steps.weight[span].sum()
+        self._n_spans_of[item.label_id] += 1
+        if weight > 0:
+            answer = int(steps.log_score[span].sum(axis=0).argmax())
+            self._confusion[item.label_id, answer] += 1
+            self._sure.append((float(steps.score[span, answer].sum() / weight), float(answer == item.label_id)))
+        else:
+            self._n_unseen += 1
+        steps.truth[span] = np.where(steps.truth[span] == IGNORE, item.label_id, steps.truth[span])
+        self._touched[item.label_id] += any(
+            run.label_id == item.label_id and run.first_step < item.end_step and item.first_step < run.end_step
+            for run in steps.runs
         )
-        counts += segment_counts(wanted, found, _OVERLAP)
-    bins = reliability(*np.array(sure, float).reshape(-1, 2).T)
-    present = n_spans_of > 0
-    per_label = confusion.diagonal()[present] / n_spans_of[present]
-    return {
-        "accuracy": float(confusion.trace() / max(1, n_spans_of.sum())),
-        "mean_class_accuracy": float(per_label.mean()) if present.any() else 0.0,
-        "frame_accuracy": n_right / max(1, n_steps),
-        "segment_f1": f1(*counts),
-        "calibration_error": expected_calibration_error(bins),
-        "reliability": [[each.confidence, each.accuracy, each.weight] for each in bins],
-        "recall": {label: float(touched[i] / n_spans_of[i]) for i, label in enumerate(labels) if present[i]},
-        "n_spans": int(n_spans_of.sum()),
-        "n_unseen": n_unseen,
-        "confusion": confusion.tolist(),
-    }
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `validate` does."""
+        bins = reliability(*np.array(self._sure, float).reshape(-1, 2).T)
+        present = self._n_spans_of > 0
+        per_label = self._confusion.diagonal()[present] / self._n_spans_of[present]
+        n_spans = int(self._n_spans_of.sum())
+        recall = self._touched / np.maximum(1, self._n_spans_of)
+        return {
+            "accuracy": float(self._confusion.trace() / max(1, n_spans)),
+            "mean_class_accuracy": float(per_label.mean()) if present.any() else 0.0,
+            "frame_accuracy": self._n_right / max(1, self._n_steps),
+            "segment_f1": f1(*self._counts),
+            "calibration_error": expected_calibration_error(bins),
+            "reliability": [[each.confidence, each.accuracy, each.weight] for each in bins],
+            "recall": {label: float(recall[i]) for i, label in enumerate(self._labels) if present[i]},
+            "n_spans": n_spans,
+            "n_unseen": self._n_unseen,
+            "confusion": self._confusion.tolist(),
+        }
 
 
 def means_of_splits(results: Sequence[dict[str, Any]]) -> dict[str, float]:

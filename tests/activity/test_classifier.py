@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_sequence
 
-from pipeline.activity import classifier as module
+from pipeline.activity import spool
 from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
 from pipeline.activity.heads import HEADS
 from pipeline.activity.model import ActivityModel
@@ -79,7 +79,7 @@ def test_scores_do_not_depend_on_how_the_inputs_come(cuts: list[int], bidirectio
 def test_long_sequences_go_through_a_file_and_come_back_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = SequenceClassifier(model(True))
     in_memory = np.concatenate(list(classifier.scores([INPUTS])))
-    monkeypatch.setattr(module, "_SPOOL_BYTES", 1000)
+    monkeypatch.setattr(spool, "_SPOOL_BYTES", 1000)
     assert np.array_equal(in_memory, np.concatenate(list(classifier.scores([INPUTS]))))
 
 

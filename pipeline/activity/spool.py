@@ -1,0 +1,49 @@
+"""Pieces of a long sequence, laid aside until they are needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+import torch
+
+# So much stays in memory; what is longer goes to a temporary file.
+_SPOOL_BYTES = 16 << 20
+
+
+class Spool:
+    """Pieces `float32 [t, dim]` written one after the other and read in any order, in memory or in a temporary file."""
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
+        self._offsets = [0]
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def n_pieces(self) -> int:
+        """How many pieces there are."""
+        return len(self._offsets) - 1
+
+    def append(self, piece: torch.Tensor) -> None:
+        """Lay a piece aside, behind those before."""
+        self._file.seek(self._offsets[-1])
+        self._offsets.append(self._offsets[-1] + self._file.write(piece.contiguous().numpy().tobytes()))
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Return the pieces, from first to last."""
+        return (self.read(index) for index in range(self.n_pieces))
+
+    def read(self, index: int) -> torch.Tensor:
+        """Return one piece."""
+        start, end = self._offsets[index], self._offsets[index + 1]
+        self._file.seek(start)
+        values = np.frombuffer(bytearray(self._file.read(end - start)), np.float32)
+        return torch.from_numpy(values.reshape(-1, self._dim))
