@@ -99,6 +99,6 @@ def test_the_chunks_of_a_short_video_are_halved_where_a_decoder_can_start(
     for left, right in itertools.pairwise(video.chunks):
         assert left.end_step == right.first_step > left.first_step
     assert sum(chunk.duration_s for chunk in video.chunks) == pytest.approx(duration_s)
-    n_long = sum(chunk.duration_s > 5.0 for chunk in whole)
+    n_long = sum(chunk.duration_s > 2.0 for chunk in whole)
     is_halved = has_index and len(whole) < 8
     assert len(video.chunks) == len(whole) + (n_long if is_halved else 0)
