@@ -1,4 +1,8 @@
-"""actionlake: from an archive of video to a queryable lake of labelled activity segments."""
+"""actionlake: from an archive of video to a queryable lake of labelled activity segments.
+
+`analyze`, `classify`, `train` and `open_lake` work on archives. `decode`, `detect`, `follow`, `embed`, `label` do the
+same steps with frames in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,44 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.activity.bundle import load_bundle
+    from pipeline.activity.bundle import Bundle, load_bundle
     from pipeline.config import Config
     from pipeline.engine.analyze import analyze
+    from pipeline.engine.relabel import classify
     from pipeline.engine.train import train
-    from pipeline.errors import ActionlakeError, UsageError
+    from pipeline.errors import ActionlakeError, UsageError, VideoError
     from pipeline.lake.query import open_lake
+    from pipeline.pieces import Frame, Segment, decode, detect, embed, follow, label
+    from pipeline.vision.detector import Boxes
 
-__all__ = ["ActionlakeError", "Config", "UsageError", "analyze", "load_bundle", "open_lake", "train"]
+__all__ = [
+    "ActionlakeError",
+    "Boxes",
+    "Bundle",
+    "Config",
+    "Frame",
+    "Segment",
+    "UsageError",
+    "VideoError",
+    "analyze",
+    "classify",
+    "decode",
+    "detect",
+    "embed",
+    "follow",
+    "label",
+    "load_bundle",
+    "open_lake",
+    "train",
+]
 _HOME = {
-    "ActionlakeError": "pipeline.errors",
+    **dict.fromkeys(("ActionlakeError", "UsageError", "VideoError"), "pipeline.errors"),
+    **dict.fromkeys(("Bundle", "load_bundle"), "pipeline.activity.bundle"),
+    **dict.fromkeys(("Frame", "Segment", "decode", "detect", "embed", "follow", "label"), "pipeline.pieces"),
+    "Boxes": "pipeline.vision.detector",
     "Config": "pipeline.config",
-    "UsageError": "pipeline.errors",
     "analyze": "pipeline.engine.analyze",
-    "load_bundle": "pipeline.activity.bundle",
+    "classify": "pipeline.engine.relabel",
     "open_lake": "pipeline.lake.query",
     "train": "pipeline.engine.train",
 }
@@ -30,3 +58,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, for completion in notebooks."""
+    return sorted(__all__)

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,19 @@ from pyarrow import fs as pafs
 from pipeline.errors import UsageError
 from pipeline.lake.schemas import column_of
 from pipeline.lake.store import Lake, by_video, part_name, read_part
-from pipeline.lake.work import Piece
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.tracking import NO_TRACK
 from pipeline.vision.detector import Boxes
 
 # So many columns of pieces stay in memory, for tracks that run side by side, labelled by several threads.
 _CACHED_COLUMNS = 24
+
+
+class Rows(Protocol):
+    """Rows of a piece, wherever they are."""
+
+    def read(self, *columns: str) -> pa.RecordBatch:
+        """Return some columns."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class VideoRows:
         self.vectors = functools.lru_cache(maxsize=_CACHED_COLUMNS)(read_vectors)
 
     @classmethod
-    def from_pieces(cls, pieces: Sequence[Piece]) -> VideoRows:
+    def from_pieces(cls, pieces: Sequence[Rows]) -> VideoRows:
         """Put the pieces of a video on its way together.
 
         A frame that is shown across the border of two chunks was extracted for both; it is taken once, for the steps

@@ -70,6 +70,11 @@ class Extractor:
                 config.detector, runtime, config.classes, config.detector_px, config.detector_score, config.max_people
             )
 
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Names of the detector's classes; empty without a detector."""
+        return self._detector.names if self._detector is not None else {}
+
     def busy_s(self) -> dict[str, float]:
         """Return the seconds that networks and optical flow themselves have computed, by stage."""
         return {
@@ -85,7 +90,7 @@ class Extractor:
         A piece whose features can't be computed, for a reason that nobody foresaw, is written without rows as lost.
         """
         try:
-            computed = self._compute(pieces)
+            computed = self.compute(pieces)
         except UnforeseenError as error:
             if len(pieces) > 1:
                 # One of them is to blame, and the others shall not pay for it.
@@ -96,7 +101,12 @@ class Extractor:
             for piece, (receipt, rows) in zip(pieces, computed, strict=True)
         ]
 
-    def _compute(self, pieces: Sequence[DecodedPiece]) -> list[tuple[Receipt, WorkRows]]:
+    def compute(self, pieces: Sequence[DecodedPiece]) -> list[tuple[Receipt, WorkRows]]:
+        """Compute the features of pieces and return for each its receipt, as far as it is known, and its rows.
+
+        Raises:
+            UnforeseenError: A stage failed.
+        """
         clock = Clock()
         with stage("detect"):
             boxes = [self._detect(piece) for piece in pieces]
