@@ -219,7 +219,7 @@ def label(
         UsageError: The model can't be read, or does not fit the options.
     """
     (bundle,) = choose_models(model, config.scope if config else model.scope if isinstance(model, Bundle) else "person")
-    config = config or Config(scope=bundle.scope, **config_for([bundle]))
+    config = config or Config.load(None, {"scope": bundle.scope} | config_for([bundle]))
     extractor = Extractor(config)
     rate = fps or config.sample_fps
     pieces = [_Piece(batch) for batch in _extracted(frames, extractor, rate)]

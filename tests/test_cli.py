@@ -125,16 +125,16 @@ def usage_error(*arguments: str | Path) -> str:
 def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) -> None:
     lake = tmp_path / "lake"
     video = archive / "00.mp4"
-    (tmp_path / "odd.toml").write_text("sample_fsp = 3\n")
-    (tmp_path / "wrong.toml").write_text('sample_fps = "many"\n')
+    (tmp_path / "odd.toml").write_text("[features]\nsample_fsp = 3\n")
+    (tmp_path / "wrong.toml").write_text('[features]\nsample_fps = "many"\n')
     (tmp_path / "broken.toml").write_text("a = = 1")
-    (tmp_path / "inputs.toml").write_text('inputs = ["frame_change"]')
+    (tmp_path / "inputs.toml").write_text('[features]\ninputs = ["frame_change"]')
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "model.json").write_text("{")
     assert "did you mean 'sample_fps'?" in usage_error(
         "analyze", video, "--lake", lake, "--config", tmp_path / "odd.toml"
     )
-    assert "should be of type float" in usage_error(
+    assert "sample_fps = 'many': expected float, got str" in usage_error(
         "analyze", video, "--lake", lake, "--config", tmp_path / "wrong.toml"
     )
     assert "not valid TOML" in usage_error("analyze", video, "--lake", lake, "--config", tmp_path / "broken.toml")

@@ -29,6 +29,7 @@ _FIRST_DAY = [
     "analyze",
     "info",
     "picture",
+    "config",
     "query",
     "export",
     "train",

@@ -1,7 +1,12 @@
-"""Look at videos, and at what was seen in them: `analyze`, `info`, `picture`."""
+"""Look at videos, and at what was seen in them: `analyze`, `info`, `picture`; and at the options, `config`."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +40,8 @@ from pipeline.cli.tables import (
     info_table,
 )
 from pipeline.cli.terminal import ProgressDisplay, plain
-from pipeline.config import Config
+from pipeline.config import Config, groups_of_options
+from pipeline.options import to_toml
 
 _DetectorPx = Annotated[
     int | None,
@@ -108,9 +114,9 @@ def analyze(
     chosen = model if model in NAMES else load_bundle(model)
     defaults = {"scope": chosen.scope} if isinstance(chosen, Bundle) else {}
     bundles = choose_models(chosen, Config.load(config_file, defaults, **named).scope)
-    config = Config.load(config_file, defaults | config_for(bundles), **named)
+    options = Config.load(config_file, defaults | config_for(bundles), **named)
     with ProgressDisplay(console) as display:
-        state = run(sources, lake, chosen, config, address, display.update, engine.value)
+        state = run(sources, lake, chosen, options, address, display.update, engine.value)
     closing_table(out, state)
     if strict and state.n_failed + state.n_partial:
         raise typer.Exit(EXIT_FAILED_VIDEOS)
@@ -143,3 +149,22 @@ def picture(
         f"{plain(str(out_file))}: {len(moment.boxes)} followed at {moment.pts_s:.2f} s of {plain(moment.uri)}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+@app.command(rich_help_panel=LOOK)
+def config(config_file: ConfigFile = None) -> None:
+    """Print all options as a TOML file, with their values and what they are."""
+    chosen = Config.load(config_file)
+    sys.stdout.write(to_toml(asdict(chosen), groups_of_options(), _said_of_options()))
+
+
+def _said_of_options() -> dict[str, str]:
+    """Return what the source says of each option."""
+    (record,) = ast.parse(inspect.getsource(Config)).body
+    assert isinstance(record, ast.ClassDef)
+    said = {}
+    for option, text in itertools.pairwise(record.body):
+        if isinstance(option, ast.AnnAssign) and isinstance(text, ast.Expr):
+            assert isinstance(option.target, ast.Name)
+            said[option.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
+    return said

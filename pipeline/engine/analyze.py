@@ -142,7 +142,7 @@ def _fitting(model: str | Path | Bundle | None, config: Config | None) -> tuple[
     scope = config.scope if config is not None else model.scope if isinstance(model, Bundle) else Config().scope
     bundles = choose_models(model, scope)
     fitting = config_for(bundles)
-    config = config or Config(scope=scope, **fitting)
+    config = config or Config.load(None, {"scope": scope} | fitting)
     if bundles and not config.inputs:
         config = replace(config, inputs=fitting["inputs"])
     check_fit(bundles, config)

@@ -11,17 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
-from pipeline.config import Config
+from pipeline.config import Config, groups_of_options
 from pipeline.engine.models import DEFAULT_MODEL, choose_models
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.plans import write_plan
 from pipeline.lake.store import Lake
+from pipeline.options import to_toml
 from pipeline.steps.commit import ShardCommitter
 from pipeline.steps.extract import Extractor, describe_networks
 from pipeline.steps.in_order import extract_shard
@@ -135,7 +136,7 @@ def run_benchmark(sources: Sequence[str], config: Config, repeats: int) -> Bench
     job_s, alone = [], []
     with tempfile.TemporaryDirectory() as folder:
         options = Path(folder) / "job.toml"
-        options.write_text(_to_toml(config), encoding="utf-8")
+        options.write_text(to_toml(asdict(config), groups_of_options()), encoding="utf-8")
         job = [sys.executable, "-m", "pipeline.cli", "analyze", *sources, "--config", str(options), "--lake"]
         for number in range(repeats):
             alone.append(Alone(**json.loads(_run([sys.executable, "-m", __name__, str(options), *sources]))))
@@ -173,12 +174,6 @@ def _run(command: list[str]) -> str:
     if done.returncode:
         raise ActionlakeError(done.stderr.strip() or f"{' '.join(command)}: exit code {done.returncode}")
     return done.stdout
-
-
-def _to_toml(config: Config) -> str:
-    chosen = {field.name: getattr(config, field.name) for field in fields(config)}
-    # JSON writes numbers, words and lists of words as TOML does.
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in chosen.items() if value not in (None, ()))
 
 
 if __name__ == "__main__":

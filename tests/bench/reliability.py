@@ -1,6 +1,6 @@
 """Break jobs in every way, again and again, and count what is lost, doubled and done twice.
 
-    python -m tests.bench.reliability [--trials 3] [--only TEXT] [--out reliability.json]
+    python -m tests.bench.reliability [--engine ray|local] [--trials 3] [--only TEXT] [--out reliability.json]
 
 Each trial is a job over eight videos (32 chunks, 4 shards) whose lake is then compared, row for row and to the last
 bit, with that of a quiet run. Faults happen at calls that move on from trial to trial. Where a fault ends the command,
@@ -28,7 +28,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipeline import ActionlakeError, Config, analyze
+from pipeline.config import groups_of_options
 from pipeline.engine.board import JobState
+from pipeline.options import to_toml
 from tests.chaos import faults, storage
 from tests.chaos.conftest import CONFIG, N_CHUNKS, make_archive
 from tests.chaos.faults import Fault
@@ -68,7 +70,8 @@ class Outcome:
 class Bench:
     """The folders of a run, and what trials are made of."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str) -> None:
+        self.engine = engine
         self.archive, self.faults, self.quiet = folder / "archive", folder / "faults", folder / "quiet"
         self._folder = folder
         self.lake = folder / "lake-0"
@@ -76,7 +79,7 @@ class Bench:
         self.killed = 0
         make_archive(self.archive)
         os.environ[faults.FOLDER] = str(self.faults)
-        os.environ["PYTHONPATH"] = str(REPOSITORY)
+        os.environ["PYTHONPATH"] = faults.PYTHONPATH
 
     def next_trial(self, number: int) -> None:
         self.lake = self._folder / f"lake-{number}"
@@ -84,11 +87,12 @@ class Bench:
         faults.set_faults(self.faults, [])
 
     def job(self, wanted: Sequence[Fault], config: Config = CONFIG, lake: str | None = None, **more: Any) -> JobState:
-        """Run a job on the Ray of the bench."""
-        start_ray()
+        """Run a job on the engine of the bench."""
+        if self.engine == "ray":
+            start_ray()
         faults.set_faults(self.faults, wanted, keep=["decoded"])
         try:
-            return analyze(str(self.archive), lake or str(self.lake), config=config, **more)
+            return analyze(str(self.archive), lake or str(self.lake), config=config, engine=self.engine, **more)
         finally:
             self.count()
 
@@ -96,14 +100,9 @@ class Bench:
         """Run the command as a process, which does something to itself; return how it ends."""
         if ray.is_initialized():
             ray.shutdown()
-        options = {
-            name: value
-            for name, value in asdict(config).items()
-            if value is not None and value != () and name != "run_id"
-        }
         toml = self._folder / "job.toml"
-        toml.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items()))
-        arguments = ["analyze", self.archive, "--lake", self.lake, "--config", toml]
+        toml.write_text(to_toml(asdict(config), groups_of_options()))
+        arguments = ["analyze", self.archive, "--lake", self.lake, "--config", toml, "--engine", self.engine]
         done = subprocess.run(
             [sys.executable, "-m", "tests.chaos.job", *arguments],
             env=os.environ | {VARIABLE: json.dumps(driver)}, cwd=REPOSITORY, check=False, capture_output=True,
@@ -253,6 +252,10 @@ KINDS = [
 ]  # fmt: skip
 
 
+ON_RAY = ("Ray", "node", "ledger", "split layout", "GPU actor")
+"""In the names of kinds that only Ray knows."""
+
+
 def compare(lake: Path, quiet: Path) -> tuple[int, int]:
     """Return how many rows are lost and how many doubled, or otherwise too many; all columns count."""
     lost = doubled = 0
@@ -272,13 +275,14 @@ def sort(table: pa.Table) -> pa.Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("ray", "local"), default="ray")
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path, default=Path("reliability.json"))
     options = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), options.engine)
         bench.lake = bench.quiet
         bench.job([])
         bench.next_trial(0)
@@ -287,7 +291,9 @@ def main() -> None:
         quiet_s = {"job": time.monotonic() - started}
         number = 1
         for kind in KINDS:
-            if options.only not in kind.name:
+            if options.only not in kind.name or (
+                options.engine == "local" and any(part in kind.name for part in ON_RAY)
+            ):
                 continue
             outcome = Outcome(kind.name)
             for trial in range(options.trials):

@@ -77,7 +77,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "small.mp4").symlink_to(arguments.video.resolve())
         repeated(arguments.video, arguments.times, folder / "large.mp4")
-        (folder / "fast.toml").write_text('sampling = "fast"\n')
+        (folder / "fast.toml").write_text('[features]\nsampling = "fast"\n')
         with store(folder) as url:
             os.environ.update(credentials(url))
             for video in ("small.mp4", "large.mp4"):

@@ -24,11 +24,16 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 LONG = pytest.mark.long
 OPTIONS = """
+[features]
 scope = "frame"
 sample_fps = 5.0
+
+[resources]
 chunk_s = 0.5
 shard_videos = 2
 workers = 2
+
+[limits]
 grace_s = {grace_s}
 """
 
