@@ -130,5 +130,7 @@ def log_to_console(verbose: bool) -> None:
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)
+    # Each chunk is told of, which is much.
+    logging.getLogger("pipeline.engine.worker").setLevel(logging.INFO if verbose else logging.WARNING)
     # What was understood of somebody's labels is for that person to see.
     logging.getLogger("pipeline.training.formats").setLevel(logging.INFO)

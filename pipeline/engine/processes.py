@@ -65,7 +65,9 @@ class Pool:
             note: Called here with what a worker notes about its end.
             environments: Environment variables of the workers, in turns.
         """
-        self._start = pickle.dumps((make, tuple(arguments), logging.getLogger("pipeline").getEffectiveLevel()))
+        self._start = pickle.dumps(
+            (make, tuple(arguments), logging.getLogger("pipeline.engine.worker").getEffectiveLevel())
+        )
         self._size = size
         self._note = note
         self._environments = environments

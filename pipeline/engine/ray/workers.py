@@ -70,7 +70,7 @@ class _ChunkRunner:
         self.lake = Lake(lake_uri)
         self._config = config
         self._ledger = ledger
-        # Told with the next attempt: a call of its own would double what the ledger costs.
+        # The ledger learns of it with the next attempt. A separate call would double the cost of the ledger.
         self._finished: ChunkKey | None = None
         self._decoder = ChunkDecoder(config, note_to(ledger))
         self._vectors = vector_dims(config.embedded, dim)
