@@ -48,7 +48,7 @@ def test_a_cue_is_remembered_over_a_thousand_steps(head: str) -> None:
         assert in_pieces[1000:].argmax(axis=1).tolist() == sequence.label_ids[1000:].tolist()
 
 
-@pytest.mark.parametrize("head", ["transformer", "linear", "majority"])
+@pytest.mark.parametrize("head", [pytest.param("transformer", marks=pytest.mark.long), "linear", "majority"])
 def test_who_does_not_see_so_far_can_not_know(head: str) -> None:
     """The counter-proof: the answer after 1,000 steps is not to be had from those steps themselves."""
     model, sequences = _trained(head)
