@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -86,9 +86,9 @@ def analyze(
                 from pipeline.engine.ray.driver import on_ray
 
                 return stack.enter_context(on_ray(target.uri, bundles, networks, config, stop, address))
-            from pipeline.engine.local import on_this_machine
+            from pipeline.engine.local import LocalEngine
 
-            return stack.enter_context(on_this_machine(target.uri, bundles, networks, config))
+            return stack.enter_context(closing(LocalEngine(target.uri, bundles, networks, config)))
 
         job = Job(target, bundles, config, state, notify, lease, stop)
         running = begin(named)

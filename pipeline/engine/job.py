@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from pipeline.steps.plan import Probed, plan_archive
 # last of them does not count, and little enough to be held in memory.
 _WAVE_CHUNKS = 20_000
 _WAVE_CHUNKS_PER_WORKER = 400
+# Tracks, labels and rows of a video take a core a fortieth of the time that extracting it does.
+_WORKERS_PER_CLASSIFIER = 32
 
 Observer = Callable[[JobState], None]
 
@@ -157,6 +160,11 @@ class Job:
             self._collect(engine, board, wait=True)
         for shard in board.doubtful_shards & set(self._lake.committed()):
             self._lake.drop_shard(shard)
+
+
+def choose_classifiers(config: Config, n_workers: int) -> int:
+    """Return how many processes label finished shards, beside so many that extract."""
+    return config.classifiers or math.ceil(n_workers / _WORKERS_PER_CLASSIFIER)
 
 
 def new_run_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.archive.refs import VideoRef
@@ -86,6 +87,21 @@ def give_up(lake: Lake, task: ChunkTask, attempt: Attempt, vectors: Mapping[str,
     )
     write_piece(lake, end, empty_rows(vectors))
     return [*kept, end]
+
+
+def take_up(
+    lake: Lake, task: ChunkTask, attempt: Attempt | None, max_attempts: int, vectors: Mapping[str, int]
+) -> tuple[ChunkTask, list[Receipt]] | None:
+    """Return a chunk with the number of its attempt; after too many, it is ended, and its receipts stand beside it.
+
+    None: the job is being stopped, and nothing more is to be done.
+    """
+    if attempt is None:
+        return None
+    task = replace(task, attempts=attempt.number)
+    if attempt.number <= max_attempts:
+        return task, []
+    return task, give_up(lake, task, attempt, vectors)
 
 
 def never_opened(ref: VideoRef, attempts: int, kind: str, cause: str) -> VideoError:

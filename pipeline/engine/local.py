@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +16,9 @@ from pipeline.archive.probe import Probe
 from pipeline.archive.refs import VideoRef
 from pipeline.config import Config
 from pipeline.engine.board import JobState
-from pipeline.engine.job import commit_failed
-from pipeline.engine.ledger import Ledger, batch_size, give_up, never_opened
-from pipeline.engine.processes import Event, Pool
+from pipeline.engine.job import choose_classifiers, commit_failed
+from pipeline.engine.ledger import Ledger, batch_size, never_opened, take_up
+from pipeline.engine.processes import Event, Pool, Requests
 from pipeline.engine.watchdog import Note
 from pipeline.engine.worker import ChunkDecoder, CommitWorker, finished_receipts, load_extractor, probe_batch, probe_key
 from pipeline.errors import UsageError, VideoError
@@ -31,14 +30,10 @@ from pipeline.steps.decode import ChunkTask
 from pipeline.steps.extract import NetworkFacts
 from pipeline.steps.plan import Probed
 
-log = logging.getLogger(__name__)
-
 # So many files are probed ahead of the one that is waited for, by batches for each worker.
 _AHEAD = 4
 # A shard whose commit ended its process so often is not tried again.
 _MOST_FAILED_COMMITS = 10
-# Tracks, labels and rows of a video take a core a fortieth of the time that extracting it does.
-_WORKERS_PER_COMMITTER = 32
 
 
 class Extraction:
@@ -72,27 +67,15 @@ class Commits:
         yield self._worker.commit(shard, networks)
 
 
-@contextmanager
-def on_this_machine(
-    lake_uri: str, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config
-) -> Iterator[LocalEngine]:
-    """Have worker processes on this machine while a block runs.
-
-    Raises:
-        UsageError: The options ask for what this machine has not.
-    """
-    engine = LocalEngine(lake_uri, bundles, networks, config)
-    try:
-        yield engine
-    finally:
-        engine.close()
-
-
 class LocalEngine:
     """Runs the steps of one job in worker processes: one that dies costs its chunk an attempt, and is started anew."""
 
     def __init__(self, lake_uri: str, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config) -> None:
-        """Choose how many workers there are; they start when there is something to do."""
+        """Choose how many workers there are; they start when there is something to do.
+
+        Raises:
+            UsageError: The options ask for what this machine has not.
+        """
         if config.layout == "split":
             raise UsageError("layout = 'split' needs --engine ray: on one machine frames need not leave their process")
         self._config, self._networks = config, networks
@@ -115,10 +98,13 @@ class LocalEngine:
             self._ledger.note,
             [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{}],
         )
-        n_committers = config.classifiers or math.ceil(self.n_workers / _WORKERS_PER_COMMITTER)
+        n_committers = choose_classifiers(config, self.n_workers)
         self._committers = Pool(Commits, (lake_uri, config, list(bundles)), n_committers)
-        self._ready: deque[int] = deque()
-        self._deaths: Counter[int] = Counter()
+        self._commits = Requests(
+            self._committers,
+            _MOST_FAILED_COMMITS,
+            lambda _: commit_failed("the process that does it dies each time"),
+        )
         on_gpus = f" on {len(gpus)} GPUs" if gpus else ""
         self.layout = f"local: {self.n_workers} workers decode and extract{on_gpus}, {n_committers} label"
 
@@ -152,7 +138,9 @@ class LocalEngine:
         received: dict[ChunkKey, list[Receipt]] = {}
         while True:
             while self._workers.has_room and waiting:
-                begun = self._begin(waiting.popleft())
+                task = waiting.popleft()
+                attempt = self._ledger.begin(task.key)
+                begun = take_up(self._lake, task, attempt, self._config.max_attempts, self._vectors)
                 if begun is None:
                     waiting.clear()
                     break
@@ -177,30 +165,16 @@ class LocalEngine:
 
     def commit(self, shard: int) -> None:
         """Begin to label and commit a shard whose features are all written."""
-        self._ready.append(shard)
-        self._ask_for_commits()
+        self._commits.add(shard, "commit", shard, self._networks)
 
     @property
     def n_committing(self) -> int:
         """How many shards are being committed."""
-        return len(self._ready) + self._committers.n_busy
+        return self._commits.n_left
 
     def committed(self, wait: bool = False) -> list[ShardSummary]:
         """Return the shards that were committed since the last call; `wait` for one, if any is under way."""
-        summaries: list[ShardSummary] = []
-        while self.n_committing:
-            for event in self._committers.events(wait):
-                if event.kind == "item":
-                    summaries.append(event.value)
-                elif event.kind == "died":
-                    self._deaths[event.request] += 1
-                    if self._deaths[event.request] >= _MOST_FAILED_COMMITS:
-                        raise commit_failed("the process that does it dies each time")
-                    self._ready.appendleft(event.request)
-            self._ask_for_commits()
-            if summaries or not wait:
-                break
-        return summaries
+        return [summary for _, summary in self._commits.items(wait)]
 
     def wind_down(self) -> None:
         """Let workers finish the chunks that they are at, and no others."""
@@ -212,21 +186,6 @@ class LocalEngine:
     def advice(self, state: JobState, wall_s: float) -> str:  # noqa: ARG002
         """Nothing: what extracts a frame is what has decoded it, so nothing stands idle."""
         return ""
-
-    def _begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]] | None:
-        """Count an attempt; after too many, end the chunk and return its receipts. None: nothing more is to be done."""
-        attempt = self._ledger.begin(task.key)
-        if attempt is None:
-            return None
-        task = replace(task, attempts=attempt.number)
-        if attempt.number <= self._config.max_attempts:
-            return task, []
-        return task, give_up(self._lake, task, attempt, self._vectors)
-
-    def _ask_for_commits(self) -> None:
-        while self._ready and self._committers.has_room:
-            shard = self._ready.popleft()
-            self._committers.ask(shard, "commit", shard, self._networks)
 
 
 @dataclass(frozen=True)

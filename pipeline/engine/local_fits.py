@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 
-from pipeline.engine.processes import Pool
+from pipeline.engine.processes import Pool, Requests
 from pipeline.engine.watchdog import Note
 from pipeline.errors import ActionlakeError
 from pipeline.training.distributed import VideoSource
@@ -34,8 +33,7 @@ class LocalFits:
         self._workers = Pool(FitWorker, (source,), n_workers)
         self._on_epoch = on_epoch
         self._fits: list[Fit] = []
-        self._waiting: deque[int] = deque()
-        self._deaths: Counter[int] = Counter()
+        self._requests = Requests(self._workers, _MOST_DEATHS, self._given_up)
         self._found: dict[int, Fitted] = {}
 
     def close(self) -> None:
@@ -44,10 +42,10 @@ class LocalFits:
 
     def begin(self, fit: Fit) -> int:
         """Begin a fit, and return its number."""
+        number = len(self._fits)
         self._fits.append(fit)
-        self._waiting.append(len(self._fits) - 1)
-        self._ask()
-        return len(self._fits) - 1
+        self._requests.add(number, "fit", fit)
+        return number
 
     def wait_for(self, begun: Sequence[int]) -> list[Fitted]:
         """Return what came out of some fits, in order, as soon as all are finished.
@@ -56,26 +54,15 @@ class LocalFits:
             ActionlakeError: The process of one died again and again.
         """
         while not self._found.keys() >= set(begun):
-            for event in self._workers.events():
-                if event.kind == "died":
-                    self._again(event.request)
-                elif event.kind == "item" and len(event.value) == 2:
-                    self._found[event.request] = event.value
-                elif event.kind == "item":
-                    self._on_epoch(*event.value)
-            self._ask()
+            for number, told in self._requests.items():
+                if len(told) == 2:
+                    self._found[number] = told
+                else:
+                    self._on_epoch(*told)
         return [self._found[number] for number in begun]
 
-    def _ask(self) -> None:
-        while self._waiting and self._workers.has_room:
-            number = self._waiting.popleft()
-            self._workers.ask(number, "fit", self._fits[number])
-
-    def _again(self, number: int) -> None:
-        self._deaths[number] += 1
-        if self._deaths[number] >= _MOST_DEATHS:
-            raise ActionlakeError(
-                f"training {self._fits[number].name} ended its process {_MOST_DEATHS} times, perhaps for want of "
-                "memory; the same command goes on from the last epoch"
-            )
-        self._waiting.appendleft(number)
+    def _given_up(self, number: int) -> ActionlakeError:
+        return ActionlakeError(
+            f"training {self._fits[number].name} ended its process {_MOST_DEATHS} times, perhaps for want of "
+            "memory; the same command goes on from the last epoch"
+        )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ class Pool:
         elif kind == "log":
             logging.getLogger(value.name).handle(value)
         elif kind == "error":
-            raise ActionlakeError(value)
+            raise value
         else:
             request = worker.request
             if kind == "done":
@@ -151,6 +152,55 @@ class Pool:
                 raise ActionlakeError(f"workers die as soon as they start: {last_words or 'they do not say why'}")
         if worker.is_busy:
             yield Event("died", worker.request)
+
+
+class Requests:
+    """What is asked of a pool, in any number. What its worker died of is asked for again, but not for ever."""
+
+    def __init__(self, pool: Pool, most_deaths: int, given_up: Callable[[Any], ActionlakeError]) -> None:
+        """Take the pool, how often a worker may die of one request, and the error that is raised then."""
+        self._pool, self._most_deaths, self._given_up = pool, most_deaths, given_up
+        self._waiting: deque[tuple[Any, str, Sequence[Any]]] = deque()
+        self._asked: dict[Any, tuple[Any, str, Sequence[Any]]] = {}
+        self._deaths: Counter[Any] = Counter()
+
+    @property
+    def n_left(self) -> int:
+        """How many are not answered yet."""
+        return len(self._waiting) + self._pool.n_busy
+
+    def add(self, request: Any, method: str, *arguments: Any) -> None:
+        """Ask for one more, as `Pool.ask` does, as soon as there is room."""
+        self._waiting.append((request, method, arguments))
+        self._ask()
+
+    def items(self, wait: bool = True) -> list[tuple[Any, Any]]:
+        """Return `(request, item)` for what was answered since the last call; `wait` for one, if any is to come.
+
+        Raises:
+            ActionlakeError: Workers died of a request too often, or one failed in a way that ends the job.
+        """
+        found: list[tuple[Any, Any]] = []
+        while self.n_left:
+            for event in self._pool.events(wait):
+                if event.kind == "item":
+                    found.append((event.request, event.value))
+                elif event.kind == "died":
+                    self._deaths[event.request] += 1
+                    if self._deaths[event.request] >= self._most_deaths:
+                        raise self._given_up(event.request)
+                    self._waiting.appendleft(self._asked[event.request])
+            self._ask()
+            if found or not wait:
+                break
+        return found
+
+    def _ask(self) -> None:
+        while self._waiting and self._pool.has_room:
+            waiting = self._waiting.popleft()
+            request, method, arguments = waiting
+            self._asked[request] = waiting
+            self._pool.ask(request, method, *arguments)
 
 
 class _Worker:
@@ -270,7 +320,8 @@ def _serve(pipe: connection.Connection) -> None:
                 answers.tell("item", item)
             answers.tell("done")
     except Exception as error:  # It ends the job: what costs a chunk alone was caught before.
-        answers.tell("error", words_of(error))
+        # A mistake of the user's stays one: the command ends with another code.
+        answers.tell("error", error if isinstance(error, ActionlakeError) else ActionlakeError(words_of(error)))
 
 
 if __name__ == "__main__":

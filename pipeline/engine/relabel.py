@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from pipeline.engine.analyze import choose_engine
 from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.engine.job import new_run_id
 from pipeline.engine.models import check_fit
-from pipeline.engine.processes import Pool
+from pipeline.engine.processes import Pool, Requests
 from pipeline.engine.watchdog import Note
 from pipeline.errors import ActionlakeError, UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
@@ -154,22 +154,15 @@ def label_here(shards: Sequence[int], workers: Pool) -> Iterator[Labelled]:
     Raises:
         ActionlakeError: A process died of the same shard again and again.
     """
-    waiting = deque(shards)
-    deaths: Counter[int] = Counter()
-    while waiting or workers.n_busy:
-        while waiting and workers.has_room:
-            shard = waiting.popleft()
-            workers.ask(shard, "label", shard)
-        for event in workers.events():
-            if event.kind == "item":
-                yield event.value
-            elif event.kind == "died":
-                deaths[event.request] += 1
-                if deaths[event.request] >= _MOST_DEATHS:
-                    raise ActionlakeError(
-                        f"shard {event.request} ended the process that labels it {_MOST_DEATHS} times"
-                    )
-                waiting.append(event.request)
+    requests = Requests(
+        workers,
+        _MOST_DEATHS,
+        lambda shard: ActionlakeError(f"shard {shard} ended the process that labels it {_MOST_DEATHS} times"),
+    )
+    for shard in shards:
+        requests.add(shard, "label", shard)
+    while requests.n_left:
+        yield from (labelled for _, labelled in requests.items())
 
 
 def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> Labelled:

@@ -17,14 +17,13 @@ from ray.exceptions import RayError
 
 from pipeline.config import Config
 from pipeline.engine.interrupts import StopRequest
+from pipeline.engine.job import choose_classifiers
 from pipeline.errors import ActionlakeError, UsageError
 
 log = logging.getLogger(__name__)
 
 # Receipts are small and frames pass through only in the split layout, so a laptop need not reserve much.
 _LOCAL_STORE_BYTES = 512 << 20
-# Tracks, labels and rows of a video take a core a fortieth of the time that extracting it does.
-_DECODERS_PER_CLASSIFIER = 32
 # What an extractor does beside its networks, crops and flow above all, keeps more than a core busy and a large GPU not:
 # four of them were 2.4 times as fast as one.
 _GPUS_PER_EXTRACTOR = 0.25
@@ -227,7 +226,7 @@ def choose_layout(config: Config) -> Layout:
             wanted = min(wanted, n_holding)
     else:
         n_extractors = n_holding or 1
-    n_classifiers = config.classifiers or math.ceil(wanted / _DECODERS_PER_CLASSIFIER)
+    n_classifiers = choose_classifiers(config, wanted)
     layout = Layout(kind, wanted, n_extractors, share if n_holding else 0.0, n_classifiers)
     log.info("layout %s", layout)
     return layout

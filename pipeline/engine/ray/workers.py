@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from pipeline.config import Config
-from pipeline.engine.ledger import Attempt, give_up
+from pipeline.engine.ledger import Attempt, take_up
 from pipeline.engine.ray.ledger import note_to
 from pipeline.engine.watchdog import crash_at_once
 from pipeline.engine.worker import ChunkDecoder, CommitWorker, finished_receipts, load_extractor, words_of
@@ -78,12 +78,7 @@ class _ChunkRunner:
     def begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]] | None:
         """Count an attempt; after too many, end the chunk and return its receipts. None: nothing more is to be done."""
         attempt: Attempt | None = ray.get(self._ledger.begin.remote(task.key, self._finished))
-        if attempt is None:
-            return None
-        task = replace(task, attempts=attempt.number)
-        if attempt.number <= self._config.max_attempts:
-            return task, []
-        return task, give_up(self.lake, task, attempt, self._vectors)
+        return take_up(self.lake, task, attempt, self._config.max_attempts, self._vectors)
 
     def decode(self, task: ChunkTask) -> Iterator[DecodedPiece]:
         """Decode a chunk."""
