@@ -1,7 +1,8 @@
 """Distil a small detector for one's own cameras: let a strong one label frames, then train on them.
 
-    python jobs/train_detector.py label SOURCE... --teacher yolo11x.pt --out DATASET
-    python jobs/train_detector.py train DATASET/data.yaml --out BUNDLE
+    python jobs/train_detector.py label SOURCE... --teacher yolo11x.pt --landmarks NETWORK.tflite --out DATASET
+    python jobs/train_detector.py import keypoints.json --images FOLDER --out DATASET
+    python jobs/train_detector.py train DATASET/data.yaml... --out BUNDLE
 
 The bundle is named to `actionlake analyze --detector BUNDLE`.
 """
@@ -16,9 +17,11 @@ import typer
 
 from pipeline.archive.sources import list_videos
 from pipeline.errors import UsageError
+from pipeline.training.coco import import_coco
 from pipeline.training.detector import DetectorOptions, train_detector
-from pipeline.training.distill import LabelOptions, label_videos
+from pipeline.training.distill import LabelOptions, Teacher, label_videos
 from pipeline.vision.detector import Detector, check_trust
+from pipeline.vision.landmarks import LandmarkNetwork
 from pipeline.vision.runtime import choose_runtime
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -37,22 +40,44 @@ def label(
     every_s: Annotated[float, typer.Option(help="Label one frame in so many seconds.")] = _DATA.every_s,
     parts: Annotated[int, typer.Option(help="Enlarged parts kept of each large frame.")] = _DATA.parts,
     student_px: Annotated[int, typer.Option(help="Longest side of the student's input.")] = _DATA.student_px,
+    turned: Annotated[
+        bool, typer.Option("--turned", help="Show the teacher each frame in four orientations: for people who lie.")
+    ] = False,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="BlazePose's pose_landmark_full.tflite: label keypoints as well.")
+    ] = None,
 ) -> None:
-    """Label frames of videos by a strong detector."""
+    """Label frames of videos by a strong detector, and by a network of keypoints."""
     runtime = choose_runtime(threads=os.cpu_count() or 1)
     check_trust(teacher, "warn")
     detector = Detector(teacher, runtime, classes.split(","), teacher_px, min_score, max_boxes=300)
+    teaching = Teacher(detector, LandmarkNetwork(landmarks, runtime) if landmarks else None, turned)
     options = LabelOptions(
-        every_s=every_s, parts=parts, student_px=student_px, class_name=name or classes.split(",")[0]
+        every_s=every_s, parts=parts, student_px=student_px, turned=turned, class_name=name or classes.split(",")[0]
     )
-    typer.echo(label_videos(list_videos(sources), detector, out, options))
+    typer.echo(label_videos(list_videos(sources), teaching, out, options))
+
+
+@app.command("import")
+def import_(
+    labels: Annotated[Path, typer.Argument(help="COCO's JSON of people and their keypoints.")],
+    images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
+) -> None:
+    """Take over labels of your own. A data set in Ultralytics' layout needs no import."""
+    typer.echo(import_coco(labels, images, out))
 
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="Data set in the layout of Ultralytics: its data.yaml.")],
+    data: Annotated[list[Path], typer.Argument(help="Data sets in the layout of Ultralytics: their data.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
-    architecture: Annotated[str, typer.Option(help="Network description of Ultralytics.")] = _LEARNING.architecture,
+    architecture: Annotated[
+        str, typer.Option(help="`people`, or a network description of Ultralytics.")
+    ] = _LEARNING.architecture,
+    freeze_backbone: Annotated[
+        bool, typer.Option(help="Whether the backbone of `people` keeps its ImageNet weights.")
+    ] = _LEARNING.freeze_backbone,
     px: Annotated[int, typer.Option(help="Longest side of the input.")] = _LEARNING.px,
     epochs: Annotated[int, typer.Option(help="Passes over the data set.")] = _LEARNING.epochs,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = _LEARNING.batch_size,
@@ -61,10 +86,16 @@ def train(
 ) -> None:
     """Train a detector; the same command takes up a training that was cut off."""
     options = DetectorOptions(
-        architecture=architecture, px=px, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
+        architecture=architecture,
+        freeze_backbone=freeze_backbone,
+        px=px,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
     )
     bundle = train_detector(data, out, options, note)
-    typer.echo(f"{out}: AP50 {bundle.metrics['ap50']:.3f} on the held-out images")
+    told = "".join(f", {name} {value:.3f}" for name, value in bundle.metrics.items())
+    typer.echo(f"{out}{told} on the held-out images")
 
 
 if __name__ == "__main__":

@@ -248,6 +248,9 @@ class _Piece:
     def read(self, *columns: str) -> pa.RecordBatch:
         return self.batch.select(list(columns))
 
+    def has(self, column: str) -> bool:
+        return column in self.batch.schema.names
+
 
 def _extracted(
     frames: Iterable[Frame | NDArray[np.uint8]], extractor: Extractor, rate: float

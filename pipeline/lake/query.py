@@ -20,6 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.lake.schemas import ADDED_LATER, TABLES, VECTOR_COLUMNS
 from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, part_name
+from pipeline.vision.keypoints import KEYPOINTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,17 @@ _TRACKS = """
     SELECT video_id, track_id, any_value(label) AS label, min(pts_s) AS start_s, max(pts_s) AS end_s,
         count(*) AS n_boxes, avg(score) AS score, avg(x1) AS x1, avg(y1) AS y1, avg(x2) AS x2, avg(y2) AS y2
     FROM detections WHERE track_id IS NOT NULL GROUP BY video_id, track_id
+"""
+
+
+# Weights with other keypoints than COCO's give them by number.
+_POSES = f"""
+    CREATE VIEW poses AS
+    SELECT video_id, frame_index, pts_s, track_id,
+        CASE WHEN len(keypoints) = {len(KEYPOINTS)} THEN {list(KEYPOINTS)}[number] ELSE CAST(number AS VARCHAR) END
+            AS keypoint,
+        keypoints[number][1] AS x, keypoints[number][2] AS y, keypoints[number][3] AS score
+    FROM (SELECT *, unnest(range(1, len(keypoints) + 1)) AS number FROM detections WHERE keypoints IS NOT NULL)
 """
 
 
@@ -135,9 +147,10 @@ class LakeReader:
         return self.table(table, columns).to_pandas()
 
     def connect(self, memory_gb: float = QUERY_MEMORY_GB) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection with a view for every table, and two more.
+        """Return a DuckDB connection with a view for every table, and three more.
 
-        `tracks` is what the boxes of one id tell together, `timeline` the segments with the camera and the time of day.
+        `tracks` is what the boxes of one id tell together, `timeline` the segments with the camera and the time of day,
+        `poses` the keypoints, a row each.
 
         It can't reach other files, nor the network, and uses no more memory than it is given.
         """
@@ -150,16 +163,14 @@ class LakeReader:
         for table in TABLES:
             paths = [prefix + path for path in self._committed_parts(table)]
             if paths:
-                view = connection.read_parquet(
-                    paths, hive_partitioning=table == "segments", union_by_name=table == "videos"
-                )
-                lacking = [name for name in ADDED_LATER if table == "videos" and name not in view.columns]
-                types = {"recorded_at": "TIMESTAMPTZ"}
-                unknown = [f"NULL::{types.get(name, 'VARCHAR')} AS {name}" for name in lacking]
+                later = ADDED_LATER.get(table, {})
+                view = connection.read_parquet(paths, hive_partitioning=table == "segments", union_by_name=bool(later))
+                unknown = [f"NULL::{kind} AS {name}" for name, kind in later.items() if name not in view.columns]
                 view.project(", ".join(["*", *unknown])).create_view(table)
             else:
                 connection.register(table, self.dataset(table).to_table(columns=_READABLE.get(table)))
         connection.execute(_TRACKS)
+        connection.execute(_POSES)
         connection.execute(_TIMELINE)
         connection.execute("SET memory_limit = ?", [f"{int(memory_gb * 1024)}MiB"])
         # What does not fit into memory would go to a file.

@@ -26,7 +26,7 @@ _SHORTFALL_FRAMES = 4
 
 
 def detection_rows(
-    video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
+    video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str], schema: pa.Schema
 ) -> pa.Table:
     """Return a video's rows of `detections`."""
     boxes, frames = rows.boxes, rows.frames
@@ -40,8 +40,18 @@ def detection_rows(
         "label": pa.array(names, pa.string()),
         "score": boxes.score,
         **{name: np.ascontiguousarray(side) for name, side in zip(("x1", "y1", "x2", "y2"), boxes.xyxy.T, strict=True)},
+        "keypoints": _nested(boxes.keypoints),
     }
-    return pa.table(columns, schema=schemas.DETECTIONS)
+    return pa.table(columns, schema=schema)
+
+
+def _nested(keypoints: NDArray[np.float32]) -> pa.Array:
+    """Return keypoints `float32 [N, K, 3]` as lists of lists; without any, as unknown."""
+    n, n_keypoints, _ = keypoints.shape
+    if not n_keypoints:
+        return pa.nulls(n, schemas.detections_schema(0).field("keypoints").type)
+    points = pa.FixedSizeListArray.from_arrays(pa.array(keypoints.reshape(-1)), 3)
+    return pa.FixedSizeListArray.from_arrays(points, n_keypoints)
 
 
 def feature_rows(

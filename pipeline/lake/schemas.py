@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.vision.flow import FLOW_DIM
+from pipeline.vision.keypoints import KEYPOINTS
 
 SCHEMA_VERSION = 1
 _BOX = [(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")]
@@ -44,8 +45,11 @@ VIDEOS = pa.schema(
 )
 """One row a video. `status` is `ok`, `partial` or `failed`. `recorded_at` is when the file's first frame was recorded,
 if `recorded_at_source` (`manifest`, `container` or `name`) tells it."""
-ADDED_LATER = ("recorded_at", "recorded_at_source", "camera")
-"""Columns of `videos` that parts of earlier releases lack; they are read as unknown."""
+ADDED_LATER = {
+    "videos": {"recorded_at": "TIMESTAMPTZ", "recorded_at_source": "VARCHAR", "camera": "VARCHAR"},
+    "detections": {"keypoints": "FLOAT[][]"},
+}
+"""Columns that parts of earlier releases lack, by table, with their types in SQL; they are read as unknown."""
 
 SEGMENTS = pa.schema(
     [
@@ -65,19 +69,27 @@ SEGMENTS = pa.schema(
 )
 """One row a segment; the model's name is the Hive partition `model`."""
 
-DETECTIONS = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("frame_index", pa.int64()),
-        ("pts_s", pa.float64()),
-        ("track_id", pa.int64()),
-        ("class_id", pa.int32()),
-        ("label", pa.string()),
-        ("score", pa.float32()),
-        *_BOX,
-    ]
-)
-"""One row a box. `frame_index` counts steps of the sampling grid; `track_id` is null outside of tracks."""
+
+def detections_schema(n_keypoints: int) -> pa.Schema:
+    """Return the schema of `detections`, one row a box, for weights with so many keypoints, or with none.
+
+    `frame_index` counts steps of the sampling grid; `track_id` is null outside of tracks. `keypoints` are lists of
+    `[x, y, score]` in source pixels, COCO's 17 if the weights know so many; null where they know none.
+    """
+    return pa.schema(
+        [
+            ("video_id", pa.string()),
+            ("frame_index", pa.int64()),
+            ("pts_s", pa.float64()),
+            ("track_id", pa.int64()),
+            ("class_id", pa.int32()),
+            ("label", pa.string()),
+            ("score", pa.float32()),
+            *_BOX,
+            ("keypoints", pa.list_(pa.list_(pa.float32(), 3), n_keypoints or len(KEYPOINTS))),
+        ]
+    )
+
 
 FAILURES = pa.schema(
     [
@@ -130,8 +142,9 @@ def features_schema(vectors: Mapping[str, int]) -> pa.Schema:
     )
 
 
-def work_schema(vectors: Mapping[str, int]) -> pa.Schema:
+def work_schema(vectors: Mapping[str, int], n_keypoints: int) -> pa.Schema:
     """Return the schema of a piece of a chunk's features: rows of frames (`box` is -1) and of the boxes in them."""
+    keypoints = [("keypoints", pa.list_(pa.float32(), 3 * n_keypoints))] if n_keypoints else []
     return pa.schema(
         [
             ("step", pa.int64()),
@@ -141,6 +154,7 @@ def work_schema(vectors: Mapping[str, int]) -> pa.Schema:
             ("class_id", pa.int32()),
             ("score", pa.float32()),
             *_BOX,
+            *keypoints,
             *_vectors(vectors),
         ]
     )
@@ -149,11 +163,20 @@ def work_schema(vectors: Mapping[str, int]) -> pa.Schema:
 TABLES = {
     "videos": VIDEOS,
     "segments": SEGMENTS,
-    "detections": DETECTIONS,
+    "detections": detections_schema(0),
     "failures": FAILURES,
     "features": features_schema(dict.fromkeys(VECTOR_COLUMNS, 1)),
 }
 """Every table that can be queried; the length of an embedding is the lake's own."""
+
+
+def fits(found: pa.Schema, table: str) -> bool:
+    """Tell whether a part has the columns of its table; it may lack those that were added later."""
+    schema = TABLES[table]
+    if table == "detections" and "keypoints" in found.names:
+        schema = detections_schema(found.field("keypoints").type.list_size)
+    earlier = pa.schema([field for field in schema if field.name not in ADDED_LATER.get(table, {})])
+    return bool(found.equals(schema) or found.equals(earlier))
 
 
 def with_footer(schema: pa.Schema, **facts: Any) -> pa.Schema:

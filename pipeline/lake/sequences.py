@@ -32,6 +32,9 @@ class Rows(Protocol):
     def read(self, *columns: str) -> pa.RecordBatch:
         """Return some columns."""
 
+    def has(self, column: str) -> bool:
+        """Whether there is a column of that name."""
+
 
 @dataclass(frozen=True)
 class FrameRows:
@@ -53,6 +56,8 @@ class BoxRows:
     class_id: NDArray[np.int32]
     score: NDArray[np.float32]
     xyxy: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    """`float32 [N, K, 3]`; K is 0 where the detector knew none."""
     piece: NDArray[np.int64]
     row: NDArray[np.int64]
     """Row within the piece."""
@@ -138,6 +143,7 @@ class VideoRows:
             class_id=column["class_id"][kept].astype(np.int32),
             score=column["score"][kept].astype(np.float32),
             xyxy=np.stack([column[name][kept] for name in ("x1", "y1", "x2", "y2")], axis=1).astype(np.float32),
+            keypoints=_keypoints(pieces)[kept],
             piece=piece[kept],
             row=row[kept],
         )
@@ -249,10 +255,38 @@ def _committed_rows(
         class_id=detections["class_id"].to_numpy(),
         score=detections["score"].to_numpy(),
         xyxy=np.stack([detections[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1),
+        keypoints=_committed_keypoints(detections),
         piece=source.piece[~is_frame],
         row=source.row[~is_frame],
     )
     return VideoRows(frames, boxes, read_vectors)
+
+
+def _keypoints(pieces: Sequence[Rows]) -> NDArray[np.float32]:
+    """Return the keypoints of all rows of some pieces, `float32 [N, K, 3]`."""
+    of_pieces = []
+    for piece in pieces:
+        if piece.has("keypoints"):
+            lists = piece.read("keypoints").column(0)
+            of_pieces.append(_points(lists.flatten(), len(lists)))
+        else:
+            of_pieces.append(np.empty((len(piece.read("step")), 0, 3), np.float32))
+    # A piece that was given up has no rows, and does not know of keypoints.
+    filled = [points for points in of_pieces if len(points)]
+    return np.concatenate(filled) if filled else np.empty((0, 0, 3), np.float32)
+
+
+def _committed_keypoints(detections: pa.Table) -> NDArray[np.float32]:
+    """Return the keypoints of rows of `detections`, `float32 [N, K, 3]`; K is 0 where they are unknown."""
+    if "keypoints" not in detections.column_names or detections["keypoints"].null_count == len(detections):
+        return np.empty((len(detections), 0, 3), np.float32)
+    lists = detections["keypoints"].combine_chunks()
+    return _points(lists.flatten().flatten(), len(lists))
+
+
+def _points(numbers: pa.FloatArray, n: int) -> NDArray[np.float32]:
+    points: NDArray[np.float32] = numbers.to_numpy().reshape(n, -1, 3) if n else np.empty((0, 0, 3), np.float32)
+    return points
 
 
 def _numpy(batch: pa.RecordBatch, name: str) -> NDArray[np.generic]:

@@ -287,12 +287,13 @@ class PartWriter:
 @contextmanager
 def open_part(lake: Lake, folder: str, shard: int, schema: pa.Schema) -> Iterator[PartWriter]:
     """Yield a writer for one part of a table; the part appears, whole, when the block ends."""
-    # Embeddings do not compress; dictionaries of them only cost time.
-    plain = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
-    compression = {
-        name: "none" if name.split(".")[0] in plain else "zstd"
-        for name in (f"{field.name}.list.element" if field.name in plain else field.name for field in schema)
-    }
+    # Embeddings, in half floats, do not compress; dictionaries of them only cost time.
+    compression = {}
+    for field in schema:
+        column, kind = field.name, field.type
+        while pa.types.is_fixed_size_list(kind):
+            column, kind = f"{column}.list.element", kind.value_type
+        compression[column] = "none" if pa.types.is_float16(kind) else "zstd"
     dictionary = [field.name for field in schema if pa.types.is_string(field.type)]
     with (
         lake.open_new(folder, part_name(shard)) as sink,

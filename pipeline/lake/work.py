@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -100,17 +101,21 @@ class WorkRows:
     class_id: NDArray[np.int32]
     score: NDArray[np.float32]
     xyxy: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    """`float32 [N, K, 3]`, zeros for frames; K is 0 where the detector knows none."""
     vectors: Mapping[str, NDArray[np.float16]]
     """For each column of vectors `float16 [N, D]`, zeros where there is none."""
 
     def to_batch(self, receipt: Receipt) -> pa.RecordBatch:
         """Return the rows as Arrow, with the receipt in the schema's metadata."""
         columns = [self.step, self.n_steps, self.pts_s, self.box, self.class_id, self.score, *self.xyxy.T]
-        schema = work_schema({name: matrix.shape[1] for name, matrix in self.vectors.items()})
+        n_keypoints = self.keypoints.shape[1]
+        schema = work_schema({name: matrix.shape[1] for name, matrix in self.vectors.items()}, n_keypoints)
         arrays = [pa.array(np.ascontiguousarray(column)) for column in columns]
+        lists: list[NDArray[Any]] = [self.keypoints.reshape(len(self.step), 3 * n_keypoints)] if n_keypoints else []
         vectors = [
             pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
-            for matrix in self.vectors.values()
+            for matrix in [*lists, *self.vectors.values()]
         ]
         schema = schema.with_metadata({_RECEIPT: receipt.to_json().encode()})
         return pa.RecordBatch.from_arrays([*arrays, *vectors], schema=schema)
@@ -141,7 +146,8 @@ def empty_rows(vectors: Mapping[str, int]) -> WorkRows:
     none_i32, none_f32 = np.empty(0, np.int32), np.empty(0, np.float32)
     return WorkRows(
         np.empty(0, np.int64), none_i32, np.empty(0), none_i32, none_i32, none_f32,
-        np.empty((0, 4), np.float32), {name: np.empty((0, dim), np.float16) for name, dim in vectors.items()},
+        np.empty((0, 4), np.float32), np.empty((0, 0, 3), np.float32),
+        {name: np.empty((0, dim), np.float16) for name, dim in vectors.items()},
     )  # fmt: skip
 
 
@@ -163,6 +169,10 @@ class Piece:
         options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
         with self.lake.fs.open_input_file(self.lake.path(self.path)) as source:
             return pa.ipc.open_file(source, options=options).get_batch(0)
+
+    def has(self, column: str) -> bool:
+        """Whether the piece has a column of that name."""
+        return column in self._schema.names
 
     def receipt(self) -> Receipt:
         """Return how the piece was made."""

@@ -142,7 +142,7 @@ class ShardCommitter:
             # Parts appear in the reverse order of this list, when the stack unwinds.
             parts = _Parts(
                 videos=part("videos", schemas.VIDEOS),
-                detections=part("detections", schemas.DETECTIONS),
+                detections=part("detections", schemas.detections_schema(networks.n_keypoints)),
                 failures=part("failures", schemas.FAILURES),
                 segments={
                     scope: part(
@@ -207,7 +207,8 @@ class ShardCommitter:
         if self._config.sees_people:
             with _costing_no_more(video, "track", unforeseen):
                 track_ids = track(rows, video.probe.fps if video.probe else None, self._config)
-            parts.detections.write(detection_rows(video, rows, track_ids, networks.class_names))
+            detections = detection_rows(video, rows, track_ids, networks.class_names, parts.detections.schema)
+            parts.detections.write(detections)
         # Mostly compression, which runs outside of Python's lock.
         writing = self._beside.submit(self._write_features, video, rows, track_ids, parts.features)
         try:

@@ -35,6 +35,8 @@ class NetworkFacts:
     """Length of an embedding."""
     class_names: dict[int, str]
     """Names of the detector's classes; empty without a detector."""
+    n_keypoints: int = 0
+    """Keypoints that the detector knows of each box."""
 
 
 def describe_networks(config: Config) -> NetworkFacts:
@@ -49,7 +51,7 @@ def describe_networks(config: Config) -> NetworkFacts:
     if not config.sees_people:
         return NetworkFacts(dim, {})
     detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
-    return NetworkFacts(dim, detector.names)
+    return NetworkFacts(dim, detector.names, detector.n_keypoints)
 
 
 class Extractor:
@@ -64,7 +66,7 @@ class Extractor:
         self._vectors = vector_dims(config.embedded, self._embedder.dim)
         self._flows = FlowEstimator()
         self._flow_watch = Stopwatch()
-        self._detector = None
+        self._detector: Detector | None = None
         if config.sees_people:
             self._detector = Detector(
                 config.detector, runtime, config.classes, config.detector_px, config.detector_score, config.max_people
@@ -74,6 +76,10 @@ class Extractor:
     def class_names(self) -> dict[int, str]:
         """Names of the detector's classes; empty without a detector."""
         return self._detector.names if self._detector is not None else {}
+
+    @property
+    def _n_keypoints(self) -> int:
+        return self._detector.n_keypoints if self._detector is not None else 0
 
     def busy_s(self) -> dict[str, float]:
         """Return the seconds that networks and optical flow themselves have computed, by stage."""
@@ -197,13 +203,17 @@ class Extractor:
         class_id[is_box] = np.concatenate([found.class_ids for found in boxes])
         score[is_box] = np.concatenate([found.scores for found in boxes])
         xyxy[is_box] = np.concatenate([found.xyxy for found in boxes]) * to_source
+        keypoints = np.zeros((len(box), self._n_keypoints, 3), np.float32)
+        if self._n_keypoints:
+            keypoints[is_box] = np.concatenate([found.keypoints for found in boxes if found.keypoints is not None])
+            keypoints[..., :2] *= to_source[:2]
         vectors = {name: np.zeros((len(box), dim), np.float16) for name, dim in self._vectors.items()}
         for (column, of_box), start, end in views.ranges():
             vectors[column][is_box == of_box] = embeddings[start:end]
         for of_box, described in motion.items():
             vectors["flow"][is_box == of_box] = described
         times = frames.steps[of_frame], frames.n_steps[of_frame], frames.pts_s[of_frame]
-        return WorkRows(*times, box, class_id, score, xyxy, vectors)
+        return WorkRows(*times, box, class_id, score, xyxy, keypoints, vectors)
 
     def _flow(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> Iterator[tuple[bool, NDArray[np.float16]]]:
         if piece.frames is None:

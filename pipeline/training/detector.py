@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,25 @@ import yaml
 
 from pipeline.errors import UsageError
 from pipeline.training.card import detector_card
+from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle
 from pipeline.vision.runtime import cpu_has_bf16
 
 log = logging.getLogger(__name__)
+
+PEOPLE = "people"
+"""The architecture that looks at a frame once."""
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
     """How a detector is trained. What is not named here is Ultralytics' default."""
 
-    architecture: str = "yolo11n.yaml"
-    """Name of a network description of Ultralytics, randomly initialised, or of one's own file."""
+    architecture: str = PEOPLE
+    """`people`: EfficientNet-Lite0, which starts from its ImageNet weights, below a neck and a head of Ultralytics.
+    Else the name of a network description of Ultralytics, randomly initialised, or of one's own file."""
+    freeze_backbone: bool = True
+    """Whether the backbone of `people` keeps its weights."""
     px: int = 320
     """Longest side of the network's input in pixels, a multiple of 32."""
     epochs: int = 16
@@ -38,53 +46,110 @@ class DetectorOptions:
     seed: int = 0
 
 
-def train_detector(data: str | Path, out: str | Path, options: DetectorOptions, note: str = "") -> DetectorBundle:
+def train_detector(
+    data: Sequence[str | Path], out: str | Path, options: DetectorOptions, note: str = ""
+) -> DetectorBundle:
     """Train a detector, or take up an interrupted training again, and write its bundle.
 
     Checkpoints lie in `<out>-run`; with the same command a training that was cut off goes on after its last epoch.
 
     Args:
-        data: Data set in the layout of Ultralytics: the path of its YAML.
+        data: Data sets in the layout of Ultralytics: the paths of their YAML files. With keypoints the network learns
+            these as well.
         out: Folder of the bundle; its name is the detector's.
         options: Architecture, sizes, length.
         note: Where the images come from and under which licence, for the model card.
 
     Raises:
-        UsageError: The data set can't be read.
+        UsageError: A data set can't be read, or they do not fit together.
     """
     os.environ["YOLO_AUTOINSTALL"] = "false"
     from ultralytics import YOLO
 
-    data, target = Path(data).absolute(), Path(out)
-    if not data.is_file():
-        raise UsageError(f"{data}: no such data set; name the data.yaml that describes it")
+    target = Path(out)
     run = target.absolute().with_name(f"{target.name}-run")
+    merged = _merge([Path(path).absolute() for path in data])
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "data.yaml").write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
     last = run / "weights" / "last.pt"
     best = run / "weights" / "best.pt"
     # A finished training leaves no optimizer in its checkpoint: only its bundle is missing.
     if not (last.exists() and _is_finished(last)):
-        _train(data, run, last, options)
-    metrics = YOLO(str(best)).val(data=str(data), imgsz=options.px, plots=False, workers=0, project=str(run)).box
-    record = yaml.safe_load(data.read_text(encoding="utf-8"))
+        _train(run, last, options, merged)
+    measured = YOLO(str(best)).val(
+        data=str(run / "data.yaml"), imgsz=options.px, plots=False, workers=0, project=str(run)
+    )
+    metrics = {
+        "ap50": float(measured.box.map50),
+        "precision": float(measured.box.mp),
+        "recall": float(measured.box.mr),
+    }
+    if "kpt_shape" in merged:
+        metrics["keypoints_ap50"] = float(measured.pose.map50)
     bundle = DetectorBundle.from_checkpoint(
         best,
         name=target.name,
         px=options.px,
-        training={"data": data.name, "classes": record["names"], "options": asdict(options), "note": note},
-        metrics={"ap50": float(metrics.map50), "precision": float(metrics.mp), "recall": float(metrics.mr)},
+        training={"classes": merged["names"], "options": asdict(options), "note": note},
+        metrics=metrics,
     )
     bundle.save(target, detector_card(bundle))
     return bundle
 
 
-def _train(data: Path, run: Path, last: Path, options: DetectorOptions) -> None:
+def _merge(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return the description of several data sets as one.
+
+    Raises:
+        UsageError: One can't be read, or differs from the first in classes or keypoints.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such data set; name the data.yaml that describes it")
+        try:
+            record = yaml.safe_load(path.read_text(encoding="utf-8"))
+            root = path.parent / record.get("path", "")
+            found = {part: [str(root / folder) for folder in _listed(record[part])] for part in ("train", "val")}
+            names = record["names"]
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{path}: not a data set of Ultralytics ({type(error).__name__}: {error}); it needs train, val, names"
+            ) from error
+        labels = {"names": names} | {key: record[key] for key in ("kpt_shape", "flip_idx") if key in record}
+        if not merged:
+            merged = {"path": "", "train": [], "val": []} | labels
+        for key in ("names", "kpt_shape"):
+            if labels.get(key) != merged.get(key):
+                raise UsageError(
+                    f"{path}: {key} is {labels.get(key)}, in {paths[0]} it is {merged.get(key)}; "
+                    "data sets that are learnt together have the same"
+                )
+        for part, folders in found.items():
+            merged[part] += folders
+    return merged
+
+
+def _listed(folders: str | list[str]) -> list[str]:
+    return [folders] if isinstance(folders, str) else folders
+
+
+def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]) -> None:
     """Train from the start, or from the last checkpoint on if there is one."""
     from ultralytics import YOLO
 
-    network = YOLO(str(last) if last.exists() else options.architecture, task="detect")
-    network.add_callback("on_train_start", _use_whole_cpu)
-    network.train(
-        data=str(data),
+    people_network.register()
+    keypoints = data.get("kpt_shape")
+    description, freeze = options.architecture, None
+    if options.architecture == PEOPLE:
+        description = str(run / "network.yaml")
+        network = people_network.architecture(len(data["names"]), keypoints[0] if keypoints else 0)
+        Path(description).write_text(yaml.safe_dump(network, sort_keys=False), encoding="utf-8")
+        freeze = [0] if options.freeze_backbone else None
+    model = YOLO(str(last) if last.exists() else description, task="pose" if keypoints else "detect")
+    model.add_callback("on_train_start", _use_whole_cpu)
+    model.train(
+        data=str(run / "data.yaml"),
         project=str(run.parent),
         name=run.name,
         exist_ok=True,
@@ -101,6 +166,7 @@ def _train(data: Path, run: Path, last: Path, options: DetectorOptions) -> None:
         warmup_epochs=1.0,
         nbs=options.batch_size,
         scale=options.scale,
+        freeze=freeze,
         seed=options.seed,
         pretrained=False,
         plots=False,

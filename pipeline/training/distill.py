@@ -9,27 +9,37 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from pipeline.archive.plan import plan_video
 from pipeline.archive.probe import probe_video
 from pipeline.archive.refs import VideoRef
 from pipeline.errors import VideoError
+from pipeline.training.people import (
+    HIDDEN,
+    NOT_LABELLED,
+    VISIBLE,
+    People,
+    describe_data_set,
+    part_of,
+    turned,
+    write_picture,
+)
 from pipeline.video.decode import decode_chunk
-from pipeline.vision.detector import Boxes, Detector
+from pipeline.vision.detector import Detector
+from pipeline.vision.keypoints import KEYPOINTS
+from pipeline.vision.landmarks import LandmarkNetwork
+from pipeline.vision.turned import QUARTERS, detect_turned
 
 log = logging.getLogger(__name__)
 
 _BATCH_FRAMES = 16
-_JPEG_QUALITY = 92
-# An enlarged part of a frame has sides of these shares of the frame's.
-_PART_SHARES = (0.35, 0.75)
-# A person of whom less than this share lies within the part is no longer labelled there.
-_LEAST_VISIBLE = 0.4
 _WHOLE_CHUNK_S = 86_400.0
+# Keypoints that fit their box less than this are not labels.
+_LEAST_TRUST = 0.4
+# A keypoint is visible from this score on; below the other it is not labelled.
+_VISIBLE_SCORE, _HIDDEN_SCORE = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,9 @@ class LabelOptions:
     """Of a frame larger than `student_px`, so many random parts are kept as well: small people, seen larger."""
     student_px: int = 320
     """Longest side of the input of the detector that will learn."""
+    turned: bool = False
+    """Whether the teacher also looks at each frame turned by 90, 180 and 270 degrees, and a random one of these is kept
+    as well: for people who lie, and for cameras that look from above."""
     class_name: str = "person"
     """What the student shall call everything that the teacher returns."""
     held_out: float = 0.05
@@ -51,14 +64,48 @@ class LabelOptions:
     seed: int = 0
 
 
-def label_videos(refs: Sequence[VideoRef], teacher: Detector, folder: str | Path, options: LabelOptions) -> Path:
+class Teacher:
+    """Strong networks that label a picture."""
+
+    def __init__(self, detector: Detector, landmarks: LandmarkNetwork | None = None, turns: bool = False) -> None:
+        """Take the networks.
+
+        Args:
+            detector: Finds the boxes.
+            landmarks: Finds the keypoints of the person in each box. None: boxes alone.
+            turns: Whether to look at each picture in four orientations.
+        """
+        self._detector, self._landmarks = detector, landmarks
+        self._quarters = QUARTERS if turns else (0,)
+
+    @property
+    def n_keypoints(self) -> int:
+        """Keypoints of a person, 0 without a network for them."""
+        return len(KEYPOINTS) if self._landmarks else 0
+
+    def label(self, image: NDArray[np.uint8]) -> People:
+        """Return who is in a picture `uint8 [H, W, 3]`, RGB."""
+        found = detect_turned(self._detector, image, self._quarters)
+        keypoints = np.zeros((len(found.quarters), self.n_keypoints, 3), np.float32)
+        if self._landmarks:
+            for target, box, quarters in zip(keypoints, found.boxes.xyxy, found.quarters, strict=True):
+                points, trust = self._landmarks.keypoints(image, box, int(quarters))
+                if trust >= _LEAST_TRUST:
+                    target[:] = points
+                    target[:, 2] = np.select(
+                        [points[:, 2] >= _VISIBLE_SCORE, points[:, 2] >= _HIDDEN_SCORE], [VISIBLE, HIDDEN], NOT_LABELLED
+                    )
+        return People(found.boxes.xyxy, keypoints)
+
+
+def label_videos(refs: Sequence[VideoRef], teacher: Teacher, folder: str | Path, options: LabelOptions) -> Path:
     """Write a data set in the layout of Ultralytics: images, one label file each, and `data.yaml`.
 
     A video that can't be read is left out with a warning. The same videos give the same data set.
 
     Args:
         refs: Videos, or spans of them.
-        teacher: Finds the boxes; all that it returns become labels of one class.
+        teacher: Labels the frames; all that it returns become labels of one class.
         folder: Where to; created if missing.
         options: Which frames.
 
@@ -66,34 +113,20 @@ def label_videos(refs: Sequence[VideoRef], teacher: Detector, folder: str | Path
         The path of `data.yaml`.
     """
     root = Path(folder)
-    counts = {"train": 0, "val": 0}
+    root.mkdir(parents=True, exist_ok=True)
+    n_images = 0
     for ref in refs:
         rng = np.random.default_rng([options.seed, zlib.crc32(ref.uri.encode())])
         part = "val" if rng.random() < options.held_out else "train"
-        for kind in ("images", "labels"):
-            (root / kind / part).mkdir(parents=True, exist_ok=True)
         try:
             for step, image in _frames(ref, options):
-                boxes = teacher.detect(image[None])[0]
-                views = [(image, boxes)]
-                if max(image.shape[:2]) > options.student_px:
-                    views += [_random_part(image, boxes, rng) for _ in range(options.parts)]
-                for number, (view, found) in enumerate(views):
-                    _write(root, part, f"{ref.video_id}-{step:06d}-{number}", view, found)
-                    counts[part] += 1
+                for number, (view, people) in enumerate(_views(image, teacher.label(image), options, rng)):
+                    write_picture(root, part, f"{ref.video_id}-{step:06d}-{number}", view, people)
+                    n_images += 1
         except VideoError as error:
             log.warning("left out: %s", error)
-    data = root / "data.yaml"
-    # A small archive may have no held-out video at all; then it is validated on what it was trained on.
-    validation = "images/val" if counts["val"] else "images/train"
-    record = {
-        "path": str(root.absolute()),
-        "train": "images/train",
-        "val": validation,
-        "names": {0: options.class_name},
-    }
-    data.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    log.info("%d images to train on, %d to validate on: %s", counts["train"], counts["val"], data)
+    data = describe_data_set(root, options.class_name, teacher.n_keypoints > 0)
+    log.info("%d images: %s", n_images, data)
     return data
 
 
@@ -105,36 +138,13 @@ def _frames(ref: VideoRef, options: LabelOptions) -> Iterator[tuple[int, NDArray
             yield from zip(batch.steps.tolist(), batch.images, strict=True)
 
 
-def _random_part(image: NDArray[np.uint8], boxes: Boxes, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Boxes]:
-    """Return a random part of an image, around somebody if there is anybody, with the boxes in it."""
-    height, width = image.shape[:2]
-    share = rng.uniform(*_PART_SHARES)
-    part_w, part_h = round(width * share), round(height * share)
-    centre = np.array([width, height]) * rng.random(2)
-    if len(boxes.scores):
-        box = boxes.xyxy[rng.integers(len(boxes.scores))]
-        centre = (box[:2] + box[2:]) / 2 + rng.normal(0, 0.15, 2) * (part_w, part_h)
-    left, top = (int(np.clip(c - s / 2, 0, limit - s)) for c, s, limit in zip(
-        centre, (part_w, part_h), (width, height), strict=True
-    ))  # fmt: skip
-    moved = boxes.xyxy - np.array([left, top, left, top], np.float32)
-    clipped = moved.clip(0, np.array([part_w, part_h] * 2, np.float32))
-    kept = _area(clipped) >= _LEAST_VISIBLE * _area(moved)
-    return image[top : top + part_h, left : left + part_w], Boxes(
-        clipped[kept], boxes.scores[kept], boxes.class_ids[kept]
-    )
-
-
-def _area(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-    area: NDArray[np.float32] = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-    return area
-
-
-def _write(root: Path, part: str, name: str, image: NDArray[np.uint8], boxes: Boxes) -> None:
-    height, width = image.shape[:2]
-    centres = (boxes.xyxy[:, :2] + boxes.xyxy[:, 2:]) / 2 / (width, height)
-    sides = (boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]) / (width, height)
-    lines = [f"0 {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for x, y, w, h in np.hstack([centres, sides])]
-    (root / "labels" / part / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
-    path = root / "images" / part / f"{name}.jpg"
-    cv2.imwrite(str(path), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+def _views(
+    image: NDArray[np.uint8], people: People, options: LabelOptions, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.uint8], People]]:
+    """Yield a frame and what else is kept of it, with the people in each."""
+    yield image, people
+    if max(image.shape[:2]) > options.student_px:
+        for _ in range(options.parts):
+            yield part_of(image, people, rng)
+    if options.turned:
+        yield turned(image, people, int(rng.integers(1, 4)))

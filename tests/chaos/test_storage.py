@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import ActionlakeError, analyze
 from tests.chaos import faults, storage
-from tests.chaos.conftest import CONFIG
+from tests.chaos.conftest import CONFIG, on_ray_alone
 from tests.chaos.faults import Fault
 from tests.lakes import assert_same, leftovers
 
@@ -50,13 +50,12 @@ def test_a_full_disk_stops_the_job_with_the_way_out(
 
 
 @pytest.mark.long
+@on_ray_alone
 def test_a_decoder_that_finds_the_disk_full_is_heard_through_the_extractor(
-    archive: Path, breakable_ray: Path, lake: Path
+    archive: Path, breakable: Path, lake: Path
 ) -> None:
     """In the split layout only extractors answer the driver; without the error's row Ray Data adds its own advice."""
-    faults.set_faults(
-        breakable_ray, [Fault("decode", calls=()), Fault("rename", "no space", calls=(), match="/_work/")]
-    )
+    faults.set_faults(breakable, [Fault("decode", calls=()), Fault("rename", "no space", calls=(), match="/_work/")])
     with pytest.raises(ActionlakeError, match=FULL):
         analyze(str(archive), str(lake), config=replace(CONFIG, layout="split", workers=1, max_attempts=1))
 

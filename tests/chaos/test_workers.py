@@ -13,7 +13,7 @@ from pipeline import analyze
 from pipeline.engine.ray import graph
 from pipeline.lake.work import Receipt
 from tests.chaos import faults
-from tests.chaos.conftest import CONFIG, N_CHUNKS
+from tests.chaos.conftest import CONFIG, N_CHUNKS, on_ray_alone
 from tests.chaos.faults import Fault
 from tests.lakes import assert_same, leftovers
 
@@ -55,11 +55,12 @@ def test_a_storm_of_deaths(archive: Path, undisturbed: Path, breakable: Path, la
     assert leftovers(lake) == []
 
 
+@on_ray_alone
 def test_receipts_that_are_lost_on_their_way_are_found_in_the_lake(
-    archive: Path, undisturbed: Path, breakable_ray: Path, lake: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, undisturbed: Path, breakable: Path, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a node takes some with it that dies. Without the recount their chunks are decoded again."""
-    faults.set_faults(breakable_ray, [])
+    faults.set_faults(breakable, [])
     extract, lost = graph.extract_features, []
 
     def lossy(*arguments: Any) -> Iterator[list[Receipt]]:
@@ -73,5 +74,5 @@ def test_receipts_that_are_lost_on_their_way_are_found_in_the_lake(
     state = analyze(str(archive), str(lake), config=CONFIG)
     assert len(lost) >= 5
     assert (state.n_videos_done, state.n_chunks_done) == (8, N_CHUNKS)
-    assert len(faults.chunks_decoded(breakable_ray)) == N_CHUNKS
+    assert len(faults.chunks_decoded(breakable)) == N_CHUNKS
     assert_same(lake, undisturbed)

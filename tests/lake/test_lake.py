@@ -19,7 +19,7 @@ COLUMNS = {
     "covered_s truncated n_chunks attempts shard run_id processed_at "
     "recorded_at recorded_at_source camera",
     "segments": "video_id uri segment_id scope track_id label label_id score start_s end_s x1 y1 x2 y2 run_id",
-    "detections": "video_id frame_index pts_s track_id class_id label score x1 y1 x2 y2",
+    "detections": "video_id frame_index pts_s track_id class_id label score x1 y1 x2 y2 keypoints",
     "failures": "video_id uri start_s end_s stage kind message attempts worker",
     "features": "video_id pts_s step n_steps scope track_id embedding change flow",
 }
@@ -51,7 +51,7 @@ def write_shard(lake: Lake, shard: int, commit: bool = True) -> None:
 def test_the_tables_are_those_that_users_rely_on() -> None:
     assert {name: " ".join(schema.names) for name, schema in schemas.TABLES.items()} == COLUMNS
     assert schemas.SEGMENTS.field("start_s").type == pa.float64()
-    assert schemas.DETECTIONS.field("x1").type == pa.float32()
+    assert schemas.detections_schema(17).field("x1").type == pa.float32()
     assert schemas.features_schema({"embedding": 8, "change": 8}).field("embedding").type == pa.list_(pa.float16(), 8)
 
 

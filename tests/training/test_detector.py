@@ -13,15 +13,13 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
-from pipeline.training.distill import LabelOptions, _random_part, label_videos
-from pipeline.vision.detector import Boxes, Detector
+from pipeline.training.distill import LabelOptions, Teacher, label_videos
+from pipeline.vision.detector import Detector
 from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
 from pipeline.vision.network import Image
 from pipeline.vision.runtime import Runtime
@@ -35,7 +33,7 @@ def street_labels(data_dir: Path, person_weights: Path, tmp_path_factory: pytest
     (ref,) = list_videos([str(data_dir / "street" / "vtest.avi")])
     spans = [VideoRef(ref.uri, ref.size_bytes, ref.modified, 0.0, 3.0)]
     (folder / "noise.mp4").write_bytes(b"no video")
-    teacher = Detector(str(person_weights), Runtime("cpu", "f32", 2), ["person"], 640, 0.35, 100)
+    teacher = Teacher(Detector(str(person_weights), Runtime("cpu", "f32", 2), ["person"], 640, 0.35, 100))
     options = LabelOptions(every_s=0.5, held_out=0.0)
     label_videos([*spans, *list_videos([str(folder / "noise.mp4")])], teacher, folder / "data", options)
     return folder / "data"
@@ -67,31 +65,10 @@ def test_labels_are_the_boxes_of_the_teacher(street_labels: Path, person_weights
 
 def test_a_file_that_is_no_video_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "noise.mp4").write_bytes(b"no video")
-    teacher = Detector(EMBEDDED_DETECTOR, Runtime("cpu", "f32"), ["person"], None, 0.35, 100)
+    teacher = Teacher(Detector(EMBEDDED_DETECTOR, Runtime("cpu", "f32"), ["person"], None, 0.35, 100))
     with caplog.at_level(logging.WARNING):
         label_videos(list_videos([str(tmp_path / "noise.mp4")]), teacher, tmp_path / "data", LabelOptions())
     assert "noise.mp4" in caplog.text
-
-
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), n_boxes=st.integers(0, 6))
-def test_a_part_of_a_frame_keeps_its_boxes_in_place(seed: int, n_boxes: int) -> None:
-    """Boxes are painted in colours of their own; in the part each covers its own colour, and nothing else does."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros((360, 480, 3), np.uint8)
-    corners = rng.integers(0, [400, 280], (n_boxes, 2))
-    sides = rng.integers(20, 80, (n_boxes, 2))
-    xyxy = np.hstack([corners, corners + sides]).astype(np.float32)
-    for number, (left, top, right, bottom) in enumerate(xyxy.astype(int)):
-        image[top:bottom, left:right] = number + 1
-    boxes = Boxes(xyxy, np.ones(n_boxes, np.float32), np.arange(n_boxes, dtype=np.int32))
-    part, kept = _random_part(image, boxes, rng)
-    assert part.shape[0] <= 270
-    for number, (left, top, right, bottom) in zip(kept.class_ids, kept.xyxy.astype(int), strict=True):
-        assert 0 <= left < right <= part.shape[1]
-        assert 0 <= top < bottom <= part.shape[0]
-        # A later box may lie over this one, never an earlier one.
-        assert (part[top:bottom, left:right] >= number + 1).all()
 
 
 @pytest.mark.e2e

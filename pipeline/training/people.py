@@ -1,0 +1,113 @@
+"""Labels of people in pictures: boxes and keypoints, moved as the picture is cut and turned, in Ultralytics' layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from pipeline.vision.keypoints import KEYPOINTS, MIRRORED
+from pipeline.vision.turned import turn_boxes, turn_image, turn_points
+
+Image = NDArray[np.uint8]
+
+NOT_LABELLED, HIDDEN, VISIBLE = 0, 1, 2
+"""What the third number of a keypoint says, as in COCO."""
+
+_JPEG_QUALITY = 92
+# A part of a picture has sides of these shares of the whole.
+_PART_SHARES = (0.35, 0.75)
+# A person of whom less than this share lies within the part is no longer labelled there.
+_LEAST_VISIBLE = 0.4
+
+
+@dataclass(frozen=True)
+class People:
+    """The people of one picture."""
+
+    xyxy: NDArray[np.float32]
+    """`float32 [N, 4]`: left, top, right, bottom in pixels."""
+    keypoints: NDArray[np.float32]
+    """`float32 [N, K, 3]`: x and y in pixels, and 0 (not labelled), 1 (hidden) or 2 (visible); K is 17 as in COCO, or 0
+    where boxes alone are known."""
+
+
+def part_of(image: Image, people: People, rng: np.random.Generator) -> tuple[Image, People]:
+    """Return a random part of a picture, around somebody if there is anybody, with the people in it."""
+    height, width = image.shape[:2]
+    share = rng.uniform(*_PART_SHARES)
+    part_w, part_h = round(width * share), round(height * share)
+    centre = np.array([width, height]) * rng.random(2)
+    if len(people.xyxy):
+        box = people.xyxy[rng.integers(len(people.xyxy))]
+        centre = (box[:2] + box[2:]) / 2 + rng.normal(0, 0.15, 2) * (part_w, part_h)
+    left = int(np.clip(centre[0] - part_w / 2, 0, width - part_w))
+    top = int(np.clip(centre[1] - part_h / 2, 0, height - part_h))
+    moved = people.xyxy - np.array([left, top, left, top], np.float32)
+    clipped = moved.clip(0, np.array([part_w, part_h] * 2, np.float32))
+    kept = _area(clipped) >= _LEAST_VISIBLE * _area(moved)
+    keypoints = people.keypoints[kept] - np.array([left, top, 0], np.float32)
+    return image[top : top + part_h, left : left + part_w], People(clipped[kept], keypoints)
+
+
+def turned(image: Image, people: People, quarters: int) -> tuple[Image, People]:
+    """Return a picture and its people, turned by quarters counterclockwise."""
+    height, width = image.shape[:2]
+    keypoints = people.keypoints.copy()
+    keypoints[..., :2] = turn_points(keypoints[..., :2], quarters, width, height)
+    return turn_image(image, quarters), People(turn_boxes(people.xyxy, quarters, width, height), keypoints)
+
+
+def write_picture(root: Path, part: str, name: str, image: Image, people: People) -> None:
+    """Write a picture and its label file into a data set in the layout of Ultralytics.
+
+    Args:
+        root: Folder of the data set.
+        part: `train` or `val`.
+        name: Of the files, without a suffix.
+        image: `uint8 [H, W, 3]`, RGB.
+        people: Who is in it. Keypoints outside the picture are written as not labelled.
+    """
+    for kind in ("images", "labels"):
+        (root / kind / part).mkdir(parents=True, exist_ok=True)
+    size = np.array([image.shape[1], image.shape[0]], np.float32)
+    centres = (people.xyxy[:, :2] + people.xyxy[:, 2:]) / 2 / size
+    sides = (people.xyxy[:, 2:] - people.xyxy[:, :2]) / size
+    keypoints = people.keypoints.copy()
+    keypoints[..., :2] /= size
+    outside = ((keypoints[..., :2] < 0) | (keypoints[..., :2] > 1)).any(axis=-1)
+    keypoints[outside | (keypoints[..., 2] == NOT_LABELLED)] = 0.0
+    rows = np.hstack([centres, sides, keypoints.reshape(len(keypoints), 3 * keypoints.shape[1])])
+    lines = ["0 " + " ".join(f"{value:.6g}" for value in row) + "\n" for row in rows]
+    (root / "labels" / part / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+    path = root / "images" / part / f"{name}.jpg"
+    cv2.imwrite(str(path), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+
+
+def describe_data_set(root: Path, class_name: str, has_keypoints: bool) -> Path:
+    """Write the `data.yaml` of a data set, and return its path.
+
+    Without any held-out picture, the data set is validated on what it is trained on.
+    """
+    held_out = (root / "images" / "val").is_dir()
+    record: dict[str, Any] = {
+        "path": str(root.absolute()),
+        "train": "images/train",
+        "val": "images/val" if held_out else "images/train",
+        "names": {0: class_name},
+    }
+    if has_keypoints:
+        record |= {"kpt_shape": [len(KEYPOINTS), 3], "flip_idx": MIRRORED}
+    data = root / "data.yaml"
+    data.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+    return data
+
+
+def _area(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+    area: NDArray[np.float32] = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+    return area

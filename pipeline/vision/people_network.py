@@ -1,0 +1,105 @@
+"""The network that looks at a frame once: EfficientNet-Lite0 below, a neck and a pose head of Ultralytics above.
+
+The backbone keeps its ImageNet weights. So what it says of a place or of a person stays what it is for the CNN alone,
+and training needs far fewer pictures than from a random start (Vasconcelos and others, "Proper Reuse of Image
+Classification Features Improves Object Detection", 2022).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.models import list_models
+from torchvision.models._api import register_model
+
+from pipeline.vision.efficientnet_lite import EfficientNetLite0, load_imagenet
+
+BACKBONE = "actionlake_efficientnet_lite0"
+"""What torchvision's registry, out of which Ultralytics builds networks, calls the backbone."""
+
+
+class _Stem(nn.Module):
+    """First layer, with the scaling from Ultralytics' range, 0 to 1, to that of the published weights."""
+
+    def __init__(self, network: EfficientNetLite0) -> None:
+        super().__init__()
+        self.conv, self.norm = network._conv_stem, network._bn0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu6(self.norm(self.conv((x * 255.0 - 127.0) / 128.0)))
+
+
+class _Backbone(nn.Module):
+    """The layers without the classifier, as a sequence that Ultralytics takes outputs from."""
+
+    def __init__(self, network: EfficientNetLite0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(_Stem(network), *network._blocks)
+
+
+def build_backbone(weights: str | None = None) -> nn.Module:
+    """Return EfficientNet-Lite0 without its classifier.
+
+    Args:
+        weights: `DEFAULT` for those of ImageNet, None for random ones.
+    """
+    network = EfficientNetLite0()
+    if weights is not None:
+        load_imagenet(network)
+    return _Backbone(network)
+
+
+def register() -> None:
+    """Make the backbone known to torchvision's registry."""
+    if BACKBONE not in list_models():
+        register_model(BACKBONE)(build_backbone)
+
+
+def architecture(n_classes: int = 1, n_keypoints: int = 17, imagenet: bool = True) -> dict[str, Any]:
+    """Return the network in Ultralytics' description.
+
+    Args:
+        n_classes: Classes of the boxes.
+        n_keypoints: Keypoints of a box, each with x, y and visibility; 0: boxes alone.
+        imagenet: Whether the backbone starts from ImageNet's weights.
+    """
+    weights = "DEFAULT" if imagenet else None
+    head = ["Pose", ["nc", "kpt_shape"]] if n_keypoints else ["Detect", ["nc"]]
+    return {
+        "nc": n_classes,
+        **({"kpt_shape": [n_keypoints, 3]} if n_keypoints else {}),
+        "backbone": [
+            [-1, 1, "TorchVision", [320, BACKBONE, weights, True, 0, True]],
+            [0, 1, "Index", [40, 6]],  # 1: stride 8
+            [0, 1, "Index", [112, 12]],  # 2: stride 16
+            [0, 1, "Index", [320, 17]],  # 3: stride 32
+            [-1, 1, "SPPF", [192, 5]],  # 4
+        ],
+        "head": [
+            [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+            [[-1, 2], 1, "Concat", [1]],
+            [-1, 1, "C3k2", [128, False]],  # 7
+            [-1, 1, "nn.Upsample", [None, 2, "nearest"]],
+            [[-1, 1], 1, "Concat", [1]],
+            [-1, 1, "C3k2", [64, False]],  # 10
+            [-1, 1, "Conv", [64, 3, 2]],
+            [[-1, 7], 1, "Concat", [1]],
+            [-1, 1, "C3k2", [128, False]],  # 13
+            [-1, 1, "Conv", [128, 3, 2]],
+            [[-1, 4], 1, "Concat", [1]],
+            [-1, 1, "C3k2", [256, True]],  # 16
+            [[10, 13, 16], 1, *head],
+        ],
+    }
+
+
+def without_imagenet(description: dict[str, Any]) -> dict[str, Any]:
+    """Return a description in which the backbone starts from nothing, for a network whose weights are loaded."""
+    backbone = [
+        [source, repeats, module, [*args[:2], None, *args[3:]] if BACKBONE in args else args]
+        for source, repeats, module, args in description["backbone"]
+    ]
+    return {**description, "backbone": backbone}

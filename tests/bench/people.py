@@ -1,0 +1,141 @@
+"""Make the pictures that the bundled network for people learns from: every source, labelled by strong networks.
+
+    python -m tests.bench.people ../shared/data ../shared/weights ~/people
+
+Each source becomes a data set of its own, in the layout of Ultralytics: JHMDB's training clips of split 1, the first
+half of the street, GMDCSA24, Leeds Sports Poses Extended. What is there is kept, so the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.archive.refs import VideoRef
+from pipeline.archive.sources import list_videos
+from pipeline.training.distill import LabelOptions, Teacher, label_videos
+from pipeline.training.people import VISIBLE, People, describe_data_set, turned, write_picture
+from pipeline.vision.detector import Detector
+from pipeline.vision.keypoints import KEYPOINTS
+from pipeline.vision.landmarks import LandmarkNetwork
+from pipeline.vision.runtime import choose_runtime
+
+SOURCES = ("street", "gmdcsa24", "jhmdb", "lspet")
+# The joints of Leeds Sports Poses that COCO has, too.
+_JOINTS = {
+    f"{side}_{joint}": f"{side[0]}_{joint}"
+    for side in ("left", "right")
+    for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+}
+# Joints lie inside the body: the box around them is so much larger, of its own size, on each side.
+_JOINT_MARGIN = 0.12
+_SAME_IOU = 0.4
+
+
+def videos_of(data: Path, source: str, part: str = "train") -> list[VideoRef]:
+    """Return the videos of a source to train on, or those that are left out: spans, where a file is divided."""
+    if source == "street":
+        (ref,) = list_videos([str(data / "street" / "vtest.avi")])
+        span = (0.0, 40.0) if part == "train" else (40.0, 79.0)
+        return [VideoRef(ref.uri, ref.size_bytes, ref.modified, *span)]
+    if source == "jhmdb":
+        with (data / "jhmdb" / "splits.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["split1"] == part]
+        return list_videos([str(data / "jhmdb" / "clips" / row["label"] / row["video"]) for row in rows])
+    return list_videos([str(data / "gmdcsa24" / "clips")]) if part == "train" else []
+
+
+def strong_teacher(weights: Path, threads: int) -> Teacher:
+    """Return what labels the pictures: a detector that looks in four orientations, and a network of landmarks."""
+    runtime = choose_runtime(threads=threads)
+    detector = Detector(str(weights / "yolov8n_coco.pt"), runtime, ["person"], 640, 0.35, 100)
+    return Teacher(detector, LandmarkNetwork(weights / "pose_landmark_full.tflite", runtime), turns=True)
+
+
+def label_photographs(data: Path, teacher: Teacher, folder: Path, seed: int = 0) -> Path:
+    """Label Leeds Sports Poses: its own joints for the annotated person, the teacher for the face and for others."""
+    with (data / "lspet" / "joints.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        rng = np.random.default_rng([seed, zlib.crc32(row["image"].encode())])
+        part = "val" if rng.random() < 0.05 else "train"
+        image = cv2.imread(str(data / "lspet" / "images" / row["image"]))[:, :, ::-1]
+        people = _with_joints(teacher.label(np.ascontiguousarray(image)), row)
+        write_picture(folder, part, f"{Path(row['image']).stem}-0", image, people)
+        if rng.random() < 0.5:
+            view = turned(image, people, int(rng.integers(1, 4)))
+            write_picture(folder, part, f"{Path(row['image']).stem}-1", *view)
+    return describe_data_set(folder, "person", has_keypoints=True)
+
+
+def _with_joints(people: People, row: dict[str, str]) -> People:
+    """Put the annotated joints in place of those of the person that the teacher sees there, or add that person."""
+    size = np.array([float(row["width"]), float(row["height"])], np.float32)
+    joints = np.array(
+        [[float(row[f"{name}_{column}"]) for column in ("x", "y", "visible")] for name in _names(row)], np.float32
+    )
+    inside = (joints[:, 2] > 0) & (joints[:, :2] >= 0).all(axis=1) & (joints[:, :2] <= size).all(axis=1)
+    if inside.sum() < 4:
+        return people
+    low, high = joints[inside, :2].min(axis=0), joints[inside, :2].max(axis=0)
+    margin = (high - low).max() * _JOINT_MARGIN
+    box = np.concatenate([low - margin, high + margin]).clip(0, np.tile(size, 2)).astype(np.float32)
+    own = np.zeros((len(KEYPOINTS), 3), np.float32)
+    overlaps = np.array([_iou(box, other) for other in people.xyxy])
+    rest = np.ones(len(overlaps), bool)
+    if len(overlaps) and overlaps.max() > _SAME_IOU:
+        same = int(overlaps.argmax())
+        own[:5] = people.keypoints[same, :5]
+        box = people.xyxy[same]
+        rest[same] = False
+    for number, name in enumerate(KEYPOINTS):
+        if name in _JOINTS:
+            index = _names(row).index(_JOINTS[name])
+            own[number] = (*joints[index, :2], VISIBLE) if inside[index] else 0.0
+    return People(np.concatenate([people.xyxy[rest], box[None]]), np.concatenate([people.keypoints[rest], own[None]]))
+
+
+def _names(row: dict[str, str]) -> list[str]:
+    return [column.removesuffix("_x") for column in row if column.endswith("_x")]
+
+
+def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    shared = float(sides.clip(0).prod())
+    return shared / float((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - shared)
+
+
+def main() -> None:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of the sources")
+    parser.add_argument("weights", type=Path, help="folder of the strong networks")
+    parser.add_argument("out", type=Path, help="folder of the data sets")
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
+    chosen = parser.parse_args()
+    teacher = strong_teacher(chosen.weights, os.cpu_count() or 1)
+    for source in chosen.sources:
+        folder = chosen.out / source
+        if (folder / "data.yaml").exists():
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        if source == "lspet":
+            label_photographs(chosen.data, teacher, folder)
+            continue
+        every_s = 0.2 if source == "jhmdb" else 0.1
+        options = LabelOptions(every_s=every_s, parts=2 if source == "street" else 1, turned=True)
+        label_videos(videos_of(chosen.data, source), teacher, folder, options)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()

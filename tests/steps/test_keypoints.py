@@ -1,0 +1,108 @@
+"""Keypoints of a pose network go from the frame to the rows, in source pixels, however the video is cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import Config, decode, detect, open_lake
+from pipeline.lake.sequences import committed_videos
+from pipeline.lake.store import Lake
+from pipeline.lake.verify import verify
+from pipeline.steps.extract import Extractor, describe_networks
+from pipeline.vision.keypoints import KEYPOINTS
+from tests.lakes import analyze_here, assert_same
+
+CONFIG = Config(
+    scope="person", sample_fps=5.0, chunk_s=60.0, inputs=("frame",), detector_score=0.0, max_people=3, track_score=0.0,
+    frame_px=320, detector_px=320,
+)  # fmt: skip
+
+
+def untrained(path: Path, n_keypoints: int, dims: int) -> str:
+    """Write weights that find people, and keypoints, wherever chance has them."""
+    import torch
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import PoseModel
+
+    torch.manual_seed(0)
+    description = YOLO("yolo11n-pose.yaml").model.yaml
+    network = PoseModel(description | {"kpt_shape": [n_keypoints, dims]}, nc=1, verbose=False)
+    network.names = {0: "person"}
+    torch.save({"model": network}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The options of a job whose detector is a pose network."""
+    return replace(CONFIG, detector=untrained(tmp_path_factory.mktemp("weights") / "poses.pt", 17, 3))
+
+
+@pytest.fixture(scope="module")
+def lake(config: Config, street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keypoints") / "lake"
+    analyze_here([str(street)], folder, config, [], Extractor(config))
+    return folder
+
+
+def test_keypoints_are_those_of_the_detector_in_source_pixels(lake: Path, config: Config, street: Path) -> None:
+    rows = open_lake(str(lake)).table("detections").to_pylist()
+    video = open_lake(str(lake)).table("videos").to_pylist()[0]
+    frames = list(decode(street, fps=5.0, longest_px=320))
+    scale = video["width"] / frames[0].image.shape[1]
+    assert scale > 1
+    found = list(detect(frames, config.detector, min_score=0.0, detector_px=320))
+    expected = np.concatenate([boxes.keypoints[:3] for boxes in found if boxes.keypoints is not None])
+    expected[..., :2] *= scale
+    assert len(rows) == 3 * len(frames)
+    np.testing.assert_allclose(np.array([row["keypoints"] for row in rows]), expected, rtol=1e-5, atol=1e-3)
+    assert np.ptp(expected[..., 0]) > 100
+
+
+def test_a_keypoint_is_a_row_of_poses(lake: Path) -> None:
+    reader = open_lake(str(lake))
+    counted = reader.sql("SELECT keypoint, count(*) AS n FROM poses GROUP BY keypoint").to_pylist()
+    n_boxes = reader.table("detections").num_rows
+    assert {row["keypoint"]: row["n"] for row in counted} == dict.fromkeys(KEYPOINTS, n_boxes)
+    wrists = reader.sql(
+        "SELECT x, y, score FROM poses WHERE keypoint = 'left_wrist' ORDER BY frame_index, x"
+    ).to_pylist()
+    given = [row["keypoints"][KEYPOINTS.index("left_wrist")] for row in reader.table("detections").to_pylist()]
+    assert sorted([row["x"], row["y"], row["score"]] for row in wrists) == sorted(given)
+
+
+def test_they_do_not_tell_how_the_video_was_cut(lake: Path, config: Config, street: Path, tmp_path: Path) -> None:
+    chunked = replace(config, chunk_s=1.0)
+    analyze_here([str(street)], tmp_path / "lake", chunked, [], Extractor(chunked))
+    assert_same(tmp_path / "lake", lake, {"n_chunks"})
+
+
+def test_a_committed_lake_gives_them_back(lake: Path) -> None:
+    ((_, rows, _, _),) = committed_videos(Lake(str(lake)), 0)
+    written = open_lake(str(lake)).table("detections")["keypoints"].to_pylist()
+    assert rows.boxes.keypoints.tolist() == written
+    assert verify(Lake(str(lake))) == []
+
+
+def test_weights_with_other_keypoints_give_them_by_number(street: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, detector=untrained(tmp_path / "hands.pt", 4, 2))
+    assert describe_networks(config).n_keypoints == 4
+    analyze_here([str(street)], tmp_path / "lake", config, [], Extractor(config))
+    seen = (
+        open_lake(str(tmp_path / "lake"))
+        .sql("SELECT DISTINCT keypoint, score FROM poses ORDER BY keypoint")
+        .to_pylist()
+    )
+    assert seen == [{"keypoint": str(number), "score": 1.0} for number in range(1, 5)]
+
+
+def test_weights_without_keypoints_leave_them_unknown(street: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, detector="person_nano")
+    analyze_here([str(street)], tmp_path / "lake", config, [], Extractor(config))
+    reader = open_lake(str(tmp_path / "lake"))
+    assert reader.table("detections")["keypoints"].null_count == reader.table("detections").num_rows > 0
+    assert reader.sql("SELECT count(*) AS n FROM poses").to_pylist() == [{"n": 0}]
