@@ -20,7 +20,7 @@ SCOPES = ("frame", "person", "both")
 EMBEDDED_DETECTOR = "person_nano"
 """The person detector that comes with the package."""
 FRAME_INPUTS = ("frame", "frame_change", "frame_flow")
-PERSON_INPUTS = ("crop", "crop_change", "crop_flow", "box")
+PERSON_INPUTS = ("crop", "crop_change", "crop_flow", "box", "pose")
 
 _DEFAULT_INPUTS = {
     "frame": ("frame",),
@@ -77,7 +77,8 @@ class Config:
     inputs: tuple[str, ...] = _option("features", (), shapes_features=True)
     """What the LSTM is given: the CNN's embedding of the whole frame, `frame`, and of how the next one differs from it,
     `frame_change`; what moves where in it, `frame_flow`; `crop`, `crop_change` and `crop_flow`, the same of a person's
-    part. `box` is how a person's box moves. Empty: what the models read; without a model, those found to help."""
+    part. `box` is how a person's box moves, `pose` how the body does, for detectors with keypoints. Empty: what the
+    models read; without a model, those found to help."""
     frame_px: Annotated[int, Meta(ge=16, le=8192)] | None = _option("features", None, shapes_features=True)
     """Longest side of decoded frames in pixels; nothing is enlarged. None: 320 in scope `frame`, else 640."""
     keep_features: bool = _option("features", True)

@@ -11,19 +11,20 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import make_head
-from pipeline.activity.spec import ModelSpec, seen
+from pipeline.activity.spec import OF_TRACKS, ModelSpec, seen
 
 
 def normalised(x: torch.Tensor, spec: ModelSpec, wanted: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Return the wanted of the inputs `[..., input_dim]`, each vector by itself at mean 0 and variance 1, but `box`.
+    """Return the wanted of the inputs `[..., input_dim]`, each vector by itself at mean 0 and variance 1.
 
     It takes the place of stored feature statistics: embeddings of one network differ in scale from camera to camera
-    more than in direction. The motion of a box has units that mean something, and stays as it is. No weights follow as
-    in a layer norm, for the linear layer after it has its own; so no gradient is computed for the widest of all layers.
+    more than in direction. How a box or a body moves has units that mean something, and stays as it is. No weights
+    follow as in a layer norm, for the linear layer after it has its own; so no gradient is computed for the widest of
+    all layers.
     """
     parts = dict(zip(spec.inputs, torch.split(x, list(spec.dims), dim=-1), strict=True))
     return {
-        name: parts[name] if name == "box" else functional.layer_norm(parts[name], parts[name].shape[-1:])
+        name: parts[name] if name in OF_TRACKS else functional.layer_norm(parts[name], parts[name].shape[-1:])
         for name in wanted
     }
 

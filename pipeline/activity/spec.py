@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.motion.poses import POSE_DIM
 from pipeline.vision.flow import FLOW_DIM
 
+OF_TRACKS = {"box": BOX_MOTION_DIM, "pose": POSE_DIM}
+"""Inputs that follow from a track alone, in units that mean something, and their lengths."""
 ALL, MOTION = VIEWS = ("all", "motion")
 """What a network may see of the inputs."""
 
@@ -18,7 +21,7 @@ def seen(view: str, inputs: Sequence[str]) -> tuple[str, ...]:
     `motion`: what tells how a person moves; where nothing does, how anything moves; where nothing does, all.
     """
     if view == MOTION:
-        moving = [name for name in inputs if name == "box" or name.endswith(("_change", "_flow"))]
+        moving = [name for name in inputs if name in OF_TRACKS or name.endswith(("_change", "_flow"))]
         of_person = [name for name in moving if not name.startswith("frame")]
         return tuple(of_person or moving or inputs)
     return tuple(inputs)
@@ -26,8 +29,8 @@ def seen(view: str, inputs: Sequence[str]) -> tuple[str, ...]:
 
 def input_dim(name: str, embedding_dim: int) -> int:
     """Return the length of one input."""
-    if name == "box":
-        return BOX_MOTION_DIM
+    if name in OF_TRACKS:
+        return OF_TRACKS[name]
     return FLOW_DIM if name.endswith("_flow") else embedding_dim
 
 
@@ -37,7 +40,7 @@ class ModelSpec:
 
     inputs: tuple[str, ...]
     """What stands side by side in an input vector: embeddings (`frame`, `frame_change`, `crop`, `crop_change`), motion
-    (`frame_flow`, `crop_flow`), and `box`."""
+    (`frame_flow`, `crop_flow`), `box` and `pose`."""
     embedding_dim: int
     """Length of an embedding."""
     n_labels: int

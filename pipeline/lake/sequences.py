@@ -19,6 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.lake.schemas import column_of
 from pipeline.lake.store import Lake, by_video, part_name, read_part
 from pipeline.motion.kinematics import box_motion
+from pipeline.motion.poses import pose_motion
 from pipeline.motion.tracking import NO_TRACK
 from pipeline.vision.detector import Boxes
 
@@ -187,10 +188,14 @@ class VideoRows:
             sequence: A sequence of this video.
             names: Which inputs, in the order in which they stand side by side.
         """
-        motion = None
-        if "box" in names:
-            assert sequence.xyxy is not None
-            motion = box_motion(self.frames.pts_s[sequence.frame], sequence.xyxy).astype(np.float16)
+        of_track: dict[str, NDArray[np.float16]] = {}
+        if sequence.xyxy is not None and sequence.box is not None:
+            time_s = self.frames.pts_s[sequence.frame]
+            if "box" in names:
+                of_track["box"] = box_motion(time_s, sequence.xyxy).astype(np.float16)
+            if "pose" in names:
+                keypoints = self.boxes.keypoints[sequence.box]
+                of_track["pose"] = pose_motion(time_s, sequence.xyxy, keypoints).astype(np.float16)
         frames = _Source(self.frames.piece[sequence.frame], self.frames.row[sequence.frame])
         boxes = frames
         if sequence.box is not None:
@@ -199,8 +204,8 @@ class VideoRows:
         for part in np.split(np.arange(len(frames.piece)), breaks):
             columns = []
             for name in names:
-                if motion is not None and name == "box":
-                    columns.append(motion[part])
+                if name in of_track:
+                    columns.append(of_track[name][part])
                     continue
                 source = boxes if name.startswith("crop") else frames
                 columns.append(self.vectors(int(source.piece[part[0]]), column_of(name))[source.row[part]])

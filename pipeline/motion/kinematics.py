@@ -29,11 +29,16 @@ def box_motion(time_s: NDArray[np.float64], xyxy: NDArray[np.float32]) -> NDArra
     tracked = np.column_stack([centre, np.log(sides[:, ::-1])])
     columns = []
     for span_s in _SPANS_S:
-        before = np.maximum(time_s - span_s / 2, time_s[0])
-        after = np.minimum(time_s + span_s / 2, time_s[-1])
-        seconds = np.maximum(after - before, 1e-6)
-        for index, values in enumerate(tracked.T):
-            change = (np.interp(after, time_s, values) - np.interp(before, time_s, values)) / seconds
+        for index, change in enumerate(rate_of_change(time_s, tracked, span_s).T):
             columns.append(change / sides[:, 1] if index < 2 else change)
     columns.append(np.log(sides[:, 0] / sides[:, 1]))
     return np.column_stack(columns).clip(-_LIMIT, _LIMIT).astype(np.float32)
+
+
+def rate_of_change(time_s: NDArray[np.float64], values: NDArray[np.float64], span_s: float) -> NDArray[np.float64]:
+    """Return how fast values `float64 [N, D]` change, per second, over a span around each of their times."""
+    before = np.maximum(time_s - span_s / 2, time_s[0])
+    after = np.minimum(time_s + span_s / 2, time_s[-1])
+    seconds = np.maximum(after - before, 1e-6)
+    changes = [(np.interp(after, time_s, column) - np.interp(before, time_s, column)) / seconds for column in values.T]
+    return np.stack(changes, axis=1)

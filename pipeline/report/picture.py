@@ -1,4 +1,4 @@
-"""Draw one moment of a video with everybody in it: box, track id, label."""
+"""Draw one moment of a video with everybody in it: box, skeleton, track id, label."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from pipeline.archive.sources import list_videos
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader
 from pipeline.video.decode import decode_chunk
+from pipeline.vision.keypoints import BONES, KEYPOINTS
 
 _LONGEST_PX = 1280
+# A keypoint below this score is a guess.
+_SEEN_SCORE = 0.3
 # Neighbouring ids get colours far apart: each hue is the golden ratio further on.
 _GOLDEN = 0.618034
 _MOST_CROWDED = """
@@ -33,7 +36,7 @@ _MOST_CROWDED = """
 """
 _BOXES = """
     SELECT d.track_id, d.label AS class, d.score, d.x1, d.y1, d.x2, d.y2,
-        arg_max(s.label, s.score) AS label
+        any_value(d.keypoints) AS keypoints, arg_max(s.label, s.score) AS label
     FROM detections d LEFT JOIN segments s ON s.video_id = d.video_id AND s.track_id = d.track_id
         AND d.pts_s >= s.start_s AND d.pts_s < s.end_s
     WHERE d.video_id = '{video_id}' AND d.frame_index = {frame_index} AND d.track_id IS NOT NULL
@@ -48,7 +51,8 @@ class Moment:
     uri: str
     pts_s: float
     boxes: list[dict[str, Any]]
-    """For each box `track_id`, `class`, `score`, `x1`, `y1`, `x2`, `y2` and `label`, which may be None."""
+    """For each box `track_id`, `class`, `score`, `x1`, `y1`, `x2`, `y2`, and `keypoints` and `label`, which may be
+    None."""
 
 
 def draw_moment(lake: LakeReader, out: str | Path, video: str | None = None, at_s: float | None = None) -> Moment:
@@ -93,13 +97,14 @@ def _frame(lake: LakeReader, uri: str, step: int) -> NDArray[np.uint8]:
 
 
 def _draw(image: NDArray[np.uint8], box: dict[str, Any]) -> None:
-    """Draw one box with its caption above it, or inside where there is no room."""
+    """Draw one box, the skeleton in it, and its caption above it, or inside where there is no room."""
     unit = max(image.shape[:2]) / _LONGEST_PX
     scale, thickness = max(0.4, 0.7 * unit), max(1, round(2 * unit))
     hue = (box["track_id"] * _GOLDEN) % 1.0
     colour = tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, 0.95))
     left, top, right, bottom = (round(box[name]) for name in ("x1", "y1", "x2", "y2"))
     cv2.rectangle(image, (left, top), (right, bottom), colour, thickness)
+    _draw_skeleton(image, box["keypoints"] or [], colour, thickness)
     caption = f"{box['class']} {box['track_id']}" + (f": {box['label']}" if box["label"] else "")
     (width, height), below = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     x = min(max(0, left), max(0, image.shape[1] - width))
@@ -107,3 +112,18 @@ def _draw(image: NDArray[np.uint8], box: dict[str, Any]) -> None:
     cv2.rectangle(image, (x, y - height - below), (x + width, y + below), colour, cv2.FILLED)
     ink = (0, 0, 0) if np.dot(colour, (0.3, 0.59, 0.11)) > 110 else (255, 255, 255)
     cv2.putText(image, caption, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+
+
+def _draw_skeleton(
+    image: NDArray[np.uint8], keypoints: list[list[float]], colour: tuple[int, ...], thickness: int
+) -> None:
+    """Draw the keypoints that were seen, and the bones between them, if they are COCO's."""
+    places = [(round(x), round(y)) if score >= _SEEN_SCORE else None for x, y, score in keypoints]
+    bones = BONES if len(places) == len(KEYPOINTS) else []
+    for one, other in bones:
+        start, end = places[one], places[other]
+        if start and end:
+            cv2.line(image, start, end, colour, thickness, cv2.LINE_AA)
+    for place in places:
+        if place:
+            cv2.circle(image, place, 2 * thickness, colour, cv2.FILLED, cv2.LINE_AA)

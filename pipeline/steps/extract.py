@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.errors import UnforeseenError, stage
+from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
 from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
@@ -19,6 +19,7 @@ from pipeline.stopwatch import Stopwatch
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
 from pipeline.vision.flow import FlowEstimator
+from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.runtime import Runtime, choose_runtime
 from pipeline.vision.views import Views, changed_frames, flow_vectors
 
@@ -51,6 +52,12 @@ def describe_networks(config: Config) -> NetworkFacts:
     if not config.sees_people:
         return NetworkFacts(dim, {})
     detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
+    if "pose" in config.inputs and detector.n_keypoints != len(KEYPOINTS):
+        known = f"{detector.n_keypoints} keypoints" if detector.n_keypoints else "no keypoints"
+        raise UsageError(
+            f"inputs: 'pose' needs COCO's {len(KEYPOINTS)} keypoints, and detector {config.detector!r} knows {known}; "
+            "name pose weights, such as --detector yolo11n-pose.pt, or a model that does not read poses"
+        )
     return NetworkFacts(dim, detector.names, detector.n_keypoints)
 
 

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from pipeline import Config, decode, detect, open_lake
+from pipeline.errors import UsageError
 from pipeline.lake.sequences import committed_videos
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
+from pipeline.motion.kinematics import BOX_MOTION_DIM
+from pipeline.motion.poses import POSE_DIM
 from pipeline.steps.extract import Extractor, describe_networks
 from pipeline.vision.keypoints import KEYPOINTS
 from tests.lakes import analyze_here, assert_same
@@ -86,6 +89,19 @@ def test_a_committed_lake_gives_them_back(lake: Path) -> None:
     written = open_lake(str(lake)).table("detections")["keypoints"].to_pylist()
     assert rows.boxes.keypoints.tolist() == written
     assert verify(Lake(str(lake))) == []
+
+
+def test_poses_are_an_input_of_the_network(lake: Path) -> None:
+    ((_, rows, track_ids, _),) = committed_videos(Lake(str(lake)), 0)
+    for sequence in rows.track_sequences(track_ids):
+        given = np.concatenate(list(rows.inputs(sequence, ("box", "pose"))))
+        assert given.shape == (sequence.n_steps, BOX_MOTION_DIM + POSE_DIM)
+        assert np.isfinite(given).all()
+
+
+def test_a_model_of_poses_says_before_the_job_that_the_weights_know_none() -> None:
+    with pytest.raises(UsageError, match="'person_nano' knows no keypoints; name pose weights"):
+        describe_networks(replace(CONFIG, detector="person_nano", inputs=("pose", "box")))
 
 
 def test_weights_with_other_keypoints_give_them_by_number(street: Path, tmp_path: Path) -> None:
