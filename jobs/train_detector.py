@@ -20,9 +20,10 @@ from pipeline.errors import UsageError
 from pipeline.training.coco import import_coco
 from pipeline.training.detector import DetectorOptions, train_detector
 from pipeline.training.distill import LabelOptions, Teacher, label_videos
-from pipeline.vision.detector import Detector, check_trust
+from pipeline.vision.detector import Detector
 from pipeline.vision.landmarks import LandmarkNetwork
 from pipeline.vision.runtime import choose_runtime
+from pipeline.vision.weights import check_trust
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _DATA, _LEARNING = LabelOptions(), DetectorOptions()

@@ -27,7 +27,7 @@ from pipeline.steps.extract import Extractor
 from pipeline.training.formats import read_annotations
 from pipeline.video.decode import decode_chunk
 from pipeline.video.frames import DecodeReport
-from pipeline.vision.detector import check_trust
+from pipeline.vision.weights import check_trust
 from tests.lakes import analyze_here
 from tests.synthetic import RECIPES, make_video
 from tests.test_cli import run

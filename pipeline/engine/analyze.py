@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.lake.lease import leased
 from pipeline.lake.store import Lake
 from pipeline.steps.extract import describe_networks
-from pipeline.vision.detector import check_trust
+from pipeline.vision.weights import check_trust
 
 log = logging.getLogger(__name__)
 

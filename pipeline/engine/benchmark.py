@@ -26,7 +26,7 @@ from pipeline.options import to_toml
 from pipeline.steps.commit import ShardCommitter
 from pipeline.steps.extract import Extractor, describe_networks
 from pipeline.steps.in_order import extract_shard
-from pipeline.vision.detector import find_weights
+from pipeline.vision.weights import find_weights
 
 
 @dataclass(frozen=True)

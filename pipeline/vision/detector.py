@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
-import logging
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
-from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
 from pipeline.vision.network import Image, ImageNetwork
-from pipeline.vision.runtime import Runtime, cache_dir, export_in_subprocess, exported
+from pipeline.vision.pooling import area_means, take_apart
+from pipeline.vision.runtime import Runtime
+from pipeline.vision.weights import exported_weights, find_weights, first_output, load_weights
 
-if TYPE_CHECKING:
-    import torch
-
-log = logging.getLogger(__name__)
-
-_TASKS_WITH_BOXES = ("detect", "segment", "pose")
 _LETTERBOX_GREY = 114
 _STRIDE = 32
-_USUAL_PX = 640
 # Two boxes of one class that overlap by more than this are one thing: the value Ultralytics predicts with.
 _NMS_IOU = 0.7
 
@@ -48,6 +35,17 @@ class Boxes:
     """`int32 [N]`: numbers of the weights' own classes."""
     keypoints: NDArray[np.float32] | None = None
     """`float32 [N, K, 3]`: x and y in pixels of the given image, score from 0 to 1. None: the weights know none."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one pass of a network over an image tells."""
+
+    boxes: Boxes
+    frame: NDArray[np.float16]
+    """`float16 [D]`: what the image looks like."""
+    people: NDArray[np.float16]
+    """`float16 [N, D]`: what the part of each box looks like."""
 
 
 class Detector:
@@ -78,18 +76,19 @@ class Detector:
             UsageError: The weights are missing, are of a task without boxes, or lack one of the classes.
         """
         path = find_weights(weights)
-        folder = exported(
-            path.stem, _fingerprint(path), lambda target: export_in_subprocess(__name__, str(path), str(target))
-        )
+        folder = exported_weights(path)
         info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         self.names: dict[int, str] = {int(number): name for number, name in info["names"].items()}
         self._end2end = bool(info["end2end"])
         self.n_keypoints, self._keypoint_dims = info["kpt_shape"]
+        self._maps = [(channels, stride) for channels, stride in info["maps"]]
+        self.dim = sum(channels for channels, _ in self._maps)
+        """Length of the vectors that `look` gives; 0 if the weights can't describe what they see."""
         self._class_ids = _class_ids(self.names, classes, weights)
         self.longest_px = longest_px or int(info["px"])
         self._min_score, self._max_boxes = min_score, max_boxes
         self._network = ImageNetwork(
-            runtime, lambda: folder / "model.xml", lambda: _first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
+            runtime, lambda: folder / "model.xml", lambda: first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
         )
 
     @property
@@ -99,6 +98,10 @@ class Detector:
 
     def detect(self, images: NDArray[np.uint8]) -> list[Boxes]:
         """Return the boxes of each of N images `uint8 [N, H, W, 3]`, RGB."""
+        return [look.boxes for look in self.look(images)]
+
+    def look(self, images: NDArray[np.uint8]) -> list[Look]:
+        """Return all that is seen in each of N images `uint8 [N, H, W, 3]`, RGB, at one pass."""
         if not len(images):
             return []
         height, width = images.shape[1:3]
@@ -114,11 +117,18 @@ class Detector:
             inside = target[top : top + inner_h, left : left + inner_w]
             inside[:] = image if scale == 1.0 else cv2.resize(image, (inner_w, inner_h), interpolation=interpolation)
 
-        return [
-            self._to_boxes(self._best(predictions), scale, top, left, height, width)
-            for batch in self._network(list(images), (outer_h, outer_w), place)
-            for predictions in batch
-        ]
+        whole = np.array([[left, top, left + inner_w, top + inner_h]], np.float32)
+        looks = []
+        for row in itertools.chain.from_iterable(self._network(list(images), (outer_h, outer_w), place)):
+            predictions, maps = take_apart(row, self._maps, outer_h, outer_w) if self._maps else (row, [])
+            found = self._best(predictions)
+            boxes, kept = self._to_boxes(found, scale, top, left, height, width)
+            parts = np.concatenate([whole, found[kept, :4]])
+            vectors = np.zeros((len(parts), 0), np.float16)
+            if maps:
+                vectors = area_means(maps, [stride for _, stride in self._maps], parts).astype(np.float16)
+            looks.append(Look(boxes, vectors[0], vectors[1:]))
+        return looks
 
     def _best(self, predictions: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return an image's boxes `float32 [N, 6 + ...]`: xyxy, score, class, keypoints if any; best first."""
@@ -129,7 +139,8 @@ class Detector:
 
     def _to_boxes(
         self, found: NDArray[np.float32], scale: float, top: int, left: int, height: int, width: int
-    ) -> Boxes:
+    ) -> tuple[Boxes, NDArray[np.bool_]]:
+        """Return what was found in pixels of the image, and which of it is wide and high enough to count."""
         xyxy = (found[:, :4] - np.array([left, top, left, top], np.float32)) / np.float32(scale)
         xyxy[:, 0::2] = xyxy[:, 0::2].clip(0, width)
         xyxy[:, 1::2] = xyxy[:, 1::2].clip(0, height)
@@ -143,7 +154,7 @@ class Detector:
             keypoints[..., : self._keypoint_dims] = given
             keypoints[..., :2] = (keypoints[..., :2] - np.array([left, top], np.float32)) / np.float32(scale)
             keypoints[..., :2] = keypoints[..., :2].clip(0, np.array([width, height], np.float32))
-        return Boxes(xyxy[solid], found[solid, 4], found[solid, 5].astype(np.int32), keypoints)
+        return Boxes(xyxy[solid], found[solid, 4], found[solid, 5].astype(np.int32), keypoints), solid
 
 
 def best_boxes(
@@ -180,102 +191,6 @@ def best_boxes(
     return boxes[np.asarray(kept, np.intp)[:max_boxes]]
 
 
-def check_trust(weights: str, pickled: str) -> None:
-    """Warn of weights that are pickled, or refuse them: loading such a file runs the code that it holds.
-
-    Args:
-        weights: As for `Detector`.
-        pickled: `warn` or `refuse`.
-
-    Raises:
-        UsageError: They are refused.
-    """
-    if weights == EMBEDDED_DETECTOR or Path(weights).expanduser().is_dir():
-        return
-    risk = f"detector = {weights!r} is a pickle, which runs code of whoever made it when it is loaded"
-    if pickled == "refuse":
-        raise UsageError(f"{risk}; name a detector bundle, or allow it with pickled_weights = 'warn'")
-    log.warning("%s; use it only if you trust its source, or refuse such files with --refuse-pickle", risk)
-
-
-def find_weights(weights: str) -> Path:
-    """Return the path of weights: as given, or downloaded once per node by Ultralytics into the cache folder.
-
-    Raises:
-        UsageError: The file does not exist and can't be downloaded.
-    """
-    if weights == EMBEDDED_DETECTOR:
-        return embedded_detector_path()
-    path = Path(weights).expanduser()
-    if path.exists():
-        return path
-    cached = cache_dir() / path.name
-    if not cached.exists():
-        from filelock import FileLock
-
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        hint = f"detector = {weights!r}: no such file, and it can't be downloaded"
-        way_out = f"put the file there, or into {cache_dir()}, on every node"
-        if path.parent != Path("."):
-            raise UsageError(f"detector = {weights!r}: no such file; {way_out}")
-        with FileLock(f"{cached}.lock"):
-            if not cached.exists():
-                from ultralytics.utils.downloads import attempt_download_asset
-
-                try:
-                    attempt_download_asset(cached)
-                except (OSError, RuntimeError) as error:
-                    raise UsageError(f"{hint} ({error}); {way_out}") from error
-                if not cached.exists():
-                    raise UsageError(f"{hint}; {way_out}")
-    return cached
-
-
-def load_weights(path: Path) -> torch.nn.Module:
-    """Load Ultralytics weights, or a detector bundle, as a network in inference mode.
-
-    Raises:
-        UsageError: The file is not an Ultralytics checkpoint, or its task has no boxes.
-    """
-    from ultralytics import YOLO
-
-    if path.is_dir():
-        bundled: Any = load_detector_bundle(path).network()
-        ready: torch.nn.Module = bundled.fuse(verbose=False)
-        return ready
-    try:
-        network: Any = YOLO(str(path)).model
-    except Exception as error:  # The loader unpickles: a damaged file raises whatever it likes.
-        cause = " ".join(str(error).split())
-        raise UsageError(f"detector = {str(path)!r}: not readable as Ultralytics weights ({cause})") from error
-    task = getattr(network, "task", "?")
-    if task not in _TASKS_WITH_BOXES:
-        raise UsageError(
-            f"detector = {str(path)!r} holds weights for {task!r}, which finds no boxes; use detection weights"
-        )
-    fused: torch.nn.Module = network.fuse(verbose=False).eval()
-    return fused
-
-
-def _first_output(network: torch.nn.Module) -> torch.nn.Module:
-    """Wrap a network so that it returns its predictions alone."""
-    import torch
-
-    class Predictions(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            output: Any = self.network(x)
-            while isinstance(output, (tuple, list)):
-                output = output[0]
-            predictions: torch.Tensor = output
-            return predictions
-
-    return Predictions()
-
-
 def _class_ids(names: dict[int, str], wanted: Sequence[str], weights: str) -> list[int]:
     numbers = {name: number for number, name in names.items()}
     unknown = [name for name in wanted if name not in numbers]
@@ -284,56 +199,3 @@ def _class_ids(names: dict[int, str], wanted: Sequence[str], weights: str) -> li
             f"detector {weights!r} has no class {', '.join(map(repr, unknown))}; it has {', '.join(names.values())}"
         )
     return [numbers[name] for name in wanted]
-
-
-def _fingerprint(path: Path) -> str:
-    from importlib.metadata import version
-
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
-    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|3"
-
-
-def _export(path: Path, folder: Path) -> None:
-    """Write `model.xml` and `info.json` for weights into a folder, by Ultralytics' own exporter."""
-    os.environ["YOLO_AUTOINSTALL"] = "false"
-    import torch
-    from ultralytics import YOLO
-
-    network: Any = load_weights(path)
-    px = _trained_px(path, network)
-    copy = folder / "model.pt"
-    if path.is_dir():
-        # The exporter reads checkpoints alone.
-        torch.save({"model": load_detector_bundle(path).network()}, copy)
-    else:
-        shutil.copy(path, copy)
-    made = Path(YOLO(str(copy)).export(format="openvino", dynamic=True, half=False, verbose=False))
-    for suffix in (".xml", ".bin"):
-        next(made.glob(f"*{suffix}")).rename(folder / f"model{suffix}")
-    shutil.rmtree(made)
-    copy.unlink()
-    info = {
-        "names": network.names,
-        "end2end": bool(getattr(network, "end2end", False)),
-        "px": px,
-        "kpt_shape": getattr(network.model[-1], "kpt_shape", (0, 0)),
-    }
-    (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
-
-
-def _trained_px(path: Path, network: Any) -> int:
-    """Return the longest side that a network was trained for; where its file does not tell, Ultralytics' default."""
-    if path.is_dir():
-        return load_detector_bundle(path).px
-    trained = getattr(network, "args", {})
-    size = trained.get("imgsz", _USUAL_PX) if isinstance(trained, dict) else _USUAL_PX
-    return int(max(size)) if isinstance(size, (list, tuple)) else int(size)
-
-
-if __name__ == "__main__":
-    try:
-        _export(Path(sys.argv[1]), Path(sys.argv[2]))
-    except UsageError as error:
-        sys.exit(str(error))

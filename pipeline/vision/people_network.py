@@ -7,6 +7,7 @@ Classification Features Improves Object Detection", 2022).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ from pipeline.vision.efficientnet_lite import EfficientNetLite0, load_imagenet
 
 BACKBONE = "actionlake_efficientnet_lite0"
 """What torchvision's registry, out of which Ultralytics builds networks, calls the backbone."""
+
+MAPS = ((112, 16), (320, 32))
+"""Channels and stride of the backbone's maps out of which people and frames are described."""
+_MAP_LAYERS = (2, 3)
 
 
 class _Stem(nn.Module):
@@ -50,6 +55,52 @@ def build_backbone(weights: str | None = None) -> nn.Module:
     if weights is not None:
         load_imagenet(network)
     return _Backbone(network)
+
+
+class OneLook(nn.Module):
+    """All that one pass tells, as one row an image: the head's predictions, then the backbone's maps, flattened.
+
+    `float32 [N, 3, H, W]` from 0 to 1 to `float32 [N, ...]`; `pipeline.vision.pooling` takes the rows apart.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """Take a network that was built from `architecture`."""
+        super().__init__()
+        self.layers: Any = network.model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the rows."""
+        outputs: list[Any] = []
+        for layer in self.layers:
+            # As Ultralytics runs its networks: `f` names the layers that a layer reads.
+            sources = [layer.f] if isinstance(layer.f, int) else layer.f
+            given = [(outputs[f] if outputs else x) if f != -1 else (outputs[-1] if outputs else x) for f in sources]
+            outputs.append(layer(given[0] if isinstance(layer.f, int) else given))
+        predictions = outputs[-1]
+        while isinstance(predictions, (tuple, list)):
+            predictions = predictions[0]
+        maps = [outputs[number] for number in _MAP_LAYERS]
+        return torch.cat([part.flatten(1) for part in (predictions, *maps)], dim=1)
+
+
+def is_people(description: dict[str, Any]) -> bool:
+    """Whether a network's description is one that `architecture` gives."""
+    first = description.get("backbone", [[0, 0, "", []]])[0]
+    return BACKBONE in first[3]
+
+
+def export(network: nn.Module, path: Path) -> None:
+    """Write a fused network for OpenVINO, with `OneLook`'s output, for inputs of any size."""
+    import openvino as ov
+
+    head: Any = network.model[-1]  # type: ignore[index]
+    head.dynamic, head.export, head.format = True, True, "openvino"
+    # Its sides differ, so that none is taken for the other.
+    example = torch.zeros(1, 3, 192, 320)
+    module = OneLook(network.requires_grad_(False)).eval()
+    # The head makes its anchors at the first pass.
+    module(example), module(example)
+    ov.save_model(ov.convert_model(module, example_input=example), path, compress_to_fp16=False)
 
 
 def register() -> None:

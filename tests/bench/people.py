@@ -54,11 +54,11 @@ def videos_of(data: Path, source: str, part: str = "train") -> list[VideoRef]:
     return list_videos([str(data / "gmdcsa24" / "clips")]) if part == "train" else []
 
 
-def strong_teacher(weights: Path, threads: int) -> Teacher:
-    """Return what labels the pictures: a detector that looks in four orientations, and a network of landmarks."""
+def strong_teacher(weights: Path, threads: int, turns: bool) -> Teacher:
+    """Return what labels the pictures: a detector, which may look in four orientations, and a network of landmarks."""
     runtime = choose_runtime(threads=threads)
     detector = Detector(str(weights / "yolov8n_coco.pt"), runtime, ["person"], 640, 0.35, 100)
-    return Teacher(detector, LandmarkNetwork(weights / "pose_landmark_full.tflite", runtime), turns=True)
+    return Teacher(detector, LandmarkNetwork(weights / "pose_landmark_full.tflite", runtime), turns)
 
 
 def label_photographs(data: Path, teacher: Teacher, folder: Path, seed: int = 0) -> Path:
@@ -122,8 +122,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the data sets")
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
     chosen = parser.parse_args()
-    teacher = strong_teacher(chosen.weights, os.cpu_count() or 1)
     for source in chosen.sources:
+        # Nobody lies in JHMDB, and who is upside down in the photographs was annotated by people.
+        teacher = strong_teacher(chosen.weights, os.cpu_count() or 1, turns=source in ("street", "gmdcsa24"))
         folder = chosen.out / source
         if (folder / "data.yaml").exists():
             continue
@@ -131,7 +132,7 @@ def main() -> None:
         if source == "lspet":
             label_photographs(chosen.data, teacher, folder)
             continue
-        every_s = 0.2 if source == "jhmdb" else 0.1
+        every_s = 0.25 if source == "jhmdb" else 0.1
         options = LabelOptions(every_s=every_s, parts=2 if source == "street" else 1, turned=True)
         label_videos(videos_of(chosen.data, source), teacher, folder, options)
 

@@ -1,0 +1,193 @@
+"""Detection weights: where they are, whether to trust them, what becomes of them before a network runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import EMBEDDED_DETECTOR
+from pipeline.errors import UsageError
+from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
+from pipeline.vision.runtime import cache_dir, export_in_subprocess, exported
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+_TASKS_WITH_BOXES = ("detect", "segment", "pose")
+_USUAL_PX = 640
+
+
+def check_trust(weights: str, pickled: str) -> None:
+    """Warn of weights that are pickled, or refuse them: loading such a file runs the code that it holds.
+
+    Args:
+        weights: As for `Detector`.
+        pickled: `warn` or `refuse`.
+
+    Raises:
+        UsageError: They are refused.
+    """
+    if weights == EMBEDDED_DETECTOR or Path(weights).expanduser().is_dir():
+        return
+    risk = f"detector = {weights!r} is a pickle, which runs code of whoever made it when it is loaded"
+    if pickled == "refuse":
+        raise UsageError(f"{risk}; name a detector bundle, or allow it with pickled_weights = 'warn'")
+    log.warning("%s; use it only if you trust its source, or refuse such files with --refuse-pickle", risk)
+
+
+def find_weights(weights: str) -> Path:
+    """Return the path of weights: as given, or downloaded once per node by Ultralytics into the cache folder.
+
+    Raises:
+        UsageError: The file does not exist and can't be downloaded.
+    """
+    if weights == EMBEDDED_DETECTOR:
+        return embedded_detector_path()
+    path = Path(weights).expanduser()
+    if path.exists():
+        return path
+    cached = cache_dir() / path.name
+    if not cached.exists():
+        from filelock import FileLock
+
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        hint = f"detector = {weights!r}: no such file, and it can't be downloaded"
+        way_out = f"put the file there, or into {cache_dir()}, on every node"
+        if path.parent != Path("."):
+            raise UsageError(f"detector = {weights!r}: no such file; {way_out}")
+        with FileLock(f"{cached}.lock"):
+            if not cached.exists():
+                from ultralytics.utils.downloads import attempt_download_asset
+
+                try:
+                    attempt_download_asset(cached)
+                except (OSError, RuntimeError) as error:
+                    raise UsageError(f"{hint} ({error}); {way_out}") from error
+                if not cached.exists():
+                    raise UsageError(f"{hint}; {way_out}")
+    return cached
+
+
+def load_weights(path: Path) -> torch.nn.Module:
+    """Load Ultralytics weights, or a detector bundle, as a network in inference mode.
+
+    Raises:
+        UsageError: The file is not an Ultralytics checkpoint, or its task has no boxes.
+    """
+    from ultralytics import YOLO
+
+    if path.is_dir():
+        bundled: Any = load_detector_bundle(path).network()
+        ready: torch.nn.Module = bundled.fuse(verbose=False)
+        return ready
+    try:
+        network: Any = YOLO(str(path)).model
+    except Exception as error:  # The loader unpickles: a damaged file raises whatever it likes.
+        cause = " ".join(str(error).split())
+        raise UsageError(f"detector = {str(path)!r}: not readable as Ultralytics weights ({cause})") from error
+    task = getattr(network, "task", "?")
+    if task not in _TASKS_WITH_BOXES:
+        raise UsageError(
+            f"detector = {str(path)!r} holds weights for {task!r}, which finds no boxes; use detection weights"
+        )
+    fused: torch.nn.Module = network.fuse(verbose=False).eval()
+    return fused
+
+
+def first_output(network: torch.nn.Module) -> torch.nn.Module:
+    """Wrap a network so that it returns its predictions alone; or, of the network for people, all that it tells."""
+    import torch
+
+    from pipeline.vision import people_network
+
+    described: Any = network
+    if people_network.is_people(described.yaml):
+        return people_network.OneLook(network)
+
+    class Predictions(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output: Any = self.network(x)
+            while isinstance(output, (tuple, list)):
+                output = output[0]
+            predictions: torch.Tensor = output
+            return predictions
+
+    return Predictions()
+
+
+def exported_weights(path: Path) -> Path:
+    """Return the folder of exported weights: `model.xml` for OpenVINO, and `info.json`; exported once per node."""
+    return exported(
+        path.stem, _fingerprint(path), lambda target: export_in_subprocess(__name__, str(path), str(target))
+    )
+
+
+def _fingerprint(path: Path) -> str:
+    from importlib.metadata import version
+
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|4"
+
+
+def _export(path: Path, folder: Path) -> None:
+    """Write `model.xml` and `info.json` for weights into a folder, by Ultralytics' own exporter."""
+    os.environ["YOLO_AUTOINSTALL"] = "false"
+    import torch
+    from ultralytics import YOLO
+
+    from pipeline.vision import people_network
+
+    network: Any = load_weights(path)
+    px = _trained_px(path, network)
+    info = {
+        "names": network.names,
+        "end2end": bool(getattr(network, "end2end", False)),
+        "px": px,
+        "kpt_shape": getattr(network.model[-1], "kpt_shape", (0, 0)),
+        "maps": people_network.MAPS if people_network.is_people(network.yaml) else [],
+    }
+    (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
+    if info["maps"]:
+        people_network.export(network, folder / "model.xml")
+        return
+    copy = folder / "model.pt"
+    if path.is_dir():
+        # The exporter reads checkpoints alone.
+        torch.save({"model": load_detector_bundle(path).network()}, copy)
+    else:
+        shutil.copy(path, copy)
+    made = Path(YOLO(str(copy)).export(format="openvino", dynamic=True, half=False, verbose=False))
+    for suffix in (".xml", ".bin"):
+        next(made.glob(f"*{suffix}")).rename(folder / f"model{suffix}")
+    shutil.rmtree(made)
+    copy.unlink()
+
+
+def _trained_px(path: Path, network: Any) -> int:
+    """Return the longest side that a network was trained for; where its file does not tell, Ultralytics' default."""
+    if path.is_dir():
+        return load_detector_bundle(path).px
+    trained = getattr(network, "args", {})
+    size = trained.get("imgsz", _USUAL_PX) if isinstance(trained, dict) else _USUAL_PX
+    return int(max(size)) if isinstance(size, (list, tuple)) else int(size)
+
+
+if __name__ == "__main__":
+    try:
+        _export(Path(sys.argv[1]), Path(sys.argv[2]))
+    except UsageError as error:
+        sys.exit(str(error))

@@ -1,0 +1,94 @@
+"""What one look tells is taken apart rightly, and people are described by their own part of the maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from pipeline.vision import people_network
+from pipeline.vision.detector import Detector
+from pipeline.vision.detector_bundle import DetectorBundle
+from pipeline.vision.network import Image
+from pipeline.vision.pooling import area_means, take_apart
+from pipeline.vision.runtime import Runtime
+from pipeline.vision.weights import load_weights
+
+F32 = Runtime("cpu", "f32")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network for people with an untrained neck and head, as a bundle."""
+    from ultralytics.nn.tasks import PoseModel
+
+    people_network.register()
+    torch.manual_seed(0)
+    network = PoseModel(people_network.architecture(), verbose=False)
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    folder = tmp_path_factory.mktemp("people") / "untrained"
+    description = people_network.without_imagenet(network.yaml)
+    DetectorBundle("untrained", {0: "person"}, 320, description, weights).save(folder)
+    return folder
+
+
+def test_a_box_is_described_by_what_it_covers() -> None:
+    """As torchvision's RoIAlign does where it takes very many samples."""
+    rng = np.random.default_rng(0)
+    grid = rng.normal(size=(5, 12, 20)).astype(np.float32)
+    low = rng.uniform(0, (240, 120), (8, 2))
+    xyxy = np.hstack([low, low + rng.uniform(8, 70, (8, 2))]).astype(np.float32)
+    # torchvision's samples lie between the centres of cells: many cells of one value are the same as one.
+    fine = torch.from_numpy(grid.repeat(32, axis=1).repeat(32, axis=2))[None]
+    boxes = torch.from_numpy(np.hstack([np.zeros((8, 1), np.float32), xyxy * 2]))
+    expected = roi_align(fine, boxes, 1, 1.0, sampling_ratio=64, aligned=True)[:, :, 0, 0].numpy()
+    np.testing.assert_allclose(area_means([grid], [16], xyxy), expected, atol=0.02)
+
+
+def test_rows_are_taken_apart_as_they_were_put_together() -> None:
+    predictions = np.arange(6 * (8 * 12 + 4 * 6 + 2 * 3), dtype=np.float32).reshape(6, -1)
+    maps = [np.full((7, 4, 6), 1, np.float32), np.full((9, 2, 3), 2, np.float32)]
+    row = np.concatenate([predictions.reshape(-1), *(grid.reshape(-1) for grid in maps)])
+    found, found_maps = take_apart(row, [(7, 16), (9, 32)], 64, 96)
+    assert (found == predictions).all()
+    for grid, found_grid in zip(maps, found_maps, strict=True):
+        np.testing.assert_array_equal(grid, found_grid)
+
+
+def test_one_look_tells_of_boxes_keypoints_and_looks(bundle: Path, people: Image) -> None:
+    detector = Detector(str(bundle), F32, ["person"], None, 0.0, 4)
+    assert (detector.dim, detector.n_keypoints) == (432, 17)
+    (look,) = detector.look(people[None])
+    assert look.boxes.keypoints is not None
+    assert look.boxes.keypoints.shape == (4, 17, 3)
+    assert look.frame.shape == (432,)
+    assert look.people.shape == (4, 432)
+    (same,) = Detector(str(bundle), F32, ["person"], None, 0.0, 4).look(people[None])
+    assert (same.people == look.people).all()
+
+
+def test_both_runtimes_look_alike(bundle: Path, people: Image) -> None:
+    """And the backbone is that of ImageNet: its maps are those of the CNN alone."""
+    image = np.ascontiguousarray(people[:192, :320])
+    module = people_network.OneLook(load_weights(bundle))
+    with torch.inference_mode():
+        by_torch = module(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0].numpy()
+    detector = Detector(str(bundle), F32, ["person"], None, 0.0, 4)
+
+    def copy(given: Image, target: Image) -> None:
+        target[:] = given
+
+    (in_openvino,) = detector._network([image], (192, 320), copy)
+    for a, b in zip(
+        *(take_apart(row, people_network.MAPS, 192, 320)[1] for row in (by_torch, in_openvino[0])), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=2e-2)
+    np.testing.assert_allclose(by_torch, in_openvino[0], atol=0.5)
+    alone = people_network.build_backbone("DEFAULT").eval()
+    with torch.inference_mode():
+        last = alone.layers(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0].numpy()  # type: ignore[operator]
+    # Weights of bundles are kept in half floats.
+    np.testing.assert_allclose(take_apart(by_torch, people_network.MAPS, 192, 320)[1][1], last, atol=0.1)
