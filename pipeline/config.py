@@ -17,16 +17,21 @@ from pipeline.errors import UsageError
 from pipeline.options import read_options, unknown_option
 
 SCOPES = ("frame", "person", "both")
+OF_DETECTOR = "detector"
+"""The embedder that is the detector itself."""
 EMBEDDED_DETECTOR = "person_nano"
 """The person detector that comes with the package."""
 FRAME_INPUTS = ("frame", "frame_change", "frame_flow")
 PERSON_INPUTS = ("crop", "crop_change", "crop_flow", "box", "pose")
+"""`pose` needs a detector with keypoints."""
 
 _DEFAULT_INPUTS = {
     "frame": ("frame",),
     "person": ("frame", "frame_change", "crop", "crop_change", "crop_flow", "box"),
     "both": ("frame", "frame_change", "crop", "crop_change", "crop_flow", "box"),
 }
+
+_ONE_LOOK_INPUTS = ("frame", "crop", "box", "pose")
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -73,7 +78,8 @@ class Config:
     track: Annotated[int, Meta(ge=0, le=1000)] | None = _option("features", None, shapes_features=True)
     """Which of a file's video tracks to analyze, counted from 0. None: the largest that is no picture."""
     embedder: str = _option("features", "efficientnet_lite0", shapes_features=True)
-    """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`."""
+    """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`. `detector`:
+    what frames and people look like is taken from the detector's own pass, which costs nothing more."""
     inputs: tuple[str, ...] = _option("features", (), shapes_features=True)
     """What the LSTM is given: the CNN's embedding of the whole frame, `frame`, and of how the next one differs from it,
     `frame_change`; what moves where in it, `frame_flow`; `crop`, `crop_change` and `crop_flow`, the same of a person's
@@ -166,6 +172,16 @@ class Config:
         for name in self.inputs:
             if name not in allowed:
                 raise UsageError(f"inputs: {name!r} is not one of {', '.join(allowed)} in scope {self.scope!r}")
+        if self.looks_once and not self.sees_people:
+            raise UsageError(f"embedder = {self.embedder!r} needs a detector, which scope {self.scope!r} does not have")
+        changes = [name for name in self.embedded if name.endswith("_change")]
+        if self.looks_once and changes:
+            raise UsageError(f"inputs: {changes[0]!r} is a look of its own, which embedder = {self.embedder!r} spares")
+
+    @property
+    def looks_once(self) -> bool:
+        """Whether the detector's pass also tells what frames and people look like."""
+        return self.embedder == OF_DETECTOR
 
     @property
     def sees_people(self) -> bool:
@@ -180,7 +196,7 @@ class Config:
     @property
     def embedded(self) -> tuple[str, ...]:
         """Which inputs the features hold, by the scope where none are named; in a fixed order."""
-        named = self.inputs or _DEFAULT_INPUTS[self.scope]
+        named = self.inputs or (_ONE_LOOK_INPUTS if self.looks_once else _DEFAULT_INPUTS[self.scope])
         return tuple(name for name in (*FRAME_INPUTS, *PERSON_INPUTS) if name in named)
 
     @property

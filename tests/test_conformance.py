@@ -27,7 +27,8 @@ FPS = 5
 N_FRAMES = 6
 SAMPLE_FPS = 1.25
 WIDTH, HEIGHT = 256, 192
-INPUTS = {"frame": FRAME_INPUTS, "person": PERSON_INPUTS, "both": (*FRAME_INPUTS, *PERSON_INPUTS)}
+OF_PEOPLE = tuple(name for name in PERSON_INPUTS if name != "pose")
+INPUTS = {"frame": FRAME_INPUTS, "person": OF_PEOPLE, "both": (*FRAME_INPUTS, *OF_PEOPLE)}
 # Seconds at which each frame is shown, where that is not five a second.
 SPACING_S: dict[str, Callable[[int], float]] = {
     "third-of-a-frame-per-second": lambda number: 3.0 * number,

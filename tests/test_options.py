@@ -48,7 +48,7 @@ def test_a_file_of_earlier_versions_is_read_with_a_hint(path: Path, caplog: pyte
         ("[features]\nsample_fps = 0", r"sample_fps = 0: expected float >= 0\.01"),
         ("[features]\nsample_fps = true", "sample_fps = True: expected float, got bool"),
         ("[features]\ninputs = 3", "inputs = 3: expected array, got int"),
-        ("[features]\ninputs = ['pose']", "inputs: 'pose' is not one of frame, frame_change"),
+        ("[features]\ninputs = ['poses']", "inputs: 'poses' is not one of frame, frame_change"),
         ("[resources]\nlayout = 'odd'", "layout = 'odd' is not one of auto, fused, split"),
         ("[resources]\ngpus_per_actor = 1.5", r"gpus_per_actor = 1\.5: above 1 it must be whole"),
         ("[people]\nclasses = []", r"classes = \(\): expected array of length >= 1"),

@@ -16,7 +16,7 @@ from pipeline.lake.store import Lake
 from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
 from pipeline.steps.decode import Clock, DecodedPiece
 from pipeline.stopwatch import Stopwatch
-from pipeline.vision.detector import Boxes, Detector
+from pipeline.vision.detector import Boxes, Detector, Look
 from pipeline.vision.embedder import Embedder
 from pipeline.vision.flow import FlowEstimator
 from pipeline.vision.keypoints import KEYPOINTS
@@ -26,6 +26,10 @@ from pipeline.vision.views import Views, changed_frames, flow_vectors
 log = logging.getLogger(__name__)
 
 _NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+_NOBODY = Look(_NO_BOXES, np.empty(0, np.float16), np.empty((0, 0), np.float16))
+
+_Vectors = dict[tuple[str, bool], NDArray[np.float16]]
+"""For each column and whether it is of boxes, `float16 [N, D]`."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,22 @@ def describe_networks(config: Config) -> NetworkFacts:
     """
     # For a CPU, since no GPU is reserved for this look; the weights are the same.
     runtime = Runtime("cpu", "f32")
-    dim = Embedder(config.embedder, runtime).dim
+    dim = 0 if config.looks_once else Embedder(config.embedder, runtime).dim
     if not config.sees_people:
         return NetworkFacts(dim, {})
     detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
-    if "pose" in config.inputs and detector.n_keypoints != len(KEYPOINTS):
+    if "pose" in config.embedded and detector.n_keypoints != len(KEYPOINTS):
         known = f"{detector.n_keypoints} keypoints" if detector.n_keypoints else "no keypoints"
         raise UsageError(
             f"inputs: 'pose' needs COCO's {len(KEYPOINTS)} keypoints, and detector {config.detector!r} knows {known}; "
             "name pose weights, such as --detector yolo11n-pose.pt, or a model that does not read poses"
         )
-    return NetworkFacts(dim, detector.names, detector.n_keypoints)
+    if config.looks_once and not detector.dim:
+        raise UsageError(
+            f"embedder = {config.embedder!r} needs a detector that describes what it sees, and {config.detector!r} "
+            "does not; name another embedder, or the bundle of a detector of the architecture `people`"
+        )
+    return NetworkFacts(dim or detector.dim, detector.names, detector.n_keypoints)
 
 
 class Extractor:
@@ -69,8 +78,7 @@ class Extractor:
         runtime = choose_runtime(config.device, config.precision)
         self.runtime_name = f"{runtime.device}, {runtime.precision}"
         self._config = config
-        self._embedder = Embedder(config.embedder, runtime)
-        self._vectors = vector_dims(config.embedded, self._embedder.dim)
+        self._embedder = None if config.looks_once else Embedder(config.embedder, runtime)
         self._flows = FlowEstimator()
         self._flow_watch = Stopwatch()
         self._detector: Detector | None = None
@@ -78,6 +86,9 @@ class Extractor:
             self._detector = Detector(
                 config.detector, runtime, config.classes, config.detector_px, config.detector_score, config.max_people
             )
+        describing = self._embedder or self._detector
+        assert describing is not None, "checked by the configuration"
+        self._vectors = vector_dims(config.embedded, describing.dim)
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -92,7 +103,7 @@ class Extractor:
         """Return the seconds that networks and optical flow themselves have computed, by stage."""
         return {
             "detect": self._detector.busy_s if self._detector is not None else 0.0,
-            "embed": self._embedder.busy_s,
+            "embed": self._embedder.busy_s if self._embedder is not None else 0.0,
             "flow": self._flow_watch.seconds,
         }
 
@@ -122,24 +133,19 @@ class Extractor:
         """
         clock = Clock()
         with stage("detect"):
-            boxes = [self._detect(piece) for piece in pieces]
+            looks = [self._look(piece) for piece in pieces]
+            boxes = [[look.boxes for look in of_piece] for of_piece in looks]
         detect_s = clock.lap()
         with stage("embed"):
-            views = [
-                Views(self._config.embedded, piece.frames, of_frames)
-                for piece, of_frames in zip(pieces, boxes, strict=True)
-            ]
-            embeddings = self._embedder.embed([image for view in views for image in view.images])
+            vectors = self._describe(pieces, looks)
         with stage("flow"), self._flow_watch:
             moving = [dict(self._flow(piece, of_frames)) for piece, of_frames in zip(pieces, boxes, strict=True)]
         embed_s = clock.lap()
         n_frames = max(1, sum(piece.receipt.n_frames for piece in pieces))
         computed = []
-        used = 0
-        for piece, of_frames, view, motion in zip(pieces, boxes, views, moving, strict=True):
+        for piece, of_frames, described, motion in zip(pieces, boxes, vectors, moving, strict=True):
             with stage("write"):
-                rows = self._rows(piece, of_frames, view, embeddings[used : used + len(view.images)], motion)
-            used += len(view.images)
+                rows = self._rows(piece, of_frames, described, motion)
             share = piece.receipt.n_frames / n_frames
             receipt = replace(
                 piece.receipt,
@@ -175,24 +181,48 @@ class Extractor:
         )
         return receipt, empty_rows(self._vectors)
 
-    def _detect(self, piece: DecodedPiece) -> list[Boxes]:
+    def _look(self, piece: DecodedPiece) -> list[Look]:
         if piece.frames is None:
             return []
         if self._detector is None:
-            return [_NO_BOXES] * len(piece.frames.steps)
+            return [_NOBODY] * len(piece.frames.steps)
         images, threshold = piece.frames.images, self._config.skip_unchanged
         if not threshold:
-            return self._detector.detect(images)
+            return self._detector.look(images)
         seen = changed_frames(images, threshold)
-        found = self._detector.detect(images[seen])
+        found = self._detector.look(images[seen])
         return [found[index] for index in np.searchsorted(seen, np.arange(len(images)), side="right") - 1]
+
+    def _describe(self, pieces: Sequence[DecodedPiece], looks: Sequence[Sequence[Look]]) -> list[_Vectors]:
+        """Return what frames and boxes of each piece look like, by the embedder or by what the detector saw."""
+        boxes = [[look.boxes for look in of_piece] for of_piece in looks]
+        if self._embedder is None:
+            return [
+                {
+                    ("embedding", False): np.stack([look.frame for look in of_piece]),
+                    ("embedding", True): np.concatenate([look.people for look in of_piece]),
+                }
+                if of_piece
+                else {}
+                for of_piece in looks
+            ]
+        views = [
+            Views(self._config.embedded, piece.frames, of_frames)
+            for piece, of_frames in zip(pieces, boxes, strict=True)
+        ]
+        embeddings = self._embedder.embed([image for view in views for image in view.images])
+        described: list[_Vectors] = []
+        used = 0
+        for view in views:
+            described.append({kind: embeddings[used + start : used + end] for kind, start, end in view.ranges()})
+            used += len(view.images)
+        return described
 
     def _rows(
         self,
         piece: DecodedPiece,
         boxes: Sequence[Boxes],
-        views: Views,
-        embeddings: NDArray[np.float16],
+        described: _Vectors,
         motion: Mapping[bool, NDArray[np.float16]],
     ) -> WorkRows:
         """Return the piece's rows, a frame's followed by those of its boxes."""
@@ -215,10 +245,10 @@ class Extractor:
             keypoints[is_box] = np.concatenate([found.keypoints for found in boxes if found.keypoints is not None])
             keypoints[..., :2] *= to_source[:2]
         vectors = {name: np.zeros((len(box), dim), np.float16) for name, dim in self._vectors.items()}
-        for (column, of_box), start, end in views.ranges():
-            vectors[column][is_box == of_box] = embeddings[start:end]
-        for of_box, described in motion.items():
-            vectors["flow"][is_box == of_box] = described
+        for (column, of_box), of_kind in described.items():
+            vectors[column][is_box == of_box] = of_kind
+        for of_box, flow in motion.items():
+            vectors["flow"][is_box == of_box] = flow
         times = frames.steps[of_frame], frames.n_steps[of_frame], frames.pts_s[of_frame]
         return WorkRows(*times, box, class_id, score, xyxy, keypoints, vectors)
 

@@ -35,7 +35,7 @@ POINTS = {
     "probe": "pipeline.engine.worker:probe_patiently",
     "decode": "pipeline.steps.decode:decode_chunk",
     "extract": "pipeline.steps.extract:Extractor.extract",
-    "detect": "pipeline.vision.detector:Detector.detect",
+    "detect": "pipeline.vision.detector:Detector.look",
     "embed": "pipeline.vision.embedder:Embedder.embed",
     "flow": "pipeline.vision.views:describe_flow",
     "write": "pipeline.steps.extract:write_piece",

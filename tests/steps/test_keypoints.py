@@ -18,6 +18,7 @@ from pipeline.motion.poses import POSE_DIM
 from pipeline.steps.extract import Extractor, describe_networks
 from pipeline.vision.keypoints import KEYPOINTS
 from tests.lakes import analyze_here, assert_same
+from tests.networks import untrained_people, untrained_poses
 
 CONFIG = Config(
     scope="person", sample_fps=5.0, chunk_s=60.0, inputs=("frame",), detector_score=0.0, max_people=3, track_score=0.0,
@@ -25,24 +26,10 @@ CONFIG = Config(
 )  # fmt: skip
 
 
-def untrained(path: Path, n_keypoints: int, dims: int) -> str:
-    """Write weights that find people, and keypoints, wherever chance has them."""
-    import torch
-    from ultralytics import YOLO
-    from ultralytics.nn.tasks import PoseModel
-
-    torch.manual_seed(0)
-    description = YOLO("yolo11n-pose.yaml").model.yaml
-    network = PoseModel(description | {"kpt_shape": [n_keypoints, dims]}, nc=1, verbose=False)
-    network.names = {0: "person"}
-    torch.save({"model": network}, path)
-    return str(path)
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """The options of a job whose detector is a pose network."""
-    return replace(CONFIG, detector=untrained(tmp_path_factory.mktemp("weights") / "poses.pt", 17, 3))
+    return replace(CONFIG, detector=untrained_poses(tmp_path_factory.mktemp("weights") / "poses.pt", 17, 3))
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +86,38 @@ def test_poses_are_an_input_of_the_network(lake: Path) -> None:
         assert np.isfinite(given).all()
 
 
+def test_one_look_gives_the_same_however_the_video_is_cut(street: Path, tmp_path: Path) -> None:
+    """Rows of frames and boxes are described by the detector's own pass; nothing else looks at the pixels."""
+    detector = untrained_people(tmp_path / "people")
+    whole = replace(CONFIG, detector=detector, embedder="detector", inputs=())
+    chunked = replace(whole, chunk_s=1.0)
+    for name, config in (("whole", whole), ("chunked", chunked)):
+        analyze_here([str(street)], tmp_path / name, config, [], Extractor(config))
+    assert_same(tmp_path / "whole", tmp_path / "chunked", {"n_chunks"})
+    assert whole.embedded == ("frame", "crop", "box", "pose")
+    features = open_lake(str(tmp_path / "whole")).table("features")
+    assert features.schema.field("embedding").type.list_size == describe_networks(whole).dim == 432
+    assert "change" not in features.column_names
+    vectors = np.stack(features["embedding"].to_numpy(zero_copy_only=False))
+    assert len(np.unique(vectors, axis=0)) >= 0.7 * len(vectors), "a box may cover the frame"
+
+
+def test_what_describes_nothing_is_no_embedder() -> None:
+    with pytest.raises(UsageError, match="'person_nano' does not; name another embedder"):
+        describe_networks(replace(CONFIG, detector="person_nano", embedder="detector", inputs=("frame",)))
+    with pytest.raises(UsageError, match="needs a detector, which scope 'frame'"):
+        replace(CONFIG, scope="frame", embedder="detector", inputs=("frame",))
+    with pytest.raises(UsageError, match="'crop_change' is a look of its own"):
+        replace(CONFIG, embedder="detector", inputs=("crop_change",))
+
+
 def test_a_model_of_poses_says_before_the_job_that_the_weights_know_none() -> None:
     with pytest.raises(UsageError, match="'person_nano' knows no keypoints; name pose weights"):
         describe_networks(replace(CONFIG, detector="person_nano", inputs=("pose", "box")))
 
 
 def test_weights_with_other_keypoints_give_them_by_number(street: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, detector=untrained(tmp_path / "hands.pt", 4, 2))
+    config = replace(CONFIG, detector=untrained_poses(tmp_path / "hands.pt", 4, 2))
     assert describe_networks(config).n_keypoints == 4
     analyze_here([str(street)], tmp_path / "lake", config, [], Extractor(config))
     seen = (

@@ -86,7 +86,7 @@ _decode_chunk = decode.decode_chunk
 # Calls come in the order of the plan: the video without people, then the three chunks of the other.
 OF_CHUNKS = {
     "decode": lambda patch: patch.setattr(decode, "decode_chunk", failing_decode),
-    "detect": lambda patch: patch.setattr(Detector, "detect", failing(Detector.detect, on_call(3))),
+    "detect": lambda patch: patch.setattr(Detector, "look", failing(Detector.look, on_call(3))),
     "embed": lambda patch: patch.setattr(Embedder, "embed", failing(Embedder.embed, on_call(3))),
     "flow": lambda patch: patch.setattr(views, "describe_flow", failing(views.describe_flow, on_call(5))),
     "write": lambda patch: patch.setattr(extract, "write_piece", failing(extract.write_piece, on_call(3))),
@@ -178,7 +178,7 @@ def test_of_pieces_computed_together_only_the_one_to_blame_is_lost(
     tasks = decode.tasks_of(0, plan_video(ref, probe_video(ref), CONFIG.grid_rate, CONFIG.chunk_s))
     pieces = [piece for task in tasks for piece in decode.decode_pieces(task, CONFIG)]
     blamed = pieces[1].frames.images
-    monkeypatch.setattr(Detector, "detect", failing(Detector.detect, lambda _, images: images is blamed))
+    monkeypatch.setattr(Detector, "look", failing(Detector.look, lambda _, images: images is blamed))
     lake = Lake(str(tmp_path / "lake"))
     lake.claim(CONFIG.feature_options())
     receipts = extractor.extract(lake, pieces)

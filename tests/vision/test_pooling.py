@@ -11,11 +11,11 @@ from torchvision.ops import roi_align
 
 from pipeline.vision import people_network
 from pipeline.vision.detector import Detector
-from pipeline.vision.detector_bundle import DetectorBundle
 from pipeline.vision.network import Image
 from pipeline.vision.pooling import area_means, take_apart
 from pipeline.vision.runtime import Runtime
 from pipeline.vision.weights import load_weights
+from tests.networks import untrained_people
 
 F32 = Runtime("cpu", "f32")
 
@@ -23,16 +23,7 @@ F32 = Runtime("cpu", "f32")
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network for people with an untrained neck and head, as a bundle."""
-    from ultralytics.nn.tasks import PoseModel
-
-    people_network.register()
-    torch.manual_seed(0)
-    network = PoseModel(people_network.architecture(), verbose=False)
-    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    folder = tmp_path_factory.mktemp("people") / "untrained"
-    description = people_network.without_imagenet(network.yaml)
-    DetectorBundle("untrained", {0: "person"}, 320, description, weights).save(folder)
-    return folder
+    return Path(untrained_people(tmp_path_factory.mktemp("people") / "untrained"))
 
 
 def test_a_box_is_described_by_what_it_covers() -> None:

@@ -1,0 +1,33 @@
+"""Detectors with random weights: they find people, and keypoints, wherever chance has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from ultralytics import YOLO
+from ultralytics.nn.tasks import PoseModel
+
+from pipeline.vision import people_network
+from pipeline.vision.detector_bundle import DetectorBundle
+
+
+def untrained_poses(path: Path, n_keypoints: int, dims: int) -> str:
+    """Write an Ultralytics pose network as a checkpoint, and return its path."""
+    torch.manual_seed(0)
+    description = YOLO("yolo11n-pose.yaml").model.yaml
+    network = PoseModel(description | {"kpt_shape": [n_keypoints, dims]}, nc=1, verbose=False)
+    network.names = {0: "person"}
+    torch.save({"model": network}, path)
+    return str(path)
+
+
+def untrained_people(folder: Path) -> str:
+    """Write the network for people, its neck and head untrained, as a bundle, and return its folder."""
+    people_network.register()
+    torch.manual_seed(0)
+    network = PoseModel(people_network.architecture(), verbose=False)
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    description = people_network.without_imagenet(network.yaml)
+    DetectorBundle(folder.name, {0: "person"}, 320, description, weights).save(folder)
+    return str(folder)
