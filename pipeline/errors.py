@@ -36,7 +36,7 @@ class VideoError(ActionlakeError):
 
 
 class UnforeseenError(Exception):
-    """What nobody foresaw, in one stage of the work on one video. It costs that chunk or video, not the job."""
+    """An unexpected error in one stage of the work on one video. It costs that chunk or video, not the job."""
 
     def __init__(self, stage: str, cause: Exception) -> None:
         super().__init__(stage, cause)
@@ -53,7 +53,7 @@ class UnforeseenError(Exception):
 
 @contextmanager
 def stage(name: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Say which stage of the work a block is; an error that nobody foresaw leaves it as `UnforeseenError`.
+    """Name the stage of work that a block is; an unexpected error leaves the block as `UnforeseenError`.
 
     Args:
         name: `decode`, `detect`, `embed`, `flow`, `track`, `label` or `write`, as in the table `failures`.

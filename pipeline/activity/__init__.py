@@ -1,1 +1,1 @@
-"""Tell what is done: sequences of embeddings to scores per step, scores to segments."""
+"""Label activities: sequences of embeddings become scores per step, scores become segments."""

@@ -112,7 +112,7 @@ class Bundle:
 
 
 def check_name(name: str) -> None:
-    """Raise if a model can't be called so: its name becomes that of a folder in lakes.
+    """Raise if a model can't have this name, which becomes the name of a folder in lakes.
 
     Raises:
         UsageError: It can't.

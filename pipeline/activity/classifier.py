@@ -20,7 +20,7 @@ PIECE_STEPS = 512
 
 
 class SequenceClassifier:
-    """Scores every step of a sequence as one pass over all of it would, with memory for a few pieces.
+    """Scores every step of a sequence exactly as one pass over all of it would, in bounded memory.
 
     How a sequence goes through in pieces is the matter of the head.
     """

@@ -15,7 +15,7 @@ from pipeline.activity.spec import OF_TRACKS, ModelSpec, seen
 
 
 def normalised(x: torch.Tensor, spec: ModelSpec, wanted: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Return the wanted of the inputs `[..., input_dim]`, each vector by itself at mean 0 and variance 1.
+    """Return the wanted inputs out of `[..., input_dim]`, each vector scaled to mean 0 and variance 1.
 
     It takes the place of stored feature statistics: embeddings of one network differ in scale from camera to camera
     more than in direction. How a box or a body moves has units that mean something, and stays as it is. No weights

@@ -137,7 +137,7 @@ def _open(uri: str, options: dict[str, str], stack: ExitStack) -> InputContainer
 
 
 def refuse_large_frames(uri: str, stream: VideoStream, limits: VideoLimits) -> None:
-    """Raise if the frames that a stream is at are larger than allowed: the decoder did not decode them for that.
+    """Raise if the stream's current frames are larger than allowed, which is why the decoder skipped them.
 
     Raises:
         VideoError: They are.

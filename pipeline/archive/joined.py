@@ -1,4 +1,4 @@
-"""Find where files were joined end to end, in formats of which FFmpeg does not tell by itself."""
+"""Find where files were joined end to end, in formats for which FFmpeg does not report it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class BlockCache:
 
 
 class PatientReader(io.RawIOBase):
-    """A remote file, opened for reading; what can't be read for the moment is asked for again.
+    """A remote file, opened for reading; a read that fails is retried.
 
     Clients ask again by themselves, but not always: that of S3 takes a refusal whose text is longer than the range that
     was asked for to be an error of its own (https://github.com/apache/doris/pull/66557).

@@ -81,7 +81,7 @@ def check_options(name_time: str | None, time_zone: str, camera: str | None) -> 
 
 @lru_cache
 def name_pattern(text: str) -> re.Pattern[str]:
-    """Return what finds a time in a path: `%Y %m %d %H %M %S %f %z`, or `%s` for epoch seconds; `*` is anything.
+    """Return the pattern of a time in a path: `%Y %m %d %H %M %S %f %z`, or `%s` for epoch seconds; `*` is anything.
 
     Example:
         >>> name_pattern("*_%d.%m.%Y_%Hh%M*").search("cam_03.05.2024_14h22.mp4")["Y"]
@@ -121,7 +121,7 @@ def zone(name: str) -> datetime.tzinfo:
 
 @lru_cache
 def camera_pattern(text: str) -> re.Pattern[str]:
-    """Return what finds a camera's name in a path: `*` is anything within a folder, `{camera}` the name.
+    """Return the pattern that finds a camera's name in a path: `*` is anything within a folder, `{camera}` the name.
 
     Example:
         >>> camera_pattern("*/NVR_{camera}_main_*").search("/v/NVR_ch2_main_2024.mp4")["camera"]

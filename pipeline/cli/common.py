@@ -1,4 +1,4 @@
-"""What the commands share: the application, its consoles and exit codes, options that mean the same everywhere."""
+"""What the commands share: the application, its consoles and exit codes, common options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: live progress, or plain lines where there is no terminal."""
+"""Output while a command runs: live progress, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def plain(text: str) -> str:
-    """Return what a message quotes so that a terminal shows it and does nothing else: no markup, no control character.
+    """Return text so that a terminal shows it literally: no markup, no control characters.
 
     File names and labels come from outside; they may hold escape sequences, line ends, or marks that turn text around.
     """
@@ -42,12 +42,12 @@ def printable(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """Return what another program says, of one line or several, as `plain` does with each line."""
+    """Return the output of another program, each line treated as by `plain`."""
     return "\n".join(plain(line) for line in text.split("\n"))
 
 
 class ProgressDisplay:
-    """Shows how far a job is; a context manager, to be told by `update` whenever something is finished."""
+    """Shows the progress of a job; a context manager, whose `update` is called whenever something is finished."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -134,7 +134,7 @@ class ProgressDisplay:
 
 
 def progress_line(now: LakeProgress, before: LakeProgress | None = None) -> str:
-    """Return how far a lake is, in one line; with an earlier look also how fast that is."""
+    """Return the progress of a lake in one line; with an earlier observation also its speed."""
     videos = f"{now.n_videos_committed}/{now.n_videos} videos"
     if now.n_failed or now.n_partial:
         videos += f" ({now.n_failed} failed, {now.n_partial} partial)"

@@ -1,4 +1,4 @@
-"""How near a job comes to what the machine can do: the whole of it beside its stages, each alone."""
+"""How close a job comes to the limit of the machine: its time beside that of each stage alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a job is: what is counted for its display, and which chunks its shards still wait for."""
+"""The progress of a job: counts for its display, and the chunks that its shards still wait for."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class JobState:
 
 
 class Board:
-    """Keeps track of which chunks are still out, and so of which shards are ready to be committed.
+    """Tracks which chunks are still unfinished, and therefore which shards are ready to be committed.
 
     Chunks are taken up in waves of whole shards, so that what is held of them does not grow with the archive.
     """
@@ -78,7 +78,7 @@ class Board:
         self._ends: dict[ChunkKey, int] = {}
         self._tasks: dict[ChunkKey, ChunkTask] = {}
         self._breaker = Breaker("chunks")
-        # What failed in a way that nobody foresaw: messages by chunk, as long as it is out, and its shards.
+        # Unexpected errors: messages by chunk, as long as it is out, and its shards.
         self._unforeseen: dict[ChunkKey, str] = {}
         self.doubtful_shards: set[int] = set()
         committed = set(lake.committed())
@@ -105,7 +105,7 @@ class Board:
 
     def _take_up(self, shard: int) -> None:
         names = self._lake.work_names(shard)
-        # What failed in a way that nobody foresaw is tried again by the next run, but by no other worker of this one.
+        # The next run retries what failed with an unexpected error; no other worker of this run does.
         for name in lost_pieces(names):
             self._lake.delete(self._lake.work_folder(shard), name)
         finished = finished_chunks(set(names) - set(lost_pieces(names)))
@@ -140,7 +140,7 @@ class Board:
         """Take note of a piece.
 
         Raises:
-            SystematicError: So many chunks failed in a way that nobody foresaw that it is not the videos.
+            SystematicError: So many chunks failed with unexpected errors that the videos are not the cause.
         """
         state = self._state
         state.n_frames += receipt.n_frames

@@ -1,4 +1,4 @@
-"""Stop a job on Ctrl-C or SIGTERM: what is under way may be finished for a while, and nothing is left running."""
+"""Stop a job on Ctrl-C or SIGTERM: work in progress gets some time to finish, and no process is left running."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class StopRequest:
 
 @contextmanager
 def stopping_on_signals(grace_s: float) -> Iterator[StopRequest]:
-    """Take over Ctrl-C and SIGTERM while a block runs in the main thread, where alone signals arrive."""
+    """Handle Ctrl-C and SIGTERM while a block runs in the main thread, the only one that receives signals."""
     request = StopRequest(grace_s)
     before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
     request.take_over()

@@ -69,7 +69,7 @@ class Engine(Protocol):
         """Take note of how far the job is, for whoever collects metrics."""
 
     def advice(self, state: JobState, wall_s: float) -> str:
-        """Return what would make the next job like this faster, if anything stood idle for so many seconds."""
+        """Return advice that would make the next such job faster, if anything was idle for so many seconds."""
 
 
 class Job:
@@ -155,7 +155,7 @@ class Job:
             self._notify(engine)
 
     def _take_back(self, engine: Engine, board: Board) -> None:
-        """Take out shards that hold what failed in a way that nobody foresaw: the next run does them again."""
+        """Remove shards with unexpected errors from the commits: the next run does them again."""
         while engine.n_committing:
             self._collect(engine, board, wait=True)
         for shard in board.doubtful_shards & set(self._lake.committed()):
@@ -174,7 +174,7 @@ def new_run_id() -> str:
 
 
 def commit_failed(cause: str) -> ActionlakeError:
-    """Return the error that ends a job whose shard can't be committed, for a reason that nobody foresaw."""
+    """Return the error that ends a job when a shard can't be committed for an unexpected reason."""
     return ActionlakeError(
         f"a shard can't be committed, a fault of the program: {cause}; the traceback is in the log. What is finished "
         "is kept, and the same command tries it again"

@@ -1,4 +1,4 @@
-"""Count attempts per chunk across the deaths of workers, and give up what fails again and again."""
+"""Count attempts per chunk across the deaths of workers, and give up chunks that keep failing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Attempt(NamedTuple):
 
 
 class Ledger:
-    """Knows how often each chunk was taken up; runs beside the driver, so the death of a worker does not touch it.
+    """Knows how often each chunk was attempted. It lives apart from the workers, so their death does not affect it.
 
     If its own process dies it starts anew and counts from nothing: a chunk that kills its workers is then given up some
     attempts later.
@@ -68,7 +68,7 @@ class Ledger:
 
 
 def give_up(lake: Lake, task: ChunkTask, attempt: Attempt, vectors: Mapping[str, int]) -> list[Receipt]:
-    """End a chunk after the pieces that earlier attempts left, instead of one attempt more; return all its receipts."""
+    """End a chunk with the pieces of earlier attempts instead of another attempt; return all its receipts."""
     folder = lake.work_folder(task.shard)
     kept = [
         Piece(lake, f"{folder}/{name}").receipt()
@@ -92,7 +92,7 @@ def give_up(lake: Lake, task: ChunkTask, attempt: Attempt, vectors: Mapping[str,
 def take_up(
     lake: Lake, task: ChunkTask, attempt: Attempt | None, max_attempts: int, vectors: Mapping[str, int]
 ) -> tuple[ChunkTask, list[Receipt]] | None:
-    """Return a chunk with the number of its attempt; after too many, it is ended, and its receipts stand beside it.
+    """Return a chunk with the number of its attempt; after too many attempts it is ended, with its receipts.
 
     None: the job is being stopped, and nothing more is to be done.
     """

@@ -48,7 +48,7 @@ class LocalFits:
         return number
 
     def wait_for(self, begun: Sequence[int]) -> list[Fitted]:
-        """Return what came out of some fits, in order, as soon as all are finished.
+        """Return the results of some fits, in order, once all are finished.
 
         Raises:
             ActionlakeError: The process of one died again and again.

@@ -1,4 +1,4 @@
-"""Worker processes of this machine: each is asked for one thing at a time, and may die of it.
+"""Worker processes of this machine: each handles one request at a time, and may die of it.
 
 A worker is a fresh Python with a pipe to this process. It ends as soon as this process does, however that ends.
 """
@@ -46,7 +46,7 @@ class Event:
 
 
 class Pool:
-    """Workers that all can do the same; they are started when they are needed, and anew when they die."""
+    """Interchangeable workers; they are started on demand, and restarted when they die."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Pool:
         self._n_failed_starts = 0
 
     def start(self, n_workers: int) -> None:
-        """Start so many workers now, or as many as there may be, so that they are ready when they are needed."""
+        """Start some workers in advance, at most as many as the pool allows."""
         while len(self._workers) < min(n_workers, self._size):
             environment = self._environments[len(self._workers) % len(self._environments)]
             self._workers.append(_Worker(self._start, environment))
@@ -92,7 +92,7 @@ class Pool:
         return sum(worker.is_busy for worker in self._workers)
 
     def ask(self, request: Any, method: str, *arguments: Any) -> None:
-        """Ask a worker that is not busy to call a method, whose items come as events; there must be room."""
+        """Ask an idle worker to call a method, whose items arrive as events. A worker must be idle or startable."""
         idle = [worker for worker in self._workers if not worker.is_busy]
         if not idle:
             self.start(len(self._workers) + 1)
@@ -155,7 +155,7 @@ class Pool:
 
 
 class Requests:
-    """What is asked of a pool, in any number. What its worker died of is asked for again, but not for ever."""
+    """A queue of requests to a pool. A request whose worker died is repeated, a limited number of times."""
 
     def __init__(self, pool: Pool, most_deaths: int, given_up: Callable[[Any], ActionlakeError]) -> None:
         """Take the pool, how often a worker may die of one request, and the error that is raised then."""

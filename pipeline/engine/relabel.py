@@ -52,7 +52,7 @@ class ClassifyState:
     label_n: Counter[str] = field(default_factory=Counter)
     """Number of new segments, by label."""
     failures: list[str] = field(default_factory=list)
-    """Why videos have no segments of this model, where nobody foresaw that; the next call tries their shards again."""
+    """Unexpected errors because of which videos have no segments of this model; the next call retries their shards."""
 
 
 def classify(

@@ -1,4 +1,4 @@
-"""End a worker's process when a file makes it hang, spin or eat memory: C code can't be stopped otherwise."""
+"""End the process of a worker when a file makes it hang, spin or eat memory, since C code can't be interrupted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.
 
 
 class Watchdog:
-    """Watches one thing at a time; tells the ledger why before it ends the process."""
+    """Watches one task at a time; it reports the reason to the ledger before it ends the process."""
 
     def __init__(self, note: Note, memory_gb: float) -> None:
         """Start watching.

@@ -55,7 +55,7 @@ class ChunkDecoder:
         self._watchdog = Watchdog(note, config.worker_memory_gb)
 
     def decode(self, task: ChunkTask) -> Iterator[DecodedPiece]:
-        """Decode a chunk; it is watched while a piece is decoded, not while others do something with it."""
+        """Decode a chunk. The watchdog is on while a piece is decoded, not while the caller works on it."""
         log.info("chunk begun", extra=ids_of(task) | {"attempt": task.attempts})
         limit_s = self._config.deadline_s(task.chunk.duration_s)
         pieces = decode_pieces(task, self._config)
@@ -77,7 +77,7 @@ def ids_of(task: ChunkTask) -> dict[str, Any]:
 
 
 def finished_receipts(lake: Lake, tasks: Sequence[ChunkTask]) -> dict[ChunkKey, list[Receipt]]:
-    """Return the receipts of chunks whose features are in the lake, though their worker died before it said so."""
+    """Return the receipts of chunks whose features are in the lake although their worker died before reporting them."""
     done = {}
     for shard in {task.shard for task in tasks}:
         folder = lake.work_folder(shard)
@@ -87,7 +87,7 @@ def finished_receipts(lake: Lake, tasks: Sequence[ChunkTask]) -> dict[ChunkKey, 
 
 
 def load_extractor(config: Config) -> Extractor:
-    """Load the networks; a worker that shares its GPU with others takes no more than its share of the memory."""
+    """Load the networks; a worker that shares a GPU takes no more than its share of the memory."""
     if config.device != "cpu" and config.gpus_per_actor is not None and config.gpus_per_actor < 1:
         limit_gpu_memory(config.gpus_per_actor)
     return Extractor(config)

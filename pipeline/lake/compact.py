@@ -64,7 +64,7 @@ def compact(lake: Lake, max_videos: int, max_hours: float) -> tuple[int, int]:
 
 
 def tidy(lake: Lake) -> int:
-    """Finish what a run that was cut off had begun to merge, or undo it, and delete what it left; return how much."""
+    """Finish or undo a merge that was interrupted, and delete its leftovers; return how many there were."""
     merges = lake.merges()
     for number, sources in merges.items():
         if lake.is_committed(number):

@@ -133,7 +133,7 @@ def leased(lake: Lake, purpose: str) -> Iterator[Lease]:
 
 
 def held_by(lake: Lake) -> str:
-    """Return who works on a lake, in words, and when the lease was last renewed; nothing where nobody does."""
+    """Return who holds the lease of a lake, in words, and when it was last renewed; nothing if nobody does."""
     holder = _read(lake)
     if holder is None or holder.is_alive_here() is False:
         return ""

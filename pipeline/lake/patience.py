@@ -1,4 +1,4 @@
-"""Storage fails for a moment, or never answers: what can be done again is tried again, and nothing waits for ever."""
+"""Retries and timeouts for a storage that fails for a moment, or never answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 def patiently(uri: str, action: Callable[[], _T]) -> _T:
-    """Do something to a storage that can be done again; if that fails, try again, with growing pauses.
+    """Run an idempotent operation on a storage; if it fails, retry it with growing pauses.
 
     Raises:
         ActionlakeError: It failed each time, or in a way that waiting does not mend.
@@ -42,7 +42,7 @@ def patiently(uri: str, action: Callable[[], _T]) -> _T:
 
 
 def unless_it_stalls(action: Callable[[], None]) -> None:
-    """Do something that may never come back; after a while it counts as failed, whatever becomes of it."""
+    """Run an operation that may never return; after a timeout it counts as failed."""
     done: Future[None] = Future()
 
     def act() -> None:

@@ -1,4 +1,4 @@
-"""How far an archive is, by what lies in its lake alone: for jobs that run elsewhere."""
+"""The progress of a job, read from its lake alone: for jobs that run elsewhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LakeProgress:
 
 
 def progress_of(lake: Lake) -> LakeProgress:
-    """Look how far a lake is: small columns and names of files are read, no features.
+    """Return the progress of a lake. Reads small columns and file names, no features.
 
     Raises:
         UsageError: There is no lake.

@@ -1,4 +1,4 @@
-"""From what became of a video to its rows of `detections`, `features`, `failures` and `videos`."""
+"""Make the rows of `detections`, `features`, `failures` and `videos` for one video."""
 
 from __future__ import annotations
 

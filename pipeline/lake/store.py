@@ -153,7 +153,7 @@ class Lake:
             shutil.copyfileobj(whole, remote, _UPLOAD_BYTES)
 
     def leftovers(self) -> list[str]:
-        """Return what a run that was cut off left behind: scratch files, and work folders of committed shards."""
+        """Return what an interrupted run left behind: scratch files, and work folders of committed shards."""
         scratch = [info.path for info in self._list("", recursive=True) if _SCRATCH.search(info.path)]
         folders = [self.path(self.work_folder(shard)) for shard in self.committed()]
         stale = [info.path for info in self.fs.get_file_info(folders) if info.type == pafs.FileType.Directory]
@@ -161,7 +161,7 @@ class Lake:
         return [path[len(self.root.rstrip("/")) + 1 :] for path in scratch + stale + merges]
 
     def sweep(self) -> int:
-        """Delete what a run that was cut off left behind; return how many files and folders."""
+        """Delete what an interrupted run left behind; return how many files and folders."""
         stale = [name for name in self.leftovers() if not name.startswith(MERGED)]
         for name in stale:
             delete = self.fs.delete_file if _SCRATCH.search(name) else self.fs.delete_dir

@@ -1,4 +1,4 @@
-"""Check that a lake is what it promises to be, and take out what is not, so that the same command makes it again."""
+"""Check the invariants of a lake, and remove damaged shards, so that the same command makes them again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EPSILON_S = 1e-6
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a lake that should not be as it is."""
+    """A violated invariant of a lake."""
 
     where: str
     """Part or folder, relative to the lake."""
@@ -42,7 +42,7 @@ class _CheckError(Exception):
 
 
 def verify(lake: Lake, repair: bool = False) -> list[Problem]:
-    """Check every invariant of a lake, reading all of it; return what is wrong, and mend it if that is wanted.
+    """Check every invariant of a lake, reading all of it; return what is wrong, and repair it if asked.
 
     Checked are, shard by shard: that every part is there, can be read, has the checksums, schema and footer that it
     should; that videos are those of the plan, each once in the whole lake; that what does not count as ok has a row in

@@ -1,7 +1,7 @@
-"""Features of chunks on their way: small Arrow files in `_work/`, each with a receipt of how it was made.
+"""Features of chunks between extraction and commit: small Arrow files in `_work/`, each with a receipt.
 
 A chunk gives one or more pieces. The name tells video, chunk and piece, which piece is the last, and which is lost:
-rows of it are missing, since something failed in a way that nobody foresaw. So the names alone tell what is finished,
+rows of it are missing because of an unexpected error. So the names alone tell what is finished,
 and a retry overwrites its own pieces.
 """
 
@@ -77,7 +77,7 @@ class Receipt:
 
     @property
     def is_lost(self) -> bool:
-        """Whether something failed in a way that nobody foresaw, which the next run shall try again."""
+        """Whether an unexpected error lost the piece; the next run tries it again."""
         return self.failure_kind == "internal"
 
     def to_json(self) -> str:
@@ -164,7 +164,7 @@ class Piece:
             return pa.ipc.open_file(source).schema
 
     def read(self, *columns: str) -> pa.RecordBatch:
-        """Return some columns of the rows; the others are not even read from disk."""
+        """Return some columns of the rows; the others are not read from disk."""
         names = self._schema.names
         options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
         with self.lake.fs.open_input_file(self.lake.path(self.path)) as source:

@@ -1,4 +1,4 @@
-"""The way of a video from file to rows, step by step; none of the steps knows who runs it.
+"""The path of a video from file to rows, step by step; no step knows which engine runs it.
 
     plan      files                          -> videos with their chunks
     decode    a chunk                        -> pieces of frames

@@ -9,11 +9,11 @@ _MANY = 200
 
 
 class SystematicError(ActionlakeError):
-    """So much fails in a way that nobody foresaw that the videos can't be the reason."""
+    """So much fails with unexpected errors that the videos can't be the reason."""
 
 
 class Breaker:
-    """Ends the job if the first 20 all fail in a way that nobody foresaw, or more than half once there are 200."""
+    """Ends the job if the first 20 all fail with unexpected errors, or more than half once there are 200."""
 
     def __init__(self, what: str) -> None:
         """Take what is counted, in the plural: `chunks`."""
@@ -22,7 +22,7 @@ class Breaker:
         self._n_failed = 0
 
     def count(self, failure: str = "") -> None:
-        """Count one that is finished, with the message of its failure if nobody foresaw that.
+        """Count a finished one, with the message of its unexpected error if it had one.
 
         Raises:
             SystematicError: It is not the videos.

@@ -198,7 +198,7 @@ class ShardCommitter:
         parts: _Parts,
         summary: ShardSummary,
     ) -> list[dict[str, Any]]:
-        """Write a video's rows; return those of `failures` that nobody foresaw, from tracking and labelling."""
+        """Write a video's rows; return the rows of `failures` for unexpected errors of tracking and labelling."""
         rows = VideoRows.from_pieces([piece for of_chunk in pieces for piece in of_chunk])
         receipts = [[piece.receipt() for piece in of_chunk] for of_chunk in pieces]
         ends = [of_chunk[-1] for of_chunk in receipts]
@@ -256,7 +256,7 @@ class ShardCommitter:
 
 
 class _UnwritableVideoError(Exception):
-    """A video's rows can't be written, for a reason that nobody foresaw."""
+    """The rows of a video can't be written, for an unexpected reason."""
 
     def __init__(self, video_id: str, cause: UnforeseenError) -> None:
         super().__init__(video_id, cause)
@@ -266,7 +266,7 @@ class _UnwritableVideoError(Exception):
 
 @contextmanager
 def _costing_no_more(video: PlannedVideo, name: str, failures: list[dict[str, Any]]) -> Iterator[None]:
-    """Let an error that nobody foresaw end the block alone, with a row among the failures of a video.
+    """Let an unexpected error end only this block, and add it to the failures of a video.
 
     Errors of the storage pass: the whole shard is then written again.
     """

@@ -1,4 +1,4 @@
-"""Decode a chunk piece by piece: what must be known of a chunk, and what becomes of it."""
+"""Decode a chunk piece by piece: the task, the decoded piece and its receipt."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def worker_name() -> str:
 
 
 def decode_pieces(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
-    """Decode a chunk piece by piece; what goes wrong with the file ends up in the receipt of the last piece.
+    """Decode a chunk piece by piece; errors of the file go into the receipt of the last piece.
 
     A file that can't be reached for the moment is tried again, with growing pauses, before that counts as a failure.
     """

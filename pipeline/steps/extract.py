@@ -45,7 +45,7 @@ class NetworkFacts:
 
 
 def describe_networks(config: Config) -> NetworkFacts:
-    """Look at the networks before the workers do: they are exported now, if this node has not used them before.
+    """Check the networks before the workers start, and export them if this node has not used them before.
 
     Raises:
         UsageError: One of them can't be used.
@@ -111,7 +111,7 @@ class Extractor:
         """Compute and write the features of pieces, and return their receipts.
 
         All frames and crops go through the embedder together, so that a GPU's batches are full also for short clips.
-        A piece whose features can't be computed, for a reason that nobody foresaw, is written without rows as lost.
+        A piece whose features can't be computed, for an unexpected reason, is written without rows and marked as lost.
         """
         try:
             computed = self.compute(pieces)
@@ -168,7 +168,7 @@ class Extractor:
         return replace(receipt, write_s=clock.lap())
 
     def _lost(self, uri: str, receipt: Receipt, error: UnforeseenError) -> tuple[Receipt, WorkRows]:
-        """Return a piece's receipt, and no rows, after an error that nobody foresaw."""
+        """Return the receipt of a piece, and no rows, after an unexpected error."""
         failure = error.failure(uri)
         log.error("%s", failure, exc_info=error.cause)
         receipt = replace(

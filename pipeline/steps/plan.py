@@ -1,4 +1,4 @@
-"""Plan an archive: probe what is new, and write shards that stay as they are."""
+"""Plan an archive: probe new videos, and write shards that never change afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan_archive(
     probe_all: Callable[[Iterator[VideoRef], int], Iterator[Probed]],
     check: Callable[[], None] = lambda: None,
 ) -> dict[int, int]:
-    """Plan what is new among the videos; return the shards that hold any of them, and how many videos each holds.
+    """Plan the new videos; return the shards that hold any of the videos, and how many videos each holds.
 
     Videos that were planned before keep their shard; new ones get new shards, in the given order. Neither the listing
     nor the plan is ever held as objects, but for the shard that is being filled.
@@ -68,7 +68,7 @@ def plan_archive(
 
 
 def probe_patiently(ref: VideoRef, config: Config) -> Probe | VideoError:
-    """Probe a file; one that can't be reached for the moment is tried again before it counts as failed."""
+    """Probe a file; if it can't be reached for the moment, retry before it counts as failed."""
     for pause_s in (*_IO_RETRIES_S, None):
         try:
             with stage("probe"):

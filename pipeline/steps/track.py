@@ -1,4 +1,4 @@
-"""Follow people through a video: from the boxes of its frames to the number of the track of each."""
+"""Follow people through a video: the boxes of its frames get track ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record that every format of labels is read into, and what holds for all of them."""
+"""The record that every label format is read into, and the checks that hold for all formats."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Annotation:
 
 
 def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annotation]:
-    """Return the annotations, if there are any and each makes sense by itself and beside the others.
+    """Return the annotations if there are any, each is valid, and they are consistent.
 
     Raises:
         UsageError: A name or label is empty, a span ends before it starts or stands there twice, a split is unknown.

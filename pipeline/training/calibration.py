@@ -1,4 +1,4 @@
-"""Make scores mean what they say: of answers with a score of 0.8, four in five shall be right."""
+"""Calibrate scores: of answers with a score of 0.8, four in five are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: labelled sequences in, an activity model out; it can stop after any epoch and go on as if not."""
+"""The training loop: labelled sequences in, an activity model out. It can stop and resume after any epoch."""
 
 from __future__ import annotations
 

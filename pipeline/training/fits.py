@@ -1,4 +1,4 @@
-"""Networks that are trained side by side, each by one process: members, splits, calibration."""
+"""Networks that are trained in parallel, each in one process: members, splits, calibration."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Fit:
 
 
 class Fits(Protocol):
-    """Trains networks side by side, and tells of their epochs meanwhile. One whose process dies goes on elsewhere."""
+    """Trains networks in parallel and reports their epochs. A network whose process dies resumes in another."""
 
     def begin(self, fit: Fit) -> Any:
         """Begin a fit, and return what it is known by."""
 
     def wait_for(self, begun: Sequence[Any]) -> list[Fitted]:
-        """Return what came out of some fits, in order, as soon as all are finished."""
+        """Return the results of some fits, in order, once all are finished."""
 
 
 def run_fit(source: VideoSource, fit: Fit) -> Iterator[Epoch | Fitted]:
-    """Train a network in this process: yield its epochs, and last what came out."""
+    """Train a network in this process: yield its epochs, and finally the result."""
     # One thread: side by side small networks use the cores better, and the result is the same on any number of them.
     torch.set_num_threads(1)
     videos = {video.video: video for video in _loaded(source)}

@@ -1,4 +1,4 @@
-"""Which videos are trained on and which are measured on: by video or group, never by window."""
+"""Divide videos into training and test sets: by video or group, never by window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The videos that labels speak of: which file is meant, and where its frames and its end lie in time."""
+"""The videos that labels refer to: which file is meant, and when its frames and its end are."""
 
 from __future__ import annotations
 

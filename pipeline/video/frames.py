@@ -1,4 +1,4 @@
-"""Read frames out of a container, each with its time on the file's one timeline, past whatever is damaged."""
+"""Read frames out of a container, each with its time on one timeline of the file, and skip damaged parts."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def usual_duration(probe: Probe) -> int:
 
 
 def last_duration(frame: VideoFrame, probe: Probe) -> int:
-    """Return how long a video's last frame is shown, in PTS units: its own word if believable, else one over fps."""
+    """Return how long a last frame is shown, in PTS units: its own duration if plausible, else 1 / fps."""
     longest = max(1, int(1 / probe.time_base))
     return frame.duration if 0 < frame.duration <= longest else usual_duration(probe)
 
@@ -234,7 +234,7 @@ class _JoinLedger:
             self._report.first_error = self._report.first_error or message
 
     def joined(self) -> None:
-        """Take note that another recording begins: what went wrong right before was the end of the one before."""
+        """Note that another recording begins: errors right before it belong to the end of the previous one."""
         self._report.n_joins += 1
         self._since_join = 0
         self._report.n_join_errors += sum(not marked for _, marked in self._recent)

@@ -48,7 +48,7 @@ class Grid:
 
 
 def left_out(sampling: str, codec: str, fps: float, rate: Fraction) -> LeftOut:
-    """Return what need not be decoded; for `fast` all B-frames where enough are left, or those that no other needs."""
+    """Return which frames to skip: for `fast` all B-frames if enough frames remain, else those that no other needs."""
     if sampling == "exact":
         return "DEFAULT"
     enough_left = fps >= _FRAMES_PER_REFERENCE * rate

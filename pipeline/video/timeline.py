@@ -1,4 +1,4 @@
-"""Lay the packets of a file on one rising line of time, also where recordings were joined end to end."""
+"""Place the packets of a file on one increasing timeline, also where recordings were joined end to end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Placed(NamedTuple):
 
 @dataclass
 class Timeline:
-    """Moves timestamps so that a recording begins where the one before it ended.
+    """Shifts timestamps so that each recording begins where the one before it ended.
 
     A recording begins where decoding time goes back by more than a hiccup, and the next packet goes on from there; in
     formats of broadcast also where it leaps ahead by more than `_LONGEST_GAP_S`, as every player takes it. In other
@@ -110,7 +110,7 @@ class Timeline:
 
 
 def from_keyframe_before(placed: Iterable[Placed], pts: int) -> Iterator[Placed]:
-    """Leave out the packets before the last keyframe that is shown at `pts` or earlier; nothing is decoded for that."""
+    """Skip the packets before the last keyframe that is shown at `pts` or earlier, without decoding."""
     held: list[Placed] = []
     packets = iter(placed)
     for one in packets:

@@ -130,8 +130,9 @@ def _hold_interpreter() -> None:
 
 
 def _spin() -> None:
+    # Some kernels let two that never yield starve all else on two cores, the watchdog's thread with it.
     while True:
-        pass
+        os.sched_yield()
 
 
 ACTIONS: dict[str, Callable[[], Any]] = {

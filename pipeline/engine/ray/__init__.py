@@ -1,1 +1,1 @@
-"""Run the steps on a Ray cluster, or on a Ray of this machine: the only place that imports it, but for training."""
+"""Run the steps on a Ray cluster, or on a Ray of this machine. Only this folder and training import Ray."""

@@ -118,7 +118,7 @@ class RayEngine:
         self._metrics.update(state)
 
     def advice(self, state: JobState, wall_s: float) -> str:
-        """Return what would make the next job like this faster, if anything stood idle for so many seconds."""
+        """Return advice that would make the next such job faster, if anything was idle for so many seconds."""
         return self._layout.advice(state.stage_s, wall_s, self._config.sampling)
 
     def _start_committers(self) -> None:

@@ -48,7 +48,7 @@ class RayFits:
         return self._task.remote(self._source, fit, self._epochs)
 
     def wait_for(self, begun: Sequence[Any]) -> list[Fitted]:
-        """Return what came out of some fits, in order, as soon as all are finished."""
+        """Return the results of some fits, in order, once all are finished."""
         waiting = list(begun)
         while waiting:
             _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)

@@ -10,7 +10,7 @@ from pipeline.training.annotations import SPLIT_VALUES, Annotation
 
 
 def read(path: Path) -> list[Annotation]:
-    """Take every video below a folder for an example of what the folder is called, however deep it lies."""
+    """Take every video below a folder, at any depth, as an example of the folder's name."""
     annotations = []
     for file in sorted(path.rglob("*")):
         if file.suffix.lower() not in VIDEO_SUFFIXES or not file.is_file():

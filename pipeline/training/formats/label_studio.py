@@ -18,7 +18,7 @@ def is_one(content: Any) -> bool:
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read what was submitted; what was cancelled or only predicted is left out."""
+    """Read submitted annotations; cancelled ones and predictions are skipped."""
     tasks = read_json(path)
     if not is_one(tasks):
         raise UsageError(f"{path}: not an export of Label Studio as JSON, a list of tasks with their data")

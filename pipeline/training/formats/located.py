@@ -1,4 +1,4 @@
-"""Parse JSON and XML so that whatever is wrong in them can be told by its line."""
+"""Parse JSON and XML so that errors can be reported with their line."""
 
 from __future__ import annotations
 

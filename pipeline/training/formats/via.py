@@ -16,7 +16,7 @@ def is_one(content: Any) -> bool:
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read the temporal segments; regions of single frames say nothing of time and are left out."""
+    """Read the temporal segments; regions of single frames have no duration and are skipped."""
     project = read_json(path)
     if not is_one(project):
         raise UsageError(f"{path}: not a project of VIA 3, which has attribute, file, metadata and view")
