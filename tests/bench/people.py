@@ -50,7 +50,7 @@ def videos_of(data: Path, source: str, part: str = "train") -> list[VideoRef]:
     if source == "jhmdb":
         with (data / "jhmdb" / "splits.csv").open() as file:
             rows = [row for row in csv.DictReader(file) if row["split1"] == part]
-        return list_videos([str(data / "jhmdb" / "clips" / row["label"] / row["video"]) for row in rows])
+        return list_videos([str(data / "jhmdb" / row["video"]) for row in rows])
     return list_videos([str(data / "gmdcsa24" / "clips")]) if part == "train" else []
 
 
