@@ -35,7 +35,7 @@ def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess
         check=False,
         env=os.environ | (env or {}),
         cwd=REPOSITORY,
-        timeout=240,
+        timeout=480,
     )
 
 

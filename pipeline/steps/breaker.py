@@ -33,7 +33,7 @@ class Breaker:
         more_than_half = self._n >= _MANY and self._n_failed > self._n / 2
         if failure and (all_of_the_first or more_than_half):
             raise SystematicError(
-                f"{self._n_failed} of {self._n} {self._what} failed in a way that nobody foresaw, so it is not the "
-                f"videos; the last: {failure}. Nothing that failed so counts as done: mend the cause, and the same "
+                f"{self._n_failed} of {self._n} {self._what} failed with unexpected errors, so the videos are not "
+                f"the cause; the last: {failure}. Nothing that failed so counts as done: mend the cause, and the same "
                 "command goes on"
             )

@@ -98,9 +98,9 @@ class ShardCommitter:
     def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
         """Write a shard's part of every table, that of `videos` last; then its work files go.
 
-        Called again after a crash or a failure at any point, it writes the same rows under the same names. What fails
-        in a way that nobody foresaw costs a video its tracks, its segments or, if it can't be written, all its rows but
-        those that say so.
+        Called again after a crash or a failure at any point, it writes the same rows under the same names. An
+        unexpected error costs a video its tracks or segments. A video that can't be written has rows in `videos` and
+        `failures` alone.
 
         Args:
             lake: Where the shard is.
@@ -108,7 +108,7 @@ class ShardCommitter:
             networks: What its features were made with.
 
         Raises:
-            SystematicError: So many videos fail so that it is not the videos; nothing is committed.
+            SystematicError: So many videos fail that they can't be the cause; nothing is committed.
         """
         if lake.is_committed(shard):
             # Its process died after the commit, before it could say so.

@@ -55,6 +55,7 @@ def test_a_storm_of_deaths(archive: Path, undisturbed: Path, breakable: Path, la
     assert leftovers(lake) == []
 
 
+@pytest.mark.long
 @on_ray_alone
 def test_receipts_that_are_lost_on_their_way_are_found_in_the_lake(
     archive: Path, undisturbed: Path, breakable: Path, lake: Path, monkeypatch: pytest.MonkeyPatch
