@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ COMMANDS = ("analyze", "classify", "train")
 _INPUT_OPTIONS = frozenset(["--config", "--model", "--detector", "--map"])
 _LARGEST_INPUTS_BYTES = 200 << 20
 _LEFT_OUT = ["**/__pycache__"]
+# A head answers before its agent, which starts the jobs, is up; Ray asks to try again later.
+_NOT_READY = "No available agent"
+_STARTING_S, _PAUSE_S = 60.0, 1.0
 
 
 class RemoteJob:
@@ -86,15 +90,19 @@ def submit(address: str, command: Sequence[str], submission_id: str | None = Non
             "working_dir": folder,
             "excludes": _LEFT_OUT,
         }
-        try:
-            given = client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "pipeline.cli", *arguments]),
-                runtime_env=runtime_env,
-                submission_id=submission_id,
-            )
-        except RuntimeError as error:
-            raise ActionlakeError(f"{address} refuses the job: {_first_line(error)}") from error
-    return RemoteJob(address, given)
+        give_up_at = time.monotonic() + _STARTING_S
+        while True:
+            try:
+                given = client.submit_job(
+                    entrypoint=shlex.join(["python", "-m", "pipeline.cli", *arguments]),
+                    runtime_env=runtime_env,
+                    submission_id=submission_id,
+                )
+                return RemoteJob(address, given)
+            except RuntimeError as error:
+                if _NOT_READY not in str(error) or time.monotonic() > give_up_at:
+                    raise ActionlakeError(f"{address} refuses the job: {_first_line(error)}") from error
+                time.sleep(_PAUSE_S)
 
 
 def pack_inputs(command: Sequence[str], folder: Path) -> list[str]:
