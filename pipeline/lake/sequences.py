@@ -118,7 +118,7 @@ class VideoRows:
         of both, so that the rows do not tell how the video was cut.
         """
         names = ("step", "n_steps", "pts_s", "box", "class_id", "score", "x1", "y1", "x2", "y2")
-        batches = [piece.read(*names) for piece in pieces]
+        batches = [piece.read(*names, *(["keypoints"] if piece.has("keypoints") else [])) for piece in pieces]
         column = {
             name: np.concatenate([_numpy(batch, name) for batch in batches]) if batches else np.empty(0)
             for name in names
@@ -144,7 +144,7 @@ class VideoRows:
             class_id=column["class_id"][kept].astype(np.int32),
             score=column["score"][kept].astype(np.float32),
             xyxy=np.stack([column[name][kept] for name in ("x1", "y1", "x2", "y2")], axis=1).astype(np.float32),
-            keypoints=_keypoints(pieces)[kept],
+            keypoints=_keypoints(batches)[kept],
             piece=piece[kept],
             row=row[kept],
         )
@@ -267,17 +267,16 @@ def _committed_rows(
     return VideoRows(frames, boxes, read_vectors)
 
 
-def _keypoints(pieces: Sequence[Rows]) -> NDArray[np.float32]:
+def _keypoints(batches: Sequence[pa.RecordBatch]) -> NDArray[np.float32]:
     """Return the keypoints of all rows of some pieces, `float32 [N, K, 3]`."""
-    of_pieces = []
-    for piece in pieces:
-        if piece.has("keypoints"):
-            lists = piece.read("keypoints").column(0)
-            of_pieces.append(_points(lists.flatten(), len(lists)))
-        else:
-            of_pieces.append(np.empty((len(piece.read("step")), 0, 3), np.float32))
     # A piece that was given up has no rows, and does not know of keypoints.
-    filled = [points for points in of_pieces if len(points)]
+    filled = [
+        _points(batch.column("keypoints").flatten(), len(batch))
+        if "keypoints" in batch.schema.names
+        else np.empty((len(batch), 0, 3), np.float32)
+        for batch in batches
+        if len(batch)
+    ]
     return np.concatenate(filled) if filled else np.empty((0, 0, 3), np.float32)
 
 

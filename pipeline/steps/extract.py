@@ -137,7 +137,7 @@ class Extractor:
             boxes = [[look.boxes for look in of_piece] for of_piece in looks]
         detect_s = clock.lap()
         with stage("embed"):
-            vectors = self._describe(pieces, looks)
+            vectors = self._describe(pieces, looks, boxes)
         with stage("flow"), self._flow_watch:
             moving = [dict(self._flow(piece, of_frames)) for piece, of_frames in zip(pieces, boxes, strict=True)]
         embed_s = clock.lap()
@@ -193,9 +193,10 @@ class Extractor:
         found = self._detector.look(images[seen])
         return [found[index] for index in np.searchsorted(seen, np.arange(len(images)), side="right") - 1]
 
-    def _describe(self, pieces: Sequence[DecodedPiece], looks: Sequence[Sequence[Look]]) -> list[_Vectors]:
+    def _describe(
+        self, pieces: Sequence[DecodedPiece], looks: Sequence[Sequence[Look]], boxes: Sequence[Sequence[Boxes]]
+    ) -> list[_Vectors]:
         """Return what frames and boxes of each piece look like, by the embedder or by what the detector saw."""
-        boxes = [[look.boxes for look in of_piece] for of_piece in looks]
         if self._embedder is None:
             return [
                 {

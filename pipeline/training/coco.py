@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.training.people import People, describe_data_set, write_picture
+from pipeline.training.people import People, describe_data_set, draw_part, write_picture
 from pipeline.vision.keypoints import KEYPOINTS
 
 log = logging.getLogger(__name__)
@@ -61,8 +60,7 @@ def import_coco(labels: str | Path, images: str | Path, folder: str | Path, seed
             continue
         image = np.ascontiguousarray(read[:, :, ::-1]).astype(np.uint8)
         people = _people(of_picture[number], image.shape[1], image.shape[0], source)
-        rng = np.random.default_rng([seed, zlib.crc32(picture["file_name"].encode())])
-        part = "val" if rng.random() < _HELD_OUT else "train"
+        _, part = draw_part(picture["file_name"], _HELD_OUT, seed)
         write_picture(root, part, f"{path.stem}-{number}", image, people)
     return describe_data_set(root, "person", has_keypoints=True)
 

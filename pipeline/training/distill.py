@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,6 +21,7 @@ from pipeline.training.people import (
     VISIBLE,
     People,
     describe_data_set,
+    draw_part,
     part_of,
     turned,
     write_picture,
@@ -116,8 +116,7 @@ def label_videos(refs: Sequence[VideoRef], teacher: Teacher, folder: str | Path,
     root.mkdir(parents=True, exist_ok=True)
     n_images = 0
     for ref in refs:
-        rng = np.random.default_rng([options.seed, zlib.crc32(ref.uri.encode())])
-        part = "val" if rng.random() < options.held_out else "train"
+        rng, part = draw_part(ref.uri, options.held_out, options.seed)
         try:
             for step, image in _frames(ref, options):
                 for number, (view, people) in enumerate(_views(image, teacher.label(image), options, rng)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,12 @@ class People:
     keypoints: NDArray[np.float32]
     """`float32 [N, K, 3]`: x and y in pixels, and 0 (not labelled), 1 (hidden) or 2 (visible); K is 17 as in COCO, or 0
     where boxes alone are known."""
+
+
+def draw_part(name: str, held_out: float, seed: int) -> tuple[np.random.Generator, str]:
+    """Return the generator of what is drawn for a video or picture, by its name, and its part: `train` or `val`."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return rng, "val" if rng.random() < held_out else "train"
 
 
 def part_of(image: Image, people: People, rng: np.random.Generator) -> tuple[Image, People]:

@@ -123,9 +123,9 @@ class Detector:
             predictions, maps = take_apart(row, self._maps, outer_h, outer_w) if self._maps else (row, [])
             found = self._best(predictions)
             boxes, kept = self._to_boxes(found, scale, top, left, height, width)
-            parts = np.concatenate([whole, found[kept, :4]])
-            vectors = np.zeros((len(parts), 0), np.float16)
+            vectors = np.zeros((1 + len(boxes.scores), 0), np.float16)
             if maps:
+                parts = np.concatenate([whole, found[kept, :4]])
                 vectors = area_means(maps, [stride for _, stride in self._maps], parts).astype(np.float16)
             looks.append(Look(boxes, vectors[0], vectors[1:]))
         return looks

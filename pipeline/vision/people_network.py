@@ -57,6 +57,14 @@ def build_backbone(weights: str | None = None) -> nn.Module:
     return _Backbone(network)
 
 
+def predictions_of(output: Any) -> torch.Tensor:
+    """Return the predictions out of whatever a head of Ultralytics gives: they come first."""
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    predictions: torch.Tensor = output
+    return predictions
+
+
 class OneLook(nn.Module):
     """All that one pass tells, as one row an image: the head's predictions, then the backbone's maps, flattened.
 
@@ -76,9 +84,7 @@ class OneLook(nn.Module):
             sources = [layer.f] if isinstance(layer.f, int) else layer.f
             given = [(outputs[f] if outputs else x) if f != -1 else (outputs[-1] if outputs else x) for f in sources]
             outputs.append(layer(given[0] if isinstance(layer.f, int) else given))
-        predictions = outputs[-1]
-        while isinstance(predictions, (tuple, list)):
-            predictions = predictions[0]
+        predictions = predictions_of(outputs[-1])
         maps = [outputs[number] for number in _MAP_LAYERS]
         return torch.cat([part.flatten(1) for part in (predictions, *maps)], dim=1)
 

@@ -118,11 +118,7 @@ def first_output(network: torch.nn.Module) -> torch.nn.Module:
             self.network = network
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            output: Any = self.network(x)
-            while isinstance(output, (tuple, list)):
-                output = output[0]
-            predictions: torch.Tensor = output
-            return predictions
+            return people_network.predictions_of(self.network(x))
 
     return Predictions()
 

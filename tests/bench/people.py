@@ -13,17 +13,17 @@ import csv
 import logging
 import os
 import shutil
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torchvision.ops import box_iou
 
 from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
 from pipeline.training.distill import LabelOptions, Teacher, label_videos
-from pipeline.training.people import VISIBLE, People, describe_data_set, turned, write_picture
+from pipeline.training.people import VISIBLE, People, describe_data_set, draw_part, turned, write_picture
 from pipeline.vision.detector import Detector
 from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.landmarks import LandmarkNetwork
@@ -41,17 +41,16 @@ _JOINT_MARGIN = 0.12
 _SAME_IOU = 0.4
 
 
-def videos_of(data: Path, source: str, part: str = "train") -> list[VideoRef]:
-    """Return the videos of a source to train on, or those that are left out: spans, where a file is divided."""
+def videos_of(data: Path, source: str) -> list[VideoRef]:
+    """Return the videos of a source to train on; of the street a span."""
     if source == "street":
         (ref,) = list_videos([str(data / "street" / "vtest.avi")])
-        span = (0.0, 40.0) if part == "train" else (40.0, 79.0)
-        return [VideoRef(ref.uri, ref.size_bytes, ref.modified, *span)]
+        return [VideoRef(ref.uri, ref.size_bytes, ref.modified, 0.0, 40.0)]
     if source == "jhmdb":
         with (data / "jhmdb" / "splits.csv").open() as file:
-            rows = [row for row in csv.DictReader(file) if row["split1"] == part]
+            rows = [row for row in csv.DictReader(file) if row["split1"] == "train"]
         return list_videos([str(data / "jhmdb" / row["video"]) for row in rows])
-    return list_videos([str(data / "gmdcsa24" / "clips")]) if part == "train" else []
+    return list_videos([str(data / "gmdcsa24" / "clips")])
 
 
 def strong_teacher(weights: Path, threads: int, turns: bool) -> Teacher:
@@ -66,8 +65,7 @@ def label_photographs(data: Path, teacher: Teacher, folder: Path, seed: int = 0)
     with (data / "lspet" / "joints.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        rng = np.random.default_rng([seed, zlib.crc32(row["image"].encode())])
-        part = "val" if rng.random() < 0.05 else "train"
+        rng, part = draw_part(row["image"], 0.05, seed)
         image = cv2.imread(str(data / "lspet" / "images" / row["image"]))[:, :, ::-1]
         people = _with_joints(teacher.label(np.ascontiguousarray(image)), row)
         write_picture(folder, part, f"{Path(row['image']).stem}-0", image, people)
@@ -80,8 +78,9 @@ def label_photographs(data: Path, teacher: Teacher, folder: Path, seed: int = 0)
 def _with_joints(people: People, row: dict[str, str]) -> People:
     """Put the annotated joints in place of those of the person that the teacher sees there, or add that person."""
     size = np.array([float(row["width"]), float(row["height"])], np.float32)
+    names = [column.removesuffix("_x") for column in row if column.endswith("_x")]
     joints = np.array(
-        [[float(row[f"{name}_{column}"]) for column in ("x", "y", "visible")] for name in _names(row)], np.float32
+        [[float(row[f"{name}_{column}"]) for column in ("x", "y", "visible")] for name in names], np.float32
     )
     inside = (joints[:, 2] > 0) & (joints[:, :2] >= 0).all(axis=1) & (joints[:, :2] <= size).all(axis=1)
     if inside.sum() < 4:
@@ -90,7 +89,7 @@ def _with_joints(people: People, row: dict[str, str]) -> People:
     margin = (high - low).max() * _JOINT_MARGIN
     box = np.concatenate([low - margin, high + margin]).clip(0, np.tile(size, 2)).astype(np.float32)
     own = np.zeros((len(KEYPOINTS), 3), np.float32)
-    overlaps = np.array([_iou(box, other) for other in people.xyxy])
+    overlaps = box_iou(torch.from_numpy(box[None]), torch.from_numpy(people.xyxy))[0].numpy()
     rest = np.ones(len(overlaps), bool)
     if len(overlaps) and overlaps.max() > _SAME_IOU:
         same = int(overlaps.argmax())
@@ -99,19 +98,9 @@ def _with_joints(people: People, row: dict[str, str]) -> People:
         rest[same] = False
     for number, name in enumerate(KEYPOINTS):
         if name in _JOINTS:
-            index = _names(row).index(_JOINTS[name])
+            index = names.index(_JOINTS[name])
             own[number] = (*joints[index, :2], VISIBLE) if inside[index] else 0.0
     return People(np.concatenate([people.xyxy[rest], box[None]]), np.concatenate([people.keypoints[rest], own[None]]))
-
-
-def _names(row: dict[str, str]) -> list[str]:
-    return [column.removesuffix("_x") for column in row if column.endswith("_x")]
-
-
-def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    shared = float(sides.clip(0).prod())
-    return shared / float((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - shared)
 
 
 def main() -> None:
@@ -123,11 +112,11 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
     chosen = parser.parse_args()
     for source in chosen.sources:
-        # Nobody lies in JHMDB, and who is upside down in the photographs was annotated by people.
-        teacher = strong_teacher(chosen.weights, os.cpu_count() or 1, turns=source in ("street", "gmdcsa24"))
         folder = chosen.out / source
         if (folder / "data.yaml").exists():
             continue
+        # Nobody lies in JHMDB, and who is upside down in the photographs was annotated by people.
+        teacher = strong_teacher(chosen.weights, os.cpu_count() or 1, turns=source in ("street", "gmdcsa24"))
         shutil.rmtree(folder, ignore_errors=True)
         if source == "lspet":
             label_photographs(chosen.data, teacher, folder)
