@@ -79,6 +79,10 @@ def train(
     freeze_backbone: Annotated[
         bool, typer.Option(help="Whether the backbone of `people` keeps its ImageNet weights.")
     ] = _LEARNING.freeze_backbone,
+    teacher: Annotated[
+        str, typer.Option(help="Weights of Ultralytics whose maps the network learns to repeat, beside the labels.")
+    ] = _LEARNING.teacher,
+    start: Annotated[str, typer.Option(help="Detector bundle whose weights the training begins with.")] = "",
     px: Annotated[int, typer.Option(help="Longest side of the input.")] = _LEARNING.px,
     epochs: Annotated[int, typer.Option(help="Passes over the data set.")] = _LEARNING.epochs,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = _LEARNING.batch_size,
@@ -89,6 +93,8 @@ def train(
     options = DetectorOptions(
         architecture=architecture,
         freeze_backbone=freeze_backbone,
+        teacher=teacher,
+        start=start,
         px=px,
         epochs=epochs,
         batch_size=batch_size,

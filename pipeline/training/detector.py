@@ -15,8 +15,9 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.training.card import detector_card
 from pipeline.vision import people_network
-from pipeline.vision.detector_bundle import DetectorBundle
+from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle
 from pipeline.vision.runtime import cpu_has_bf16
+from pipeline.vision.weights import find_weights
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,12 @@ class DetectorOptions:
     Else the name of a network description of Ultralytics, randomly initialised, or of one's own file."""
     freeze_backbone: bool = True
     """Whether the backbone of `people` keeps its weights."""
+    teacher: str = ""
+    """Weights of Ultralytics, found or named as for `Detector`: the network also learns to repeat the maps out of which
+    the teacher predicts, weighted by how sure the teacher is. Needs no label, and tells more than boxes. The teacher
+    sees the images at `px`, with as many scales as the network has. Empty: learn from the labels alone."""
+    start: str = ""
+    """Folder of a detector bundle whose weights the training begins with, as far as they fit. Empty: from nothing."""
     px: int = 320
     """Longest side of the network's input in pixels, a multiple of 32."""
     epochs: int = 16
@@ -156,6 +163,7 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
         resume=last.exists(),
         imgsz=options.px,
         epochs=options.epochs,
+        distill_model=str(find_weights(options.teacher)) if options.teacher else None,
         batch=options.batch_size,
         close_mosaic=options.close_mosaic,
         lr0=options.learning_rate,
@@ -168,10 +176,17 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
         scale=options.scale,
         freeze=freeze,
         seed=options.seed,
-        pretrained=False,
+        pretrained=_checkpoint_of(options.start, run) if options.start else False,
         plots=False,
         workers=1,
     )
+
+
+def _checkpoint_of(bundle: str, run: Path) -> str:
+    """Write the weights of a bundle in the form that Ultralytics starts from, and return the path."""
+    path = run / "start.pt"
+    torch.save({"model": load_detector_bundle(bundle).network()}, path)
+    return str(path)
 
 
 def _is_finished(checkpoint: Path) -> bool:
