@@ -155,6 +155,8 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
         freeze = [0] if options.freeze_backbone else None
     model = YOLO(str(last) if last.exists() else description, task="pose" if keypoints else "detect")
     model.add_callback("on_train_start", _use_whole_cpu)
+    if freeze:
+        model.add_callback("on_train_start", _freeze_in_openvino)
     model.train(
         data=str(run / "data.yaml"),
         project=str(run.parent),
@@ -171,7 +173,7 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
         momentum=0.9,
         weight_decay=5e-4,
         cos_lr=True,
-        warmup_epochs=1.0,
+        warmup_epochs=options.epochs / 10,
         nbs=options.batch_size,
         scale=options.scale,
         freeze=freeze,
@@ -198,3 +200,10 @@ def _use_whole_cpu(trainer: Any) -> None:
     if trainer.device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
         trainer.amp = cpu_has_bf16()
+
+
+def _freeze_in_openvino(trainer: Any) -> None:
+    """Let a backbone that does not learn compute in OpenVINO on a CPU: PyTorch takes twelve times as long."""
+    if trainer.device.type == "cpu":
+        network = getattr(trainer.model, "student_model", trainer.model)
+        people_network.freeze_in_openvino(network.model[0], torch.get_num_threads())

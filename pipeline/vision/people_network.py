@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -21,9 +22,12 @@ from pipeline.vision.efficientnet_lite import EfficientNetLite0, load_imagenet
 BACKBONE = "actionlake_efficientnet_lite0"
 """What torchvision's registry, out of which Ultralytics builds networks, calls the backbone."""
 
+_OUTPUTS = {6: 40, 12: 112, 17: 320}
+"""Which of the backbone's layers are read, counted from the image, and their channels: strides of 8, 16, 32."""
 MAPS = ((112, 16), (320, 32))
 """Channels and stride of the backbone's maps out of which people and frames are described."""
 _MAP_LAYERS = (2, 3)
+_PIECE = 4
 
 
 class _Stem(nn.Module):
@@ -109,6 +113,44 @@ def export(network: nn.Module, path: Path) -> None:
     ov.save_model(ov.convert_model(module, example_input=example), path, compress_to_fp16=False)
 
 
+class _Read(nn.Module):
+    """The layers of the backbone that are read."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        maps = self.backbone(x)
+        return [maps[layer] for layer in _OUTPUTS]
+
+
+def freeze_in_openvino(backbone: nn.Module, threads: int) -> None:
+    """Let a backbone that no longer learns compute in OpenVINO: in training on a CPU, most of the time is its.
+
+    Args:
+        backbone: The first layer of a network that was built from `architecture`; changed in place.
+        threads: Threads to compute with.
+    """
+    import openvino as ov
+
+    was_training = backbone.training
+    model = ov.convert_model(_Read(backbone.eval()), example_input=torch.zeros(1, 3, 64, 64))
+    backbone.train(was_training)
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
+    compiled = ov.Core().compile_model(model, "CPU", options)
+
+    def forward(x: torch.Tensor) -> list[torch.Tensor | None]:
+        # Piece by piece: what one image fills of the cache is enough.
+        pieces = [compiled(piece.numpy()) for piece in x.split(_PIECE)]
+        maps: list[torch.Tensor | None] = [None] * (max(_OUTPUTS) + 1)
+        for number, layer in enumerate(_OUTPUTS):
+            maps[layer] = torch.from_numpy(np.concatenate([piece[number] for piece in pieces]))
+        return maps
+
+    backbone.forward = forward  # type: ignore[method-assign]
+
+
 def register() -> None:
     """Make the backbone known to torchvision's registry."""
     if BACKBONE not in list_models():
@@ -130,9 +172,7 @@ def architecture(n_classes: int = 1, n_keypoints: int = 17, imagenet: bool = Tru
         **({"kpt_shape": [n_keypoints, 3]} if n_keypoints else {}),
         "backbone": [
             [-1, 1, "TorchVision", [320, BACKBONE, weights, True, 0, True]],
-            [0, 1, "Index", [40, 6]],  # 1: stride 8
-            [0, 1, "Index", [112, 12]],  # 2: stride 16
-            [0, 1, "Index", [320, 17]],  # 3: stride 32
+            *([0, 1, "Index", [channels, layer]] for layer, channels in _OUTPUTS.items()),  # 1, 2, 3
             [-1, 1, "SPPF", [192, 5]],  # 4
         ],
         "head": [
