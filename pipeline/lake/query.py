@@ -111,8 +111,16 @@ class LakeReader:
             return pads.dataset(
                 paths, filesystem=self._lake.fs, format="parquet", partitioning=partitioning, partition_base_dir=base
             )
-        schema = TABLES[table] if table == "videos" else None
+        if table == "detections":
+            return self._detections(paths)
+        schema = TABLES[table] if table in ADDED_LATER else None
         return pads.dataset(paths, filesystem=self._lake.fs, format="parquet", schema=schema)
+
+    def _detections(self, paths: list[str]) -> pads.Dataset:
+        """Return the boxes with as many keypoints as any part has; parts of earlier releases have none."""
+        factory = pads.FileSystemDatasetFactory(self._lake.fs, paths, pads.ParquetFileFormat())
+        found = factory.inspect()
+        return factory.finish(found if "keypoints" in found.names else TABLES["detections"])
 
     def table(self, table: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None) -> pa.Table:
         """Return a table, whole or some columns and rows of it, in the order of its parts."""

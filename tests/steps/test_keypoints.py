@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import Config, decode, detect, open_lake
 from pipeline.errors import UsageError
 from pipeline.lake.sequences import committed_videos
-from pipeline.lake.store import Lake
+from pipeline.lake.store import Lake, part_name
 from pipeline.lake.verify import verify
 from pipeline.motion.kinematics import BOX_MOTION_DIM
 from pipeline.motion.poses import POSE_DIM
@@ -134,3 +136,17 @@ def test_weights_without_keypoints_leave_them_unknown(street: Path, tmp_path: Pa
     reader = open_lake(str(tmp_path / "lake"))
     assert reader.table("detections")["keypoints"].null_count == reader.table("detections").num_rows > 0
     assert reader.sql("SELECT count(*) AS n FROM poses").to_pylist() == [{"n": 0}]
+
+
+def test_boxes_of_an_earlier_release_are_read_beside_those_with_keypoints(lake: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "lake"
+    shutil.copytree(lake, mixed)
+    for table in ("videos", "detections"):
+        shutil.copy(mixed / table / part_name(0), mixed / table / part_name(1))
+    new = pq.read_table(mixed / "detections" / part_name(1))
+    pq.write_table(new.drop_columns("keypoints"), mixed / "detections" / part_name(0))
+    keypoints = open_lake(str(mixed)).table("detections", ["keypoints"])["keypoints"]
+    assert (keypoints.null_count, len(keypoints)) == (new.num_rows, 2 * new.num_rows)
+    (mixed / "videos" / part_name(1)).unlink()
+    keypoints = open_lake(str(mixed)).table("detections", ["keypoints"])["keypoints"]
+    assert keypoints.null_count == len(keypoints) == new.num_rows
