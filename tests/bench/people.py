@@ -3,7 +3,8 @@
     python -m tests.bench.people ../shared/data ../shared/weights ~/people
 
 Each source becomes a data set of its own, in the layout of Ultralytics: JHMDB's training clips of split 1, the first
-half of the street, GMDCSA24, Leeds Sports Poses Extended. What is there is kept, so the same command goes on.
+half of the street, GMDCSA24, half of Leeds Sports Poses Extended. What is there is kept, so the same command goes on.
+What the networks said of a picture lies in `people_labels.npz`; `--anew` asks them again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import csv
 import logging
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -28,6 +30,7 @@ from pipeline.vision.detector import Detector
 from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.landmarks import LandmarkNetwork
 from pipeline.vision.runtime import choose_runtime
+from tests.bench.labels import KEPT, Labels, RememberingTeacher
 
 SOURCES = ("street", "gmdcsa24", "jhmdb", "lspet")
 # The joints of Leeds Sports Poses that COCO has, too.
@@ -63,19 +66,23 @@ def strong_teacher(weights: Path, threads: int, turns: bool) -> Teacher:
     return Teacher(detector, LandmarkNetwork(weights / "pose_landmark_full.tflite", runtime), turns)
 
 
-def label_photographs(data: Path, teacher: Teacher, folder: Path, seed: int = 0) -> Path:
+def label_photographs(data: Path, teacher: Teacher, labels: Labels, folder: Path, seed: int = 0) -> Path:
     """Label Leeds Sports Poses: its own joints for the annotated person, the teacher for the face and for others."""
     with (data / "lspet" / "joints.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows[::_PHOTOGRAPHS_EACH]:
         rng, part = draw_part(row["image"], 0.05, seed)
-        image = cv2.imread(str(data / "lspet" / "images" / row["image"]))[:, :, ::-1]
-        people = _with_joints(teacher.label(np.ascontiguousarray(image)), row)
+        image = np.ascontiguousarray(cv2.imread(str(data / "lspet" / "images" / row["image"]))[:, :, ::-1])
+        people = labels.of(image, partial(_label_photograph, teacher, image, row))
         write_picture(folder, part, f"{Path(row['image']).stem}-0", image, people)
         if rng.random() < 0.5:
             view = turned(image, people, int(rng.integers(1, 4)))
             write_picture(folder, part, f"{Path(row['image']).stem}-1", *view)
     return describe_data_set(folder, "person", has_keypoints=True)
+
+
+def _label_photograph(teacher: Teacher, image: np.ndarray, row: dict[str, str]) -> People:
+    return _with_joints(teacher.label(image), row)
 
 
 def _with_joints(people: People, row: dict[str, str]) -> People:
@@ -114,7 +121,11 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the data sets")
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of this process")
+    parser.add_argument("--anew", action="store_true", help="ask the strong networks again, and keep what they say")
     chosen = parser.parse_args()
+    if chosen.anew:
+        KEPT.unlink(missing_ok=True)
+    labels = Labels()
     for source in chosen.sources:
         folder = chosen.out / source
         if (folder / "data.yaml").exists():
@@ -123,10 +134,12 @@ def main() -> None:
         teacher = strong_teacher(chosen.weights, chosen.threads, turns=source in ("street", "gmdcsa24"))
         shutil.rmtree(folder, ignore_errors=True)
         if source == "lspet":
-            label_photographs(chosen.data, teacher, folder)
+            label_photographs(chosen.data, teacher, labels, folder)
+            labels.save()
             continue
         options = LabelOptions(every_s=_EVERY_S[source], parts=2 if source == "street" else 1, turned=True)
-        label_videos(videos_of(chosen.data, source), teacher, folder, options)
+        label_videos(videos_of(chosen.data, source), RememberingTeacher(teacher, labels), folder, options)
+        labels.save()
 
 
 if __name__ == "__main__":
