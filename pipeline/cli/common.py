@@ -132,5 +132,6 @@ def log_to_console(verbose: bool) -> None:
     logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)
     # Each chunk is told of, which is much.
     logging.getLogger("pipeline.engine.worker").setLevel(logging.INFO if verbose else logging.WARNING)
-    # What was understood of somebody's labels is for that person to see.
-    logging.getLogger("pipeline.training.formats").setLevel(logging.INFO)
+    # Which networks look, and what was understood of somebody's labels, is for that person to see.
+    for name in ("pipeline.steps.extract", "pipeline.training.formats"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config
+from pipeline.config import EMBEDDED_DETECTOR, Config
 from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
@@ -56,6 +56,11 @@ def describe_networks(config: Config) -> NetworkFacts:
     if not config.sees_people:
         return NetworkFacts(dim, {})
     detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
+    if config.detector == EMBEDDED_DETECTOR:
+        log.info(
+            "%s finds people; it comes with the package and knows few places. Larger weights find more, and keypoints: "
+            "--detector yolo11n-pose.pt", EMBEDDED_DETECTOR,
+        )  # fmt: skip
     if "pose" in config.embedded and detector.n_keypoints != len(KEYPOINTS):
         known = f"{detector.n_keypoints} keypoints" if detector.n_keypoints else "no keypoints"
         raise UsageError(

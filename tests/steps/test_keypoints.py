@@ -130,9 +130,13 @@ def test_weights_with_other_keypoints_give_them_by_number(street: Path, tmp_path
     assert seen == [{"keypoint": str(number), "score": 1.0} for number in range(1, 5)]
 
 
-def test_weights_without_keypoints_leave_them_unknown(street: Path, tmp_path: Path) -> None:
+def test_weights_without_keypoints_leave_them_unknown(
+    street: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = replace(CONFIG, detector="person_nano")
-    analyze_here([str(street)], tmp_path / "lake", config, [], Extractor(config))
+    with caplog.at_level("INFO", "pipeline.steps.extract"):
+        analyze_here([str(street)], tmp_path / "lake", config, [], Extractor(config))
+    assert "Larger weights find more, and keypoints: --detector yolo11n-pose.pt" in caplog.text
     reader = open_lake(str(tmp_path / "lake"))
     assert reader.table("detections")["keypoints"].null_count == reader.table("detections").num_rows > 0
     assert reader.sql("SELECT count(*) AS n FROM poses").to_pylist() == [{"n": 0}]
