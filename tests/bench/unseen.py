@@ -5,7 +5,7 @@
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --detector person_nano  # measure one
 
 The truth are the labels of `tests.bench.people`: boxes of a strong detector that looks in four orientations, and joints
-that people annotated. UR Fall Detection is never trained on; there the strong detector alone is the truth.
+that people annotated. UR Fall Detection is never trained on; it measures one detector.
 """
 
 from __future__ import annotations
@@ -23,18 +23,26 @@ from torchvision.ops import box_iou
 
 from pipeline.archive.sources import list_videos
 from pipeline.training.detector import DetectorOptions, train_detector
-from pipeline.vision.detector import Boxes, Detector
+from pipeline.training.distill import Teacher
+from pipeline.training.people import VISIBLE, People
+from pipeline.vision.detector import Detector
 from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.runtime import choose_runtime
 from tests.bench.detector import average_precision, frames
+from tests.bench.labels import Labels, RememberingTeacher
 from tests.bench.people import SOURCES, strong_teacher
 
+FALLS = "urfd"
 _LEAST_SCORE = 0.01
 # From this score on a box begins a track.
 _FOUND_SCORE = 0.25
 _MOST_IMAGES = 400
 _SHOULDERS = [KEYPOINTS.index("left_shoulder"), KEYPOINTS.index("right_shoulder")]
 _HIPS = [KEYPOINTS.index("left_hip"), KEYPOINTS.index("right_hip")]
+
+
+Labelled = list[tuple[np.ndarray, People]]
+"""Pictures `uint8 [H, W, 3]`, RGB, and who is in each."""
 
 
 @dataclass
@@ -46,12 +54,18 @@ class Figures:
     """Share of the people who are there that a box with a usual score overlaps by half or more."""
     lying_found: float
     """The same of those whose trunk is more level than upright; NaN if there are none."""
+    somebody: float
+    """Share of the pictures with somebody in which somebody is found, wherever."""
+    pck: float
+    """Share of the visible keypoints of those who are found that lie within a fifth of their trunk's length of where
+    they are; NaN without keypoints."""
+    n_pictures: int
     n_people: int
     n_lying: int
 
 
-def labelled_frames(folder: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return some whole, upright images of a data set, with the boxes `[N, 4]` and keypoints `[N, 17, 3]` in each."""
+def pictures_of(folder: Path) -> Labelled:
+    """Return some whole, upright pictures of a data set."""
     paths = sorted(folder.glob("images/*/*-0.jpg"))
     chosen = np.random.default_rng(0).permutation(len(paths))[:_MOST_IMAGES]
     loaded = []
@@ -65,51 +79,58 @@ def labelled_frames(folder: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarr
         centre, side = rows[:, :2] * (width, height), rows[:, 2:4] * (width, height)
         xyxy = np.hstack([centre - side / 2, centre + side / 2]).astype(np.float32)
         keypoints = rows[:, 4:].reshape(-1, len(KEYPOINTS), 3) * np.float32([width, height, 1])
-        loaded.append((image, xyxy, keypoints))
+        loaded.append((image, People(xyxy, keypoints)))
     return loaded
 
 
-def lies(keypoints: np.ndarray) -> bool:
-    """Whether a trunk is more level than upright."""
-    if (keypoints[_SHOULDERS + _HIPS, 2] == 0).any():
-        return False
-    across, down = np.abs(keypoints[_SHOULDERS, :2].mean(axis=0) - keypoints[_HIPS, :2].mean(axis=0))
-    return bool(across > down)
+def falls(data: Path, teacher: Teacher) -> Labelled:
+    """Return pictures of UR Fall Detection."""
+    refs = list_videos([str(data / "urfd" / "clips")])
+    return [(image, teacher.label(image)) for ref in refs for image in frames(ref, Fraction(3))]
 
 
-def hits(truth: np.ndarray, boxes: Boxes) -> np.ndarray:
-    """Return for each true box whether it was found."""
-    sure = boxes.xyxy[boxes.scores >= _FOUND_SCORE]
-    pairs = box_iou(torch.from_numpy(truth), torch.from_numpy(sure)).numpy()
-    return (pairs >= 0.5).any(axis=1)
+def trunks(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for people `[N, 17, 3]` how far the trunk reaches across and down, `[N, 2]`, and whether that is known."""
+    known = (keypoints[:, _SHOULDERS + _HIPS, 2] > 0).all(axis=1)
+    return np.abs(keypoints[:, _SHOULDERS, :2].mean(axis=1) - keypoints[:, _HIPS, :2].mean(axis=1)), known
 
 
-def measure(detector: Detector, folder: Path) -> Figures:
-    """Compare a detector with the labels of a source."""
-    labelled = labelled_frames(folder)
-    found = [detector.detect(image[None])[0] for image, _, _ in labelled]
-    seen = np.concatenate([hits(truth, boxes) for (_, truth, _), boxes in zip(labelled, found, strict=True)])
-    lying = np.array([lies(person) for _, _, keypoints in labelled for person in keypoints], bool)
-    ap50, _, _ = average_precision([truth for _, truth, _ in labelled], found)
+def within_reach(truth: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Return for the visible keypoints of people, `[N, 17, 3]` both, whether they are where they should be."""
+    trunk, known = trunks(truth)
+    reach = np.where(known, 0.2 * np.hypot(trunk[:, 0], trunk[:, 1]), np.nan)
+    far = np.hypot(*np.moveaxis(truth[..., :2] - given[..., :2], -1, 0))
+    counts = (truth[..., 2] == VISIBLE) & known[:, None]
+    return (far <= reach[:, None])[counts]
+
+
+def measure(detector: Detector, labelled: Labelled) -> Figures:
+    """Compare a detector with the labels of pictures."""
+    found = [detector.detect(image[None])[0] for image, _ in labelled]
+    seen, lying, somebody, right = [], [], [], []
+    for (_, people), boxes in zip(labelled, found, strict=True):
+        sure = boxes.scores >= _FOUND_SCORE
+        pairs = box_iou(torch.from_numpy(people.xyxy), torch.from_numpy(boxes.xyxy[sure])).numpy()
+        hit = (pairs >= 0.5).any(axis=1)
+        trunk, known = trunks(people.keypoints)
+        seen.append(hit)
+        lying.append(known & (trunk[:, 0] > trunk[:, 1]))
+        somebody += [bool(sure.any())] if len(people.xyxy) else []
+        if boxes.keypoints is not None and hit.any():
+            nearest = boxes.keypoints[sure][pairs[hit].argmax(axis=1)]
+            right.append(within_reach(people.keypoints[hit], nearest))
+    all_seen, all_lying = np.concatenate(seen), np.concatenate(lying)
+    ap50, _, _ = average_precision([people.xyxy for _, people in labelled], found)
     return Figures(
         ap50,
-        float(seen.mean()),
-        float(seen[lying].mean()) if lying.any() else float("nan"),
-        len(seen),
-        int(lying.sum()),
+        float(all_seen.mean()),
+        float(all_seen[all_lying].mean()) if all_lying.any() else float("nan"),
+        float(np.mean(somebody)),
+        float(np.concatenate(right).mean()) if right else float("nan"),
+        len(labelled),
+        len(all_seen),
+        int(all_lying.sum()),
     )
-
-
-def falls_seen(detector: Detector, data: Path, weights: Path) -> float:
-    """Return in which share of the frames of UR Fall Detection with somebody in it somebody is found."""
-    teacher = strong_teacher(weights, 2, turns=True)
-    n_there = n_seen = 0
-    for ref in list_videos([str(data / "urfd" / "clips")]):
-        for image in frames(ref, Fraction(3)):
-            if len(teacher.label(image).xyxy):
-                n_there += 1
-                n_seen += bool((detector.detect(image[None])[0].scores >= _FOUND_SCORE).any())
-    return n_seen / n_there
 
 
 def main() -> None:
@@ -122,24 +143,31 @@ def main() -> None:
     parser.add_argument("--detector", help="measure one detector on all sources")
     parser.add_argument("--px", type=int)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
-    parser.add_argument("--falls", action="store_true", help="UR Fall Detection, too")
+    parser.add_argument("--teacher", default="", help="weights of Ultralytics whose maps are learnt, too")
+    parser.add_argument("--sources", nargs="+", choices=(*SOURCES, FALLS), default=(*SOURCES, FALLS))
     chosen = parser.parse_args()
     runtime = choose_runtime("cpu", threads=2)
     rows = []
     for source in chosen.sources:
         name = chosen.detector
-        if name is None:
-            others = [chosen.people / other / "data.yaml" for other in chosen.sources if other != source]
+        if name is None and source != FALLS:
+            others = [chosen.people / other / "data.yaml" for other in SOURCES if other != source]
             name = str(chosen.out / f"without-{source}")
-            train_detector(others, name, DetectorOptions(epochs=chosen.epochs))
+            train_detector(others, name, DetectorOptions(epochs=chosen.epochs, teacher=chosen.teacher))
+        if name is None:
+            continue
+        if source == FALLS:
+            labels = Labels()
+            teacher = RememberingTeacher(strong_teacher(chosen.weights, 2, turns=True), labels)
+            labelled = falls(chosen.data, teacher)
+            labels.save()
+        else:
+            labelled = pictures_of(chosen.people / source)
         detector = Detector(name, runtime, ["person"], chosen.px, _LEAST_SCORE, 100)
-        figures = measure(detector, chosen.people / source)
-        rows.append({"source": source, "detector": name} | vars(figures))
-        print(rows[-1], flush=True)
-    if chosen.falls and chosen.detector:
-        detector = Detector(chosen.detector, runtime, ["person"], chosen.px, _LEAST_SCORE, 100)
-        print("UR Fall Detection: somebody is found in", round(falls_seen(detector, chosen.data, chosen.weights), 3))
+        rows.append({"source": source, "detector": name} | vars(measure(detector, labelled)))
+        print(
+            {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True
+        )
     if chosen.out:
         with (chosen.out / "unseen.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
