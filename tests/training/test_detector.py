@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import signal
 import subprocess
@@ -12,13 +13,16 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
 
 from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
+from pipeline.training.detector import DetectorOptions, train_detector
 from pipeline.training.distill import LabelOptions, Teacher, label_videos
+from pipeline.vision import people_network
 from pipeline.vision.detector import Detector
 from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
 from pipeline.vision.network import Image
@@ -72,10 +76,11 @@ def test_a_file_that_is_no_video_is_left_out(tmp_path: Path, caplog: pytest.LogC
 
 
 @pytest.mark.e2e
-def test_training_goes_on_where_it_was_killed(street_labels: Path, tmp_path: Path) -> None:
+def test_training_goes_on_where_it_was_killed(street_labels: Path, person_weights: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "jobs/train_detector.py", "train", str(street_labels / "data.yaml"),
         "--out", str(tmp_path / "tiny"), "--px", "64", "--epochs", "3", "--batch-size", "4", "--note", "pedestrians",
+        "--teacher", str(person_weights),
     ]  # fmt: skip
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -96,6 +101,21 @@ def test_training_goes_on_where_it_was_killed(street_labels: Path, tmp_path: Pat
     detector = Detector(str(tmp_path / "tiny"), Runtime("cpu", "f32"), ["person"], None, 0.0, 5)
     assert detector.longest_px == 64
     assert len(detector.detect(np.zeros((1, 48, 64, 3), np.uint8))) == 1
+    # The teacher's maps were learnt before and after, and the frozen backbone is still the published one.
+    with (tmp_path / "tiny-run" / "results.csv").open() as file:
+        repeated = [float(row["train/dis_loss"]) for row in csv.DictReader(file)]
+    assert len(repeated) == 3
+    assert 0 < repeated[2] < repeated[0]
+    for name, tensor in people_network.build_backbone("DEFAULT").state_dict().items():
+        kept = bundle.weights[f"model.0.m.{name.removeprefix('layers.')}"]
+        torch.testing.assert_close(kept, tensor.to(kept.dtype))
+
+    # A bundle is what the next training begins with.
+    options = DetectorOptions(px=64, epochs=1, batch_size=4, learning_rate=1e-9, start=str(tmp_path / "tiny"))
+    further = train_detector([street_labels / "data.yaml"], tmp_path / "further", options)
+    for name, tensor in further.weights.items():
+        if name.endswith("conv.weight"):
+            torch.testing.assert_close(tensor.float(), bundle.weights[name].float(), atol=1e-3, rtol=1e-2)
 
 
 def test_the_embedded_detector_finds_the_people_of_a_street(people: Image) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torchvision.ops import roi_align
+from ultralytics.nn.tasks import PoseModel
 
 from pipeline.vision import people_network
 from pipeline.vision.detector import Detector
@@ -47,6 +49,22 @@ def test_rows_are_taken_apart_as_they_were_put_together() -> None:
     assert (found == predictions).all()
     for grid, found_grid in zip(maps, found_maps, strict=True):
         np.testing.assert_array_equal(grid, found_grid)
+
+
+def test_a_frozen_backbone_gives_the_same_maps_in_openvino() -> None:
+    people_network.register()
+    torch.manual_seed(0)
+    backbone: Any = PoseModel(people_network.architecture(), verbose=False).model[0]
+    images = torch.rand(6, 3, 64, 96)
+    with torch.no_grad():
+        expected = backbone.eval()(images)
+    people_network.freeze_in_openvino(backbone.train(), threads=1)
+    assert backbone.training
+    found = backbone(images)
+    read = [layer for layer, maps in enumerate(found) if maps is not None]
+    assert [tuple(found[layer].shape[1:]) for layer in read] == [(40, 8, 12), (112, 4, 6), (320, 2, 3)]
+    for layer in read:
+        torch.testing.assert_close(found[layer], expected[layer], atol=1e-3, rtol=1e-3)
 
 
 def test_one_look_tells_of_boxes_keypoints_and_looks(bundle: Path, people: Image) -> None:
