@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
@@ -72,12 +73,13 @@ def detector_card(bundle: DetectorBundle) -> str:
     """Return the card of a detector as Markdown."""
     training, metrics = bundle.training, bundle.metrics
     n_parameters = sum(weights.numel() for weights in bundle.weights.values())
-    options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
+    options = ", ".join(f"{name} {value}" for name, value in training["options"].items() if value != "")
+    keypoints = f" Keypoints: AP50 {metrics['keypoints_ap50']:.3f}." if "keypoints_ap50" in metrics else ""
     return f"""# {bundle.name}
 
 Finds: {", ".join(bundle.names.values())}. Input: images of {bundle.px} px on the longest side. Network:
-`{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters, trained from random weights with
-Ultralytics' trainer.
+`{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters, trained from
+{_origin(training["options"])} with Ultralytics' trainer.
 
 ## Training data
 
@@ -88,7 +90,7 @@ The labels are boxes of a stronger detector, not of people who looked: it has le
 ## On the held-out images of that data set
 
 AP50 {metrics["ap50"]:.3f}, precision {metrics["precision"]:.3f}, recall {metrics["recall"]:.3f} against the boxes of
-the stronger detector.
+the stronger detector.{keypoints}
 
 ## Limits
 
@@ -99,6 +101,15 @@ loop.
 
 {options}
 """
+
+
+def _origin(options: dict[str, Any]) -> str:
+    """Return what a detector's weights were before its training."""
+    if options.get("start"):
+        return f"the weights of `{options['start']}`"
+    if options.get("freeze_backbone") and options["architecture"] == "people":
+        return "random weights, but for the backbone, which keeps those of ImageNet,"
+    return "random weights"
 
 
 def _described(spec: ModelSpec) -> str:

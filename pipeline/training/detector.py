@@ -97,11 +97,16 @@ def train_detector(
         best,
         name=target.name,
         px=options.px,
-        training={"classes": merged["names"], "options": asdict(options), "note": note},
+        training={"classes": merged["names"], "options": _told(options), "note": note},
         metrics=metrics,
     )
     bundle.save(target, detector_card(bundle))
     return bundle
+
+
+def _told(options: DetectorOptions) -> dict[str, Any]:
+    """Return the options for the record: files by name, since their folders say nothing elsewhere."""
+    return asdict(options) | {name: Path(getattr(options, name)).name for name in ("teacher", "start")}
 
 
 def _merge(paths: Sequence[Path]) -> dict[str, Any]:

@@ -142,13 +142,13 @@ def freeze_in_openvino(backbone: nn.Module, threads: int) -> None:
 
     def forward(x: torch.Tensor) -> list[torch.Tensor | None]:
         # Piece by piece: what one image fills of the cache is enough.
-        pieces = [compiled(piece.numpy()) for piece in x.split(_PIECE)]
+        pieces = [compiled(piece.numpy()) for piece in torch.split(x, _PIECE)]
         maps: list[torch.Tensor | None] = [None] * (max(_OUTPUTS) + 1)
         for number, layer in enumerate(_OUTPUTS):
             maps[layer] = torch.from_numpy(np.concatenate([piece[number] for piece in pieces]))
         return maps
 
-    backbone.forward = forward  # type: ignore[method-assign]
+    backbone.forward = forward
 
 
 def register() -> None:
