@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.bounded import OPTIONS_BYTES, read_bounded
-from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,9 +89,10 @@ class DetectorBundle:
         return built
 
 
-def embedded_detector_path() -> Path:
-    """Return the folder of the detector that comes with the package."""
-    return Path(str(files("pipeline.vision") / "bundles" / EMBEDDED_DETECTOR))
+def embedded_detector_path(name: str) -> Path | None:
+    """Return the folder of a detector that comes with the package, None if there is none of that name."""
+    root = Path(str(files("pipeline.vision") / "bundles"))
+    return root / name if name in {folder.name for folder in root.iterdir()} else None
 
 
 def load_detector_bundle(folder: str | Path) -> DetectorBundle:

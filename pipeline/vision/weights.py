@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
 from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
 from pipeline.vision.runtime import cache_dir, export_in_subprocess, exported
@@ -35,7 +34,7 @@ def check_trust(weights: str, pickled: str) -> None:
     Raises:
         UsageError: They are refused.
     """
-    if weights == EMBEDDED_DETECTOR or Path(weights).expanduser().is_dir():
+    if embedded_detector_path(weights) or Path(weights).expanduser().is_dir():
         return
     risk = f"detector = {weights!r} is a pickle, which runs code of whoever made it when it is loaded"
     if pickled == "refuse":
@@ -49,8 +48,8 @@ def find_weights(weights: str) -> Path:
     Raises:
         UsageError: The file does not exist and can't be downloaded.
     """
-    if weights == EMBEDDED_DETECTOR:
-        return embedded_detector_path()
+    if embedded := embedded_detector_path(weights):
+        return embedded
     path = Path(weights).expanduser()
     if path.exists():
         return path

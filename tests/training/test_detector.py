@@ -24,10 +24,13 @@ from pipeline.training.detector import DetectorOptions, train_detector
 from pipeline.training.distill import LabelOptions, Teacher, label_videos
 from pipeline.vision import people_network
 from pipeline.vision.detector import Detector
-from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
+from pipeline.vision.detector_bundle import load_detector_bundle
 from pipeline.vision.network import Image
 from pipeline.vision.runtime import Runtime
+from pipeline.vision.weights import find_weights
 from tests.conftest import REPOSITORY
+
+EMBEDDED = [EMBEDDED_DETECTOR]
 
 
 @pytest.fixture(scope="module")
@@ -118,21 +121,23 @@ def test_training_goes_on_where_it_was_killed(street_labels: Path, person_weight
             torch.testing.assert_close(tensor.float(), bundle.weights[name].float(), atol=1e-3, rtol=1e-2)
 
 
-def test_the_embedded_detector_finds_the_people_of_a_street(people: Image) -> None:
-    detector = Detector(EMBEDDED_DETECTOR, Runtime("cpu", "f32"), ["person"], None, 0.35, 32)
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_embedded_detectors_find_the_people_of_a_street(people: Image, name: str) -> None:
+    detector = Detector(name, Runtime("cpu", "f32"), ["person"], None, 0.35, 32)
     assert 5 <= len(detector.detect(people[None])[0].scores) <= 9, "seven people walk there"
 
 
-def test_the_embedded_detector_is_small_and_has_a_card_with_its_figures() -> None:
-    folder = embedded_detector_path()
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_embedded_detectors_are_small_and_have_a_card_with_their_figures(name: str) -> None:
+    folder = find_weights(name)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 16e6
     bundle = load_detector_bundle(folder)
     assert f"AP50 {bundle.metrics['ap50']:.3f}" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("damage", ["no weights", "cut weights", "another task", "nothing there", "missing key"])
 def test_damaged_detector_bundles_are_refused(tmp_path: Path, damage: str) -> None:
-    load_detector_bundle(embedded_detector_path()).save(tmp_path)
+    load_detector_bundle(find_weights(EMBEDDED_DETECTOR)).save(tmp_path)
     if damage == "no weights":
         (tmp_path / "model.safetensors").unlink()
     elif damage == "cut weights":

@@ -9,11 +9,10 @@ import torch
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.stopwatch import Stopwatch
 from pipeline.vision.detector import Detector
-from pipeline.vision.detector_bundle import embedded_detector_path
 from pipeline.vision.embedder import Embedder, load_backbone
 from pipeline.vision.network import Image, TorchNetwork
 from pipeline.vision.runtime import Runtime
-from pipeline.vision.weights import first_output, load_weights
+from pipeline.vision.weights import find_weights, first_output, load_weights
 
 F32 = Runtime("cpu", "f32")
 SIZE = (64, 96)
@@ -90,7 +89,7 @@ def test_both_runtimes_embed_alike() -> None:
 
 def test_both_runtimes_detect_alike(people: Image) -> None:
     by_torch = TorchNetwork(
-        first_output(load_weights(embedded_detector_path())), F32, people.shape[:2], (0.0,) * 3, (255.0,) * 3
+        first_output(load_weights(find_weights(EMBEDDED_DETECTOR))), F32, people.shape[:2], (0.0,) * 3, (255.0,) * 3
     )
     (in_torch,) = by_torch.run([[people]], copy, Stopwatch())
     detector = Detector(EMBEDDED_DETECTOR, F32, ["person"], None, 0.35, 32)
