@@ -45,6 +45,8 @@ class DetectorBundle:
         from pipeline.vision import people_network
 
         network: Any = YOLO(str(path)).model
+        # In the midst of a training that learns from a teacher, the network lies beside what compares the two.
+        network = getattr(network, "student_model", network)
         weights = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
         architecture = people_network.without_imagenet(dict(network.yaml))
         return cls(name, dict(network.names), px, architecture, weights, training, metrics)
