@@ -90,7 +90,8 @@ class Config:
     keep_features: bool = _option("features", True)
     """Whether the lake keeps the embeddings, to train on."""
     detector: str = _option("people", EMBEDDED_DETECTOR, shapes_features=True)
-    """Who finds people: `person_nano` (embedded), path or name of Ultralytics detection weights, a detector bundle."""
+    """Who finds people: `person_nano` or `person_pose` (embedded), path or name of Ultralytics detection weights, a
+    detector bundle."""
     classes: Annotated[tuple[str, ...], Meta(min_length=1)] = _option("people", ("person",), shapes_features=True)
     """Names of the detector's classes to follow."""
     detector_px: Annotated[int, Meta(ge=64, le=4096, multiple_of=32)] | None = _option(

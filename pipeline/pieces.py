@@ -137,7 +137,7 @@ def detect(
 
     Args:
         frames: Frames, or images `uint8 [H, W, 3]`, RGB, all of one size.
-        detector: `person_nano`, path or name of Ultralytics detection weights, or a detector bundle.
+        detector: `person_nano`, `person_pose`, path or name of Ultralytics detection weights, or a detector bundle.
         classes: Names of the classes to find.
         min_score: Boxes below this score are left out.
         detector_px: Longest side of the network's input, a multiple of 32. None: what it was trained for.

@@ -103,7 +103,11 @@ SampleFps = Annotated[
 ]
 Embedder = Annotated[str | None, typer.Option(help="CNN: efficientnet_lite0, or a torchvision classifier.")]
 Detector = Annotated[
-    str | None, typer.Option(help="Ultralytics detection weights, or a detector bundle.", show_default="person_nano")
+    str | None,
+    typer.Option(
+        help="person_nano, person_pose, weights of Ultralytics, or a detector bundle.",
+        show_default="person_nano",
+    ),
 ]
 Labels = Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]

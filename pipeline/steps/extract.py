@@ -58,8 +58,8 @@ def describe_networks(config: Config) -> NetworkFacts:
     detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
     if config.detector == EMBEDDED_DETECTOR:
         log.info(
-            "%s finds people; it comes with the package and knows few places. Larger weights find more, and keypoints: "
-            "--detector yolo11n-pose.pt", EMBEDDED_DETECTOR,
+            "%s finds people; it comes with the package and knows few places. --detector person_pose finds more who "
+            "lie, larger weights find more everywhere: --detector yolo11n-pose.pt", EMBEDDED_DETECTOR,
         )  # fmt: skip
     if "pose" in config.embedded and detector.n_keypoints != len(KEYPOINTS):
         known = f"{detector.n_keypoints} keypoints" if detector.n_keypoints else "no keypoints"

@@ -63,8 +63,8 @@ class Detector:
         """Load detection weights, exporting them first if this node has not used them before.
 
         Args:
-            weights: `person_nano` (embedded), the folder of a detector bundle, the path of a `.pt` file, or a name
-                such as `yolo11n.pt` that Ultralytics downloads.
+            weights: `person_nano` or `person_pose` (embedded), the folder of a detector bundle, the path of a `.pt`
+                file, or a name such as `yolo11n.pt` that Ultralytics downloads.
             runtime: Where and how to compute.
             classes: Names of the classes to keep.
             longest_px: Longest side of the network's input in pixels; images are shrunk or enlarged to it. None: what

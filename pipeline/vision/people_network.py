@@ -199,4 +199,5 @@ def without_imagenet(description: dict[str, Any]) -> dict[str, Any]:
         [source, repeats, module, [*args[:2], None, *args[3:]] if BACKBONE in args else args]
         for source, repeats, module, args in description["backbone"]
     ]
-    return {**description, "backbone": backbone}
+    # Where the description lay on the machine that trained it says nothing elsewhere.
+    return {key: value for key, value in description.items() if key != "yaml_file"} | {"backbone": backbone}

@@ -136,7 +136,7 @@ def test_weights_without_keypoints_leave_them_unknown(
     config = replace(CONFIG, detector="person_nano")
     with caplog.at_level("INFO", "pipeline.steps.extract"):
         analyze_here([str(street)], tmp_path / "lake", config, [], Extractor(config))
-    assert "Larger weights find more, and keypoints: --detector yolo11n-pose.pt" in caplog.text
+    assert "larger weights find more everywhere: --detector yolo11n-pose.pt" in caplog.text
     reader = open_lake(str(tmp_path / "lake"))
     assert reader.table("detections")["keypoints"].null_count == reader.table("detections").num_rows > 0
     assert reader.sql("SELECT count(*) AS n FROM poses").to_pylist() == [{"n": 0}]
