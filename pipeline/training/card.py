@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
@@ -79,7 +78,7 @@ def detector_card(bundle: DetectorBundle) -> str:
 
 Finds: {", ".join(bundle.names.values())}. Input: images of {bundle.px} px on the longest side. Network:
 `{training["options"]["architecture"]}`, {n_parameters / 1e6:.1f} million parameters, trained from
-{_origin(training["options"])} with Ultralytics' trainer.
+{_origin(bundle)} with Ultralytics' trainer.
 
 ## Training data
 
@@ -103,11 +102,15 @@ loop.
 """
 
 
-def _origin(options: dict[str, Any]) -> str:
+def _origin(bundle: DetectorBundle) -> str:
     """Return what a detector's weights were before its training."""
+    # It imports PyTorch, which the card of an activity model does without.
+    from pipeline.vision.people_network import is_people
+
+    options = bundle.training["options"]
     if options.get("start"):
         return f"the weights of `{options['start']}`"
-    if options.get("freeze_backbone") and options["architecture"] == "people":
+    if options.get("freeze_backbone") and is_people(bundle.architecture):
         return "random weights, but for the backbone, which keeps those of ImageNet,"
     return "random weights"
 

@@ -208,7 +208,7 @@ def _use_whole_cpu(trainer: Any) -> None:
 
 
 def _freeze_in_openvino(trainer: Any) -> None:
-    """Let a backbone that does not learn compute in OpenVINO on a CPU: PyTorch takes twelve times as long."""
+    """Let a backbone that does not learn compute in OpenVINO on a CPU: PyTorch takes several times as long."""
     if trainer.device.type == "cpu":
         network = getattr(trainer.model, "student_model", trainer.model)
         people_network.freeze_in_openvino(network.model[0], torch.get_num_threads())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -51,15 +52,8 @@ class LandmarkNetwork:
             ) from error
         if list(model.input(0).shape) != [1, _PX, _PX, 3] or list(model.output(0).shape) != [1, _N_POINTS * 5]:
             raise UsageError(f"{path}: not BlazePose's network of landmarks; use pose_landmark_full.tflite")
-        self._network = ov.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "INFERENCE_NUM_THREADS": runtime.threads,
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        options = replace(runtime, precision="f32").openvino_options()
+        self._network = ov.Core().compile_model(model, "CPU", options)
 
     def keypoints(
         self, image: NDArray[np.uint8], box: NDArray[np.float32], quarters: int = 0

@@ -115,17 +115,7 @@ class OpenVinoNetwork(_Compiled):
         graph.input().model().set_layout(ov.Layout("NCHW"))
         steps = graph.input().preprocess().convert_element_type(ov.Type.f32)
         steps.mean(list(mean)).scale(list(scale))
-        compiled = core.compile_model(
-            graph.build(),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": runtime.precision,
-                "INFERENCE_NUM_THREADS": runtime.threads,
-                "NUM_STREAMS": 1,
-                # Pinned, the threads of two processes land on the same core.
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        compiled = core.compile_model(graph.build(), "CPU", runtime.openvino_options() | {"NUM_STREAMS": 1})
         self._request = compiled.create_infer_request()
         self._input = np.zeros((self.batch_size, *size, 3), np.uint8)
         self._request.set_input_tensor(ov.Tensor(self._input, shared_memory=True))

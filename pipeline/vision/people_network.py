@@ -18,6 +18,7 @@ from torchvision.models import list_models
 from torchvision.models._api import register_model
 
 from pipeline.vision.efficientnet_lite import EfficientNetLite0, load_imagenet
+from pipeline.vision.runtime import Runtime
 
 BACKBONE = "actionlake_efficientnet_lite0"
 """What torchvision's registry, out of which Ultralytics builds networks, calls the backbone."""
@@ -137,8 +138,7 @@ def freeze_in_openvino(backbone: nn.Module, threads: int) -> None:
     was_training = backbone.training
     model = ov.convert_model(_Read(backbone.eval()), example_input=torch.zeros(1, 3, 64, 64))
     backbone.train(was_training)
-    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-    compiled = ov.Core().compile_model(model, "CPU", options)
+    compiled = ov.Core().compile_model(model, "CPU", Runtime("cpu", "f32", threads).openvino_options())
 
     def forward(x: torch.Tensor) -> list[torch.Tensor | None]:
         # Piece by piece: what one image fills of the cache is enough.

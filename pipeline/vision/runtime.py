@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -33,6 +34,15 @@ class Runtime:
     """`f32`, `bf16` or `f16`."""
     threads: int = 1
     """Threads of one network on a CPU. One, since many workers run side by side."""
+
+    def openvino_options(self) -> dict[str, Any]:
+        """Return how OpenVINO compiles a network for it."""
+        return {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_NUM_THREADS": self.threads,
+            # Pinned, the threads of two processes land on the same core.
+            "ENABLE_CPU_PINNING": False,
+        }
 
 
 def choose_runtime(device: str = "auto", precision: str = "auto", threads: int = 1) -> Runtime:

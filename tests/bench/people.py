@@ -135,10 +135,9 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if source == "lspet":
             label_photographs(chosen.data, teacher, labels, folder)
-            labels.save()
-            continue
-        options = LabelOptions(every_s=_EVERY_S[source], parts=2 if source == "street" else 1, turned=True)
-        label_videos(videos_of(chosen.data, source), RememberingTeacher(teacher, labels), folder, options)
+        else:
+            options = LabelOptions(every_s=_EVERY_S[source], parts=2 if source == "street" else 1, turned=True)
+            label_videos(videos_of(chosen.data, source), RememberingTeacher(teacher, labels), folder, options)
         labels.save()
 
 

@@ -150,12 +150,12 @@ def main() -> None:
     rows = []
     for source in chosen.sources:
         name = chosen.detector
-        if name is None and source != FALLS:
+        if name is None and source == FALLS:
+            continue
+        if name is None:
             others = [chosen.people / other / "data.yaml" for other in SOURCES if other != source]
             name = str(chosen.out / f"without-{source}")
             train_detector(others, name, DetectorOptions(epochs=chosen.epochs, teacher=chosen.teacher))
-        if name is None:
-            continue
         if source == FALLS:
             labels = Labels()
             teacher = RememberingTeacher(strong_teacher(chosen.weights, 2, turns=True), labels)
