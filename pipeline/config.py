@@ -19,8 +19,10 @@ from pipeline.options import read_options, unknown_option
 SCOPES = ("frame", "person", "both")
 OF_DETECTOR = "detector"
 """The embedder that is the detector itself."""
-EMBEDDED_DETECTOR = "person_nano"
-"""The person detector that comes with the package."""
+EMBEDDED_EMBEDDER = "efficientnet_lite0"
+"""The CNN that comes with the package: it works offline."""
+EMBEDDED_DETECTOR = "person_pose"
+"""The detector that comes with the package: it finds people and describes what it sees."""
 FRAME_INPUTS = ("frame", "frame_change", "frame_flow")
 PERSON_INPUTS = ("crop", "crop_change", "crop_flow", "box", "pose")
 """`pose` needs a detector with keypoints."""
@@ -31,7 +33,8 @@ _DEFAULT_INPUTS = {
     "both": ("frame", "frame_change", "crop", "crop_change", "crop_flow", "box"),
 }
 
-_ONE_LOOK_INPUTS = ("frame", "crop", "box", "pose")
+# A classifier that sees the whole frame learns the place, which is another one elsewhere.
+_ONE_LOOK_INPUTS = ("crop", "crop_flow", "box")
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -77,9 +80,11 @@ class Config:
     point may take the one before; with the time of that."""
     track: Annotated[int, Meta(ge=0, le=1000)] | None = _option("features", None, shapes_features=True)
     """Which of a file's video tracks to analyze, counted from 0. None: the largest that is no picture."""
-    embedder: str = _option("features", "efficientnet_lite0", shapes_features=True)
-    """The CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`. `detector`:
-    what frames and people look like is taken from the detector's own pass, which costs nothing more."""
+    embedder: str | None = _option("features", None, shapes_features=True)
+    """Who describes frames and people. `detector`: the detector does in its own pass, which costs nothing more. Else a
+    CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`. None: what the
+    models read; without a model, `detector` in scope `person` if `person_pose` finds people, else
+    `efficientnet_lite0`."""
     inputs: tuple[str, ...] = _option("features", (), shapes_features=True)
     """What the LSTM is given: the CNN's embedding of the whole frame, `frame`, and of how the next one differs from it,
     `frame_change`; what moves where in it, `frame_flow`; `crop`, `crop_change` and `crop_flow`, the same of a person's
@@ -89,9 +94,9 @@ class Config:
     """Longest side of decoded frames in pixels; nothing is enlarged. None: 320 in scope `frame`, else 640."""
     keep_features: bool = _option("features", True)
     """Whether the lake keeps the embeddings, to train on."""
-    detector: str = _option("people", EMBEDDED_DETECTOR, shapes_features=True)
-    """Who finds people: `person_nano` or `person_pose` (embedded), path or name of Ultralytics detection weights, a
-    detector bundle."""
+    detector: str | None = _option("people", None, shapes_features=True)
+    """Who finds people: `person_pose` or `person_nano` (embedded), path or name of Ultralytics detection weights, a
+    detector bundle. None: the one that the models were trained with; without a model, `person_pose`."""
     classes: Annotated[tuple[str, ...], Meta(min_length=1)] = _option("people", ("person",), shapes_features=True)
     """Names of the detector's classes to follow."""
     detector_px: Annotated[int, Meta(ge=64, le=4096, multiple_of=32)] | None = _option(
@@ -174,15 +179,27 @@ class Config:
             if name not in allowed:
                 raise UsageError(f"inputs: {name!r} is not one of {', '.join(allowed)} in scope {self.scope!r}")
         if self.looks_once and not self.sees_people:
-            raise UsageError(f"embedder = {self.embedder!r} needs a detector, which scope {self.scope!r} does not have")
+            raise UsageError(f"embedder = {OF_DETECTOR!r} needs a detector, which scope {self.scope!r} does not have")
         changes = [name for name in self.embedded if name.endswith("_change")]
         if self.looks_once and changes:
-            raise UsageError(f"inputs: {changes[0]!r} is a look of its own, which embedder = {self.embedder!r} spares")
+            raise UsageError(f"inputs: {changes[0]!r} is a look of its own, which embedder = {OF_DETECTOR!r} spares")
 
     @property
     def looks_once(self) -> bool:
         """Whether the detector's pass also tells what frames and people look like."""
-        return self.embedder == OF_DETECTOR
+        return self.chosen_embedder == OF_DETECTOR
+
+    @property
+    def chosen_embedder(self) -> str:
+        """Who describes frames and people."""
+        changes = any(name.endswith("_change") for name in self.inputs)
+        describes = self.scope == "person" and self.chosen_detector == EMBEDDED_DETECTOR and not changes
+        return self.embedder or (OF_DETECTOR if describes else EMBEDDED_EMBEDDER)
+
+    @property
+    def chosen_detector(self) -> str:
+        """Who finds people."""
+        return self.detector or EMBEDDED_DETECTOR
 
     @property
     def sees_people(self) -> bool:
@@ -227,7 +244,7 @@ class Config:
     def feature_options(self) -> dict[str, Any]:
         """The options that shape the features, as plain JSON values."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["shapes_features"]}
-        chosen["frame_px"] = self.decoded_px
+        chosen |= {"embedder": self.chosen_embedder, "detector": self.chosen_detector, "frame_px": self.decoded_px}
         chosen["inputs"] = list(self.embedded)
         chosen["classes"] = list(self.classes)
         if self.track is None:

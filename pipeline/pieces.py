@@ -22,8 +22,8 @@ from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import OPEN_END, Chunk, plan_video
 from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import list_videos
-from pipeline.config import EMBEDDED_DETECTOR, Config
-from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for
+from pipeline.config import EMBEDDED_DETECTOR, EMBEDDED_EMBEDDER, Config
+from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for, fitted
 from pipeline.errors import UsageError
 from pipeline.lake.sequences import VideoRows
 from pipeline.lake.work import Receipt
@@ -34,7 +34,7 @@ from pipeline.steps.label import Labeller
 from pipeline.steps.track import no_tracks, track
 from pipeline.video.decode import FrameBatch, decode_chunk
 from pipeline.vision.detector import Boxes, Detector
-from pipeline.vision.embedder import EMBEDDED, Embedder
+from pipeline.vision.embedder import Embedder
 from pipeline.vision.runtime import choose_runtime
 
 _BATCH_FRAMES = 16
@@ -137,7 +137,7 @@ def detect(
 
     Args:
         frames: Frames, or images `uint8 [H, W, 3]`, RGB, all of one size.
-        detector: `person_nano`, `person_pose`, path or name of Ultralytics detection weights, or a detector bundle.
+        detector: `person_pose`, `person_nano`, path or name of Ultralytics detection weights, or a detector bundle.
         classes: Names of the classes to find.
         min_score: Boxes below this score are left out.
         detector_px: Longest side of the network's input, a multiple of 32. None: what it was trained for.
@@ -172,7 +172,7 @@ def follow(boxes: Iterable[Boxes], fps: float = 15.0, gap_s: float = 2.0) -> Ite
 
 
 def embed(
-    images: Iterable[Frame | NDArray[np.uint8]], embedder: str = EMBEDDED, device: str = "auto"
+    images: Iterable[Frame | NDArray[np.uint8]], embedder: str = EMBEDDED_EMBEDDER, device: str = "auto"
 ) -> NDArray[np.float16]:
     """Describe images by a CNN: vectors that lie near each other for images that look alike.
 
@@ -218,8 +218,9 @@ def label(
     Raises:
         UsageError: The model can't be read, or does not fit the options.
     """
-    (bundle,) = choose_models(model, config.scope if config else model.scope if isinstance(model, Bundle) else "person")
-    config = config or Config.load(None, {"scope": bundle.scope} | config_for([bundle]))
+    scope = config.scope if config else model.scope if isinstance(model, Bundle) else "person"
+    (bundle,) = choose_models(model, scope, config)
+    config = fitted(config, [bundle]) if config else Config.load(None, {"scope": scope} | config_for([bundle]))
     extractor = Extractor(config)
     rate = fps or config.sample_fps
     pieces = [_Piece(batch) for batch in _extracted(frames, extractor, rate)]

@@ -72,7 +72,11 @@ def found(
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("lake") / "lake"
     analyze_here(
-        [str(path) for path in archive.values()], folder, config, choose_models("default", scope), Extractor(config)
+        [str(path) for path in archive.values()],
+        folder,
+        config,
+        choose_models("default", scope, config),
+        Extractor(config),
     )
     lake = open_lake(str(folder))
     rows: Found = {}

@@ -25,8 +25,8 @@ from pipeline.errors import UsageError
 if TYPE_CHECKING:
     from pipeline.activity.model import ActivityModel
 
-DEFAULT_BUNDLES = {"frame": "jhmdb21-frame", "person": "daily22-person"}
-"""Names of the bundles that come with the package, by scope."""
+EMBEDDED_BUNDLES = ("jhmdb21-frame", "daily22-look", "daily22-person")
+"""Names of the bundles that come with the package."""
 BACKGROUND = "background"
 """Label of doing nothing in particular: it is learnt like any other, but gives no segment."""
 _FORMAT = 3
@@ -63,6 +63,12 @@ class Bundle:
     """What was measured of it."""
     sha256: str = ""
     """Digest of the weights, filled in when a bundle is read or written."""
+
+    @property
+    def detector(self) -> str | None:
+        """The detector whose boxes it was trained on; None where that was not written down, or in scope `frame`."""
+        name: str | None = self.training.get("features", {}).get("detector")
+        return name
 
     @cached_property
     def model(self) -> ActivityModel:
@@ -130,7 +136,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         UsageError: The folder is not a bundle, or what it holds does not fit together.
     """
     source = Path(folder).expanduser()
-    is_ours = str(folder) in DEFAULT_BUNDLES.values() and not source.exists()
+    is_ours = str(folder) in EMBEDDED_BUNDLES and not source.exists()
     if is_ours:
         source = Path(str(files("pipeline.activity") / "bundles" / str(folder)))
     way_out = "name a folder that `actionlake train` wrote"

@@ -109,7 +109,8 @@ def benchmark(
 
     log_to_console(verbose)
     named: dict[str, Any] = {"scope": scope.value if scope else None, "sample_fps": sample_fps, "workers": workers}
-    bundles = choose_models(DEFAULT_MODEL, Config.load(config_file, **named).scope)
+    so_far = Config.load(config_file, **named)
+    bundles = choose_models(DEFAULT_MODEL, so_far.scope, so_far)
     config = Config.load(config_file, config_for(bundles), **named)
     if peers:
         run_peers(sources, config, repeats, report)

@@ -101,12 +101,18 @@ Engine = Annotated[
 SampleFps = Annotated[
     float | None, typer.Option(help="Frames looked at per second of video.", show_default="the model's")
 ]
-Embedder = Annotated[str | None, typer.Option(help="CNN: efficientnet_lite0, or a torchvision classifier.")]
+Embedder = Annotated[
+    str | None,
+    typer.Option(
+        help="CNN: efficientnet_lite0, or a torchvision classifier. detector: what the detector sees is enough.",
+        show_default="the model's",
+    ),
+]
 Detector = Annotated[
     str | None,
     typer.Option(
         help="person_nano, person_pose, weights of Ultralytics, or a detector bundle.",
-        show_default="person_nano",
+        show_default="the model's",
     ),
 ]
 Labels = Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")]

@@ -113,7 +113,8 @@ def analyze(
     }  # fmt: skip
     chosen = model if model in NAMES else load_bundle(model)
     defaults = {"scope": chosen.scope} if isinstance(chosen, Bundle) else {}
-    bundles = choose_models(chosen, Config.load(config_file, defaults, **named).scope)
+    so_far = Config.load(config_file, defaults, **named)
+    bundles = choose_models(chosen, so_far.scope, so_far)
     options = Config.load(config_file, defaults | config_for(bundles), **named)
     with ProgressDisplay(console) as display:
         state = run(sources, lake, chosen, options, address, display.update, engine.value)

@@ -19,7 +19,16 @@ from pipeline.config import Config
 from pipeline.engine.board import JobState
 from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.engine.job import Engine, Job, Observer, new_run_id
-from pipeline.engine.models import DEFAULT_MODEL, NAMES, check_fit, choose_models, config_for
+from pipeline.engine.models import (
+    DEFAULT_MODEL,
+    NAMES,
+    check_fit,
+    check_lake,
+    check_vectors,
+    choose_models,
+    config_for,
+    fitted,
+)
 from pipeline.errors import UsageError
 from pipeline.lake.lease import leased
 from pipeline.lake.store import Lake
@@ -67,11 +76,12 @@ def analyze(
     videos = list_videos([sources] if isinstance(sources, str) else sources)
     target = Lake(lake)
     state = JobState(target.uri, config.run_id or "")
-    target.check(config.feature_options())
+    check_lake(target, config)
     notify = observer or (lambda _: None)
     notify(state)
     # A lake is not made for networks that do not load.
     networks = describe_networks(config)
+    check_vectors(bundles, networks.dim)
     if named == "ray":
         # Starting Ray is mostly waiting, and importing Ray Data is not.
         Thread(target=import_module, args=("pipeline.engine.ray.graph",), daemon=True).start()
@@ -140,13 +150,10 @@ def _fitting(model: str | Path | Bundle | None, config: Config | None) -> tuple[
     if config is None and isinstance(model, (str, Path)) and model not in NAMES:
         model = load_bundle(model)
     scope = config.scope if config is not None else model.scope if isinstance(model, Bundle) else Config().scope
-    bundles = choose_models(model, scope)
-    fitting = config_for(bundles)
-    config = config or Config.load(None, {"scope": scope} | fitting)
-    if bundles and not config.inputs:
-        config = replace(config, inputs=fitting["inputs"])
+    bundles = choose_models(model, scope, config)
+    config = fitted(config, bundles) if config else Config.load(None, {"scope": scope} | config_for(bundles))
     check_fit(bundles, config)
     check_options(config.name_time, config.time_zone, config.camera)
     if config.sees_people:
-        check_trust(config.detector, config.pickled_weights)
+        check_trust(config.chosen_detector, config.pickled_weights)
     return bundles, replace(config, run_id=config.run_id or new_run_id())

@@ -72,7 +72,7 @@ def measure_alone(sources: Sequence[str], config: Config) -> Alone:
     import torch
 
     torch.set_num_threads(1)
-    bundles = choose_models(DEFAULT_MODEL, config.scope)
+    bundles = choose_models(DEFAULT_MODEL, config.scope, config)
     networks = describe_networks(config)
     extractor, committer = Extractor(config), ShardCommitter(config, bundles)
     probed = [(ref, probe_video(ref, config.limits, config.track)) for ref in list_videos(sources)]
@@ -154,7 +154,7 @@ def run_peers(sources: Sequence[str], config: Config, repeats: int, out: Path | 
     """
     if not Path("tests/bench/peers").is_dir():
         raise UsageError("--peers needs the source tree: run it in a checkout, with pip install -e '.[bench]'")
-    weights = find_weights(config.detector)
+    weights = find_weights(config.chosen_detector)
     if len(sources) != 1 or weights.is_dir():
         raise UsageError("--peers takes one video, and detector = the path or name of Ultralytics weights in --config")
     command = [sys.executable, "-m", "tests.bench.peers", sources[0], str(weights), "--repeats", str(repeats)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.activity.bundle import DEFAULT_BUNDLES, Bundle, load_bundle
-from pipeline.config import Config
+from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.activity.spec import input_dim
+from pipeline.config import OF_DETECTOR, Config
 from pipeline.errors import UsageError
+from pipeline.lake.store import Lake
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +22,22 @@ NO_MODEL = "none"
 """Stands for none: features alone."""
 NAMES = (DEFAULT_MODEL, NO_MODEL)
 """What stands for models and is not the folder of one."""
+_DEFAULTS = {
+    "frame": [("jhmdb21-frame",)],
+    # The first reads what its own detector sees: who names another one, or a CNN, gets the second.
+    "person": [("daily22-look",), ("daily22-person",)],
+    "both": [("jhmdb21-frame", "daily22-person")],
+}
+"""What comes with the package for each scope."""
 
 
-def choose_models(model: str | Path | Bundle | None, scope: str) -> list[Bundle]:
+def choose_models(model: str | Path | Bundle | None, scope: str, config: Config | None = None) -> list[Bundle]:
     """Return the models of a job: what is named, or those that come with the package for its scope.
+
+    Args:
+        model: A bundle, the folder of one, or one of `NAMES`.
+        scope: What the job labels.
+        config: What else is named. Of the bundles that come with the package the first ones are taken that fit it.
 
     Raises:
         UsageError: A bundle can't be read, or labels what the scope does not see.
@@ -31,7 +46,12 @@ def choose_models(model: str | Path | Bundle | None, scope: str) -> list[Bundle]
     if model is None or model == NO_MODEL:
         return []
     if model == DEFAULT_MODEL:
-        return [load_bundle(DEFAULT_BUNDLES[name]) for name in scopes]
+        bundles: list[Bundle] = []
+        for names in _DEFAULTS[scope]:
+            bundles = [load_bundle(name) for name in names]
+            if config is None or not (_misfit(bundles, fitted(config, bundles)) or _strange(bundles, config)):
+                break
+        return bundles
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
     if bundle.scope not in scopes:
         raise UsageError(f"model {bundle.name!r} labels in scope {bundle.scope!r}, but scope = {scope!r}; use the same")
@@ -45,14 +65,55 @@ def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
     for bundle in bundles:
         fitting |= {"sample_fps": bundle.sample_fps, "embedder": bundle.embedder}
         if bundle.scope == "person":
-            fitting["classes"] = bundle.classes
+            fitting |= {"classes": bundle.classes, "detector": bundle.detector}
     return fitting
+
+
+def fitted(config: Config, bundles: Sequence[Bundle]) -> Config:
+    """Return options in which what is left open is what models read and were trained with."""
+    fitting = config_for(bundles)
+    return replace(
+        config,
+        inputs=config.inputs or fitting.get("inputs", ()),
+        embedder=config.embedder or fitting.get("embedder"),
+        detector=config.detector or fitting.get("detector"),
+    )
+
+
+def check_lake(lake: Lake, config: Config) -> None:
+    """Check that a lake's features were made with these options.
+
+    Raises:
+        UsageError: They were not. Where other networks make all the difference, the message says how to name them.
+    """
+    try:
+        lake.check(config.feature_options())
+    except UsageError as error:
+        there = lake.features_made_with() if lake.exists() else {}
+        embedder, detector = there.get("embedder"), there.get("detector")
+        if there.get("scope") != config.scope or not detector:
+            raise
+        if replace(config, inputs=(), embedder=embedder, detector=detector).feature_options() != there:
+            raise
+        raise UsageError(f"{error}. `--embedder {embedder} --detector {detector}` are the same") from error
 
 
 def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
     """Raise if models can't label these features; warn if they were trained on others."""
+    misfit = _misfit(bundles, config)
+    if misfit:
+        raise UsageError(misfit)
+    for bundle in _strange(bundles, config):
+        log.warning(
+            "model %r was trained on what detector %r sees; of what %r sees its scores are less sure",
+            bundle.name, bundle.detector, config.chosen_detector,
+        )  # fmt: skip
     for bundle in bundles:
-        _check_inputs(bundle, config)
+        if bundle.sample_fps != config.sample_fps:
+            log.warning(
+                "model %r was trained at %g frames/s; at %g its scores are less sure",
+                bundle.name, bundle.sample_fps, config.sample_fps,
+            )  # fmt: skip
     known = [label for bundle in bundles for label in bundle.labels if label != bundle.background]
     unknown = [label for label in config.labels if label not in known]
     if unknown and bundles:
@@ -60,20 +121,38 @@ def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
         raise UsageError(f"model {names} has no label {', '.join(map(repr, unknown))}; it knows {', '.join(known)}")
 
 
-def _check_inputs(bundle: Bundle, config: Config) -> None:
-    if bundle.embedder != config.embedder:
-        raise UsageError(
-            f"model {bundle.name!r} reads embeddings of {bundle.embedder!r}, but embedder = {config.embedder!r}; "
-            "use the same, or train a model for it"
-        )
-    missing = [name for name in bundle.spec.inputs if name not in config.embedded]
-    if missing:
-        raise UsageError(
-            f"model {bundle.name!r} reads {', '.join(bundle.spec.inputs)}, but inputs lack {', '.join(missing)}; "
-            "name them, or train a model for what there is"
-        )
-    if bundle.sample_fps != config.sample_fps:
-        log.warning(
-            "model %r was trained at %g frames/s; at %g its scores are less sure",
-            bundle.name, bundle.sample_fps, config.sample_fps,
-        )  # fmt: skip
+def check_vectors(bundles: Sequence[Bundle], dim: int) -> None:
+    """Raise if models read embeddings of another length than `dim`, that of what the networks give."""
+    for bundle in bundles:
+        if bundle.spec.embedding_dim != dim and any(input_dim(name, 0) == 0 for name in bundle.spec.inputs):
+            raise UsageError(
+                f"model {bundle.name!r} reads vectors of {bundle.spec.embedding_dim} numbers, but embedder and "
+                f"detector give {dim}; use those that it was trained with, or train it again"
+            )
+
+
+def _strange(bundles: Sequence[Bundle], config: Config) -> list[Bundle]:
+    """Return the models that read what another detector sees than the one they were trained with."""
+    # Where its folder lies is of no importance.
+    named = Path(config.detector or "").name
+    return [
+        bundle for bundle in bundles
+        if bundle.embedder == OF_DETECTOR and config.detector and named != Path(bundle.detector or "").name
+    ]  # fmt: skip
+
+
+def _misfit(bundles: Sequence[Bundle], config: Config) -> str:
+    """Return why models can't read the features that these options make; empty if they can."""
+    for bundle in bundles:
+        if bundle.embedder != config.chosen_embedder:
+            return (
+                f"model {bundle.name!r} reads embeddings of {bundle.embedder!r}, but embedder = "
+                f"{config.chosen_embedder!r}; use the same, or train a model for it"
+            )
+        missing = [name for name in bundle.spec.inputs if name not in config.embedded]
+        if missing:
+            return (
+                f"model {bundle.name!r} reads {', '.join(bundle.spec.inputs)}, but inputs lack {', '.join(missing)}; "
+                "name them, or train a model for what there is"
+            )
+    return ""

@@ -148,7 +148,7 @@ def _bundle(
         name=name,
         labels=tuple(labels),
         scope=config.scope,
-        embedder=config.embedder,
+        embedder=config.chosen_embedder,
         sample_fps=config.sample_fps,
         spec=model.spec,
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},

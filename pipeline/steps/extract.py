@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import EMBEDDED_DETECTOR, Config
+from pipeline.config import Config
 from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake.schemas import vector_dims
 from pipeline.lake.store import Lake
@@ -17,6 +17,7 @@ from pipeline.lake.work import Receipt, WorkRows, empty_rows, write_piece
 from pipeline.steps.decode import Clock, DecodedPiece
 from pipeline.stopwatch import Stopwatch
 from pipeline.vision.detector import Boxes, Detector, Look
+from pipeline.vision.detector_bundle import embedded_detector_path
 from pipeline.vision.embedder import Embedder
 from pipeline.vision.flow import FlowEstimator
 from pipeline.vision.keypoints import KEYPOINTS
@@ -52,25 +53,26 @@ def describe_networks(config: Config) -> NetworkFacts:
     """
     # For a CPU, since no GPU is reserved for this look; the weights are the same.
     runtime = Runtime("cpu", "f32")
-    dim = 0 if config.looks_once else Embedder(config.embedder, runtime).dim
+    dim = 0 if config.looks_once else Embedder(config.chosen_embedder, runtime).dim
     if not config.sees_people:
         return NetworkFacts(dim, {})
-    detector = Detector(config.detector, runtime, config.classes, config.detector_px, 0.5, 1)
-    if config.detector == EMBEDDED_DETECTOR:
+    detector = Detector(config.chosen_detector, runtime, config.classes, config.detector_px, 0.5, 1)
+    if embedded_detector_path(config.chosen_detector):
         log.info(
-            "%s finds people; it comes with the package and knows few places. --detector person_pose finds more who "
-            "lie, larger weights find more everywhere: --detector yolo11n-pose.pt", EMBEDDED_DETECTOR,
+            "%s finds people; it comes with the package and knows few places. Larger weights find more: "
+            "--detector yolo11n-pose.pt", config.chosen_detector,
         )  # fmt: skip
     if "pose" in config.embedded and detector.n_keypoints != len(KEYPOINTS):
         known = f"{detector.n_keypoints} keypoints" if detector.n_keypoints else "no keypoints"
         raise UsageError(
-            f"inputs: 'pose' needs COCO's {len(KEYPOINTS)} keypoints, and detector {config.detector!r} knows {known}; "
-            "name pose weights, such as --detector yolo11n-pose.pt, or a model that does not read poses"
+            f"inputs: 'pose' needs COCO's {len(KEYPOINTS)} keypoints, and detector {config.chosen_detector!r} knows "
+            f"{known}; name pose weights, such as --detector yolo11n-pose.pt, or a model that does not read poses"
         )
     if config.looks_once and not detector.dim:
         raise UsageError(
-            f"embedder = {config.embedder!r} needs a detector that describes what it sees, and {config.detector!r} "
-            "does not; name another embedder, or the bundle of a detector of the architecture `people`"
+            f"embedder = {config.chosen_embedder!r} needs a detector that describes what it sees, and "
+            f"{config.chosen_detector!r} does not; name another embedder, or the bundle of a detector of the "
+            "architecture `people`"
         )
     return NetworkFacts(dim or detector.dim, detector.names, detector.n_keypoints)
 
@@ -83,13 +85,18 @@ class Extractor:
         runtime = choose_runtime(config.device, config.precision)
         self.runtime_name = f"{runtime.device}, {runtime.precision}"
         self._config = config
-        self._embedder = None if config.looks_once else Embedder(config.embedder, runtime)
+        self._embedder = None if config.looks_once else Embedder(config.chosen_embedder, runtime)
         self._flows = FlowEstimator()
         self._flow_watch = Stopwatch()
         self._detector: Detector | None = None
         if config.sees_people:
             self._detector = Detector(
-                config.detector, runtime, config.classes, config.detector_px, config.detector_score, config.max_people
+                config.chosen_detector,
+                runtime,
+                config.classes,
+                config.detector_px,
+                config.detector_score,
+                config.max_people,
             )
         describing = self._embedder or self._detector
         assert describing is not None, "checked by the configuration"

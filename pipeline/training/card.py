@@ -7,6 +7,7 @@ from dataclasses import replace
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.spec import MOTION, ModelSpec
+from pipeline.config import OF_DETECTOR
 from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
 
@@ -33,8 +34,8 @@ def model_card(bundle: Bundle) -> str:
     return f"""# {bundle.name}
 
 Labels what is done in a video, for every {1 / bundle.sample_fps:.3f} s of it, by {_described(spec)}
-({n_parameters / 1e6:.1f} million parameters) over `{bundle.embedder}`
-embeddings (scope `{bundle.scope}`, {bundle.sample_fps:g} frames/s). Its inputs: {", ".join(spec.inputs)}.
+({n_parameters / 1e6:.1f} million parameters) over {_described_by(bundle)}
+(scope `{bundle.scope}`, {bundle.sample_fps:g} frames/s). Its inputs: {", ".join(spec.inputs)}.
 
 **Activities** ({len(activities)}): {", ".join(activities)}.{background}
 
@@ -113,6 +114,12 @@ def _origin(bundle: DetectorBundle) -> str:
     if options.get("freeze_backbone") and is_people(bundle.architecture):
         return "random weights, but for the backbone, which keeps those of ImageNet,"
     return "random weights"
+
+
+def _described_by(bundle: Bundle) -> str:
+    if bundle.embedder == OF_DETECTOR:
+        return f"what the detector `{bundle.detector}` sees at one look"
+    return f"`{bundle.embedder}` embeddings"
 
 
 def _described(spec: ModelSpec) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.vision.network import Image, ImageNetwork
-from pipeline.vision.pooling import area_means, take_apart
+from pipeline.vision.pooling import describe, described_dim, take_apart
 from pipeline.vision.runtime import Runtime
 from pipeline.vision.weights import exported_weights, find_weights, first_output, load_weights
 
@@ -81,8 +81,8 @@ class Detector:
         self.names: dict[int, str] = {int(number): name for number, name in info["names"].items()}
         self._end2end = bool(info["end2end"])
         self.n_keypoints, self._keypoint_dims = info["kpt_shape"]
-        self._maps = [(channels, stride) for channels, stride in info["maps"]]
-        self.dim = sum(channels for channels, _ in self._maps)
+        self._maps = [(channels, stride, n_cells) for channels, stride, n_cells in info["maps"]]
+        self.dim = described_dim(self._maps)
         """Length of the vectors that `look` gives; 0 if the weights can't describe what they see."""
         self._class_ids = _class_ids(self.names, classes, weights)
         self.longest_px = longest_px or int(info["px"])
@@ -126,7 +126,7 @@ class Detector:
             vectors = np.zeros((1 + len(boxes.scores), 0), np.float16)
             if maps:
                 parts = np.concatenate([whole, found[kept, :4]])
-                vectors = area_means(maps, [stride for _, stride in self._maps], parts).astype(np.float16)
+                vectors = describe(maps, self._maps, parts)
             looks.append(Look(boxes, vectors[0], vectors[1:]))
         return looks
 

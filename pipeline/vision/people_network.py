@@ -25,8 +25,8 @@ BACKBONE = "actionlake_efficientnet_lite0"
 
 _OUTPUTS = {6: 40, 12: 112, 17: 320}
 """Which of the backbone's layers are read, counted from the image, and their channels: strides of 8, 16, 32."""
-MAPS = ((112, 16), (320, 32))
-"""Channels and stride of the backbone's maps out of which people and frames are described."""
+MAPS = ((112, 16, 3), (320, 32, 1))
+"""The backbone's maps out of which people and frames are described: see `pipeline.vision.pooling.describe`."""
 _MAP_LAYERS = (2, 3)
 _PIECE = 4
 

@@ -135,7 +135,7 @@ def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|4"
+    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|5"
 
 
 def _export(path: Path, folder: Path) -> None:

@@ -47,7 +47,7 @@ def sampled(video: Path, config: Config) -> tuple[NDArray[np.uint8], float]:
 
 
 def detector(runtime: Runtime, config: Config) -> Detector:
-    return Detector(config.detector, runtime, config.classes, config.detector_px, config.detector_score, 32)
+    return Detector(config.chosen_detector, runtime, config.classes, config.detector_px, config.detector_score, 32)
 
 
 def print_agreement(frames: NDArray[np.uint8], config: Config) -> list[Boxes]:
@@ -67,7 +67,7 @@ def print_agreement(frames: NDArray[np.uint8], config: Config) -> list[Boxes]:
         f"{len(frames)} frames, there apart by {np.median(apart):.2f} pixels in the median, {max(apart):.1f} at most"
     )
     crops = _crops(frames, by_cpu)[:512]
-    one, other = (Embedder(config.embedder, runtime).embed(crops).astype(np.float32) for runtime in (CPU, GPU))
+    one, other = (Embedder(config.chosen_embedder, runtime).embed(crops).astype(np.float32) for runtime in (CPU, GPU))
     cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     print(f"cosine of embeddings: {np.median(cosine):.6f} in the median, {cosine.min():.6f} at least", flush=True)
     return by_cpu
@@ -88,7 +88,7 @@ def print_rates(frames: NDArray[np.uint8], people: Sequence[Boxes], config: Conf
     crops = _crops(frames, people)
     crops = (crops * (4096 // len(crops) + 1))[:4096] if runtime.device == "cuda" else crops[:128]
     some = frames if runtime.device == "cuda" else frames[:64]
-    embedder, finder = Embedder(config.embedder, runtime), detector(runtime, config)
+    embedder, finder = Embedder(config.chosen_embedder, runtime), detector(runtime, config)
     print(
         f"{runtime.device} {runtime.precision}: {rate(lambda: embedder.embed(crops), len(crops)):.0f} people embedded, "
         f"{rate(lambda: finder.detect(some), len(some)):.0f} frames looked at in a second",

@@ -41,7 +41,7 @@ from pipeline.training.videos import VideoFolder
 
 SPLITS = ("split1", "split2", "split3")
 FIGURES = ("accuracy", "frame_accuracy")
-CONFIG = Config()
+CONFIG = Config(embedder="efficientnet_lite0", detector="person_nano")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from pipeline.training.splits import divide
 from pipeline.training.validation import validate
 
 FOLDS = ("split_fold1", "split_fold2", "split_fold3")
-ALL = Config().embedded
+CONFIG = Config(embedder="efficientnet_lite0", detector="person_nano")
+ALL = CONFIG.embedded
 SETS = (
     ALL,
     ("frame", "crop", "crop_change", "crop_flow", "box"),
@@ -65,9 +66,8 @@ def main() -> None:
     records = apply_label_map(records, read_label_map(arguments.folder / "map.csv"))
     uris = {r.video: filesystem.canonical_uri(filesystem.join(str(arguments.videos), r.video)) for r in records}
     labels = sorted({record.label for record in records})
-    config = Config()
     lake = str(arguments.folder / "lake")
-    analyze(sorted(set(uris.values())), lake, None, config)
+    analyze(sorted(set(uris.values())), lake, None, CONFIG)
     data = load_videos(open_lake(lake), uris, records, labels, "person", ALL)
     for names in SETS:
         videos, began = with_inputs(data, names), time.perf_counter()
@@ -78,7 +78,7 @@ def main() -> None:
                 parts = divide(videos, fold)
                 sequences = [sequence for video in parts.train for sequence in video.sequences]
                 model = fit(sequences, names, len(labels), FitOptions(members=1, seed=seed))
-                accuracies.append(validate(model, parts.test, labels, config.sample_fps, SegmentOptions())["accuracy"])
+                accuracies.append(validate(model, parts.test, labels, CONFIG.sample_fps, SegmentOptions())["accuracy"])
             of_seeds.append(mean(accuracies))
         each = " ".join(f"{accuracy:.3f}" for accuracy in of_seeds)
         took = time.perf_counter() - began

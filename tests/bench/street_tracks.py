@@ -3,7 +3,7 @@
     python tests/bench/street_tracks.py DATA/street/vtest.avi WEIGHTS/yolov8n_coco.pt
 
 Both run as whole jobs. The reference is YOLOv8n at 640 px with the same tracker, over the second half of the video,
-of which the embedded detector has seen nothing.
+of which the embedded detectors have seen nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video")
     parser.add_argument("teacher")
-    parser.add_argument("--detector-px", type=int, default=None)
+    parser.add_argument("--detector", help="whose boxes are followed instead of those of the default model's detector")
+    parser.add_argument("--detector-px", type=int)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         reference, own = f"{folder}/reference", f"{folder}/own"
@@ -58,7 +59,7 @@ def main() -> None:
             arguments.video, reference, None,
             Config(detector=arguments.teacher, detector_px=640, inputs=("box",)),
         )  # fmt: skip
-        config = Config(detector_px=arguments.detector_px)
+        config = Config(detector=arguments.detector, detector_px=arguments.detector_px)
         analyze(arguments.video, own, config=config)
         print(compare(tracks(reference), tracks(own)).to_string())
         segments = open_lake(own).table("segments").to_pylist()

@@ -96,9 +96,9 @@ def test_one_look_gives_the_same_however_the_video_is_cut(street: Path, tmp_path
     for name, config in (("whole", whole), ("chunked", chunked)):
         analyze_here([str(street)], tmp_path / name, config, [], Extractor(config))
     assert_same(tmp_path / "whole", tmp_path / "chunked", {"n_chunks"})
-    assert whole.embedded == ("frame", "crop", "box", "pose")
+    assert whole.embedded == ("crop", "crop_flow", "box")
     features = open_lake(str(tmp_path / "whole")).table("features")
-    assert features.schema.field("embedding").type.list_size == describe_networks(whole).dim == 432
+    assert features.schema.field("embedding").type.list_size == describe_networks(whole).dim == 1328
     assert "change" not in features.column_names
     vectors = np.stack(features["embedding"].to_numpy(zero_copy_only=False))
     assert len(np.unique(vectors, axis=0)) >= 0.7 * len(vectors), "a box may cover the frame"
@@ -136,7 +136,7 @@ def test_weights_without_keypoints_leave_them_unknown(
     config = replace(CONFIG, detector="person_nano")
     with caplog.at_level("INFO", "pipeline.steps.extract"):
         analyze_here([str(street)], tmp_path / "lake", config, [], Extractor(config))
-    assert "larger weights find more everywhere: --detector yolo11n-pose.pt" in caplog.text
+    assert "Larger weights find more: --detector yolo11n-pose.pt" in caplog.text
     reader = open_lake(str(tmp_path / "lake"))
     assert reader.table("detections")["keypoints"].null_count == reader.table("detections").num_rows > 0
     assert reader.sql("SELECT count(*) AS n FROM poses").to_pylist() == [{"n": 0}]

@@ -156,7 +156,11 @@ def test_a_video_without_anybody_is_fine(tmp_path: Path, person_weights: Path) -
     make_video(tmp_path / "empty.mp4", RECIPES[0])
     config = Config(detector=str(person_weights), sample_fps=5.0)
     summary = analyze_here(
-        [str(tmp_path / "empty.mp4")], tmp_path / "lake", config, choose_models("default", "person"), Extractor(config)
+        [str(tmp_path / "empty.mp4")],
+        tmp_path / "lake",
+        config,
+        choose_models("default", "person", config),
+        Extractor(config),
     )
     assert (summary.n_failed, summary.n_partial) == (0, 0)
     lake = open_lake(str(tmp_path / "lake"))

@@ -30,7 +30,7 @@ from pipeline.vision.runtime import Runtime
 from pipeline.vision.weights import find_weights
 from tests.conftest import REPOSITORY
 
-EMBEDDED = [EMBEDDED_DETECTOR, "person_pose"]
+EMBEDDED = ["person_nano", EMBEDDED_DETECTOR]
 
 
 @pytest.fixture(scope="module")

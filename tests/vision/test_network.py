@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.stopwatch import Stopwatch
 from pipeline.vision.detector import Detector
 from pipeline.vision.embedder import Embedder, load_backbone
@@ -89,10 +88,10 @@ def test_both_runtimes_embed_alike() -> None:
 
 def test_both_runtimes_detect_alike(people: Image) -> None:
     by_torch = TorchNetwork(
-        first_output(load_weights(find_weights(EMBEDDED_DETECTOR))), F32, people.shape[:2], (0.0,) * 3, (255.0,) * 3
+        first_output(load_weights(find_weights("person_nano"))), F32, people.shape[:2], (0.0,) * 3, (255.0,) * 3
     )
     (in_torch,) = by_torch.run([[people]], copy, Stopwatch())
-    detector = Detector(EMBEDDED_DETECTOR, F32, ["person"], None, 0.35, 32)
+    detector = Detector("person_nano", F32, ["person"], None, 0.35, 32)
     (in_openvino,) = detector._network([people], people.shape[:2], copy)
     assert in_torch.shape == in_openvino.shape
     assert in_torch.shape[1] == 5, "a box and one class"

@@ -14,7 +14,7 @@ from ultralytics.nn.tasks import PoseModel
 from pipeline.vision import people_network
 from pipeline.vision.detector import Detector
 from pipeline.vision.network import Image
-from pipeline.vision.pooling import area_means, take_apart
+from pipeline.vision.pooling import area_means, describe, described_dim, take_apart
 from pipeline.vision.runtime import Runtime
 from pipeline.vision.weights import load_weights
 from tests.networks import untrained_people
@@ -28,7 +28,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(untrained_people(tmp_path_factory.mktemp("people") / "untrained"))
 
 
-def test_a_box_is_described_by_what_it_covers() -> None:
+@pytest.mark.parametrize("n_cells", [1, 3])
+def test_a_box_is_described_by_what_it_covers(n_cells: int) -> None:
     """As torchvision's RoIAlign does where it takes very many samples."""
     rng = np.random.default_rng(0)
     grid = rng.normal(size=(5, 12, 20)).astype(np.float32)
@@ -37,15 +38,30 @@ def test_a_box_is_described_by_what_it_covers() -> None:
     # torchvision's samples lie between the centres of cells: many cells of one value are the same as one.
     fine = torch.from_numpy(grid.repeat(32, axis=1).repeat(32, axis=2))[None]
     boxes = torch.from_numpy(np.hstack([np.zeros((8, 1), np.float32), xyxy * 2]))
-    expected = roi_align(fine, boxes, 1, 1.0, sampling_ratio=64, aligned=True)[:, :, 0, 0].numpy()
-    np.testing.assert_allclose(area_means([grid], [16], xyxy), expected, atol=0.02)
+    expected = roi_align(fine, boxes, n_cells, 1.0, sampling_ratio=64, aligned=True).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(area_means(grid, xyxy / 16, n_cells), expected, atol=0.04)
+
+
+def test_each_map_counts_the_same() -> None:
+    rng = np.random.default_rng(0)
+    loud, quiet = rng.normal(5, 100, (4, 6, 8)), rng.normal(size=(6, 3, 4))
+    kinds = [(4, 16, 3), (6, 32, 1)]
+    xyxy = np.array([[0, 0, 128, 96], [20, 30, 40, 80]], np.float32)
+    vectors = describe([loud.astype(np.float32), quiet.astype(np.float32)], kinds, xyxy).astype(np.float64)
+    assert vectors.shape == (2, described_dim(kinds)) == (2, 4 * 9 + 6)
+    for part in (vectors[:, :36], vectors[:, 36:]):
+        np.testing.assert_allclose(part.mean(axis=1), 0, atol=1e-3)
+        np.testing.assert_allclose(part.std(axis=1), 1, atol=1e-3)
+    # The upper left cell of the first box is its first four numbers.
+    first = area_means(loud.astype(np.float32), np.array([[0, 0, 8 / 3, 2]], np.float32), 1)[0, 0, 0]
+    np.testing.assert_allclose(np.corrcoef(vectors[0, :4], first)[0, 1], 1, atol=1e-3)
 
 
 def test_rows_are_taken_apart_as_they_were_put_together() -> None:
     predictions = np.arange(6 * (8 * 12 + 4 * 6 + 2 * 3), dtype=np.float32).reshape(6, -1)
     maps = [np.full((7, 4, 6), 1, np.float32), np.full((9, 2, 3), 2, np.float32)]
     row = np.concatenate([predictions.reshape(-1), *(grid.reshape(-1) for grid in maps)])
-    found, found_maps = take_apart(row, [(7, 16), (9, 32)], 64, 96)
+    found, found_maps = take_apart(row, [(7, 16, 1), (9, 32, 1)], 64, 96)
     assert (found == predictions).all()
     for grid, found_grid in zip(maps, found_maps, strict=True):
         np.testing.assert_array_equal(grid, found_grid)
@@ -69,12 +85,12 @@ def test_a_frozen_backbone_gives_the_same_maps_in_openvino() -> None:
 
 def test_one_look_tells_of_boxes_keypoints_and_looks(bundle: Path, people: Image) -> None:
     detector = Detector(str(bundle), F32, ["person"], None, 0.0, 4)
-    assert (detector.dim, detector.n_keypoints) == (432, 17)
+    assert (detector.dim, detector.n_keypoints) == (1328, 17)
     (look,) = detector.look(people[None])
     assert look.boxes.keypoints is not None
     assert look.boxes.keypoints.shape == (4, 17, 3)
-    assert look.frame.shape == (432,)
-    assert look.people.shape == (4, 432)
+    assert look.frame.shape == (1328,)
+    assert look.people.shape == (4, 1328)
     (same,) = Detector(str(bundle), F32, ["person"], None, 0.0, 4).look(people[None])
     assert (same.people == look.people).all()
 

@@ -1,0 +1,102 @@
+"""Which models label where none is named, and what options they bring."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import Config
+from pipeline.activity.bundle import EMBEDDED_BUNDLES, load_bundle
+from pipeline.engine.models import check_fit, check_lake, check_vectors, choose_models, config_for, fitted
+from pipeline.errors import UsageError
+from pipeline.lake.store import Lake
+
+LOOK, CNN = "daily22-look", "daily22-person"
+
+
+def chosen(config: Config) -> list[str]:
+    """Return the names of the models that come with the package for such a job; that they fit is checked."""
+    bundles = choose_models("default", config.scope, config)
+    check_fit(bundles, fitted(config, bundles))
+    return [bundle.name for bundle in bundles]
+
+
+def test_people_are_labelled_from_one_look() -> None:
+    (bundle,) = choose_models("default", "person")
+    config = fitted(Config(), [bundle])
+    assert bundle.name == LOOK
+    assert (config.embedder, config.detector) == ("detector", "person_pose")
+    assert config.inputs == bundle.spec.inputs
+    assert not [name for name in config.inputs if name.startswith("frame")]
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({}, [LOOK]),
+        ({"detector": "person_pose"}, [LOOK]),
+        ({"embedder": "detector"}, [LOOK]),
+        ({"detector_px": 640, "sample_fps": 10.0}, [LOOK]),
+        ({"detector": "yolo11n.pt"}, [CNN]),
+        ({"detector": "person_nano"}, [CNN]),
+        ({"embedder": "efficientnet_lite0"}, [CNN]),
+        ({"scope": "both"}, ["jhmdb21-frame", CNN]),
+        ({"scope": "frame"}, ["jhmdb21-frame"]),
+    ],
+)
+def test_what_is_named_decides_who_labels(named: dict[str, object], expected: list[str]) -> None:
+    assert chosen(Config.load(None, **named)) == expected
+
+
+def test_a_model_brings_the_detector_it_was_trained_with(tmp_path: Path) -> None:
+    bundle = replace(load_bundle(CNN), name="own", training={"features": {"detector": "weights/mine.pt"}})
+    bundle.save(tmp_path)
+    assert config_for([load_bundle(tmp_path)])["detector"] == "weights/mine.pt"
+    assert fitted(Config(), [bundle]).detector == "weights/mine.pt"
+    assert fitted(Config(detector="yolo11n.pt"), [bundle]).detector == "yolo11n.pt"
+
+
+def test_another_detector_than_that_of_training_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    bundle = replace(load_bundle(LOOK), training={"features": {"detector": "models/mine"}})
+    config = fitted(Config(), [bundle])
+    # Where the folder lies on a machine does not matter.
+    check_fit([bundle], replace(config, detector="/elsewhere/mine"))
+    assert not caplog.records
+    check_fit([bundle], replace(config, detector="person_pose"))
+    assert "was trained on what detector 'models/mine' sees; of what 'person_pose' sees" in caplog.text
+
+
+def test_a_lake_of_the_kind_before_tells_how_to_go_on(tmp_path: Path) -> None:
+    """And goes on so."""
+    before = fitted(Config(), [load_bundle(CNN)])
+    lake = Lake(str(tmp_path / "lake"))
+    lake.claim(before.feature_options())
+    now = fitted(Config(), choose_models("default", "person"))
+    with pytest.raises(
+        UsageError, match=r"another lake\. `--embedder efficientnet_lite0 --detector person_nano` are the same"
+    ):
+        check_lake(lake, now)
+    named = Config(embedder="efficientnet_lite0", detector="person_nano")
+    assert chosen(named) == [CNN]
+    check_lake(lake, fitted(named, choose_models("default", "person", named)))
+    check_lake(lake, fitted(Config(), choose_models(CNN, "person")))
+    with pytest.raises(UsageError, match=r"sample_fps = 15\.0 there, 5\.0 now\); use the same, or another lake$"):
+        check_lake(lake, replace(before, sample_fps=5.0))
+
+
+def test_all_that_comes_with_the_package_is_chosen_by_someone() -> None:
+    names = {name for scope in ("frame", "person", "both") for name in chosen(Config(scope=scope))}  # type: ignore[arg-type]
+    assert names == set(EMBEDDED_BUNDLES)
+
+
+def test_vectors_of_another_length_are_refused() -> None:
+    bundles = choose_models("default", "person")
+    check_vectors(bundles, bundles[0].spec.embedding_dim)
+    with pytest.raises(
+        UsageError, match="'daily22-look' reads vectors of 1328 numbers, but embedder and detector give"
+    ):
+        check_vectors(bundles, 1280)
+    moving = replace(bundles[0], spec=replace(bundles[0].spec, inputs=("crop_flow", "box")))
+    check_vectors([moving], 1280)
