@@ -54,6 +54,8 @@ class Frame:
     """The first point of the sampling grid that shows it; point `k` lies at `k / fps` seconds."""
     n_steps: int = 1
     """How many points show it; more than one where the video is slower than the grid."""
+    fps: float | None = None
+    """Frames per second of its video, if known: people do not move faster for being sampled more often."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def decode(
             for image, time_s, step, n_steps in zip(
                 batch.images, batch.pts_s.tolist(), batch.steps.tolist(), batch.n_steps.tolist(), strict=True
             ):
-                yield Frame(image, time_s, step, n_steps)
+                yield Frame(image, time_s, step, n_steps, probe.fps)
 
 
 def detect(
@@ -222,10 +224,11 @@ def label(
     (bundle,) = choose_models(model, scope, config)
     config = fitted(config, [bundle]) if config else Config.load(None, {"scope": scope} | config_for([bundle]))
     extractor = Extractor(config)
-    rate = fps or config.sample_fps
-    pieces = [_Piece(batch) for batch in _extracted(frames, extractor, rate)]
+    first, frames = _first_of(frames)
+    own_fps = fps or (first.fps if isinstance(first, Frame) else None)
+    pieces = [_Piece(batch) for batch in _extracted(frames, extractor, fps or config.sample_fps, own_fps)]
     rows = VideoRows.from_pieces(pieces)
-    track_ids = track(rows, rate, config) if config.sees_people else no_tracks(rows)
+    track_ids = track(rows, own_fps, config) if config.sees_people else no_tracks(rows)
     found = Labeller(bundle, config).segments("", "", rows, track_ids, extractor.class_names, math.inf)
     return [
         Segment(
@@ -254,16 +257,23 @@ class _Piece:
 
 
 def _extracted(
-    frames: Iterable[Frame | NDArray[np.uint8]], extractor: Extractor, rate: float
+    frames: Iterable[Frame | NDArray[np.uint8]], extractor: Extractor, rate: float, own_fps: float | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the features of frames, a batch at a time; each batch is looked at beside the first frame of the next."""
+    """Yield the features of frames, a batch at a time; each batch is looked at beside the first frame of the next.
+
+    Args:
+        frames: Frames, or images.
+        extractor: Who looks.
+        rate: Images per second.
+        own_fps: Frames per second of the video that they are from.
+    """
     task: ChunkTask | None = None
     receipt = Receipt(0, "", 0, 0, False)
     for batch, following in itertools.pairwise(itertools.chain(_batches(frames, rate), [None])):
         assert batch is not None
         if task is None:
             height, width = batch[0].image.shape[:2]
-            task = ChunkTask(0, "", "frames", _probe_of(width, height, rate), Chunk(0, 0, OPEN_END, 0.0))
+            task = ChunkTask(0, "", "frames", _probe_of(width, height, own_fps or rate), Chunk(0, 0, OPEN_END, 0.0))
         decoded = FrameBatch(
             np.stack([frame.image for frame in batch]),
             np.array([frame.time_s for frame in batch]),
@@ -273,6 +283,15 @@ def _extracted(
         )
         ((_, rows),) = extractor.compute([DecodedPiece(task, receipt, decoded)])
         yield rows.to_batch(receipt)
+
+
+def _first_of(
+    frames: Iterable[Frame | NDArray[np.uint8]],
+) -> tuple[Frame | NDArray[np.uint8] | None, Iterable[Frame | NDArray[np.uint8]]]:
+    """Return the first of some frames, None if there are none, and all of them."""
+    left = iter(frames)
+    begun = list(itertools.islice(left, 1))
+    return (begun[0] if begun else None), itertools.chain(begun, left)
 
 
 def _probe_of(width: int, height: int, rate: float) -> Probe:

@@ -22,7 +22,7 @@ NO_MODEL = "none"
 """Stands for none: features alone."""
 NAMES = (DEFAULT_MODEL, NO_MODEL)
 """What stands for models and is not the folder of one."""
-_DEFAULTS = {
+_DEFAULTS: dict[str, list[tuple[str, ...]]] = {
     "frame": [("jhmdb21-frame",)],
     # The first reads what its own detector sees: who names another one, or a CNN, gets the second.
     "person": [("daily22-look",), ("daily22-person",)],
@@ -49,7 +49,7 @@ def choose_models(model: str | Path | Bundle | None, scope: str, config: Config 
         bundles: list[Bundle] = []
         for names in _DEFAULTS[scope]:
             bundles = [load_bundle(name) for name in names]
-            if config is None or not (_misfit(bundles, fitted(config, bundles)) or _strange(bundles, config)):
+            if config is None or _fits(bundles, config):
                 break
         return bundles
     bundle = model if isinstance(model, Bundle) else load_bundle(model)
@@ -129,6 +129,14 @@ def check_vectors(bundles: Sequence[Bundle], dim: int) -> None:
                 f"model {bundle.name!r} reads vectors of {bundle.spec.embedding_dim} numbers, but embedder and "
                 f"detector give {dim}; use those that it was trained with, or train it again"
             )
+
+
+def _fits(bundles: Sequence[Bundle], config: Config) -> bool:
+    """Whether models read what options make that are named so far."""
+    try:
+        return not (_misfit(bundles, fitted(config, bundles)) or _strange(bundles, config))
+    except UsageError:
+        return False
 
 
 def _strange(bundles: Sequence[Bundle], config: Config) -> list[Bundle]:

@@ -19,13 +19,16 @@ from tests.conftest import REPOSITORY
 
 def test_stages_alone_see_what_a_job_sees(street: Path) -> None:
     """Each stage takes time, and all of them less than the whole that they are parts of."""
-    alone = measure_alone([str(street)], Config(sample_fps=5.0))
+    alone = measure_alone([str(street)], Config(sample_fps=5.0, embedder="efficientnet_lite0"))
     assert (alone.n_frames, alone.video_s) == (30, pytest.approx(6.0))
     assert alone.n_boxes > 30
     assert all(seconds > 0 for seconds in alone.stages.values())
     assert alone.busy_s < alone.wall_s
     whole_frames = measure_alone([str(street)], Config(scope="frame", sample_fps=5.0, inputs=("frame",)))
     assert (whole_frames.n_boxes, whole_frames.detect) == (0, 0.0)
+    one_look = measure_alone([str(street)], Config(sample_fps=5.0))
+    assert one_look.embed == 0.0
+    assert one_look.detect > 0.0
 
 
 def test_a_video_that_can_not_be_read_is_named(tmp_path: Path) -> None:

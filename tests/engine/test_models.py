@@ -42,6 +42,7 @@ def test_people_are_labelled_from_one_look() -> None:
         ({"detector": "yolo11n.pt"}, [CNN]),
         ({"detector": "person_nano"}, [CNN]),
         ({"embedder": "efficientnet_lite0"}, [CNN]),
+        ({"inputs": load_bundle(CNN).spec.inputs}, [CNN]),
         ({"scope": "both"}, ["jhmdb21-frame", CNN]),
         ({"scope": "frame"}, ["jhmdb21-frame"]),
     ],

@@ -91,12 +91,11 @@ def test_poses_are_an_input_of_the_network(lake: Path) -> None:
 def test_one_look_gives_the_same_however_the_video_is_cut(street: Path, tmp_path: Path) -> None:
     """Rows of frames and boxes are described by the detector's own pass; nothing else looks at the pixels."""
     detector = untrained_people(tmp_path / "people")
-    whole = replace(CONFIG, detector=detector, embedder="detector", inputs=())
+    whole = replace(CONFIG, detector=detector, embedder="detector", inputs=("frame", "crop", "box", "pose"))
     chunked = replace(whole, chunk_s=1.0)
     for name, config in (("whole", whole), ("chunked", chunked)):
         analyze_here([str(street)], tmp_path / name, config, [], Extractor(config))
     assert_same(tmp_path / "whole", tmp_path / "chunked", {"n_chunks"})
-    assert whole.embedded == ("crop", "crop_flow", "box")
     features = open_lake(str(tmp_path / "whole")).table("features")
     assert features.schema.field("embedding").type.list_size == describe_networks(whole).dim == 1328
     assert "change" not in features.column_names
