@@ -133,8 +133,10 @@ def check_vectors(bundles: Sequence[Bundle], dim: int) -> None:
 
 def _fits(bundles: Sequence[Bundle], config: Config) -> bool:
     """Whether models read what options make that are named so far."""
+    # Who names a detector that describes what it sees wants it read.
+    strange = [] if config.looks_once else _strange(bundles, config)
     try:
-        return not (_misfit(bundles, fitted(config, bundles)) or _strange(bundles, config))
+        return not (strange or _misfit(bundles, fitted(config, bundles)))
     except UsageError:
         return False
 

@@ -38,6 +38,7 @@ def test_people_are_labelled_from_one_look() -> None:
         ({}, [LOOK]),
         ({"detector": "person_pose"}, [LOOK]),
         ({"embedder": "detector"}, [LOOK]),
+        ({"embedder": "detector", "detector": "models/mine"}, [LOOK]),
         ({"detector_px": 640, "sample_fps": 10.0}, [LOOK]),
         ({"detector": "yolo11n.pt"}, [CNN]),
         ({"detector": "person_nano"}, [CNN]),
