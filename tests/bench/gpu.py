@@ -22,11 +22,11 @@ from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.steps.decode import decode_pieces, tasks_of
-from pipeline.steps.extract import _crops
 from pipeline.vision import network
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.embedder import Embedder
 from pipeline.vision.runtime import Runtime, choose_runtime
+from pipeline.vision.views import crops as crops_of
 from tests.bench.footage import repeated
 
 CPU, GPU = Runtime("cpu", "f32"), Runtime("cuda", "f16")
@@ -66,7 +66,7 @@ def print_agreement(frames: NDArray[np.uint8], config: Config) -> list[Boxes]:
         f"people surer than 0.25: {sum(counts[0])} on the CPU, {sum(counts[1])} on the GPU; as many in {len(same)} of "
         f"{len(frames)} frames, there apart by {np.median(apart):.2f} pixels in the median, {max(apart):.1f} at most"
     )
-    crops = _crops(frames, by_cpu)[:512]
+    crops = crops_of(frames, by_cpu)[:512]
     one, other = (Embedder(config.chosen_embedder, runtime).embed(crops).astype(np.float32) for runtime in (CPU, GPU))
     cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     print(f"cosine of embeddings: {np.median(cosine):.6f} in the median, {cosine.min():.6f} at least", flush=True)
@@ -85,7 +85,7 @@ def rate(work: Callable[[], object], n: int) -> float:
 
 def print_rates(frames: NDArray[np.uint8], people: Sequence[Boxes], config: Config, runtime: Runtime) -> None:
     """Print how many images one process brings through a runtime's networks in a second."""
-    crops = _crops(frames, people)
+    crops = crops_of(frames, people)
     crops = (crops * (4096 // len(crops) + 1))[:4096] if runtime.device == "cuda" else crops[:128]
     some = frames if runtime.device == "cuda" else frames[:64]
     embedder, finder = Embedder(config.chosen_embedder, runtime), detector(runtime, config)
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=16)
     parser.add_argument("--split", type=float, nargs="*", default=[1.0, 0.25], help="GPUs per actor that only extracts")
     options = parser.parse_args()
-    config = Config(scope="person")
+    config = Config(scope="person", embedder="efficientnet_lite0", detector="person_nano")
     print(f"{os.cpu_count()} CPUs; {choose_runtime()}; placing threads: {network._PLACING_THREADS}")
     frames, speed = sampled(options.video, config)
     print(f"one core decodes {speed:.1f} times as fast as the video plays; {len(frames)} frames sampled")

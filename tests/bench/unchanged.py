@@ -14,7 +14,6 @@ import numpy as np
 from pipeline.archive.plan import OPEN_END, Chunk
 from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
-from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.video.decode import decode_chunk
 from pipeline.vision.detector import Boxes, Detector
 from pipeline.vision.runtime import choose_runtime
@@ -35,7 +34,7 @@ def n_shared(found: Boxes, taken: Boxes) -> tuple[int, int]:
 
 def measure(sources: Sequence[str], levels: Sequence[float]) -> None:
     """Print for each level which share of frames is looked at, and which share of boxes stays right."""
-    detector = Detector(EMBEDDED_DETECTOR, choose_runtime("cpu"), ["person"], None, 0.1, 32)
+    detector = Detector("person_nano", choose_runtime("cpu"), ["person"], None, 0.1, 32)
     counts = {level: np.zeros(4, np.int64) for level in levels}
     for ref in list_videos(sources):
         for batch in decode_chunk(ref.uri, probe_video(ref), Chunk(0, 0, OPEN_END, 0.0), Fraction(15), 640, 48):

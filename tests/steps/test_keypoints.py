@@ -96,6 +96,7 @@ def test_one_look_gives_the_same_however_the_video_is_cut(street: Path, tmp_path
     for name, config in (("whole", whole), ("chunked", chunked)):
         analyze_here([str(street)], tmp_path / name, config, [], Extractor(config))
     assert_same(tmp_path / "whole", tmp_path / "chunked", {"n_chunks"})
+    assert replace(whole, inputs=()).embedded == ("crop", "crop_flow", "box")
     features = open_lake(str(tmp_path / "whole")).table("features")
     assert features.schema.field("embedding").type.list_size == describe_networks(whole).dim == 1328
     assert "change" not in features.column_names

@@ -136,20 +136,22 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "n_labels", "kind", "least"),
+    ("name", "n_labels", "kind", "least", "most_off"),
     [
-        ("jhmdb21-frame", 21, "split", 0.52),
-        ("daily22-person", 23, "split_jhmdb", 0.66),
-        ("daily22-look", 23, "split_jhmdb", 0.70),
+        ("jhmdb21-frame", 21, "split", 0.52, 1.0),
+        ("daily22-person", 23, "split_jhmdb", 0.66, 0.08),
+        ("daily22-look", 23, "split_jhmdb", 0.70, 0.09),
     ],
 )
-def test_the_bundled_models_have_cards_with_their_figures(name: str, n_labels: int, kind: str, least: float) -> None:
+def test_the_bundled_models_have_cards_with_their_figures(
+    name: str, n_labels: int, kind: str, least: float, most_off: float
+) -> None:
     bundle = load_bundle(name)
     assert len(bundle.labels) == n_labels
     assert bundle.metrics["means"][kind]["accuracy"] >= least
     if kind == "split_jhmdb":
         # A score of a default model means what it says.
-        assert bundle.metrics["means"][kind]["calibration_error"] <= 0.09
+        assert bundle.metrics["means"][kind]["calibration_error"] <= most_off
     folder = Path(__import__("pipeline").__file__).parent / "activity" / "bundles" / bundle.name
     assert f"{bundle.metrics['means'][kind]['accuracy']:.3f}" in (folder / "README.md").read_text()
 

@@ -36,10 +36,10 @@ def test_a_box_is_described_by_what_it_covers(n_cells: int) -> None:
     low = rng.uniform(0, (240, 120), (8, 2))
     xyxy = np.hstack([low, low + rng.uniform(8, 70, (8, 2))]).astype(np.float32)
     # torchvision's samples lie between the centres of cells: many cells of one value are the same as one.
-    fine = torch.from_numpy(grid.repeat(32, axis=1).repeat(32, axis=2))[None]
-    boxes = torch.from_numpy(np.hstack([np.zeros((8, 1), np.float32), xyxy * 2]))
+    fine = torch.from_numpy(grid.repeat(64, axis=1).repeat(64, axis=2))[None]
+    boxes = torch.from_numpy(np.hstack([np.zeros((8, 1), np.float32), xyxy * 4]))
     expected = roi_align(fine, boxes, n_cells, 1.0, sampling_ratio=64, aligned=True).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(area_means(grid, xyxy / 16, n_cells), expected, atol=0.04)
+    np.testing.assert_allclose(area_means(grid, xyxy / 16, n_cells), expected, atol=0.02)
 
 
 def test_each_map_counts_the_same() -> None:
