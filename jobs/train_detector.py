@@ -54,7 +54,7 @@ def label(
     detector = Detector(teacher, runtime, classes.split(","), teacher_px, min_score, max_boxes=300)
     teaching = Teacher(detector, LandmarkNetwork(landmarks, runtime) if landmarks else None, turned)
     options = LabelOptions(
-        every_s=every_s, parts=parts, student_px=student_px, turned=turned, class_name=name or classes.split(",")[0]
+        every_s=every_s, parts=parts, student_px=student_px, class_name=name or classes.split(",")[0]
     )
     typer.echo(label_videos(list_videos(sources), teaching, out, options))
 
@@ -87,6 +87,13 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the data set.")] = _LEARNING.epochs,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = _LEARNING.batch_size,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = _LEARNING.learning_rate,
+    turned: Annotated[
+        float, typer.Option(help="Share of the pictures shown turned by one to three quarters: for those who lie.")
+    ] = _LEARNING.turned,
+    hours: Annotated[
+        float | None, typer.Option(help="Stop after so many hours, whatever the epochs.", show_default="never")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that read pictures; more of them for a GPU.")] = _LEARNING.workers,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
 ) -> None:
     """Train a detector; the same command takes up a training that was cut off."""
@@ -99,6 +106,9 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        turned=turned,
+        hours=hours,
+        workers=workers,
     )
     bundle = train_detector(data, out, options, note)
     told = "".join(f", {name} {value:.3f}" for name, value in bundle.metrics.items())

@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.errors import UsageError
 from pipeline.training.card import detector_card
+from pipeline.training.turning import turning_trainer
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle
 from pipeline.vision.runtime import cpu_has_bf16
@@ -50,6 +51,12 @@ class DetectorOptions:
     learning_rate: float = 2e-3
     scale: float = 0.5
     """Images are enlarged or shrunk by up to this share."""
+    turned: float = 0.0
+    """Share of the images shown turned by one to three quarters, for people who lie and cameras that look from above."""
+    hours: float | None = None
+    """The training takes no longer; `epochs` is then what the learning rate is planned for at first."""
+    workers: int = 1
+    """Processes that read images. A GPU needs many."""
     seed: int = 0
 
 
@@ -163,6 +170,7 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
     if freeze:
         model.add_callback("on_train_start", _freeze_in_openvino)
     model.train(
+        trainer=turning_trainer(options.turned, has_keypoints=bool(keypoints)),
         data=str(run / "data.yaml"),
         project=str(run.parent),
         name=run.name,
@@ -185,7 +193,8 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
         seed=options.seed,
         pretrained=_checkpoint_of(options.start, run) if options.start else False,
         plots=False,
-        workers=1,
+        workers=options.workers,
+        time=options.hours,
     )
 
 

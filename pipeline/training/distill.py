@@ -23,7 +23,6 @@ from pipeline.training.people import (
     describe_data_set,
     draw_part,
     part_of,
-    turned,
     write_picture,
 )
 from pipeline.video.decode import decode_chunk
@@ -54,9 +53,6 @@ class LabelOptions:
     """Of a frame larger than `student_px`, so many random parts are kept as well: small people, seen larger."""
     student_px: int = 320
     """Longest side of the input of the detector that will learn."""
-    turned: bool = False
-    """Whether the teacher also looks at each frame turned by 90, 180 and 270 degrees, and a random one of these is kept
-    as well: for people who lie, and for cameras that look from above."""
     class_name: str = "person"
     """What the student shall call everything that the teacher returns."""
     held_out: float = 0.05
@@ -145,5 +141,3 @@ def _views(
     if max(image.shape[:2]) > options.student_px:
         for _ in range(options.parts):
             yield part_of(image, people, rng)
-    if options.turned:
-        yield turned(image, people, int(rng.integers(1, 4)))

@@ -19,8 +19,6 @@ from pipeline.vision.weights import exported_weights, find_weights, first_output
 
 _LETTERBOX_GREY = 114
 _STRIDE = 32
-# Two boxes of one class that overlap by more than this are one thing: the value Ultralytics predicts with.
-_NMS_IOU = 0.7
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Detector:
         folder = exported_weights(path)
         info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
         self.names: dict[int, str] = {int(number): name for number, name in info["names"].items()}
-        self._end2end = bool(info["end2end"])
+        self._end2end, self._same_iou = bool(info["end2end"]), float(info["same_iou"])
         self.n_keypoints, self._keypoint_dims = info["kpt_shape"]
         self._maps = [(channels, stride, n_cells) for channels, stride, n_cells in info["maps"]]
         self.dim = described_dim(self._maps)
@@ -135,7 +133,9 @@ class Detector:
         if self._end2end:
             found = predictions[predictions[:, 4] > self._min_score]
             return found[np.isin(found[:, 5], self._class_ids)][: self._max_boxes]
-        return best_boxes(predictions, len(self.names), self._class_ids, self._min_score, self._max_boxes)
+        return best_boxes(
+            predictions, len(self.names), self._class_ids, self._min_score, self._max_boxes, self._same_iou
+        )
 
     def _to_boxes(
         self, found: NDArray[np.float32], scale: float, top: int, left: int, height: int, width: int
@@ -158,7 +158,12 @@ class Detector:
 
 
 def best_boxes(
-    predictions: NDArray[np.float32], n_classes: int, class_ids: Sequence[int], min_score: float, max_boxes: int
+    predictions: NDArray[np.float32],
+    n_classes: int,
+    class_ids: Sequence[int],
+    min_score: float,
+    max_boxes: int,
+    same_iou: float,
 ) -> NDArray[np.float32]:
     """Return what non-maximum suppression leaves of an image's predictions, `float32 [N, 6 + ...]`.
 
@@ -173,6 +178,7 @@ def best_boxes(
         class_ids: Those that are wanted.
         min_score: Boxes up to this are dropped.
         max_boxes: At most so many, the best by score.
+        same_iou: Two boxes of one class that overlap by more than this, as intersection over union, are one thing.
     """
     scores = predictions[4 : 4 + n_classes]
     likely = np.flatnonzero(scores[list(class_ids)].max(axis=0) > min_score)
@@ -184,7 +190,7 @@ def best_boxes(
     size = predictions[2:4, likely].T
     corner = predictions[:2, likely].T - size / 2
     kept = cv2.dnn.NMSBoxesBatched(
-        np.hstack([corner, size]).tolist(), scores.tolist(), best_class.tolist(), min_score, _NMS_IOU
+        np.hstack([corner, size]).tolist(), scores.tolist(), best_class.tolist(), min_score, same_iou
     )
     others = predictions[4 + n_classes :, likely].T
     boxes = np.hstack([corner, corner + size, scores[:, None], best_class[:, None], others]).astype(np.float32)

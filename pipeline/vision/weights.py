@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TASKS_WITH_BOXES = ("detect", "segment", "pose")
+# Boxes of one class that overlap by more are one thing. Ultralytics predicts with the first; of a person who lies or
+# falls the network for people makes boxes that differ by more.
+_SAME_IOU, _SAME_PERSON_IOU = 0.7, 0.5
 _USUAL_PX = 640
 
 
@@ -135,7 +138,7 @@ def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|5"
+    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|6"
 
 
 def _export(path: Path, folder: Path) -> None:
@@ -148,12 +151,14 @@ def _export(path: Path, folder: Path) -> None:
 
     network: Any = load_weights(path)
     px = _trained_px(path, network)
+    for_people = people_network.is_people(network.yaml)
     info = {
         "names": network.names,
         "end2end": bool(getattr(network, "end2end", False)),
         "px": px,
         "kpt_shape": getattr(network.model[-1], "kpt_shape", (0, 0)),
-        "maps": people_network.MAPS if people_network.is_people(network.yaml) else [],
+        "maps": people_network.MAPS if for_people else [],
+        "same_iou": _SAME_PERSON_IOU if for_people else _SAME_IOU,
     }
     (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
     if info["maps"]:

@@ -3,7 +3,7 @@
     python -m tests.bench.people ../shared/data ../shared/weights ~/people
 
 Each source becomes a data set of its own, in the layout of Ultralytics: JHMDB's training clips of split 1, the first
-half of the street, GMDCSA24, half of Leeds Sports Poses Extended. What is there is kept, so the same command goes on.
+half of the street, GMDCSA24, Leeds Sports Poses Extended. What is there is kept, so the same command goes on.
 What the networks said of a picture lies in `people_labels.npz`; `--anew` asks them again.
 """
 
@@ -25,7 +25,7 @@ from torchvision.ops import box_iou
 from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
 from pipeline.training.distill import LabelOptions, Teacher, label_videos
-from pipeline.training.people import VISIBLE, People, describe_data_set, draw_part, turned, write_picture
+from pipeline.training.people import VISIBLE, People, describe_data_set, draw_part, write_picture
 from pipeline.vision.detector import Detector
 from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.landmarks import LandmarkNetwork
@@ -42,9 +42,8 @@ _JOINTS = {
 # Joints lie inside the body: the box around them is so much larger, of its own size, on each side.
 _JOINT_MARGIN = 0.12
 _SAME_IOU = 0.4
-# One of so many photographs is labelled, and one frame in so many seconds of each source.
-_PHOTOGRAPHS_EACH = 2
-_EVERY_S = {"street": 0.4, "gmdcsa24": 0.25, "jhmdb": 0.5}
+# One frame in so many seconds of each source is labelled.
+_EVERY_S = {"street": 0.1, "gmdcsa24": 0.25, "jhmdb": 0.5}
 
 
 def videos_of(data: Path, source: str) -> list[VideoRef]:
@@ -70,14 +69,11 @@ def label_photographs(data: Path, teacher: Teacher, labels: Labels, folder: Path
     """Label Leeds Sports Poses: its own joints for the annotated person, the teacher for the face and for others."""
     with (data / "lspet" / "joints.csv").open() as file:
         rows = list(csv.DictReader(file))
-    for row in rows[::_PHOTOGRAPHS_EACH]:
-        rng, part = draw_part(row["image"], 0.05, seed)
+    for row in rows:
+        _, part = draw_part(row["image"], 0.05, seed)
         image = np.ascontiguousarray(cv2.imread(str(data / "lspet" / "images" / row["image"]))[:, :, ::-1])
         people = labels.of(image, partial(_label_photograph, teacher, image, row))
         write_picture(folder, part, f"{Path(row['image']).stem}-0", image, people)
-        if rng.random() < 0.5:
-            view = turned(image, people, int(rng.integers(1, 4)))
-            write_picture(folder, part, f"{Path(row['image']).stem}-1", *view)
     return describe_data_set(folder, "person", has_keypoints=True)
 
 
@@ -136,7 +132,7 @@ def main() -> None:
         if source == "lspet":
             label_photographs(chosen.data, teacher, labels, folder)
         else:
-            options = LabelOptions(every_s=_EVERY_S[source], parts=2 if source == "street" else 1, turned=True)
+            options = LabelOptions(every_s=_EVERY_S[source], parts=2 if source == "street" else 1)
             label_videos(videos_of(chosen.data, source), RememberingTeacher(teacher, labels), folder, options)
         labels.save()
 

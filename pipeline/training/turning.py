@@ -1,0 +1,67 @@
+"""Show a detector in training some of its images turned by quarters."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from pipeline.vision.turned import turn_image
+
+
+def turning_trainer(share: float, has_keypoints: bool) -> type[Any]:
+    """Return a trainer of Ultralytics that turns images of the training set before it cuts, scales and mixes them.
+
+    Args:
+        share: Of the images, from 0 to 1; each by one, two or three quarters, drawn anew each time.
+        has_keypoints: Whether the network learns keypoints as well.
+    """
+    from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.models.yolo.pose import PoseTrainer
+
+    class TurningTrainer(PoseTrainer if has_keypoints else DetectionTrainer):  # type: ignore[misc]
+        def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+            dataset = super().build_dataset(img_path, mode, batch)
+            if mode == "train" and share > 0:
+                dataset.get_image_and_label = _Turned(dataset.get_image_and_label, share)
+            return dataset
+
+    return TurningTrainer
+
+
+class _Turned:
+    """Reads an image and its labels, and turns some of them. A class, because processes that read take it along."""
+
+    def __init__(self, read: Any, share: float) -> None:
+        self._read, self._share = read, share
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        label: dict[str, Any] = self._read(index)
+        return turn_label(label, random.randint(1, 3)) if random.random() < self._share else label
+
+
+def turn_label(label: dict[str, Any], quarters: int) -> dict[str, Any]:
+    """Turn an image and its labels, as Ultralytics' data sets give them, by quarters counterclockwise.
+
+    Args:
+        label: `img`, `uint8 [H, W, 3]`, and `instances` with boxes as centre and sides, and keypoints
+            `float32 [N, K, 3]`, in shares of the image. Changed in place.
+        quarters: How often it is turned.
+
+    Returns:
+        The same label.
+    """
+    label["img"] = np.ascontiguousarray(turn_image(label["img"], quarters))
+    instances = label["instances"]
+    for _ in range(quarters % 4):
+        boxes = instances.bboxes
+        boxes[:] = np.stack([boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3], boxes[:, 2]], axis=1)
+        if instances.keypoints is not None:
+            points = instances.keypoints
+            turned = np.stack([points[..., 1], 1 - points[..., 0]], axis=-1)
+            # What is not labelled stays at the corner, where Ultralytics expects it.
+            points[..., :2] = np.where(points[..., 2:] > 0, turned, points[..., :2])
+        for key in ("ori_shape", "resized_shape"):
+            label[key] = label[key][::-1]
+    return label
