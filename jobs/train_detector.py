@@ -93,7 +93,9 @@ def train(
     hours: Annotated[
         float | None, typer.Option(help="Stop after so many hours, whatever the epochs.", show_default="never")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that read pictures; more of them for a GPU.")] = _LEARNING.workers,
+    workers: Annotated[
+        int, typer.Option(help="Processes that read pictures; more of them for a GPU.")
+    ] = _LEARNING.workers,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
 ) -> None:
     """Train a detector; the same command takes up a training that was cut off."""

@@ -1,4 +1,4 @@
-"""Labels of people in pictures: boxes and keypoints, moved as the picture is cut and turned, in Ultralytics' layout."""
+"""Labels of people in pictures: boxes and keypoints, moved as the picture is cut, in Ultralytics' layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import yaml
 from numpy.typing import NDArray
 
 from pipeline.vision.keypoints import KEYPOINTS, MIRRORED
-from pipeline.vision.turned import turn_boxes, turn_image, turn_points
 
 Image = NDArray[np.uint8]
 
@@ -60,14 +59,6 @@ def part_of(image: Image, people: People, rng: np.random.Generator) -> tuple[Ima
     kept = _area(clipped) >= _LEAST_VISIBLE * _area(moved)
     keypoints = people.keypoints[kept] - np.array([left, top, 0], np.float32)
     return image[top : top + part_h, left : left + part_w], People(clipped[kept], keypoints)
-
-
-def turned(image: Image, people: People, quarters: int) -> tuple[Image, People]:
-    """Return a picture and its people, turned by quarters counterclockwise."""
-    height, width = image.shape[:2]
-    keypoints = people.keypoints.copy()
-    keypoints[..., :2] = turn_points(keypoints[..., :2], quarters, width, height)
-    return turn_image(image, quarters), People(turn_boxes(people.xyxy, quarters, width, height), keypoints)
 
 
 def write_picture(root: Path, part: str, name: str, image: Image, people: People) -> None:

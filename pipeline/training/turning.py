@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.vision.turned import turn_image
+from pipeline.vision.turned import turn_image, turn_points
 
 
 def turning_trainer(share: float, has_keypoints: bool) -> type[Any]:
@@ -52,16 +52,17 @@ def turn_label(label: dict[str, Any], quarters: int) -> dict[str, Any]:
     Returns:
         The same label.
     """
-    label["img"] = np.ascontiguousarray(turn_image(label["img"], quarters))
+    label["img"] = turn_image(label["img"], quarters)
     instances = label["instances"]
-    for _ in range(quarters % 4):
-        boxes = instances.bboxes
-        boxes[:] = np.stack([boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3], boxes[:, 2]], axis=1)
-        if instances.keypoints is not None:
-            points = instances.keypoints
-            turned = np.stack([points[..., 1], 1 - points[..., 0]], axis=-1)
-            # What is not labelled stays at the corner, where Ultralytics expects it.
-            points[..., :2] = np.where(points[..., 2:] > 0, turned, points[..., :2])
+    centres, sides = np.split(instances.bboxes, 2, axis=1)
+    instances.bboxes[:] = np.hstack(
+        [turn_points(centres, quarters, 1, 1), sides if quarters % 2 == 0 else sides[:, ::-1]]
+    )
+    if instances.keypoints is not None:
+        points, given = np.split(instances.keypoints, [2], axis=-1)
+        # What is not labelled stays at the corner, where Ultralytics expects it.
+        points[:] = np.where(given > 0, turn_points(points, quarters, 1, 1), points)
+    if quarters % 2:
         for key in ("ori_shape", "resized_shape"):
             label[key] = label[key][::-1]
     return label

@@ -83,7 +83,7 @@ def test_training_goes_on_where_it_was_killed(street_labels: Path, person_weight
     command = [
         sys.executable, "jobs/train_detector.py", "train", str(street_labels / "data.yaml"),
         "--out", str(tmp_path / "tiny"), "--px", "64", "--epochs", "3", "--batch-size", "4", "--note", "pedestrians",
-        "--teacher", str(person_weights),
+        "--teacher", str(person_weights), "--turned", "0.5",
     ]  # fmt: skip
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -1,4 +1,4 @@
-"""Labels of people stay on the people, however a picture is cut and turned, and come back from the files."""
+"""Labels of people stay on the people, however a picture is cut, and come back from the files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.training.coco import import_coco
-from pipeline.training.people import HIDDEN, VISIBLE, People, part_of, turned, write_picture
+from pipeline.training.people import HIDDEN, VISIBLE, People, part_of, write_picture
 from pipeline.vision.keypoints import KEYPOINTS, MIRRORED
 
 
@@ -54,18 +54,6 @@ def test_a_part_of_a_picture_keeps_its_people_in_place(seed: int, n_boxes: int) 
     part, kept = part_of(*painted(n_boxes, rng), rng)
     assert part.shape[0] <= 270
     assert_on_the_people(part, kept)
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), quarters=st.integers(-4, 4))
-def test_a_turned_picture_keeps_its_people_in_place(seed: int, quarters: int) -> None:
-    image, people = painted(4, np.random.default_rng(seed))
-    around = turned(image, people, quarters)
-    assert_on_the_people(*around)
-    back, same = turned(*around, -quarters)
-    assert (back == image).all()
-    np.testing.assert_allclose(same.xyxy, people.xyxy, atol=1e-3)
-    np.testing.assert_allclose(same.keypoints, people.keypoints, atol=1e-3)
 
 
 def test_left_and_right_change_places_in_a_mirror() -> None:

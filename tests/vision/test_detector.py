@@ -38,8 +38,8 @@ def test_it_finds_what_ultralytics_finds(person_weights: Path, bus: np.ndarray) 
 
 
 @pytest.mark.parametrize("n_classes", [1, 3, 80])
-@pytest.mark.parametrize("max_boxes", [5, 300])
-def test_suppression_leaves_what_that_of_ultralytics_leaves(n_classes: int, max_boxes: int) -> None:
+@pytest.mark.parametrize(("max_boxes", "same_iou"), [(5, 0.7), (300, 0.7), (300, 0.5)])
+def test_suppression_leaves_what_that_of_ultralytics_leaves(n_classes: int, max_boxes: int, same_iou: float) -> None:
     """Crowds of overlapping boxes, some of which are of classes that are not wanted."""
     rng = np.random.default_rng(n_classes)
     for _ in range(20):
@@ -49,9 +49,9 @@ def test_suppression_leaves_what_that_of_ultralytics_leaves(n_classes: int, max_
         scores = rng.random((n_classes, 1260)) ** 8
         predictions = np.concatenate([centre, size, scores]).astype(np.float32)
         wanted = sorted(rng.choice(n_classes, min(n_classes, 2), replace=False).tolist())
-        found = best_boxes(predictions, n_classes, wanted, 0.1, max_boxes)
+        found = best_boxes(predictions, n_classes, wanted, 0.1, max_boxes, same_iou)
         (expected,) = non_max_suppression(
-            torch.from_numpy(predictions)[None], conf_thres=0.1, iou_thres=0.7, classes=wanted, max_det=max_boxes,
+            torch.from_numpy(predictions)[None], conf_thres=0.1, iou_thres=same_iou, classes=wanted, max_det=max_boxes,
             nc=n_classes, max_time_img=60.0,
         )  # fmt: skip
         assert len(found) > 3
