@@ -52,7 +52,7 @@ class DetectorOptions:
     scale: float = 0.5
     """Images are enlarged or shrunk by up to this share."""
     turned: float = 0.0
-    """Share of the images shown turned by one to three quarters: for those who lie, and cameras that look from above."""
+    """Share of the images shown turned by quarters: for those who lie, and for cameras that look from above."""
     hours: float | None = None
     """The training takes no longer; `epochs` is then what the learning rate is planned for at first."""
     workers: int = 1

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from torchvision.ops import box_iou
 
 from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
@@ -125,6 +126,13 @@ def test_training_goes_on_where_it_was_killed(street_labels: Path, person_weight
 def test_the_embedded_detectors_find_the_people_of_a_street(people: Image, name: str) -> None:
     detector = Detector(name, Runtime("cpu", "f32"), ["person"], None, 0.35, 32)
     assert 5 <= len(detector.detect(people[None])[0].scores) <= 9, "seven people walk there"
+
+
+@pytest.mark.parametrize(("name", "same_iou"), [("person_nano", 0.7), ("person_pose", 0.5)])
+def test_of_boxes_that_overlap_more_one_is_left(people: Image, name: str, same_iou: float) -> None:
+    (found,) = Detector(name, Runtime("cpu", "f32"), ["person"], None, 0.01, 300).detect(people[None])
+    overlaps = box_iou(torch.from_numpy(found.xyxy), torch.from_numpy(found.xyxy)).fill_diagonal_(0.0)
+    assert same_iou - 0.1 < overlaps.max() < same_iou + 0.02, "clipping at the border moves boxes a little"
 
 
 @pytest.mark.parametrize(("name", "most_bytes"), [("person_nano", 6e6), ("person_pose", 10e6)])
