@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -24,11 +23,6 @@ class TrackOptions:
     """A track begins with a box of this score; weaker ones only carry it on."""
     gap_s: float = 2.0
     """Somebody may be out of sight for so long and keep the id."""
-
-
-# A new track is somebody who was lost at most so many seconds before, and so near, as a share of their size. Chosen on
-# falls at home and on a street: farther or later joins others there.
-_LOST_S, _REACH = 1.0, 0.3
 
 
 class _Detections:
@@ -77,59 +71,6 @@ class Tracker:
         return track_ids
 
 
-class _Follower:
-    """Follows one class through one stretch, and knows who a new track is if it begins where one was lost.
-
-    ByteTrack goes by how much boxes overlap. The box of somebody who falls changes its shape, and often nobody is found
-    on the way down. So a track ends and another begins, both of one person.
-    """
-
-    def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
-        self._tracker, self._options, self._ids = Tracker(fps, options), options, ids
-        # The ids of the tracker's own tracks, and when and where each id was last seen.
-        self._known: dict[int, int] = {}
-        self._last: dict[int, tuple[float, NDArray[np.float32]]] = {}
-
-    def update(self, time_s: float, boxes: Boxes) -> NDArray[np.int64]:
-        """Take the boxes of the next frame and return their ids, `int64 [N]`, `NO_TRACK` where there is none."""
-        tracks = self._tracker.update(boxes)
-        ids = np.full(len(tracks), NO_TRACK, np.int64)
-        followed = np.flatnonzero(tracks != NO_TRACK)
-        known = np.isin(tracks[followed], list(self._known))
-        for index in followed[known]:
-            ids[index] = self._known[int(tracks[index])]
-        # A new track may be anybody who is not in the picture.
-        for index in followed[~known]:
-            lost = self._lost_at(time_s, boxes.xyxy[index], boxes.xyxy[ids != NO_TRACK], set(ids.tolist()))
-            if lost is not None:
-                # What carried this id so far does not come back under it.
-                self._known = {track: number for track, number in self._known.items() if number != lost}
-            ids[index] = self._known[int(tracks[index])] = next(self._ids) if lost is None else lost
-        for index in followed:
-            self._last[int(ids[index])] = time_s, boxes.xyxy[index]
-        return ids
-
-    def _lost_at(
-        self, time_s: float, box: NDArray[np.float32], others: NDArray[np.float32], present: set[int]
-    ) -> int | None:
-        """Return the id that was lost where a track begins; None if there is none, or if it may be one of several."""
-        longest_s = min(_LOST_S, self._options.gap_s)
-        lost = [
-            number
-            for number, (last_s, place) in self._last.items()
-            if number not in present and time_s - last_s <= longest_s and _is_near(box, place)
-        ]
-        alone = not any(_is_near(box, other) for other in others)
-        return lost[0] if len(lost) == 1 and alone else None
-
-
-def _is_near(box: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    """Whether the centres of two boxes are no further apart than a share of the longest side of both."""
-    between = (box[:2] + box[2:] - other[:2] - other[2:]) / 2
-    sides = np.concatenate([box[2:] - box[:2], other[2:] - other[:2]])
-    return bool(np.hypot(*between) <= _REACH * sides.max())
-
-
 def track_video(
     frames: Iterable[tuple[float, Boxes]], fps: float, options: TrackOptions | None = None
 ) -> Iterator[NDArray[np.int64]]:
@@ -144,19 +85,22 @@ def track_video(
         options: What makes a track.
     """
     options = options or TrackOptions()
-    followers: dict[int, _Follower] = {}
-    numbers = itertools.count(1)
-    last_s = float("-inf")
+    trackers: dict[int, Tracker] = {}
+    # Ids in order of appearance, by the stretch, the class and the id that its tracker knows.
+    ids: dict[tuple[int, int, int], int] = {}
+    stretch, last_s = 0, float("-inf")
     for time_s, boxes in frames:
         if time_s - last_s > options.gap_s:
-            followers.clear()
+            trackers.clear()
+            stretch += 1
         last_s = time_s
         track_ids = np.full(len(boxes.scores), NO_TRACK, np.int64)
         # A class seen before is told of every frame, also of those without it, so that its gaps are counted.
-        for class_id in sorted({*followers, *boxes.class_ids.tolist()}):
-            of_class = boxes.class_ids == class_id
-            follower = followers.get(class_id) or followers.setdefault(class_id, _Follower(fps, options, numbers))
-            track_ids[of_class] = follower.update(
-                time_s, Boxes(boxes.xyxy[of_class], boxes.scores[of_class], boxes.class_ids[of_class])
-            )
+        for class_id in sorted({*trackers, *boxes.class_ids.tolist()}):
+            of_class = np.flatnonzero(boxes.class_ids == class_id)
+            tracker = trackers.get(class_id) or trackers.setdefault(class_id, Tracker(fps, options))
+            found = tracker.update(Boxes(boxes.xyxy[of_class], boxes.scores[of_class], boxes.class_ids[of_class]))
+            for index, raw in zip(of_class, found.tolist(), strict=True):
+                if raw != NO_TRACK:
+                    track_ids[index] = ids.setdefault((stretch, class_id, raw), len(ids) + 1)
         yield track_ids
