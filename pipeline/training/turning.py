@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.vision.turned import turn_image, turn_points
+from pipeline.vision.turned import turn_boxes, turn_image, turn_points
 
 
 def turning_trainer(share: float, has_keypoints: bool) -> type[Any]:
@@ -47,17 +47,16 @@ def turn_label(label: dict[str, Any], quarters: int) -> dict[str, Any]:
     Args:
         label: `img`, `uint8 [H, W, 3]`, and `instances` with boxes as centre and sides, and keypoints
             `float32 [N, K, 3]`, in shares of the image. Changed in place.
-        quarters: How often it is turned.
+        quarters: How often it is turned; negative ones turn back.
 
     Returns:
         The same label.
     """
     label["img"] = turn_image(label["img"], quarters)
     instances = label["instances"]
-    centres, sides = np.split(instances.bboxes, 2, axis=1)
-    instances.bboxes[:] = np.hstack(
-        [turn_points(centres, quarters, 1, 1), sides if quarters % 2 == 0 else sides[:, ::-1]]
-    )
+    instances.convert_bbox("xyxy")
+    instances.bboxes[:] = turn_boxes(instances.bboxes, quarters, 1, 1)
+    instances.convert_bbox("xywh")
     if instances.keypoints is not None:
         points, given = np.split(instances.keypoints, [2], axis=-1)
         # What is not labelled stays at the corner, where Ultralytics expects it.

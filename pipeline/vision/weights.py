@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TASKS_WITH_BOXES = ("detect", "segment", "pose")
-# Boxes of one class that overlap by more are one thing. Ultralytics predicts with the first; of a person who lies or
-# falls the network for people makes boxes that differ by more.
+# Boxes of one class that overlap by more are one thing. Ultralytics predicts with the first, at which the network for
+# people gives some people two boxes; the second was chosen on the street (docs/benchmarks.md).
 _SAME_IOU, _SAME_PERSON_IOU = 0.7, 0.5
 _USUAL_PX = 640
 
@@ -161,7 +161,7 @@ def _export(path: Path, folder: Path) -> None:
         "same_iou": _SAME_PERSON_IOU if for_people else _SAME_IOU,
     }
     (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
-    if info["maps"]:
+    if for_people:
         people_network.export(network, folder / "model.xml")
         return
     copy = folder / "model.pt"
