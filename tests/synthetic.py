@@ -112,7 +112,10 @@ def make_video(
 
 
 def make_slow_video(path: Path, n_frames: int = 300) -> Path:
-    """Write a video that is quick to make and takes seconds to decode: one picture of 12 megapixels, many times."""
+    """Write a video that is quick to make and takes seconds to decode: one picture of 12 megapixels, many times.
+
+    Only the first is marked as a keyframe, so none can be left out.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=60)
         stream.width, stream.height, stream.pix_fmt = 4000, 3000, "yuvj420p"
@@ -120,7 +123,7 @@ def make_slow_video(path: Path, n_frames: int = 300) -> Path:
         (encoded,) = stream.encode(picture.reformat(format="yuvj420p"))
         for number in range(n_frames):
             packet = av.Packet(bytes(encoded))
-            packet.stream, packet.is_keyframe = stream, True
+            packet.stream, packet.is_keyframe = stream, number == 0
             packet.pts = packet.dts = number
             packet.time_base = Fraction(1, 60)
             container.mux(packet)

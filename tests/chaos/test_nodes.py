@@ -21,14 +21,28 @@ from tests.lakes import assert_same, leftovers
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 
+def _start_cluster() -> Cluster:
+    """Start two nodes. Ray gives a node 30 s to start and no option for more: on a busy machine it takes two tries."""
+    for is_last_try in (False, True):
+        made = Cluster()
+        try:
+            for _ in range(2):
+                made.add_node(num_cpus=1, object_store_memory=256 << 20)
+            return made
+        except Exception:
+            made.shutdown()
+            if is_last_try:
+                raise
+    raise AssertionError("not reached")
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Two nodes of one core; faults are counted in the test's folder."""
     monkeypatch.setenv(faults.FOLDER, str(tmp_path / "faults"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     faults.set_faults(tmp_path / "faults", [])
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 256 << 20})
-    made.add_node(num_cpus=1, object_store_memory=256 << 20)
+    made = _start_cluster()
     ray.init(made.address, log_to_driver=False, logging_level="ERROR", runtime_env=faults.RUNTIME_ENV)
     yield made
     ray.shutdown()

@@ -230,11 +230,11 @@ def test_an_engine_that_does_not_fit_is_refused(numbered: Path, tmp_path: Path) 
 
 
 def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> None:
-    """A deadline that nothing can meet: each worker ends itself, and after two attempts the chunk is let go."""
+    """A deadline that nothing can meet: the worker ends itself, and after two attempts the chunk is let go."""
     folder = tmp_path / "videos"
     folder.mkdir()
-    # Seconds long to decode, so that the worker has told the ledger and ended itself before it is done.
-    make_slow_video(folder / "slow.mp4", n_frames=600)
+    # Takes many times as long to decode as the deadline allows.
+    make_slow_video(folder / "slow.mp4")
     config = Config(
         scope="frame",
         deadline_base_s=1.5,
@@ -245,7 +245,7 @@ def test_chunks_over_their_deadline_are_given_up_with_a_row(tmp_path: Path) -> N
     state = run([str(folder)], str(tmp_path / "lake"), config=config)
     assert state.n_failed == 1
     failures = open_lake(str(tmp_path / "lake")).table("failures").to_pylist()
-    assert [(failure["kind"], failure["attempts"]) for failure in failures] == [("deadline", 2)] * 4, "each chunk"
+    assert [(failure["kind"], failure["attempts"]) for failure in failures] == [("deadline", 2)]
     assert all("passed its deadline of 1.5 s" in failure["message"] for failure in failures)
 
 
