@@ -111,20 +111,20 @@ def make_video(
     return path
 
 
-def make_slow_video(path: Path, n_frames: int = 300) -> Path:
-    """Write a video that is quick to make and takes seconds to decode: one picture of 12 megapixels, many times.
+def make_slow_video(path: Path) -> Path:
+    """Write a video that is quick to make and takes seconds to decode: a picture of 12 megapixels, 600 times.
 
     Only the first is marked as a keyframe, so none can be left out.
     """
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=60)
+        stream = container.add_stream("mjpeg", rate=240)
         stream.width, stream.height, stream.pix_fmt = 4000, 3000, "yuvj420p"
         picture = av.VideoFrame.from_ndarray(numbered_frame(0, 4000, 3000), format="rgb24")
         (encoded,) = stream.encode(picture.reformat(format="yuvj420p"))
-        for number in range(n_frames):
+        for number in range(600):
             packet = av.Packet(bytes(encoded))
             packet.stream, packet.is_keyframe = stream, number == 0
             packet.pts = packet.dts = number
-            packet.time_base = Fraction(1, 60)
+            packet.time_base = Fraction(1, 240)
             container.mux(packet)
     return path

@@ -76,7 +76,8 @@ def test_batches_need_memory_for_one() -> None:
         TorchNetwork(Means(0), F32, (2, 2), (0.0,) * 3, (1.0,) * 3)
 
 
-def test_both_runtimes_embed_alike() -> None:
+def test_both_runtimes_embed_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.vision.network._MOST_GPU_BATCH", 4)
     backbone = load_backbone("efficientnet_lite0")
     given = images(3, (224, 224))
     by_torch = TorchNetwork(backbone.module, F32, (224, 224), backbone.mean, backbone.scale)
@@ -86,7 +87,8 @@ def test_both_runtimes_embed_alike() -> None:
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_both_runtimes_detect_alike(people: Image) -> None:
+def test_both_runtimes_detect_alike(people: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.vision.network._MOST_GPU_BATCH", 4)
     by_torch = TorchNetwork(
         first_output(load_weights(find_weights("person_nano"))), F32, people.shape[:2], (0.0,) * 3, (255.0,) * 3
     )
