@@ -134,8 +134,10 @@ def head(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
     # Short: names of sockets are made from it.
     folder = Path(tempfile.mkdtemp(prefix="al", dir="/tmp"))
     ports = [
-        f"--dashboard-port={port}", f"--metrics-export-port={metrics_port}", "--port=0",
-        f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}",
+        # The agent that takes jobs has a usual port, which another Ray on this machine may have taken.
+        f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}",
+        f"--metrics-export-port={metrics_port}", "--port=0", f"--ray-client-server-port={free_port()}",
+        f"--temp-dir={folder}",
     ]  # fmt: skip
     process = subprocess.Popen(
         [
