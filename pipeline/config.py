@@ -23,6 +23,11 @@ EMBEDDED_EMBEDDER = "efficientnet_lite0"
 """The CNN that comes with the package: it works offline."""
 EMBEDDED_DETECTOR = "person_pose"
 """The detector that comes with the package: it finds people and describes what it sees."""
+_EMBEDDED_DETECTOR_PX = 480
+USUAL_FPS = 7.5
+"""Looks per second where the detector describes people. What costs is looking: fewer looks at more pixels cost less
+and see more."""
+_CNN_FPS = 15.0
 FRAME_INPUTS = ("frame", "frame_change", "frame_flow")
 PERSON_INPUTS = ("crop", "crop_change", "crop_flow", "box", "pose")
 """`pose` needs a detector with keypoints."""
@@ -73,8 +78,9 @@ class Config:
 
     scope: Literal["frame", "person", "both"] = _option("features", "person", shapes_features=True)
     """`frame` labels whole frames, `person` each tracked person, `both` does both."""
-    sample_fps: Annotated[float, Meta(ge=0.01, le=1000)] = _option("features", 15.0, shapes_features=True)
-    """Points of the sampling grid per second of video."""
+    sample_fps: Annotated[float, Meta(ge=0.01, le=1000)] | None = _option("features", None, shapes_features=True)
+    """Points of the sampling grid per second of video. None: as the models were trained; without a model, 7.5 where
+    the detector describes people, else 15."""
     sampling: Literal["exact", "fast"] = _option("features", "exact", shapes_features=True)
     """`exact`: each point takes the frame shown then. `fast`: the decoder leaves out frames that no other needs, so a
     point may take the one before; with the time of that."""
@@ -102,7 +108,8 @@ class Config:
     detector_px: Annotated[int, Meta(ge=64, le=4096, multiple_of=32)] | None = _option(
         "people", None, shapes_features=True
     )
-    """Longest side of the detector's input in pixels, a multiple of 32. None: what it was trained for."""
+    """Longest side of the detector's input in pixels, a multiple of 32. None: 480 for `person_pose`, else what it was
+    trained for."""
     detector_score: Share = _option("people", 0.1, shapes_features=True)
     """Boxes below this score are not kept. Tracking uses the weak ones to bridge gaps."""
     max_people: Annotated[int, Meta(ge=1, le=1000)] = _option("people", 32, shapes_features=True)
@@ -202,6 +209,16 @@ class Config:
         return self.detector or EMBEDDED_DETECTOR
 
     @property
+    def chosen_detector_px(self) -> int | None:
+        """Longest side of the detector's input in pixels; None: what it was trained for."""
+        return self.detector_px or usual_detector_px(self.chosen_detector)
+
+    @property
+    def chosen_fps(self) -> float:
+        """Points of the sampling grid per second of video."""
+        return self.sample_fps or (USUAL_FPS if self.looks_once else _CNN_FPS)
+
+    @property
     def sees_people(self) -> bool:
         """Whether people are detected and followed."""
         return self.scope in ("person", "both")
@@ -225,7 +242,7 @@ class Config:
     @property
     def grid_rate(self) -> Fraction:
         """The sampling rate as an exact fraction, so that a grid point's time has no rounding error."""
-        return Fraction(self.sample_fps).limit_denominator(100_000)
+        return Fraction(self.chosen_fps).limit_denominator(100_000)
 
     @property
     def decoded_px(self) -> int:
@@ -245,6 +262,7 @@ class Config:
         """The options that shape the features, as plain JSON values."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["shapes_features"]}
         chosen |= {"embedder": self.chosen_embedder, "detector": self.chosen_detector, "frame_px": self.decoded_px}
+        chosen |= {"sample_fps": self.chosen_fps, "detector_px": self.chosen_detector_px}
         chosen["inputs"] = list(self.embedded)
         chosen["classes"] = list(self.classes)
         if self.track is None:
@@ -277,6 +295,11 @@ class Config:
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
         return cls(**chosen)
+
+
+def usual_detector_px(detector: str) -> int | None:
+    """Return the longest side, in pixels, at which a detector looks by default; None: what it was trained for."""
+    return _EMBEDDED_DETECTOR_PX if detector == EMBEDDED_DETECTOR else None
 
 
 @functools.cache

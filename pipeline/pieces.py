@@ -22,7 +22,7 @@ from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import OPEN_END, Chunk, plan_video
 from pipeline.archive.probe import Probe, probe_video
 from pipeline.archive.sources import list_videos
-from pipeline.config import EMBEDDED_DETECTOR, EMBEDDED_EMBEDDER, Config
+from pipeline.config import EMBEDDED_DETECTOR, EMBEDDED_EMBEDDER, USUAL_FPS, Config, usual_detector_px
 from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for, fitted
 from pipeline.errors import UsageError
 from pipeline.lake.sequences import VideoRows
@@ -78,7 +78,7 @@ class Segment:
 
 def decode(
     path: str | Path,
-    fps: float = 15.0,
+    fps: float = USUAL_FPS,
     start_s: float = 0.0,
     end_s: float | None = None,
     longest_px: int = _LONGEST_PX,
@@ -142,18 +142,20 @@ def detect(
         detector: `person_pose`, `person_nano`, path or name of Ultralytics detection weights, or a detector bundle.
         classes: Names of the classes to find.
         min_score: Boxes below this score are left out.
-        detector_px: Longest side of the network's input, a multiple of 32. None: what it was trained for.
+        detector_px: Longest side of the network's input, a multiple of 32. None: 480 for `person_pose`, else what it
+            was trained for.
         device: `cpu`, `cuda`, or `auto`.
 
     Yields:
         The boxes of each frame, best first, in pixels of the frame.
     """
-    network = Detector(detector, choose_runtime(device), classes, detector_px, min_score, _MOST_PEOPLE)
+    px = detector_px or usual_detector_px(detector)
+    network = Detector(detector, choose_runtime(device), classes, px, min_score, _MOST_PEOPLE)
     for batch in _batches(frames):
         yield from network.detect(np.stack([frame.image for frame in batch]))
 
 
-def follow(boxes: Iterable[Boxes], fps: float = 15.0, gap_s: float = 2.0) -> Iterator[NDArray[np.int64]]:
+def follow(boxes: Iterable[Boxes], fps: float = USUAL_FPS, gap_s: float = 2.0) -> Iterator[NDArray[np.int64]]:
     """Follow what was found from frame to frame.
 
         >>> boxes = pipeline.detect(pipeline.decode("street.mp4", fps=10), min_score=0.1)
@@ -203,7 +205,7 @@ def label(
 ) -> list[Segment]:
     """Say who does what in frames, as a job says it of a video. Frames are read once and not kept.
 
-        >>> frames = pipeline.decode("street.mp4", fps=15)
+        >>> frames = pipeline.decode("street.mp4")
         >>> segments = pipeline.label(frames)
         >>> {segment.label for segment in segments}
         {'walk'}
@@ -226,7 +228,7 @@ def label(
     extractor = Extractor(config)
     first, frames = _first_of(frames)
     own_fps = fps or (first.fps if isinstance(first, Frame) else None)
-    pieces = [_Piece(batch) for batch in _extracted(frames, extractor, fps or config.sample_fps, own_fps)]
+    pieces = [_Piece(batch) for batch in _extracted(frames, extractor, fps or config.chosen_fps, own_fps)]
     rows = VideoRows.from_pieces(pieces)
     track_ids = track(rows, own_fps, config) if config.sees_people else no_tracks(rows)
     found = Labeller(bundle, config).segments("", "", rows, track_ids, extractor.class_names, math.inf)
@@ -298,7 +300,7 @@ def _probe_of(width: int, height: int, rate: float) -> Probe:
     return Probe("", width, height, 0, rate, False, 0.0, Fraction(1, 90_000), 0, np.empty(0))
 
 
-def _batches(frames: Iterable[Frame | NDArray[np.uint8]], rate: float = 15.0) -> Iterator[list[Frame]]:
+def _batches(frames: Iterable[Frame | NDArray[np.uint8]], rate: float = USUAL_FPS) -> Iterator[list[Frame]]:
     """Yield frames some at a time; images get the times of an even rate."""
     numbered: Iterator[tuple[int, Any]] = enumerate(frames)
     while batch := list(itertools.islice(numbered, _BATCH_FRAMES)):

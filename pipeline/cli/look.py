@@ -45,7 +45,7 @@ from pipeline.options import to_toml
 
 _DetectorPx = Annotated[
     int | None,
-    typer.Option(help="Longest side of its input: more finds smaller people.", show_default="what it learnt at"),
+    typer.Option(help="Longest side of its input: more finds smaller people.", show_default="480 for person_pose"),
 ]
 _Classes = Annotated[
     str | None, typer.Option(help="Classes of the detector to follow, separated by commas.", show_default="person")

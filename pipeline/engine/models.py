@@ -74,6 +74,7 @@ def fitted(config: Config, bundles: Sequence[Bundle]) -> Config:
     fitting = config_for(bundles)
     return replace(
         config,
+        sample_fps=config.sample_fps or fitting.get("sample_fps"),
         inputs=config.inputs or fitting.get("inputs", ()),
         embedder=config.embedder or fitting.get("embedder"),
         detector=config.detector or fitting.get("detector"),
@@ -91,9 +92,11 @@ def check_lake(lake: Lake, config: Config) -> None:
     except UsageError as error:
         there = lake.features_made_with() if lake.exists() else {}
         embedder, detector = there.get("embedder"), there.get("detector")
-        if there.get("scope") != config.scope or not detector:
+        named = (embedder, detector) == (config.chosen_embedder, config.chosen_detector)
+        if there.get("scope") != config.scope or not detector or named:
             raise
-        if replace(config, inputs=(), embedder=embedder, detector=detector).feature_options() != there:
+        same = replace(config, inputs=(), embedder=embedder, detector=detector, detector_px=None, sample_fps=None)
+        if same.feature_options() != there:
             raise
         raise UsageError(f"{error}. `--embedder {embedder} --detector {detector}` are the same") from error
 
@@ -109,10 +112,10 @@ def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
             bundle.name, bundle.detector, config.chosen_detector,
         )  # fmt: skip
     for bundle in bundles:
-        if bundle.sample_fps != config.sample_fps:
+        if bundle.sample_fps != config.chosen_fps:
             log.warning(
                 "model %r was trained at %g frames/s; at %g its scores are less sure",
-                bundle.name, bundle.sample_fps, config.sample_fps,
+                bundle.name, bundle.sample_fps, config.chosen_fps,
             )  # fmt: skip
     known = [label for bundle in bundles for label in bundle.labels if label != bundle.background]
     unknown = [label for label in config.labels if label not in known]

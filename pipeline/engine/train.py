@@ -107,7 +107,7 @@ def train(
         if not data:
             raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
         trainer = _trainer(source, options, checkpoints, config, trainers, on_epoch, on_ray, stack)
-        model, results = trainer.train_and_measure(data, config.sample_fps, str(annotations))
+        model, results = trainer.train_and_measure(data, config.chosen_fps, str(annotations))
     metrics = {"splits": results, "means": _means(results)}
     bundle = _bundle(
         Path(out).name,
@@ -149,7 +149,7 @@ def _bundle(
         labels=tuple(labels),
         scope=config.scope,
         embedder=config.chosen_embedder,
-        sample_fps=config.sample_fps,
+        sample_fps=config.chosen_fps,
         spec=model.spec,
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
         background=BACKGROUND if BACKGROUND in labels else None,

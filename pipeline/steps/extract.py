@@ -56,7 +56,7 @@ def describe_networks(config: Config) -> NetworkFacts:
     dim = 0 if config.looks_once else Embedder(config.chosen_embedder, runtime).dim
     if not config.sees_people:
         return NetworkFacts(dim, {})
-    detector = Detector(config.chosen_detector, runtime, config.classes, config.detector_px, 0.5, 1)
+    detector = Detector(config.chosen_detector, runtime, config.classes, config.chosen_detector_px, 0.5, 1)
     if embedded_detector_path(config.chosen_detector):
         log.info(
             "%s finds people; it comes with the package and knows few places. Larger weights find more: "
@@ -94,7 +94,7 @@ class Extractor:
                 config.chosen_detector,
                 runtime,
                 config.classes,
-                config.detector_px,
+                config.chosen_detector_px,
                 config.detector_score,
                 config.max_people,
             )
@@ -269,5 +269,5 @@ class Extractor:
         if piece.frames is None:
             return
         # A slow video does not move faster for being sampled more often than it has frames.
-        rate = min(self._config.sample_fps, piece.task.probe.fps or self._config.sample_fps)
+        rate = min(self._config.chosen_fps, piece.task.probe.fps or self._config.chosen_fps)
         yield from flow_vectors(self._flows, self._config.embedded, piece.frames, boxes, rate)

@@ -102,9 +102,9 @@ class Labeller:
         wanted = [number for number, name in class_names.items() if name in self.bundle.classes]
         of_class = np.where(np.isin(rows.boxes.class_id, wanted), track_ids, NO_TRACK)
         for sequence in rows.track_sequences(of_class):
-            if sequence.n_steps >= self._config.min_track_s * self._config.sample_fps:
+            if sequence.n_steps >= self._config.min_track_s * self._config.chosen_fps:
                 yield sequence
 
     def _label(self, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
         scores = self._classifier.scores(rows.inputs(sequence, self.bundle.spec.inputs))
-        return find_segments(scores, sequence.first_step, self._config.sample_fps, self.bundle.segments)
+        return find_segments(scores, sequence.first_step, self._config.chosen_fps, self.bundle.segments)

@@ -20,7 +20,7 @@ def track(rows: VideoRows, fps: float | None, config: Config) -> NDArray[np.int6
     """
     if not len(rows.boxes.score):
         return np.full(0, NO_TRACK, np.int64)
-    rate = min(config.sample_fps, fps or config.sample_fps)
+    rate = min(config.chosen_fps, fps or config.chosen_fps)
     options = TrackOptions(config.track_score, config.track_gap_s)
     return np.concatenate(list(track_video(rows.frames_of_boxes(), rate, options)))
 

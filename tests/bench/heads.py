@@ -76,7 +76,7 @@ def measure(of: Experiment) -> tuple[NDArray[np.float64], ModelSpec]:
     parts = divide(clips, of.split)
     sequences = [sequence for video in parts.train for sequence in video.sequences]
     model = fit(sequences, CONFIG.embedded, len(labels), FitOptions(head=of.head, members=of.members))
-    of_clips = [validate(model, [clip], labels, CONFIG.sample_fps, SegmentOptions()) for clip in parts.test]
+    of_clips = [validate(model, [clip], labels, CONFIG.chosen_fps, SegmentOptions()) for clip in parts.test]
     return np.array([[measured[figure] for figure in FIGURES] for measured in of_clips]), model.spec
 
 

@@ -78,7 +78,7 @@ def main() -> None:
                 parts = divide(videos, fold)
                 sequences = [sequence for video in parts.train for sequence in video.sequences]
                 model = fit(sequences, names, len(labels), FitOptions(members=1, seed=seed))
-                accuracies.append(validate(model, parts.test, labels, CONFIG.sample_fps, SegmentOptions())["accuracy"])
+                accuracies.append(validate(model, parts.test, labels, CONFIG.chosen_fps, SegmentOptions())["accuracy"])
             of_seeds.append(mean(accuracies))
         each = " ".join(f"{accuracy:.3f}" for accuracy in of_seeds)
         took = time.perf_counter() - began

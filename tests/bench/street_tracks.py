@@ -19,6 +19,7 @@ import torch
 from torchvision.ops import box_iou
 
 from pipeline import Config, analyze, open_lake
+from pipeline.config import USUAL_FPS
 
 FIRST_S = 40.0
 
@@ -51,15 +52,16 @@ def main() -> None:
     parser.add_argument("teacher")
     parser.add_argument("--detector", help="whose boxes are followed instead of those of the default model's detector")
     parser.add_argument("--detector-px", type=int)
+    parser.add_argument("--sample-fps", type=float, default=USUAL_FPS)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         reference, own = f"{folder}/reference", f"{folder}/own"
         # Only the boxes are wanted of the reference: the cheapest input.
         analyze(
             arguments.video, reference, None,
-            Config(detector=arguments.teacher, detector_px=640, inputs=("box",)),
+            Config(sample_fps=arguments.sample_fps, detector=arguments.teacher, detector_px=640, inputs=("box",)),
         )  # fmt: skip
-        config = Config(detector=arguments.detector, detector_px=arguments.detector_px)
+        config = Config(sample_fps=arguments.sample_fps, detector=arguments.detector, detector_px=arguments.detector_px)
         analyze(arguments.video, own, config=config)
         print(compare(tracks(reference), tracks(own)).to_string())
         segments = open_lake(own).table("segments").to_pylist()
