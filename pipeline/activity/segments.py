@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 # A decision is forced after so many steps without one; it bounds the memory on a video that never settles.
 _MAX_PENDING_STEPS = 8192
 _SMALLEST = 1e-6
+_PENALTY_FPS = 15.0
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class SegmentOptions:
     """How scores become segments; part of a model bundle."""
 
     switch_penalty: float = 4.0
-    """What it costs, in nats, to change the label from one step to the next: more makes fewer, longer segments."""
+    """What it costs, in nats, to change the label from one step to the next: more makes fewer, longer segments. It holds
+    for 15 steps a second, and at other rates in proportion: fewer steps bring less evidence against it."""
     min_duration_s: float = 0.2
     """A shorter segment is dropped."""
     merge_gap_s: float = 0.5
@@ -52,7 +54,8 @@ def find_segments(
     min_steps = options.min_duration_s * sample_fps
     merge_steps = options.merge_gap_s * sample_fps
     waiting: StepRun | None = None
-    for run in _runs(_decoded(scores, options.switch_penalty), first_step):
+    penalty = options.switch_penalty * sample_fps / _PENALTY_FPS
+    for run in _runs(_decoded(scores, penalty), first_step):
         if run.score < options.threshold or run.end_step - run.first_step < min_steps:
             continue
         if (

@@ -96,3 +96,13 @@ def test_memory_stays_bounded_where_nothing_is_ever_decided(monkeypatch: pytest.
 
 def test_nothing_in_nothing_out() -> None:
     assert list(find_segments([], 0, 10.0, SegmentOptions())) == []
+
+
+def test_more_steps_a_second_that_say_the_same_give_the_same_segments() -> None:
+    block = np.random.default_rng(4).dirichlet([0.5] * 3, 300).astype(np.float32)
+    slow = list(find_segments([block], 0, 10.0, SegmentOptions()))
+    fast = list(find_segments([block.repeat(2, axis=0)], 0, 20.0, SegmentOptions()))
+    assert len(slow) > 10
+    assert [(run.label_id, 2 * run.first_step, 2 * run.end_step) for run in slow] == [
+        (run.label_id, run.first_step, run.end_step) for run in fast
+    ]

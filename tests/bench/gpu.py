@@ -47,7 +47,9 @@ def sampled(video: Path, config: Config) -> tuple[NDArray[np.uint8], float]:
 
 
 def detector(runtime: Runtime, config: Config) -> Detector:
-    return Detector(config.chosen_detector, runtime, config.classes, config.chosen_detector_px, config.detector_score, 32)
+    return Detector(
+        config.chosen_detector, runtime, config.classes, config.chosen_detector_px, config.detector_score, 32
+    )
 
 
 def print_agreement(frames: NDArray[np.uint8], config: Config) -> list[Boxes]:
