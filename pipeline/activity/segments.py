@@ -19,8 +19,8 @@ class SegmentOptions:
     """How scores become segments; part of a model bundle."""
 
     switch_penalty: float = 4.0
-    """What it costs, in nats, to change the label from one step to the next: more makes fewer, longer segments. It holds
-    for 15 steps a second, and at other rates in proportion: fewer steps bring less evidence against it."""
+    """What it costs, in nats, to change the label from one step to the next: more makes fewer, longer segments.
+    For 15 steps a second; at other rates in proportion, since fewer steps bring less evidence."""
     min_duration_s: float = 0.2
     """A shorter segment is dropped."""
     merge_gap_s: float = 0.5
