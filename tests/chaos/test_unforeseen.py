@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pipeline import ActionlakeError, analyze
-from pipeline.engine.models import choose_models
+from pipeline.engine.models import choose_models, fitted
 from pipeline.lake.query import open_lake
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
@@ -43,7 +43,8 @@ def test_a_fault_in_every_step_costs_one_row_of_failures_each(
     archive: Path, breakable: Path, lake: Path, one_thread: None
 ) -> None:
     """Without the guards the first of them ends the job, with the words of Ray Data."""
-    config = replace(CONFIG, scope="both")
+    bundles = choose_models("default", "both")
+    config = fitted(replace(CONFIG, scope="both"), bundles)
     faults.set_faults(breakable, [Fault(stage, "raise", [call]) for stage, call in STAGES.items()])
     state = analyze(str(archive), str(lake), config=config)
     assert (state.n_videos_done, state.n_failures) == (8, len(STAGES))
@@ -52,7 +53,7 @@ def test_a_fault_in_every_step_costs_one_row_of_failures_each(
     assert {(row["kind"], row["attempts"]) for row in failures} == {("internal", 1)}
     assert verify(Lake(str(lake))) == []
     quiet = lake.parent / "quiet"
-    analyze_here([str(archive)], quiet, config, choose_models("default", "both"), Extractor(config))
+    analyze_here([str(archive)], quiet, config, bundles, Extractor(config))
     with_faults = {row["video_id"] for row in failures}
     for table in TABLES:
         ours, theirs = (_rows_of_others(folder, table, with_faults) for folder in (lake, quiet))

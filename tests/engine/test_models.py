@@ -28,6 +28,7 @@ def test_people_are_labelled_from_one_look() -> None:
     config = fitted(Config(), [bundle])
     assert bundle.name == LOOK
     assert (config.embedder, config.detector) == ("detector", "person_pose")
+    assert (config.chosen_fps, config.chosen_detector_px) == (bundle.sample_fps, 480)
     assert config.inputs == bundle.spec.inputs
     assert not [name for name in config.inputs if name.startswith("frame")]
 
