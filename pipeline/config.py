@@ -321,7 +321,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
     except msgspec.ValidationError as error:
         if get_origin(hint) is Literal:
             raise UsageError(f"{name} = {value!r} is not one of {', '.join(get_args(hint))}") from error
-        told = str(error).replace("`", "")
+        told = str(error).replace("`", "").replace(" | null", "")
         raise UsageError(f"{name} = {value!r}: {told[0].lower()}{told[1:]}") from error
 
 

@@ -134,7 +134,7 @@ def test_mistakes_exit_with_2_and_one_clear_line(tmp_path: Path, archive: Path) 
     assert "did you mean 'sample_fps'?" in usage_error(
         "analyze", video, "--lake", lake, "--config", tmp_path / "odd.toml"
     )
-    assert "sample_fps = 'many': expected float | null, got str" in usage_error(
+    assert "sample_fps = 'many': expected float, got str" in usage_error(
         "analyze", video, "--lake", lake, "--config", tmp_path / "wrong.toml"
     )
     assert "not valid TOML" in usage_error("analyze", video, "--lake", lake, "--config", tmp_path / "broken.toml")

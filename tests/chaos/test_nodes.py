@@ -21,19 +21,18 @@ from tests.lakes import assert_same, leftovers
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 
-def _start_cluster() -> Cluster:
-    """Start two nodes. Ray gives a node 30 s to start and no option for more: on a busy machine it takes two tries."""
-    for is_last_try in (False, True):
-        made = Cluster()
-        try:
-            for _ in range(2):
-                made.add_node(num_cpus=1, object_store_memory=256 << 20)
-            return made
-        except Exception:
-            made.shutdown()
-            if is_last_try:
-                raise
-    raise AssertionError("not reached")
+def _start_cluster(tries: int = 2) -> Cluster:
+    """Start two nodes. Ray gives a node 30 s to start and no option for more: a busy machine may need two tries."""
+    made = Cluster()
+    try:
+        for _ in range(2):
+            made.add_node(num_cpus=1, object_store_memory=256 << 20)
+    except Exception:
+        made.shutdown()
+        if tries == 1:
+            raise
+        return _start_cluster(tries - 1)
+    return made
 
 
 @pytest.fixture
