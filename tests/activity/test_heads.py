@@ -29,7 +29,7 @@ def _trained(head: str) -> tuple[ActivityModel, list[LabelledSequence]]:
     rng = np.random.default_rng(5)
     training = [_cued(int(rng.integers(20, 120)), i % 2, rng) for i in range(256)]
     options = FitOptions(
-        head=head, hidden_dim=16, bidirectional=False, members=1, epochs=30, batch_size=32, learning_rate=1e-2,
+        head=head, hidden_dim=16, bidirectional=False, members=1, epochs=15, batch_size=32, learning_rate=1e-2,
         weight_decay=0.0, input_dropout=0.0, dropout=0.0, min_crop=1.0, join=0.0,
     )  # fmt: skip
     return fit(training, ("frame",), 2, options), [_cued(1100, i % 2, rng) for i in range(20)]
