@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 _FLOW_PX = 320
 _SIDE = 48
 _HOF_CELLS, _MBH_CELLS, _BINS = 6, 4, 8
+# What is computed of so many parts stays in a processor's cache; of hundreds it takes nearly twice as long.
+_AT_ONCE = 16
 
 FLOW_DIM = (_HOF_CELLS**2 + 2 * _MBH_CELLS**2) * _BINS
 """Length of a vector of motion."""
@@ -57,8 +59,13 @@ def describe_flow(parts: Sequence[NDArray[np.float32]], scales: Sequence[float])
         scales: What a pixel per frame counts in each. Frames per second over the person's height in pixels makes
             heights per second, which neither frame rate nor distance change.
     """
-    if not len(parts):
-        return np.empty((0, FLOW_DIM), np.float16)
+    pieces = range(0, len(parts), _AT_ONCE)
+    described = [_describe(parts[at : at + _AT_ONCE], scales[at : at + _AT_ONCE]) for at in pieces]
+    return np.concatenate([np.empty((0, FLOW_DIM), np.float16), *described])
+
+
+def _describe(parts: Sequence[NDArray[np.float32]], scales: Sequence[float]) -> NDArray[np.float16]:
+    """Do what `describe_flow` says, for few parts."""
     squares = np.empty((len(parts), _SIDE, _SIDE, 2), np.float32)
     for square, part, scale in zip(squares, parts, scales, strict=True):
         square[:] = cv2.resize(part, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) * np.float32(scale)
