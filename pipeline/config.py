@@ -23,6 +23,7 @@ EMBEDDED_EMBEDDER = "efficientnet_lite0"
 """The CNN that comes with the package: it works offline."""
 EMBEDDED_DETECTOR = "person_pose"
 """The detector that comes with the package: it finds people and describes what it sees."""
+# Here and not in the detector's bundle, so that a lake records it: that of a bundle could change unseen.
 _EMBEDDED_DETECTOR_PX = 480
 USUAL_FPS = 7.5
 """Looks per second where the detector describes people. What costs is looking: fewer looks at more pixels cost less
@@ -244,6 +245,16 @@ class Config:
         """The sampling rate as an exact fraction, so that a grid point's time has no rounding error."""
         return Fraction(self.chosen_fps).limit_denominator(100_000)
 
+    def frame_rate(self, own_fps: float | None) -> float:
+        """Return how many different frames a second are sampled of a video.
+
+        A slow video does not move faster for being sampled more often than it has frames.
+
+        Args:
+            own_fps: The video's own frames per second, if they are known.
+        """
+        return min(self.chosen_fps, own_fps or self.chosen_fps)
+
     @property
     def decoded_px(self) -> int:
         """Longest side of a decoded frame in pixels."""
@@ -261,10 +272,15 @@ class Config:
     def feature_options(self) -> dict[str, Any]:
         """The options that shape the features, as plain JSON values."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["shapes_features"]}
-        chosen |= {"embedder": self.chosen_embedder, "detector": self.chosen_detector, "frame_px": self.decoded_px}
-        chosen |= {"sample_fps": self.chosen_fps, "detector_px": self.chosen_detector_px}
-        chosen["inputs"] = list(self.embedded)
-        chosen["classes"] = list(self.classes)
+        chosen |= {
+            "sample_fps": self.chosen_fps,
+            "embedder": self.chosen_embedder,
+            "inputs": list(self.embedded),
+            "frame_px": self.decoded_px,
+            "detector": self.chosen_detector,
+            "classes": list(self.classes),
+            "detector_px": self.chosen_detector_px,
+        }
         if self.track is None:
             # Lakes and models made before there was a choice are the same.
             del chosen["track"]

@@ -268,6 +268,5 @@ class Extractor:
     def _flow(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> Iterator[tuple[bool, NDArray[np.float16]]]:
         if piece.frames is None:
             return
-        # A slow video does not move faster for being sampled more often than it has frames.
-        rate = min(self._config.chosen_fps, piece.task.probe.fps or self._config.chosen_fps)
+        rate = self._config.frame_rate(piece.task.probe.fps)
         yield from flow_vectors(self._flows, self._config.embedded, piece.frames, boxes, rate)

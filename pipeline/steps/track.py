@@ -15,14 +15,13 @@ def track(rows: VideoRows, fps: float | None, config: Config) -> NDArray[np.int6
 
     Args:
         rows: The video's features, with its boxes in order of time.
-        fps: The video's own frame rate, if it is known: it does not move faster for being sampled more often.
+        fps: The video's own frame rate, if it is known.
         config: The job's configuration.
     """
     if not len(rows.boxes.score):
         return np.full(0, NO_TRACK, np.int64)
-    rate = min(config.chosen_fps, fps or config.chosen_fps)
     options = TrackOptions(config.track_score, config.track_gap_s)
-    return np.concatenate(list(track_video(rows.frames_of_boxes(), rate, options)))
+    return np.concatenate(list(track_video(rows.frames_of_boxes(), config.frame_rate(fps), options)))
 
 
 def no_tracks(rows: VideoRows) -> NDArray[np.int64]:
