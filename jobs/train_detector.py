@@ -84,14 +84,20 @@ def train(
     ] = _LEARNING.teacher,
     start: Annotated[str, typer.Option(help="Detector bundle whose weights the training begins with.")] = "",
     px: Annotated[int, typer.Option(help="Longest side of the input.")] = _LEARNING.px,
-    epochs: Annotated[int, typer.Option(help="Passes over the data set.")] = _LEARNING.epochs,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the data set in which boxes are learnt; 0: those of --start stay.")
+    ] = _LEARNING.epochs,
+    keypoint_epochs: Annotated[
+        int, typer.Option(help="Passes over the data set in which keypoints are learnt.")
+    ] = _LEARNING.keypoint_epochs,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = _LEARNING.batch_size,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = _LEARNING.learning_rate,
     turned: Annotated[
         float, typer.Option(help="Share of the pictures shown turned by one to three quarters: for those who lie.")
     ] = _LEARNING.turned,
     hours: Annotated[
-        float | None, typer.Option(help="Stop after so many hours, whatever the epochs.", show_default="never")
+        float | None,
+        typer.Option(help="Learn boxes no longer than so many hours, whatever the epochs.", show_default="never"),
     ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes that read pictures; more of them for a GPU.")
@@ -106,6 +112,7 @@ def train(
         start=start,
         px=px,
         epochs=epochs,
+        keypoint_epochs=keypoint_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         turned=turned,

@@ -9,7 +9,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import PoseModel
 
 from pipeline.vision import people_network
-from pipeline.vision.detector_bundle import DetectorBundle
+from pipeline.vision.detector_bundle import DetectorBundle, build_network
 
 
 def untrained_poses(path: Path, n_keypoints: int, dims: int) -> str:
@@ -23,11 +23,10 @@ def untrained_poses(path: Path, n_keypoints: int, dims: int) -> str:
 
 
 def untrained_people(folder: Path) -> str:
-    """Write the network for people, its neck and head untrained, as a bundle, and return its folder."""
-    people_network.register()
+    """Write the network for people, its neck and heads untrained, as a bundle, and return its folder."""
     torch.manual_seed(0)
-    network = PoseModel(people_network.architecture(), verbose=False)
+    description = people_network.with_keypoint_head(people_network.architecture(), 17)
+    network = build_network(description)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    description = people_network.without_imagenet(network.yaml)
-    DetectorBundle(folder.name, {0: "person"}, 320, description, weights).save(folder)
+    DetectorBundle(folder.name, {0: "person"}, 320, people_network.without_imagenet(description), weights).save(folder)
     return str(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
@@ -73,8 +74,13 @@ def detector_card(bundle: DetectorBundle) -> str:
     """Return the card of a detector as Markdown."""
     training, metrics = bundle.training, bundle.metrics
     n_parameters = sum(weights.numel() for weights in bundle.weights.values())
-    options = ", ".join(f"{name} {value}" for name, value in training["options"].items() if value != "")
+    boxes = f"\nThe boxes before that: {_told(training['boxes']['options'])}\n" if "boxes" in training else ""
     keypoints = f" Keypoints: AP50 {metrics['keypoints_ap50']:.3f}." if "keypoints_ap50" in metrics else ""
+    if "keypoints_pck" in metrics:
+        keypoints = (
+            f"\nOf the visible keypoints, {metrics['keypoints_pck']:.3f} lie within a fifth of the trunk's length of"
+            "\nwhere the labels have them, given the boxes of the labels."
+        )
     return f"""# {bundle.name}
 
 Finds: {", ".join(bundle.names.values())}. Input: images of {bundle.px} px on the longest side. Network:
@@ -99,8 +105,12 @@ loop.
 
 ## Made with
 
-{options}
-"""
+{_told(training["options"])}
+{boxes}"""
+
+
+def _told(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items() if value != "")
 
 
 def _origin(bundle: DetectorBundle) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import yaml
 
 from pipeline.errors import UsageError
 from pipeline.training.card import detector_card
+from pipeline.training.keypoints import KeypointOptions, learn_keypoints
 from pipeline.training.turning import turning_trainer
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle
-from pipeline.vision.runtime import cpu_has_bf16
+from pipeline.vision.runtime import choose_runtime, cpu_has_bf16
 from pipeline.vision.weights import find_weights
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,12 @@ class DetectorOptions:
     the teacher predicts, weighted by how sure the teacher is. Needs no label, and tells more than boxes. The teacher
     sees the images at `px`, with as many scales as the network has. Empty: learn from the labels alone."""
     start: str = ""
-    """Folder of a detector bundle whose weights the training begins with, as far as they fit. Empty: from nothing."""
+    """Detector bundle, a folder or an embedded one's name, whose weights the training begins with, as far as they fit.
+    Empty: from nothing."""
     px: int = 320
     """Longest side of the network's input in pixels, a multiple of 32."""
     epochs: int = 16
+    """Passes over the data set in which boxes are learnt. 0: they stay those of `start`."""
     batch_size: int = 16
     """Small, for many steps within few epochs."""
     close_mosaic: int = 3
@@ -53,8 +56,10 @@ class DetectorOptions:
     """Images are enlarged or shrunk by up to this share."""
     turned: float = 0.0
     """Share of the images shown turned by quarters: for those who lie, and for cameras that look from above."""
+    keypoint_epochs: int = 12
+    """Passes over the data set in which `people` learns keypoints, once it has learnt boxes."""
     hours: float | None = None
-    """The training takes no longer; `epochs` is then what the learning rate is planned for at first."""
+    """Boxes are learnt in no longer; `epochs` is then what the learning rate is planned for at first."""
     workers: int = 1
     """Processes that read images. A GPU needs many."""
     seed: int = 0
@@ -75,16 +80,34 @@ def train_detector(
         note: Where the images come from and under which licence, for the model card.
 
     Raises:
-        UsageError: A data set can't be read, or they do not fit together.
+        UsageError: A data set can't be read, they do not fit together, or there is nothing to learn.
     """
     os.environ["YOLO_AUTOINSTALL"] = "false"
-    from ultralytics import YOLO
-
     target = Path(out)
     run = target.absolute().with_name(f"{target.name}-run")
     merged = _merge([Path(path).absolute() for path in data])
+    learns_keypoints = options.architecture == PEOPLE and "kpt_shape" in merged
+    if not options.epochs and not (options.start and learns_keypoints):
+        raise UsageError("epochs = 0 leaves the boxes as they are: name --start, and a data set with keypoints")
     run.mkdir(parents=True, exist_ok=True)
     (run / "data.yaml").write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
+    training = {"classes": merged["names"], "options": _told(options), "note": note}
+    if options.epochs:
+        bundle = _learn_boxes(run, options, merged)
+    else:
+        bundle = load_detector_bundle(find_weights(options.start))
+        training |= {"boxes": bundle.training}
+    if learns_keypoints:
+        bundle = learn_keypoints(bundle, merged, run, _for_keypoints(options))
+    bundle = replace(bundle, name=target.name, training=training)
+    bundle.save(target, detector_card(bundle))
+    return bundle
+
+
+def _learn_boxes(run: Path, options: DetectorOptions, merged: dict[str, Any]) -> DetectorBundle:
+    """Return a bundle of what Ultralytics' trainer makes."""
+    from ultralytics import YOLO
+
     last = run / "weights" / "last.pt"
     best = run / "weights" / "best.pt"
     # A finished training leaves no optimizer in its checkpoint: only its bundle is missing.
@@ -100,15 +123,18 @@ def train_detector(
     }
     if "kpt_shape" in merged:
         metrics["keypoints_ap50"] = float(measured.pose.map50)
-    bundle = DetectorBundle.from_checkpoint(
-        best,
-        name=target.name,
+    return DetectorBundle.from_checkpoint(best, options.px, metrics)
+
+
+def _for_keypoints(options: DetectorOptions) -> KeypointOptions:
+    return KeypointOptions(
         px=options.px,
-        training={"classes": merged["names"], "options": _told(options), "note": note},
-        metrics=metrics,
+        epochs=options.keypoint_epochs,
+        batch_size=options.batch_size,
+        turned=options.turned,
+        workers=options.workers,
+        seed=options.seed,
     )
-    bundle.save(target, detector_card(bundle))
-    return bundle
 
 
 def _told(options: DetectorOptions) -> dict[str, Any]:
@@ -146,6 +172,8 @@ def _merge(paths: Sequence[Path]) -> dict[str, Any]:
                 )
         for part, folders in found.items():
             merged[part] += folders
+    # A data set without held-out images is validated on its own, unless there are others.
+    merged["val"] = [folder for folder in merged["val"] if folder not in merged["train"]] or merged["val"]
     return merged
 
 
@@ -201,7 +229,7 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
 def _checkpoint_of(bundle: str, run: Path) -> str:
     """Write the weights of a bundle in the form that Ultralytics starts from, and return the path."""
     path = run / "start.pt"
-    torch.save({"model": load_detector_bundle(bundle).network()}, path)
+    torch.save({"model": load_detector_bundle(find_weights(bundle)).network()}, path)
     return str(path)
 
 
@@ -220,4 +248,4 @@ def _freeze_in_openvino(trainer: Any) -> None:
     """Let a backbone that does not learn compute in OpenVINO on a CPU: PyTorch takes several times as long."""
     if trainer.device.type == "cpu":
         network = getattr(trainer.model, "student_model", trainer.model)
-        people_network.freeze_in_openvino(network.model[0], torch.get_num_threads())
+        people_network.freeze_in_openvino(network.model[0], choose_runtime("cpu", threads=torch.get_num_threads()))

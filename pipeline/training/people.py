@@ -24,6 +24,8 @@ _JPEG_QUALITY = 92
 _PART_SHARES = (0.35, 0.75)
 # A person of whom less than this share lies within the part is no longer labelled there.
 _LEAST_VISIBLE = 0.4
+_SHOULDERS = [KEYPOINTS.index("left_shoulder"), KEYPOINTS.index("right_shoulder")]
+_HIPS = [KEYPOINTS.index("left_hip"), KEYPOINTS.index("right_hip")]
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,25 @@ def describe_data_set(root: Path, class_name: str, has_keypoints: bool) -> Path:
     data = root / "data.yaml"
     data.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
     return data
+
+
+def trunks(keypoints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return for people `[N, 17, 3]` how far the trunk reaches across and down, `[N, 2]`, and whether that is known."""
+    known = (keypoints[:, _SHOULDERS + _HIPS, 2] > 0).all(axis=1)
+    reach = np.abs(keypoints[:, _SHOULDERS, :2].mean(axis=1) - keypoints[:, _HIPS, :2].mean(axis=1))
+    return reach, np.asarray(known)
+
+
+def within_reach(truth: NDArray[np.float32], given: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return for the visible keypoints of people, `[N, 17, 3]` both, whether they are where they should be.
+
+    That is, within a fifth of the trunk's length; people whose trunk is not labelled do not count.
+    """
+    trunk, known = trunks(truth)
+    reach = np.where(known, 0.2 * np.hypot(trunk[:, 0], trunk[:, 1]), np.nan)
+    far = np.hypot(*np.moveaxis(truth[..., :2] - given[..., :2], -1, 0))
+    counts = (truth[..., 2] == VISIBLE) & known[:, None]
+    return np.asarray((far <= reach[:, None])[counts])
 
 
 def _area(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.vision.network import Image, ImageNetwork
+from pipeline.vision.keypoint_network import KeypointNetwork
+from pipeline.vision.letterbox import Letterbox
+from pipeline.vision.network import ImageNetwork
 from pipeline.vision.pooling import describe, described_dim, take_apart
 from pipeline.vision.runtime import Runtime
 from pipeline.vision.weights import exported_weights, find_weights, first_output, load_weights
 
-_LETTERBOX_GREY = 114
-_STRIDE = 32
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,18 @@ class Detector:
         self._network = ImageNetwork(
             runtime, lambda: folder / "model.xml", lambda: first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
         )
+        self._fine_map = [tuple(info["fine_map"])] if info["fine_map"] else []
+        self._keypoint_network = (
+            KeypointNetwork(runtime, lambda: folder / "keypoints.xml", lambda: _keypoint_head(path))
+            if self._fine_map
+            else None
+        )
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the network itself has computed."""
-        return self._network.busy.seconds
+        """Seconds that the networks themselves have computed."""
+        keypoints_s = self._keypoint_network.busy.seconds if self._keypoint_network is not None else 0.0
+        return self._network.busy.seconds + keypoints_s
 
     def detect(self, images: NDArray[np.uint8]) -> list[Boxes]:
         """Return the boxes of each of N images `uint8 [N, H, W, 3]`, RGB."""
@@ -102,30 +112,32 @@ class Detector:
         """Return all that is seen in each of N images `uint8 [N, H, W, 3]`, RGB, at one pass."""
         if not len(images):
             return []
-        height, width = images.shape[1:3]
-        # Small images are enlarged, too, as Ultralytics does: the network finds people of the sizes it was trained on.
-        scale = self.longest_px / max(height, width)
-        inner_h, inner_w = round(height * scale), round(width * scale)
-        outer_h, outer_w = (-(-side // _STRIDE) * _STRIDE for side in (inner_h, inner_w))
-        top, left = (outer_h - inner_h) // 2, (outer_w - inner_w) // 2
-        interpolation = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
-
-        def place(image: Image, target: Image) -> None:
-            target[:] = _LETTERBOX_GREY
-            inside = target[top : top + inner_h, left : left + inner_w]
-            inside[:] = image if scale == 1.0 else cv2.resize(image, (inner_w, inner_h), interpolation=interpolation)
-
-        whole = np.array([[left, top, left + inner_w, top + inner_h]], np.float32)
+        letterbox = Letterbox(images.shape[1], images.shape[2], self.longest_px)
         looks = []
-        for row in itertools.chain.from_iterable(self._network(list(images), (outer_h, outer_w), place)):
-            predictions, maps = take_apart(row, self._maps, outer_h, outer_w) if self._maps else (row, [])
-            found = self._best(predictions)
-            boxes, kept = self._to_boxes(found, scale, top, left, height, width)
-            vectors = np.zeros((1 + len(boxes.scores), 0), np.float16)
-            if maps:
-                parts = np.concatenate([whole, found[kept, :4]])
-                vectors = describe(maps, self._maps, parts)
-            looks.append(Look(boxes, vectors[0], vectors[1:]))
+        for rows in self._network(list(images), letterbox.size, letterbox.place):
+            looks += self._read(rows, letterbox)
+        return looks
+
+    def _read(self, rows: NDArray[np.float32], letterbox: Letterbox) -> list[Look]:
+        """Return what the network tells of some images, `float32 [N, ...]`."""
+        kinds = [(channels, stride) for channels, stride, *_ in (*self._fine_map, *self._maps)]
+        told = [take_apart(row, kinds, *letterbox.size) if kinds else (row, []) for row in rows]
+        found = []
+        for predictions, _ in told:
+            best = self._best(predictions)
+            found.append(best[letterbox.is_solid(best)])
+        if self._keypoint_network is not None and any(map(len, found)):
+            boxes, strides = [best[:, :4] for best in found], [stride for _, stride in kinds]
+            keypoints = self._keypoint_network.keypoints([maps for _, maps in told], strides, boxes)
+            parts = np.split(keypoints.reshape(len(keypoints), -1), np.cumsum([len(best) for best in found])[:-1])
+            found = [np.hstack(pair) for pair in zip(found, parts, strict=True)]
+        looks = []
+        for (_, maps), best in zip(told, found, strict=True):
+            vectors = np.zeros((1 + len(best), 0), np.float16)
+            if self._maps:
+                parts_of_image = np.concatenate([letterbox.whole, best[:, :4]])
+                vectors = describe(maps[len(self._fine_map) :], self._maps, parts_of_image)
+            looks.append(Look(self._to_boxes(best, letterbox), vectors[0], vectors[1:]))
         return looks
 
     def _best(self, predictions: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -137,24 +149,18 @@ class Detector:
             predictions, len(self.names), self._class_ids, self._min_score, self._max_boxes, self._same_iou
         )
 
-    def _to_boxes(
-        self, found: NDArray[np.float32], scale: float, top: int, left: int, height: int, width: int
-    ) -> tuple[Boxes, NDArray[np.bool_]]:
-        """Return what was found in pixels of the image, and which of it is wide and high enough to count."""
-        xyxy = (found[:, :4] - np.array([left, top, left, top], np.float32)) / np.float32(scale)
-        xyxy[:, 0::2] = xyxy[:, 0::2].clip(0, width)
-        xyxy[:, 1::2] = xyxy[:, 1::2].clip(0, height)
-        solid = (xyxy[:, 2] - xyxy[:, 0] >= 1) & (xyxy[:, 3] - xyxy[:, 1] >= 1)
+    def _to_boxes(self, found: NDArray[np.float32], letterbox: Letterbox) -> Boxes:
+        """Return what was found, in pixels of the image."""
+        xyxy = letterbox.to_image(found[:, :4].reshape(-1, 2, 2)).reshape(-1, 4)
         keypoints = None
         if self.n_keypoints:
-            numbers = found[solid, 6 : 6 + self.n_keypoints * self._keypoint_dims]
-            given = numbers.reshape(len(numbers), self.n_keypoints, self._keypoint_dims)
+            given = found[:, 6 : 6 + self.n_keypoints * self._keypoint_dims]
+            given = given.reshape(len(found), self.n_keypoints, self._keypoint_dims)
             # Weights that tell no score of a keypoint are sure of all.
             keypoints = np.ones((*given.shape[:2], 3), np.float32)
             keypoints[..., : self._keypoint_dims] = given
-            keypoints[..., :2] = (keypoints[..., :2] - np.array([left, top], np.float32)) / np.float32(scale)
-            keypoints[..., :2] = keypoints[..., :2].clip(0, np.array([width, height], np.float32))
-        return Boxes(xyxy[solid], found[solid, 4], found[solid, 5].astype(np.int32), keypoints), solid
+            keypoints[..., :2] = letterbox.to_image(keypoints[..., :2])
+        return Boxes(xyxy, found[:, 4], found[:, 5].astype(np.int32), keypoints)
 
 
 def best_boxes(
@@ -195,6 +201,14 @@ def best_boxes(
     others = predictions[4 + n_classes :, likely].T
     boxes = np.hstack([corner, corner + size, scores[:, None], best_class[:, None], others]).astype(np.float32)
     return boxes[np.asarray(kept, np.intp)[:max_boxes]]
+
+
+def _keypoint_head(path: Path) -> torch.nn.Module:
+    from pipeline.vision.people_network import keypoint_head_of
+
+    head = keypoint_head_of(load_weights(path))
+    assert head is not None
+    return head
 
 
 def _class_ids(names: dict[int, str], wanted: Sequence[str], weights: str) -> list[int]:

@@ -36,9 +36,7 @@ class DetectorBundle:
     """What was measured of it."""
 
     @classmethod
-    def from_checkpoint(
-        cls, path: Path, name: str, px: int, training: dict[str, Any], metrics: dict[str, Any]
-    ) -> DetectorBundle:
+    def from_checkpoint(cls, path: Path, px: int, metrics: dict[str, Any]) -> DetectorBundle:
         """Take over the weights of a checkpoint of Ultralytics."""
         from ultralytics import YOLO
 
@@ -49,7 +47,7 @@ class DetectorBundle:
         network = getattr(network, "student_model", network)
         weights = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
         architecture = people_network.without_imagenet(dict(network.yaml))
-        return cls(name, dict(network.names), px, architecture, weights, training, metrics)
+        return cls(path.stem, dict(network.names), px, architecture, weights, metrics=metrics)
 
     def save(self, folder: str | Path, card: str = "") -> None:
         """Write the bundle into a folder; weights are rounded to float16, which halves it."""
@@ -78,17 +76,25 @@ class DetectorBundle:
 
     def network(self) -> torch.nn.Module:
         """Return the network, as Ultralytics builds it, with these weights, in inference mode."""
-        from ultralytics.nn.tasks import DetectionModel, PoseModel
-
-        from pipeline.vision import people_network
-
-        people_network.register()
-        build = PoseModel if "kpt_shape" in self.architecture else DetectionModel
-        network: Any = build(dict(self.architecture), verbose=False)
+        network: Any = build_network(self.architecture)
         network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in self.weights.items()})
         network.names, network.task = self.names, "pose" if "kpt_shape" in self.architecture else "detect"
         built: torch.nn.Module = network.eval()
         return built
+
+
+def build_network(architecture: dict[str, Any]) -> torch.nn.Module:
+    """Return a network with random weights, out of its description."""
+    from ultralytics.nn.tasks import DetectionModel, PoseModel
+
+    from pipeline.vision import people_network
+
+    people_network.register()
+    build = PoseModel if "kpt_shape" in architecture else DetectionModel
+    network: torch.nn.Module = build(dict(architecture), verbose=False)
+    if "keypoint_head" in architecture:
+        people_network.add_keypoint_head(network, architecture["keypoint_head"])
+    return network
 
 
 def embedded_detector_path(name: str) -> Path | None:

@@ -147,7 +147,7 @@ class TorchNetwork(_Compiled):
         import torch
 
         self._device = torch.device(runtime.device)
-        self._dtype = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[runtime.precision]
+        self._runtime = runtime
         self._module = module.eval().to(self._device).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(mean, device=self._device).view(1, -1, 1, 1)
         self._scale = torch.tensor(scale, device=self._device).view(1, -1, 1, 1)
@@ -174,7 +174,7 @@ class TorchNetwork(_Compiled):
     def _compute(self, pixels: torch.Tensor) -> torch.Tensor:
         import torch
 
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32):
+        with torch.inference_mode(), self._runtime.autocast():
             # NHWC memory seen as NCHW is channels_last already: nothing is copied.
             x = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._scale
             outputs: torch.Tensor = self._module(x)

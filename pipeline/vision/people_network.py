@@ -18,6 +18,7 @@ from torchvision.models import list_models
 from torchvision.models._api import register_model
 
 from pipeline.vision.efficientnet_lite import EfficientNetLite0, load_imagenet
+from pipeline.vision.keypoint_head import KeypointHead
 from pipeline.vision.runtime import Runtime
 
 BACKBONE = "actionlake_efficientnet_lite0"
@@ -27,7 +28,10 @@ _OUTPUTS = {6: 40, 12: 112, 17: 320}
 """Which of the backbone's layers are read, counted from the image, and their channels: strides of 8, 16, 32."""
 MAPS = ((112, 16, 3), (320, 32, 1))
 """The backbone's maps out of which people and frames are described: see `pipeline.vision.pooling.describe`."""
-_MAP_LAYERS = (2, 3)
+FINE_MAP = (40, 8)
+"""Channels and stride of one more map, which a keypoint head reads before the others."""
+_FINE_LAYER, _MAP_LAYERS = 1, (2, 3)
+_KEYPOINT_CHANNELS, _KEYPOINT_BLOCKS = 96, 5
 _PIECE = 4
 
 
@@ -73,6 +77,8 @@ def predictions_of(output: Any) -> torch.Tensor:
 class OneLook(nn.Module):
     """All that one pass tells, as one row an image: the head's predictions, then the backbone's maps, flattened.
 
+    The maps are, for a keypoint head, `FINE_MAP`, and `MAPS`.
+
     `float32 [N, 3, H, W]` from 0 to 1 to `float32 [N, ...]`; `pipeline.vision.pooling` takes the rows apart.
     """
 
@@ -80,6 +86,7 @@ class OneLook(nn.Module):
         """Take a network that was built from `architecture`."""
         super().__init__()
         self.layers: Any = network.model
+        self._map_layers = (_FINE_LAYER, *_MAP_LAYERS) if keypoint_head_of(network) else _MAP_LAYERS
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the rows."""
@@ -90,8 +97,34 @@ class OneLook(nn.Module):
             given = [(outputs[f] if outputs else x) if f != -1 else (outputs[-1] if outputs else x) for f in sources]
             outputs.append(layer(given[0] if isinstance(layer.f, int) else given))
         predictions = predictions_of(outputs[-1])
-        maps = [outputs[number] for number in _MAP_LAYERS]
+        maps = [outputs[number] for number in self._map_layers]
         return torch.cat([part.flatten(1) for part in (predictions, *maps)], dim=1)
+
+
+def with_keypoint_head(description: dict[str, Any], n_keypoints: int) -> dict[str, Any]:
+    """Return the description of a network that finds boxes as the given one does, and keypoints by a head of its own.
+
+    What Ultralytics' pose head says of keypoints is dropped.
+    """
+    *head, (sources, repeats, _, _) = description["head"]
+    rest = {key: value for key, value in description.items() if key != "kpt_shape"}
+    facts = {"n_keypoints": n_keypoints, "channels": _KEYPOINT_CHANNELS, "n_blocks": _KEYPOINT_BLOCKS}
+    return rest | {"head": [*head, [sources, repeats, "Detect", ["nc"]]], "keypoint_head": facts}
+
+
+def add_keypoint_head(network: nn.Module, facts: dict[str, int]) -> None:
+    """Give a network for people a keypoint head with random weights.
+
+    Args:
+        network: Changed in place.
+        facts: As `with_keypoint_head` describes the head.
+    """
+    network.keypoint_head = KeypointHead(sum(_OUTPUTS.values()), **facts)
+
+
+def keypoint_head_of(network: nn.Module) -> KeypointHead | None:
+    """Return the keypoint head of a network, None if it has none."""
+    return getattr(network, "keypoint_head", None)
 
 
 def is_people(description: dict[str, Any]) -> bool:
@@ -114,31 +147,32 @@ def export(network: nn.Module, path: Path) -> None:
     ov.save_model(ov.convert_model(module, example_input=example), path, compress_to_fp16=False)
 
 
-class _Read(nn.Module):
-    """The layers of the backbone that are read."""
+class Read(nn.Module):
+    """The maps of a backbone that are read, those of the smallest stride first."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps of images `float32 [N, 3, H, W]` from 0 to 1."""
         maps = self.backbone(x)
         return [maps[layer] for layer in _OUTPUTS]
 
 
-def freeze_in_openvino(backbone: nn.Module, threads: int) -> None:
+def freeze_in_openvino(backbone: nn.Module, runtime: Runtime) -> None:
     """Let a backbone that no longer learns compute in OpenVINO: in training on a CPU, most of the time is its.
 
     Args:
         backbone: The first layer of a network that was built from `architecture`; changed in place.
-        threads: Threads to compute with.
+        runtime: How to compute.
     """
     import openvino as ov
 
     was_training = backbone.training
-    model = ov.convert_model(_Read(backbone.eval()), example_input=torch.zeros(1, 3, 64, 64))
+    model = ov.convert_model(Read(backbone.eval()), example_input=torch.zeros(1, 3, 64, 64))
     backbone.train(was_training)
-    compiled = ov.Core().compile_model(model, "CPU", Runtime("cpu", "f32", threads).openvino_options())
+    compiled = ov.Core().compile_model(model, "CPU", runtime.openvino_options())
 
     def forward(x: torch.Tensor) -> list[torch.Tensor | None]:
         # Piece by piece: what one image fills of the cache is enough.

@@ -14,18 +14,18 @@ _HEAD_STRIDES = (8, 16, 32)
 
 
 def take_apart(
-    row: NDArray[np.float32], kinds: Sequence[tuple[int, int, int]], height: int, width: int
+    row: NDArray[np.float32], kinds: Sequence[tuple[int, int]], height: int, width: int
 ) -> tuple[NDArray[np.float32], list[Map]]:
     """Return the predictions `float32 [P, A]` and the maps that lie in a row one after the other.
 
     Args:
         row: `float32 [...]`, of one image.
-        kinds: Of each map its channels and stride, and what `describe` needs.
+        kinds: Of each map its channels and its stride in pixels of the network's input.
         height: Of the network's input, in pixels; a multiple of 32.
         width: The same.
     """
     n_anchors = sum((height // stride) * (width // stride) for stride in _HEAD_STRIDES)
-    shapes = [(channels, height // stride, width // stride) for channels, stride, _ in kinds]
+    shapes = [(channels, height // stride, width // stride) for channels, stride in kinds]
     ends = np.cumsum([int(np.prod(shape)) for shape in reversed(shapes)])[::-1]
     predictions = row[: len(row) - (int(ends[0]) if shapes else 0)].reshape(-1, n_anchors)
     maps = []
@@ -89,3 +89,47 @@ def _covered(spans: NDArray[np.float32], n_parts: int, n_places: int) -> NDArray
     overlap = (np.minimum(ends, places + 1) - np.maximum(starts, places)).clip(0, None)
     shares: NDArray[np.float32] = overlap / np.maximum(overlap.sum(axis=1, keepdims=True), 1e-6)
     return shares
+
+
+def sampled(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
+    """Return what a map shows at the cells of each box, `float32 [N, n_cells, n_cells, C]`.
+
+    As torchvision's `roi_align(..., sampling_ratio=2, aligned=True)` does, by two matrices a box: the mean of four
+    places in each cell, each interpolated between the map's own. What lies outside is 0.
+
+    Args:
+        grid: `float32 [C, h, w]`.
+        xyxy: `float32 [N, 4]`, in places of the map.
+        n_cells: A box is cut into so many cells on each side.
+    """
+    across = _interpolated(xyxy[:, 0::2], n_cells, grid.shape[2])
+    down = _interpolated(xyxy[:, 1::2], n_cells, grid.shape[1])
+    places = np.ascontiguousarray(grid.transpose(1, 2, 0))
+    values = np.empty((len(xyxy), n_cells, n_cells, len(grid)), np.float32)
+    for value, by_row, by_column in zip(values, down, across, strict=True):
+        # Most of a map has nothing to do with a box.
+        rows, columns = _used(by_row), _used(by_column)
+        near = places[rows, columns]
+        lines = by_row[:, rows] @ near.reshape(len(near), -1)
+        np.matmul(by_column[:, columns], lines.reshape(n_cells, *near.shape[1:]), out=value)
+    return values
+
+
+def _used(weights: NDArray[np.float32]) -> slice:
+    """Return the places, `float32 [n_parts, n_places]`, that add to any part."""
+    used = np.flatnonzero(weights.any(axis=0))
+    return slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)
+
+
+_SAMPLES = 2
+
+
+def _interpolated(spans: NDArray[np.float32], n_parts: int, n_places: int) -> NDArray[np.float32]:
+    """Return how much each place adds to each part of spans `[N, 2]`, `float32 [N, n_parts, n_places]`."""
+    shares = (np.arange(n_parts * _SAMPLES, dtype=np.float32) + 0.5) / (n_parts * _SAMPLES)
+    # Places are counted from their middles.
+    at = spans[:, :1] + (spans[:, 1:] - spans[:, :1]) * shares - 0.5
+    inside = (at >= -1) & (at <= n_places)
+    near = 1 - np.abs(at.clip(0, n_places - 1)[..., None] - np.arange(n_places, dtype=np.float32))
+    weights = (near.clip(0, None) * inside[..., None]).reshape(len(spans), n_parts, _SAMPLES, n_places)
+    return np.asarray(weights.mean(axis=2))

@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,13 @@ class Runtime:
             # Pinned, the threads of two processes land on the same core.
             "ENABLE_CPU_PINNING": False,
         }
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which PyTorch computes for it."""
+        import torch
+
+        dtype = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[self.precision]
+        return torch.autocast(torch.device(self.device).type, dtype, dtype != torch.float32)
 
 
 def choose_runtime(device: str = "auto", precision: str = "auto", threads: int = 1) -> Runtime:

@@ -138,7 +138,7 @@ def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|6"
+    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|7"
 
 
 def _export(path: Path, folder: Path) -> None:
@@ -147,20 +147,24 @@ def _export(path: Path, folder: Path) -> None:
     import torch
     from ultralytics import YOLO
 
-    from pipeline.vision import people_network
+    from pipeline.vision import keypoint_head, people_network
 
     network: Any = load_weights(path)
     px = _trained_px(path, network)
     for_people = people_network.is_people(network.yaml)
+    head = people_network.keypoint_head_of(network)
     info = {
         "names": network.names,
         "end2end": bool(getattr(network, "end2end", False)),
         "px": px,
-        "kpt_shape": getattr(network.model[-1], "kpt_shape", (0, 0)),
+        "kpt_shape": (head.n_keypoints, 3) if head else getattr(network.model[-1], "kpt_shape", (0, 0)),
         "maps": people_network.MAPS if for_people else [],
+        "fine_map": people_network.FINE_MAP if head else None,
         "same_iou": _SAME_PERSON_IOU if for_people else _SAME_IOU,
     }
     (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
+    if head:
+        keypoint_head.export(head, folder / "keypoints.xml")
     if for_people:
         people_network.export(network, folder / "model.xml")
         return

@@ -33,6 +33,9 @@ from pipeline.vision.runtime import choose_runtime
 from tests.bench.labels import KEPT, Labels, RememberingTeacher
 
 SOURCES = ("street", "gmdcsa24", "jhmdb", "lspet")
+TURNED = ("street", "gmdcsa24")
+"""Those whose pictures are labelled in four orientations: nobody lies in JHMDB, and who is upside down in the
+photographs was annotated by people."""
 # The joints of Leeds Sports Poses that COCO has, too.
 _JOINTS = {
     f"{side}_{joint}": f"{side[0]}_{joint}"
@@ -126,8 +129,7 @@ def main() -> None:
         folder = chosen.out / source
         if (folder / "data.yaml").exists():
             continue
-        # Nobody lies in JHMDB, and who is upside down in the photographs was annotated by people.
-        teacher = strong_teacher(chosen.weights, chosen.threads, turns=source in ("street", "gmdcsa24"))
+        teacher = strong_teacher(chosen.weights, chosen.threads, turns=source in TURNED)
         shutil.rmtree(folder, ignore_errors=True)
         if source == "lspet":
             label_photographs(chosen.data, teacher, labels, folder)

@@ -3,6 +3,7 @@
     python -m tests.bench.people ../shared/data ../shared/weights PEOPLE
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --out RUNS              # train, each left out
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --detector person_nano  # measure one
+    python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --again  # the labels' own networks, mirrored
 
 The truth are the labels of `tests.bench.people`: boxes of a strong detector that looks in four orientations, and joints
 that people annotated. UR Fall Detection is never trained on; it measures one detector.
@@ -24,21 +25,19 @@ from torchvision.ops import box_iou
 from pipeline.archive.sources import list_videos
 from pipeline.training.detector import DetectorOptions, train_detector
 from pipeline.training.distill import Teacher
-from pipeline.training.people import VISIBLE, People
-from pipeline.vision.detector import Detector
-from pipeline.vision.keypoints import KEYPOINTS
+from pipeline.training.people import People, trunks, within_reach
+from pipeline.vision.detector import Boxes, Detector
+from pipeline.vision.keypoints import KEYPOINTS, MIRRORED
 from pipeline.vision.runtime import choose_runtime
 from tests.bench.detector import average_precision, frames
 from tests.bench.labels import Labels, RememberingTeacher
-from tests.bench.people import SOURCES, strong_teacher
+from tests.bench.people import SOURCES, TURNED, strong_teacher
 
 FALLS = "urfd"
 _LEAST_SCORE = 0.01
 # From this score on a box begins a track.
 _FOUND_SCORE = 0.25
 _MOST_IMAGES = 400
-_SHOULDERS = [KEYPOINTS.index("left_shoulder"), KEYPOINTS.index("right_shoulder")]
-_HIPS = [KEYPOINTS.index("left_hip"), KEYPOINTS.index("right_hip")]
 
 
 Labelled = list[tuple[np.ndarray, People]]
@@ -89,22 +88,7 @@ def falls(data: Path, teacher: Teacher) -> Labelled:
     return [(image, teacher.label(image)) for ref in refs for image in frames(ref, Fraction(3))]
 
 
-def trunks(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for people `[N, 17, 3]` how far the trunk reaches across and down, `[N, 2]`, and whether that is known."""
-    known = (keypoints[:, _SHOULDERS + _HIPS, 2] > 0).all(axis=1)
-    return np.abs(keypoints[:, _SHOULDERS, :2].mean(axis=1) - keypoints[:, _HIPS, :2].mean(axis=1)), known
-
-
-def within_reach(truth: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Return for the visible keypoints of people, `[N, 17, 3]` both, whether they are where they should be."""
-    trunk, known = trunks(truth)
-    reach = np.where(known, 0.2 * np.hypot(trunk[:, 0], trunk[:, 1]), np.nan)
-    far = np.hypot(*np.moveaxis(truth[..., :2] - given[..., :2], -1, 0))
-    counts = (truth[..., 2] == VISIBLE) & known[:, None]
-    return (far <= reach[:, None])[counts]
-
-
-def measure(detector: Detector, labelled: Labelled) -> Figures:
+def measure(detector: Detector | Again, labelled: Labelled) -> Figures:
     """Compare a detector with the labels of pictures."""
     found = [detector.detect(image[None])[0] for image, _ in labelled]
     seen, lying, somebody, right = [], [], [], []
@@ -133,14 +117,35 @@ def measure(detector: Detector, labelled: Labelled) -> Figures:
     )
 
 
+class Again:
+    """The networks that labelled a picture, asked again of its mirror image: how sure the labels themselves are."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        """Take the networks."""
+        self._teacher = teacher
+
+    def detect(self, images: np.ndarray) -> list[Boxes]:
+        """Return who is in each of some pictures `uint8 [N, H, W, 3]`, RGB."""
+        found = []
+        for image in images:
+            people = self._teacher.label(np.ascontiguousarray(image[:, ::-1]))
+            width, n = image.shape[1], len(people.xyxy)
+            xyxy, keypoints = people.xyxy[:, [2, 1, 0, 3]], people.keypoints[:, MIRRORED]
+            xyxy[:, 0::2], keypoints[..., 0] = width - xyxy[:, 0::2], width - keypoints[..., 0]
+            found.append(Boxes(xyxy, np.ones(n, np.float32), np.zeros(n, np.int32), keypoints))
+        return found
+
+
 def main() -> None:
     """Train and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("people", type=Path, help="folder of the data sets")
-    parser.add_argument("--out", type=Path, help="train without each source in turn, into this folder")
-    parser.add_argument("--detector", help="measure one detector on all sources")
+    measured = parser.add_mutually_exclusive_group(required=True)
+    measured.add_argument("--out", type=Path, help="train without each source in turn, into this folder")
+    measured.add_argument("--detector", help="measure one detector on all sources")
+    measured.add_argument("--again", action="store_true", help="measure the networks that labelled the pictures")
     parser.add_argument("--px", type=int)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--teacher", default="", help="weights of Ultralytics whose maps are learnt, too")
@@ -149,21 +154,21 @@ def main() -> None:
     runtime = choose_runtime("cpu", threads=2)
     rows = []
     for source in chosen.sources:
-        name = chosen.detector
-        if name is None and source == FALLS:
+        if source == FALLS and chosen.out:
             continue
-        if name is None:
+        teacher = strong_teacher(chosen.weights, 2, turns=source in (FALLS, *TURNED))
+        name = chosen.detector or "the teacher, again"
+        if chosen.out:
             others = [chosen.people / other / "data.yaml" for other in SOURCES if other != source]
             name = str(chosen.out / f"without-{source}")
             train_detector(others, name, DetectorOptions(epochs=chosen.epochs, teacher=chosen.teacher))
         if source == FALLS:
             labels = Labels()
-            teacher = RememberingTeacher(strong_teacher(chosen.weights, 2, turns=True), labels)
-            labelled = falls(chosen.data, teacher)
+            labelled = falls(chosen.data, RememberingTeacher(teacher, labels))
             labels.save()
         else:
             labelled = pictures_of(chosen.people / source)
-        detector = Detector(name, runtime, ["person"], chosen.px, _LEAST_SCORE, 100)
+        detector = Again(teacher) if chosen.again else Detector(name, runtime, ["person"], chosen.px, _LEAST_SCORE, 100)
         rows.append({"source": source, "detector": name} | vars(measure(detector, labelled)))
         print(
             {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True

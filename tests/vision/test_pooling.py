@@ -14,7 +14,7 @@ from ultralytics.nn.tasks import PoseModel
 from pipeline.vision import people_network
 from pipeline.vision.detector import Detector
 from pipeline.vision.network import Image
-from pipeline.vision.pooling import area_means, describe, described_dim, take_apart
+from pipeline.vision.pooling import area_means, describe, described_dim, sampled, take_apart
 from pipeline.vision.runtime import Runtime
 from pipeline.vision.weights import load_weights
 from tests.networks import untrained_people
@@ -42,6 +42,18 @@ def test_a_box_is_described_by_what_it_covers(n_cells: int) -> None:
     np.testing.assert_allclose(area_means(grid, xyxy / 16, n_cells), expected, atol=0.02)
 
 
+def test_a_map_is_sampled_as_by_torchvision() -> None:
+    """Also beyond its border, where boxes of people at the edge of the picture reach."""
+    rng = np.random.default_rng(0)
+    grid = rng.normal(size=(5, 12, 20)).astype(np.float32)
+    low = rng.uniform((-6, -6), (18, 10), (30, 2))
+    xyxy = np.hstack([low, low + rng.uniform(0.3, 14, (30, 2))]).astype(np.float32)
+    boxes = torch.from_numpy(np.hstack([np.zeros((30, 1), np.float32), xyxy]))
+    expected = roi_align(torch.from_numpy(grid)[None], boxes, 6, 1.0, sampling_ratio=2, aligned=True)
+    np.testing.assert_allclose(sampled(grid, xyxy, 6), expected.permute(0, 2, 3, 1).numpy(), atol=1e-5)
+    assert (sampled(grid, np.array([[40, 40, 50, 50]], np.float32), 6) == 0).all()
+
+
 def test_each_map_counts_the_same() -> None:
     rng = np.random.default_rng(0)
     loud, quiet = rng.normal(5, 100, (4, 6, 8)), rng.normal(size=(6, 3, 4))
@@ -61,7 +73,7 @@ def test_rows_are_taken_apart_as_they_were_put_together() -> None:
     predictions = np.arange(6 * (8 * 12 + 4 * 6 + 2 * 3), dtype=np.float32).reshape(6, -1)
     maps = [np.full((7, 4, 6), 1, np.float32), np.full((9, 2, 3), 2, np.float32)]
     row = np.concatenate([predictions.reshape(-1), *(grid.reshape(-1) for grid in maps)])
-    found, found_maps = take_apart(row, [(7, 16, 1), (9, 32, 1)], 64, 96)
+    found, found_maps = take_apart(row, [(7, 16), (9, 32)], 64, 96)
     assert (found == predictions).all()
     for grid, found_grid in zip(maps, found_maps, strict=True):
         np.testing.assert_array_equal(grid, found_grid)
@@ -74,7 +86,7 @@ def test_a_frozen_backbone_gives_the_same_maps_in_openvino() -> None:
     images = torch.rand(6, 3, 64, 96)
     with torch.no_grad():
         expected = backbone.eval()(images)
-    people_network.freeze_in_openvino(backbone.train(), threads=1)
+    people_network.freeze_in_openvino(backbone.train(), F32)
     assert backbone.training
     found = backbone(images)
     read = [layer for layer, maps in enumerate(found) if maps is not None]
@@ -107,13 +119,13 @@ def test_both_runtimes_look_alike(bundle: Path, people: Image) -> None:
         target[:] = given
 
     (in_openvino,) = detector._network([image], (192, 320), copy)
-    for a, b in zip(
-        *(take_apart(row, people_network.MAPS, 192, 320)[1] for row in (by_torch, in_openvino[0])), strict=True
-    ):
+    kinds = [(channels, stride) for channels, stride, *_ in (people_network.FINE_MAP, *people_network.MAPS)]
+    maps, same_maps = (take_apart(row, kinds, 192, 320)[1] for row in (by_torch, in_openvino[0]))
+    for a, b in zip(maps, same_maps, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-2)
     np.testing.assert_allclose(by_torch, in_openvino[0], atol=0.5)
     alone = people_network.build_backbone("DEFAULT").eval()
     with torch.inference_mode():
         last = alone.layers(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0].numpy()  # type: ignore[operator]
     # Weights of bundles are kept in half floats.
-    np.testing.assert_allclose(take_apart(by_torch, people_network.MAPS, 192, 320)[1][1], last, atol=0.1)
+    np.testing.assert_allclose(maps[-1], last, atol=0.1)

@@ -1,0 +1,58 @@
+"""How an image is brought to the size of a network's input, and back."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_GREY = 114
+_STRIDE = 32
+_Image = NDArray[np.uint8]
+
+
+class Letterbox:
+    """How images of one size lie in a network's input: the whole image in the middle, grey around it."""
+
+    def __init__(self, height: int, width: int, longest_px: int) -> None:
+        """Fit images into an input.
+
+        Args:
+            height: Of the images, in pixels.
+            width: The same.
+            longest_px: What the longest side of an image becomes. Small images are enlarged, too, as Ultralytics does:
+                the network finds people of the sizes that it was trained on.
+        """
+        self._image_size = np.array([width, height], np.float32)
+        self._scale = longest_px / max(height, width)
+        self._inner_h, self._inner_w = round(height * self._scale), round(width * self._scale)
+        outer_h, outer_w = (-(-side // _STRIDE) * _STRIDE for side in (self._inner_h, self._inner_w))
+        self.size = (outer_h, outer_w)
+        """Height and width of the input."""
+        self._top, self._left = (outer_h - self._inner_h) // 2, (outer_w - self._inner_w) // 2
+
+    @property
+    def whole(self) -> NDArray[np.float32]:
+        """The box of the whole image in the input, `float32 [1, 4]`."""
+        right, bottom = self._left + self._inner_w, self._top + self._inner_h
+        return np.array([[self._left, self._top, right, bottom]], np.float32)
+
+    def place(self, image: _Image, target: _Image) -> None:
+        """Write an image into an input, `uint8 [*size, 3]`."""
+        target[:] = _GREY
+        inside = target[self._top : self._top + self._inner_h, self._left : self._left + self._inner_w]
+        if self._scale == 1.0:
+            inside[:] = image
+            return
+        interpolation = cv2.INTER_AREA if self._scale < 1.0 else cv2.INTER_LINEAR
+        inside[:] = cv2.resize(image, (self._inner_w, self._inner_h), interpolation=interpolation)
+
+    def to_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return where points of the input, `float32 [..., 2]`, lie in the image: within its borders."""
+        moved = (points - np.array([self._left, self._top], np.float32)) / np.float32(self._scale)
+        return moved.clip(0, self._image_size)
+
+    def is_solid(self, found: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which boxes, `float32 [N, 4 + ...]`, cover at least a pixel of the image each way."""
+        corners = self.to_image(found[:, :4].reshape(-1, 2, 2))
+        return np.asarray((corners[:, 1] - corners[:, 0] >= 1).all(axis=1))

@@ -1,0 +1,103 @@
+"""A keypoint head learns where keypoints are; a training that was cut off ends as a quiet one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import EMBEDDED_DETECTOR
+from pipeline.errors import UsageError
+from pipeline.training import keypoints
+from pipeline.training.detector import DetectorOptions, train_detector
+from pipeline.training.people import VISIBLE, People, describe_data_set, write_picture
+from pipeline.vision.detector import Detector
+from pipeline.vision.detector_bundle import load_detector_bundle
+from pipeline.vision.keypoints import KEYPOINTS
+from pipeline.vision.network import Image
+from pipeline.vision.runtime import Runtime
+from pipeline.vision.weights import find_weights
+
+F32 = Runtime("cpu", "f32", 2)
+
+
+@pytest.fixture(scope="module")
+def labelled(people: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of pedestrians whose keypoints are said to lie in three columns, one below the other."""
+    folder = tmp_path_factory.mktemp("keypoints")
+    (found,) = Detector(EMBEDDED_DETECTOR, F32, ["person"], 480, 0.35, 32).detect(people[None])
+    xyxy = found.xyxy
+    columns = {"left": 0.3, "right": 0.7}
+    across = np.array([columns.get(name.split("_")[0], 0.5) for name in KEYPOINTS], np.float32)
+    down = np.linspace(0.1, 0.9, len(KEYPOINTS), dtype=np.float32)
+    places = np.full((len(xyxy), len(KEYPOINTS), 3), VISIBLE, np.float32)
+    places[..., 0] = xyxy[:, :1] + across * (xyxy[:, 2:3] - xyxy[:, :1])
+    places[..., 1] = xyxy[:, 1:2] + down * (xyxy[:, 3:] - xyxy[:, 1:2])
+    for number in range(8):
+        brighter = cv2.convertScaleAbs(people, alpha=1 + number / 20)
+        part = "val" if number == 0 else "train"
+        write_picture(folder, part, str(number), np.asarray(brighter, np.uint8), People(xyxy, places))
+    return describe_data_set(folder, "person", has_keypoints=True)
+
+
+def options(**changed: Any) -> DetectorOptions:
+    return DetectorOptions(
+        start=EMBEDDED_DETECTOR, epochs=0, px=320, **{"keypoint_epochs": 3, "batch_size": 2, "workers": 0, **changed}
+    )
+
+
+def test_a_head_learns_where_keypoints_are_and_leaves_boxes_as_they_are(labelled: Path, tmp_path: Path) -> None:
+    bundle = train_detector([labelled], tmp_path / "columns", options(keypoint_epochs=12), "pedestrians")
+    start = load_detector_bundle(find_weights(EMBEDDED_DETECTOR))
+    assert bundle.metrics["keypoints_pck"] > 0.6
+    assert (bundle.metrics["ap50"], bundle.px) == (start.metrics["ap50"], start.px)
+    assert bundle.training["note"] == "pedestrians"
+    assert bundle.training["boxes"] == start.training
+    for name, tensor in start.weights.items():
+        if name.startswith("model."):
+            torch.testing.assert_close(bundle.weights[name].to(tensor.dtype), tensor)
+    card = (tmp_path / "columns" / "README.md").read_text()
+    assert f"{bundle.metrics['keypoints_pck']:.3f} lie within a fifth" in card
+
+
+def test_a_training_that_was_cut_off_ends_as_a_quiet_one(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = train_detector([labelled], tmp_path / "quiet", options())
+    learn = keypoints._Learner.learn
+
+    def learn_one_epoch(learner: Any, views: Any, epoch: int) -> float:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return learn(learner, views, epoch)
+
+    monkeypatch.setattr(keypoints._Learner, "learn", learn_one_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train_detector([labelled], tmp_path / "cut", options())
+    epochs = []
+
+    def learn_and_tell(learner: Any, views: Any, epoch: int) -> float:
+        epochs.append(epoch)
+        return learn(learner, views, epoch)
+
+    monkeypatch.setattr(keypoints._Learner, "learn", learn_and_tell)
+    cut = train_detector([labelled], tmp_path / "cut", options())
+    assert epochs == [1, 2]
+    for name, tensor in quiet.weights.items():
+        torch.testing.assert_close(cut.weights[name], tensor)
+
+
+def test_nothing_to_learn_is_said_at_once(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name --start, and a data set with keypoints"):
+        train_detector([labelled], tmp_path / "nothing", options(start=""))
+    write_picture(
+        tmp_path / "boxes", "train", "a", np.zeros((64, 64, 3), np.uint8),
+        People(np.array([[8, 8, 50, 60]], np.float32), np.zeros((1, 17, 3), np.float32)),
+    )  # fmt: skip
+    bare = describe_data_set(tmp_path / "boxes", "person", has_keypoints=True)
+    with pytest.raises(UsageError, match="nobody has 4 labelled keypoints"):
+        train_detector([bare], tmp_path / "nothing", options())
