@@ -224,7 +224,7 @@ def label(
     """
     scope = config.scope if config else model.scope if isinstance(model, Bundle) else "person"
     (bundle,) = choose_models(model, scope, config)
-    config = fitted(config, [bundle]) if config else Config.load(None, {"scope": scope} | config_for([bundle]))
+    config = fitted(config or Config.load(None, {"scope": scope} | config_for([bundle])), [bundle])
     extractor = Extractor(config)
     first, frames = _first_of(frames)
     own_fps = fps or (first.fps if isinstance(first, Frame) else None)

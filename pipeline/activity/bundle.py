@@ -70,6 +70,12 @@ class Bundle:
         name: str | None = self.training.get("features", {}).get("detector")
         return name
 
+    @property
+    def detector_px(self) -> int | None:
+        """Longest side of that detector's input, in pixels; None where that was not written down."""
+        px: int | None = self.training.get("features", {}).get("detector_px")
+        return px
+
     @cached_property
     def model(self) -> ActivityModel:
         """The network, in evaluation mode.

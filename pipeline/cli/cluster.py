@@ -105,13 +105,13 @@ def benchmark(
 ) -> None:
     """Measure a job on this machine beside what its decoding and its networks cost alone, or beside its peers."""
     from pipeline.engine.benchmark import run_benchmark, run_peers
-    from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for
+    from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for, fitted
 
     log_to_console(verbose)
     named: dict[str, Any] = {"scope": scope.value if scope else None, "sample_fps": sample_fps, "workers": workers}
     so_far = Config.load(config_file, **named)
     bundles = choose_models(DEFAULT_MODEL, so_far.scope, so_far)
-    config = Config.load(config_file, config_for(bundles), **named)
+    config = fitted(Config.load(config_file, config_for(bundles), **named), bundles)
     if peers:
         run_peers(sources, config, repeats, report)
         return

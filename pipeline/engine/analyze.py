@@ -151,7 +151,7 @@ def _fitting(model: str | Path | Bundle | None, config: Config | None) -> tuple[
         model = load_bundle(model)
     scope = config.scope if config is not None else model.scope if isinstance(model, Bundle) else Config().scope
     bundles = choose_models(model, scope, config)
-    config = fitted(config, bundles) if config else Config.load(None, {"scope": scope} | config_for(bundles))
+    config = fitted(config or Config.load(None, {"scope": scope} | config_for(bundles)), bundles)
     check_fit(bundles, config)
     check_options(config.name_time, config.time_zone, config.camera)
     if config.sees_people:

@@ -59,7 +59,7 @@ def choose_models(model: str | Path | Bundle | None, scope: str, config: Config 
 
 
 def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
-    """Return the options of `Config` that models were trained with."""
+    """Return the options of `Config` that models were trained with, but for those that only `fitted` can tell."""
     inputs = tuple(dict.fromkeys(name for bundle in bundles for name in bundle.spec.inputs))
     fitting: dict[str, Any] = {"inputs": inputs} if inputs else {}
     for bundle in bundles:
@@ -72,12 +72,15 @@ def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
 def fitted(config: Config, bundles: Sequence[Bundle]) -> Config:
     """Return options in which what is left open is what models read and were trained with."""
     fitting = config_for(bundles)
+    detector = config.detector or fitting.get("detector")
+    px = next((bundle.detector_px for bundle in bundles if bundle.detector == detector), None)
     return replace(
         config,
         sample_fps=config.sample_fps or fitting.get("sample_fps"),
         inputs=config.inputs or fitting.get("inputs", ()),
         embedder=config.embedder or fitting.get("embedder"),
-        detector=config.detector or fitting.get("detector"),
+        detector=detector,
+        detector_px=config.detector_px or px,
     )
 
 

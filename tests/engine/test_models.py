@@ -54,11 +54,19 @@ def test_what_is_named_decides_who_labels(named: dict[str, object], expected: li
 
 
 def test_a_model_brings_the_detector_it_was_trained_with(tmp_path: Path) -> None:
-    bundle = replace(load_bundle(CNN), name="own", training={"features": {"detector": "weights/mine.pt"}})
+    features = {"detector": "weights/mine.pt", "detector_px": 416}
+    bundle = replace(load_bundle(CNN), name="own", training={"features": features})
     bundle.save(tmp_path)
     assert config_for([load_bundle(tmp_path)])["detector"] == "weights/mine.pt"
-    assert fitted(Config(), [bundle]).detector == "weights/mine.pt"
-    assert fitted(Config(detector="yolo11n.pt"), [bundle]).detector == "yolo11n.pt"
+    for named, detector, px in (
+        ({}, "weights/mine.pt", 416),
+        ({"detector": "weights/mine.pt"}, "weights/mine.pt", 416),
+        ({"detector_px": 640}, "weights/mine.pt", 640),
+        ({"detector": "yolo11n.pt"}, "yolo11n.pt", None),
+        ({"detector": "person_pose"}, "person_pose", 480),
+    ):
+        config = fitted(Config.load(None, **named), [bundle])
+        assert (config.detector, config.chosen_detector_px) == (detector, px)
 
 
 def test_another_detector_than_that_of_training_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
