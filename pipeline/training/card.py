@@ -120,7 +120,8 @@ def _origin(bundle: DetectorBundle) -> str:
 
     options = bundle.training["options"]
     if options.get("start"):
-        return f"the weights of `{options['start']}`"
+        kept = "" if options["epochs"] else ", whose boxes stay as they are,"
+        return f"the weights of `{options['start']}`{kept}"
     if options.get("freeze_backbone") and is_people(bundle.architecture):
         return "random weights, but for the backbone, which keeps those of ImageNet,"
     return "random weights"

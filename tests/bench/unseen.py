@@ -63,9 +63,9 @@ class Figures:
     n_lying: int
 
 
-def pictures_of(folder: Path) -> Labelled:
-    """Return some whole, upright pictures of a data set."""
-    paths = sorted(folder.glob("images/*/*-0.jpg"))
+def pictures_of(folder: Path, part: str) -> Labelled:
+    """Return some whole, upright pictures of a data set: of a part, `train` or `val`, or of both, `*`."""
+    paths = sorted(folder.glob(f"images/{part}/*-0.jpg"))
     chosen = np.random.default_rng(0).permutation(len(paths))[:_MOST_IMAGES]
     loaded = []
     for path in (paths[index] for index in sorted(chosen)):
@@ -146,6 +146,7 @@ def main() -> None:
     measured.add_argument("--out", type=Path, help="train without each source in turn, into this folder")
     measured.add_argument("--detector", help="measure one detector on all sources")
     measured.add_argument("--again", action="store_true", help="measure the networks that labelled the pictures")
+    parser.add_argument("--held-out", action="store_true", help="measure on the held-out pictures of each data set")
     parser.add_argument("--px", type=int)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--teacher", default="", help="weights of Ultralytics whose maps are learnt, too")
@@ -167,7 +168,7 @@ def main() -> None:
             labelled = falls(chosen.data, RememberingTeacher(teacher, labels))
             labels.save()
         else:
-            labelled = pictures_of(chosen.people / source)
+            labelled = pictures_of(chosen.people / source, "val" if chosen.held_out else "*")
         detector = Again(teacher) if chosen.again else Detector(name, runtime, ["person"], chosen.px, _LEAST_SCORE, 100)
         rows.append({"source": source, "detector": name} | vars(measure(detector, labelled)))
         print(
