@@ -23,7 +23,7 @@ from pipeline.training.people import NOT_LABELLED, VISIBLE, Image, People, withi
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, build_network
 from pipeline.vision.keypoint_head import KeypointHead
-from pipeline.vision.keypoint_network import N_CELLS, SIDE, read_heatmaps, regions_of
+from pipeline.vision.keypoint_network import N_CELLS, SIDE, STRIDE, read_heatmaps, regions_of
 from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.runtime import choose_runtime
 
@@ -319,11 +319,9 @@ class _Learner:
         with torch.no_grad(), self._runtime.autocast():
             maps = self._read(images)
         regions = torch.cat([batch.numbers, batch.regions], dim=1).to(self._device)
-        parts = [
-            roi_align(grid.float(), regions, N_CELLS, grid.shape[-1] / images.shape[-1], 2, aligned=True)
-            for grid in maps
-        ]
-        logits: torch.Tensor = self._head(torch.cat(parts, dim=1).permute(0, 2, 3, 1))
+        merged = self._head.merge([grid.float() for grid in maps])
+        parts = roi_align(merged, regions, N_CELLS, 1 / STRIDE, sampling_ratio=2, aligned=True)
+        logits: torch.Tensor = self._head(parts.permute(0, 2, 3, 1))
         return logits
 
 

@@ -91,10 +91,10 @@ class Detector:
         self._network = ImageNetwork(
             runtime, lambda: folder / "model.xml", lambda: first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
         )
-        self._fine_map = [tuple(info["fine_map"])] if info["fine_map"] else []
+        self._keypoint_map = [tuple(info["keypoint_map"])] if info["keypoint_map"] else []
         self._keypoint_network = (
             KeypointNetwork(runtime, lambda: folder / "keypoints.xml", lambda: _keypoint_head(path))
-            if self._fine_map
+            if self._keypoint_map
             else None
         )
 
@@ -120,15 +120,15 @@ class Detector:
 
     def _read(self, rows: NDArray[np.float32], letterbox: Letterbox) -> list[Look]:
         """Return what the network tells of some images, `float32 [N, ...]`."""
-        kinds = [(channels, stride) for channels, stride, *_ in (*self._fine_map, *self._maps)]
+        kinds = [(channels, stride) for channels, stride, *_ in (*self._maps, *self._keypoint_map)]
         told = [take_apart(row, kinds, *letterbox.size) if kinds else (row, []) for row in rows]
         found = []
         for predictions, _ in told:
             best = self._best(predictions)
             found.append(best[letterbox.is_solid(best)])
         if self._keypoint_network is not None and any(map(len, found)):
-            boxes, strides = [best[:, :4] for best in found], [stride for _, stride in kinds]
-            keypoints = self._keypoint_network.keypoints([maps for _, maps in told], strides, boxes)
+            boxes = [best[:, :4] for best in found]
+            keypoints = self._keypoint_network.keypoints([maps[-1] for _, maps in told], boxes)
             parts = np.split(keypoints.reshape(len(keypoints), -1), np.cumsum([len(best) for best in found])[:-1])
             found = [np.hstack(pair) for pair in zip(found, parts, strict=True)]
         looks = []
@@ -136,7 +136,7 @@ class Detector:
             vectors = np.zeros((1 + len(best), 0), np.float16)
             if self._maps:
                 parts_of_image = np.concatenate([letterbox.whole, best[:, :4]])
-                vectors = describe(maps[len(self._fine_map) :], self._maps, parts_of_image)
+                vectors = describe(maps[: len(self._maps)], self._maps, parts_of_image)
             looks.append(Look(self._to_boxes(best, letterbox), vectors[0], vectors[1:]))
         return looks
 

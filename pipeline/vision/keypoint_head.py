@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,41 +27,48 @@ class _Block(nn.Module):
 
 
 class KeypointHead(nn.Module):
-    """What maps show at the region of a person in, heatmaps over that region out.
+    """The maps of an image in, one map out; then that map at the regions of people in, heatmaps over them out.
 
     A heatmap is learnt within few passes over the data, where a regression of coordinates at each place of an image
-    needs hundreds: He and others, "Mask R-CNN", 2017.
+    needs hundreds: He and others, "Mask R-CNN", 2017. What is done for an image costs the same whoever is in it.
     """
 
-    def __init__(self, map_channels: int, n_keypoints: int, channels: int, n_blocks: int) -> None:
+    def __init__(self, map_channels: Sequence[int], n_keypoints: int, channels: int, n_blocks: int) -> None:
         """Build the head with random weights.
 
         Args:
-            map_channels: Of all maps together.
+            map_channels: Of each map, of which each has half the height and width of the one before.
             n_keypoints: K, of a person.
-            channels: Of the layers between.
-            n_blocks: How many of them.
+            channels: C, of the one map and of all layers.
+            n_blocks: How many layers see a person.
         """
         super().__init__()
-        self.n_keypoints, self.map_channels = n_keypoints, map_channels
-        self.merge = nn.Sequential(
-            nn.BatchNorm2d(map_channels), nn.Conv2d(map_channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.n_keypoints, self.channels = n_keypoints, channels
+        self.laterals = nn.ModuleList(nn.Conv2d(n, channels, 1, bias=False) for n in map_channels)
+        self.norm = nn.BatchNorm2d(channels)
         self.blocks = nn.Sequential(*(_Block(channels) for _ in range(n_blocks)))
         self.places = nn.Conv2d(channels, UPSCALE**2 * n_keypoints, 1)
         self.seen = nn.Linear(channels, n_keypoints)
+
+    def merge(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return what the maps of images tell as one, `float32 [N, C, h, w]`, as high and wide as the first."""
+        told = [lateral(grid) for lateral, grid in zip(self.laterals, maps, strict=True)]
+        merged: torch.Tensor = told.pop()
+        while told:
+            merged = told.pop() + functional.interpolate(merged, scale_factor=2.0, mode="bilinear")
+        return merged
 
     def forward(self, parts: torch.Tensor) -> torch.Tensor:
         """Return logits of people.
 
         Args:
-            parts: `float32 [M, N_CELLS, N_CELLS, map_channels]`, all maps at the region of each person.
+            parts: `float32 [M, N_CELLS, N_CELLS, C]`, the merged map at the region of each person.
 
         Returns:
             `float32 [M, K, SIDE * SIDE + 1]`: of where a keypoint is, row after row of cells of the region; the last
             one of whether it can be seen.
         """
-        x = self.blocks(functional.relu(self.merge(parts.permute(0, 3, 1, 2))))
+        x = self.blocks(functional.relu(self.norm(parts.permute(0, 3, 1, 2))))
         places = functional.pixel_shuffle(self.places(x), UPSCALE).flatten(2)
         return torch.cat([places, self.seen(x.mean(dim=(2, 3)))[..., None]], dim=2)
 
@@ -69,6 +77,6 @@ def export(head: KeypointHead, path: Path) -> None:
     """Write the part that sees people for OpenVINO, for any number of them."""
     import openvino as ov
 
-    shape = (-1, N_CELLS, N_CELLS, head.map_channels)
+    shape = (-1, N_CELLS, N_CELLS, head.channels)
     model = ov.convert_model(head.eval(), example_input=torch.zeros(2, *shape[1:]), input=[ov.PartialShape(shape)])
     ov.save_model(model, path, compress_to_fp16=False)

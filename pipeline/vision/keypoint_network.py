@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from pipeline.vision.runtime import Runtime
 if TYPE_CHECKING:
     import torch
 
+STRIDE = 8
+"""Pixels of the network's input to a place of the map in which keypoints are looked for."""
 N_CELLS = 12
 """The region of a person is seen as so many cells on each side."""
 UPSCALE = 2
@@ -82,27 +84,15 @@ class KeypointNetwork:
         on_cpu = runtime.device == "cpu"
         self._run = _in_openvino(load_openvino(), runtime) if on_cpu else _in_torch(load_torch(), runtime)
 
-    def keypoints(
-        self, maps: list[list[Map]], strides: Sequence[int], boxes: list[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
+    def keypoints(self, maps: list[Map], boxes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the keypoints of the people in some images, one image after the other, `float32 [N, K, 3]`.
 
         Args:
-            maps: Of each image.
-            strides: Of each map, in pixels of the network's input.
+            maps: Of each image what `KeypointHead.merge` gives, `float32 [C, h, w]`.
             boxes: Of each image, `float32 [n, 4]`, xyxy in pixels of the network's input.
         """
         regions = [regions_of(xyxy) for xyxy in boxes]
-        parts = [
-            np.concatenate(
-                [
-                    sampled(grid, found / np.float32(stride), N_CELLS)
-                    for grid, stride in zip(grids, strides, strict=True)
-                ],
-                axis=3,
-            )
-            for grids, found in zip(maps, regions, strict=True)
-        ]
+        parts = [sampled(grid, found / np.float32(STRIDE), N_CELLS) for grid, found in zip(maps, regions, strict=True)]
         with self.busy:
             logits = self._run(np.concatenate(parts))
         return read_heatmaps(logits, np.concatenate(regions))

@@ -28,9 +28,7 @@ _OUTPUTS = {6: 40, 12: 112, 17: 320}
 """Which of the backbone's layers are read, counted from the image, and their channels: strides of 8, 16, 32."""
 MAPS = ((112, 16, 3), (320, 32, 1))
 """The backbone's maps out of which people and frames are described: see `pipeline.vision.pooling.describe`."""
-FINE_MAP = (40, 8)
-"""Channels and stride of one more map, which a keypoint head reads before the others."""
-_FINE_LAYER, _MAP_LAYERS = 1, (2, 3)
+_READ_LAYERS, _MAP_LAYERS = (1, 2, 3), (2, 3)
 _KEYPOINT_CHANNELS, _KEYPOINT_BLOCKS = 96, 5
 _PIECE = 4
 
@@ -75,9 +73,9 @@ def predictions_of(output: Any) -> torch.Tensor:
 
 
 class OneLook(nn.Module):
-    """All that one pass tells, as one row an image: the head's predictions, then the backbone's maps, flattened.
+    """All that one pass tells, as one row an image: the head's predictions, then maps, flattened.
 
-    The maps are, for a keypoint head, `FINE_MAP`, and `MAPS`.
+    The maps are the backbone's (`MAPS`) and, of a network with a keypoint head, the one in which that looks.
 
     `float32 [N, 3, H, W]` from 0 to 1 to `float32 [N, ...]`; `pipeline.vision.pooling` takes the rows apart.
     """
@@ -86,7 +84,7 @@ class OneLook(nn.Module):
         """Take a network that was built from `architecture`."""
         super().__init__()
         self.layers: Any = network.model
-        self._map_layers = (_FINE_LAYER, *_MAP_LAYERS) if keypoint_head_of(network) else _MAP_LAYERS
+        self.keypoint_head = keypoint_head_of(network)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the rows."""
@@ -97,7 +95,9 @@ class OneLook(nn.Module):
             given = [(outputs[f] if outputs else x) if f != -1 else (outputs[-1] if outputs else x) for f in sources]
             outputs.append(layer(given[0] if isinstance(layer.f, int) else given))
         predictions = predictions_of(outputs[-1])
-        maps = [outputs[number] for number in self._map_layers]
+        maps = [outputs[number] for number in _MAP_LAYERS]
+        if self.keypoint_head is not None:
+            maps.append(self.keypoint_head.merge([outputs[number] for number in _READ_LAYERS]))
         return torch.cat([part.flatten(1) for part in (predictions, *maps)], dim=1)
 
 
@@ -119,7 +119,7 @@ def add_keypoint_head(network: nn.Module, facts: dict[str, int]) -> None:
         network: Changed in place.
         facts: As `with_keypoint_head` describes the head.
     """
-    network.keypoint_head = KeypointHead(sum(_OUTPUTS.values()), **facts)
+    network.keypoint_head = KeypointHead(list(_OUTPUTS.values()), **facts)
 
 
 def keypoint_head_of(network: nn.Module) -> KeypointHead | None:

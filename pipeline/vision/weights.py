@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
+from pipeline.vision.keypoint_network import STRIDE
 from pipeline.vision.runtime import cache_dir, export_in_subprocess, exported
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|7"
+    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|8"
 
 
 def _export(path: Path, folder: Path) -> None:
@@ -159,7 +160,7 @@ def _export(path: Path, folder: Path) -> None:
         "px": px,
         "kpt_shape": (head.n_keypoints, 3) if head else getattr(network.model[-1], "kpt_shape", (0, 0)),
         "maps": people_network.MAPS if for_people else [],
-        "fine_map": people_network.FINE_MAP if head else None,
+        "keypoint_map": (head.channels, STRIDE) if head else None,
         "same_iou": _SAME_PERSON_IOU if for_people else _SAME_IOU,
     }
     (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")

@@ -45,9 +45,8 @@ def labelled(people: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(**changed: Any) -> DetectorOptions:
-    return DetectorOptions(
-        start=EMBEDDED_DETECTOR, epochs=0, px=320, **{"keypoint_epochs": 3, "batch_size": 2, "workers": 0, **changed}
-    )
+    usual = {"start": EMBEDDED_DETECTOR, "epochs": 0, "keypoint_epochs": 3, "batch_size": 2, "workers": 0}
+    return DetectorOptions(**usual | changed)
 
 
 def test_a_head_learns_where_keypoints_are_and_leaves_boxes_as_they_are(labelled: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_both_runtimes_find_the_same_keypoints() -> None:
     head: Any = people_network.keypoint_head_of(load_weights(path))
     network = KeypointNetwork(F32, lambda: exported_weights(path) / "keypoints.xml", lambda: head)
     rng = np.random.default_rng(0)
-    parts = rng.normal(size=(9, N_CELLS, N_CELLS, head.map_channels)).astype(np.float32)
+    parts = rng.normal(size=(9, N_CELLS, N_CELLS, head.channels)).astype(np.float32)
     in_openvino = network._run(parts)
     np.testing.assert_allclose(in_openvino, keypoint_network._in_torch(head, F32)(parts), atol=1e-3)
     # To the last bit, whoever else is in the picture.
