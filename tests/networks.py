@@ -22,10 +22,17 @@ def untrained_poses(path: Path, n_keypoints: int, dims: int) -> str:
     return str(path)
 
 
-def untrained_people(folder: Path) -> str:
-    """Write the network for people, its neck and heads untrained, as a bundle, and return its folder."""
+def untrained_people(folder: Path, pose_head: bool = False) -> str:
+    """Write the network for people, its neck and heads untrained, as a bundle, and return its folder.
+
+    Args:
+        folder: Where to.
+        pose_head: Whether Ultralytics' pose head tells the keypoints, as in bundles of before.
+    """
     torch.manual_seed(0)
-    description = people_network.with_keypoint_head(people_network.architecture(), 17)
+    description = people_network.architecture()
+    if not pose_head:
+        description = people_network.with_keypoint_head(description, 17)
     network = build_network(description)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     DetectorBundle(folder.name, {0: "person"}, 320, people_network.without_imagenet(description), weights).save(folder)

@@ -95,7 +95,9 @@ def test_a_frozen_backbone_gives_the_same_maps_in_openvino() -> None:
         torch.testing.assert_close(found[layer], expected[layer], atol=1e-3, rtol=1e-3)
 
 
-def test_one_look_tells_of_boxes_keypoints_and_looks(bundle: Path, people: Image) -> None:
+@pytest.mark.parametrize("pose_head", [False, True])
+def test_one_look_tells_of_boxes_keypoints_and_looks(tmp_path: Path, people: Image, pose_head: bool) -> None:
+    bundle = untrained_people(tmp_path / "people", pose_head)
     detector = Detector(str(bundle), F32, ["person"], None, 0.0, 4)
     assert (detector.dim, detector.n_keypoints) == (1328, 17)
     (look,) = detector.look(people[None])
