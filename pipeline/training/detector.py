@@ -18,7 +18,7 @@ from pipeline.training.keypoints import KeypointOptions, learn_keypoints
 from pipeline.training.turning import turning_trainer
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle
-from pipeline.vision.runtime import choose_runtime, cpu_has_bf16
+from pipeline.vision.runtime import choose_runtime, cpu_has_bf16, training_threads
 from pipeline.vision.weights import find_weights
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ def _is_finished(checkpoint: Path) -> bool:
 def _use_whole_cpu(trainer: Any) -> None:
     """Train on all cores, in bf16 where they have it: Ultralytics leaves a core out, and knows f32 alone."""
     if trainer.device.type == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(training_threads())
         trainer.amp = cpu_has_bf16()
 
 

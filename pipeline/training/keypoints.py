@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from pipeline.vision.detector_bundle import DetectorBundle, build_network
 from pipeline.vision.keypoint_head import KeypointHead
 from pipeline.vision.keypoint_network import N_CELLS, SIDE, STRIDE, read_heatmaps, regions_of
 from pipeline.vision.keypoints import KEYPOINTS
-from pipeline.vision.runtime import choose_runtime
+from pipeline.vision.runtime import choose_runtime, training_threads
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +244,7 @@ class _Learner:
         """Take a network for people with a keypoint head; both are changed in place."""
         self._head: KeypointHead = network.keypoint_head
         self._options = options
-        self._runtime = choose_runtime(threads=os.cpu_count() or 1)
+        self._runtime = choose_runtime(threads=training_threads())
         self._device = torch.device(self._runtime.device)
         if self._runtime.device == "cpu":
             torch.set_num_threads(self._runtime.threads)

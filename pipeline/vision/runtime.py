@@ -77,6 +77,11 @@ def choose_runtime(device: str = "auto", precision: str = "auto", threads: int =
     return runtime
 
 
+def training_threads() -> int:
+    """Return how many threads a training takes on a CPU: `$OMP_NUM_THREADS`, or where it is not set all cores."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
 @functools.cache
 def _log_once(message: str) -> None:
     log.info(message)
