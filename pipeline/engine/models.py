@@ -59,7 +59,7 @@ def choose_models(model: str | Path | Bundle | None, scope: str, config: Config 
 
 
 def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
-    """Return the options of `Config` that models were trained with, but for those that only `fitted` can tell."""
+    """Return the options of `Config` that models were trained with, but for `detector_px`, which `fitted` tells."""
     inputs = tuple(dict.fromkeys(name for bundle in bundles for name in bundle.spec.inputs))
     fitting: dict[str, Any] = {"inputs": inputs} if inputs else {}
     for bundle in bundles:

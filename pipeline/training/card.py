@@ -74,7 +74,7 @@ def detector_card(bundle: DetectorBundle) -> str:
     """Return the card of a detector as Markdown."""
     training, metrics = bundle.training, bundle.metrics
     n_parameters = sum(weights.numel() for weights in bundle.weights.values())
-    boxes = f"\nThe boxes before that: {_told(training['boxes']['options'])}\n" if "boxes" in training else ""
+    boxes = f"\nThe boxes before that: {_told(training['boxes'].get('options', {}))}\n" if "boxes" in training else ""
     keypoints = f" Keypoints: AP50 {metrics['keypoints_ap50']:.3f}." if "keypoints_ap50" in metrics else ""
     if "keypoints_pck" in metrics:
         keypoints = (

@@ -42,9 +42,10 @@ class DetectorOptions:
     sees the images at `px`, with as many scales as the network has. Empty: learn from the labels alone."""
     start: str = ""
     """Detector bundle, a folder or an embedded one's name, whose weights the training begins with, as far as they fit.
-    Empty: from nothing."""
+    Of a keypoint head they are taken only where boxes are not learnt. Empty: from nothing."""
     px: int = 320
-    """Longest side of the network's input in pixels, a multiple of 32."""
+    """Longest side of the network's input in pixels, a multiple of 32. Without epochs of boxes a bundle keeps its own,
+    and keypoints are learnt at this one."""
     epochs: int = 16
     """Passes over the data set in which boxes are learnt. 0: they stay those of `start`."""
     batch_size: int = 16
@@ -86,7 +87,7 @@ def train_detector(
     target = Path(out)
     run = target.absolute().with_name(f"{target.name}-run")
     merged = _merge([Path(path).absolute() for path in data])
-    learns_keypoints = options.architecture == PEOPLE and "kpt_shape" in merged
+    learns_keypoints = options.architecture == PEOPLE and "kpt_shape" in merged and options.keypoint_epochs > 0
     if not options.epochs and not (options.start and learns_keypoints):
         raise UsageError("epochs = 0 leaves the boxes as they are: name --start, and a data set with keypoints")
     run.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def train_detector(
         bundle = _learn_boxes(run, options, merged)
     else:
         bundle = load_detector_bundle(find_weights(options.start))
-        training |= {"boxes": bundle.training}
+        training |= {"boxes": bundle.training.get("boxes", bundle.training)}
     if learns_keypoints:
         bundle = learn_keypoints(bundle, merged, run, _for_keypoints(options))
     bundle = replace(bundle, name=target.name, training=training)
@@ -172,7 +173,7 @@ def _merge(paths: Sequence[Path]) -> dict[str, Any]:
                 )
         for part, folders in found.items():
             merged[part] += folders
-    # A data set without held-out images is validated on its own, unless there are others.
+    # Images that are trained on are validated on only if there are no others.
     merged["val"] = [folder for folder in merged["val"] if folder not in merged["train"]] or merged["val"]
     return merged
 

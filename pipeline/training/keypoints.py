@@ -72,9 +72,13 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
         options: Size and length.
 
     Raises:
-        UsageError: Nobody in the data set has keypoints.
+        UsageError: Nobody in the data set has keypoints, or the network is not one for people.
     """
+    if not people_network.is_people(start.architecture):
+        raise UsageError(f"detector {start.name!r} can't learn keypoints: it is not a network of architecture `people`")
     n_keypoints: int = data["kpt_shape"][0]
+    # For a head that starts from random weights.
+    torch.manual_seed(options.seed)
     architecture = people_network.with_keypoint_head(start.architecture, n_keypoints)
     network: Any = build_network(architecture)
     # A head that the bundle has already learns further; a pose head of Ultralytics is dropped.
@@ -88,12 +92,14 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     learner = _Learner(network, options)
     checkpoint = run / "keypoints.pt"
     held_out = _Wholes(_read_examples(data["val"], data), options)
+    measured: dict[str, float] | None = None
     for epoch in range(learner.take_up(checkpoint), options.epochs):
         loss = learner.learn(_Views(examples, options, data.get("flip_idx"), epoch), epoch)
         learner.save(checkpoint, epoch + 1)
-        log.info("keypoints, epoch %d of %d: loss %.3f; %s", epoch + 1, options.epochs, loss, learner.measure(held_out))
-    metrics = {name: value for name, value in start.metrics.items() if name != "keypoints_ap50"}
-    metrics |= learner.measure(held_out)
+        measured = learner.measure(held_out)
+        log.info("keypoints, epoch %d of %d: loss %.3f; %s", epoch + 1, options.epochs, loss, measured)
+    metrics = {name: value for name, value in start.metrics.items() if not name.startswith("keypoints")}
+    metrics |= learner.measure(held_out) if measured is None else measured
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     return replace(start, architecture=architecture, weights=weights, metrics=metrics)
 
@@ -108,7 +114,10 @@ class _Example:
 
     def read(self) -> tuple[Image, People]:
         """Return the picture `uint8 [H, W, 3]`, BGR, and who is in it, in pixels."""
-        image = np.asarray(cv2.imread(self.path), np.uint8)
+        found = cv2.imread(self.path)
+        if found is None:
+            raise UsageError(f"{self.path}: OpenCV can't read this picture; convert it to JPEG or PNG, or leave it out")
+        image = np.asarray(found, np.uint8)
         size = np.array([image.shape[1], image.shape[0]], np.float32)
         keypoints = self.people.keypoints * np.append(size, np.float32(1))
         return image, People(self.people.xyxy * np.tile(size, 2), keypoints)
@@ -122,6 +131,9 @@ def _read_examples(folders: Sequence[str], data: dict[str, Any]) -> list[_Exampl
     for label in YOLODataset(img_path=list(folders), data=data, task="pose", augment=False).labels:
         centre, side = np.split(np.asarray(label["bboxes"], np.float32).reshape(-1, 4), 2, axis=1)
         keypoints = np.asarray(label["keypoints"], np.float32).reshape(len(centre), data["kpt_shape"][0], 3)
+        if data["kpt_shape"][1] == 2:
+            # Labels that do not tell which keypoints can be seen say so of all.
+            keypoints[..., 2] = np.where(keypoints[..., 2] != NOT_LABELLED, VISIBLE, NOT_LABELLED)
         examples.append(
             _Example(label["im_file"], People(np.hstack([centre - side / 2, centre + side / 2]), keypoints))
         )
@@ -139,10 +151,13 @@ def _move(image: Image, people: People, matrix: NDArray[np.float64], px: int) ->
     Args:
         image: `uint8 [H, W, 3]`, BGR.
         people: In pixels of the picture.
-        matrix: `float64 [2, 3]`, from pixels of the picture to those of the input.
+        matrix: `float64 [2, 3]`, from pixels of the picture to those of the input, counted from their edges.
         px: Side of the input.
     """
-    moved = cv2.warpAffine(image, matrix, (px, px), flags=cv2.INTER_LINEAR, borderValue=(_GREY,) * 3)
+    # OpenCV counts pixels from their middles.
+    of_middles = matrix.copy()
+    of_middles[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
+    moved = cv2.warpAffine(image, of_middles, (px, px), flags=cv2.INTER_LINEAR, borderValue=(_GREY,) * 3)
     turn, offset = matrix[:, :2].T.astype(np.float32), matrix[:, 2].astype(np.float32)
     low, high = np.split(people.xyxy, 2, axis=1)
     centre = (low + high) / 2 @ turn + offset
@@ -188,9 +203,9 @@ class _Views(Dataset[tuple[torch.Tensor, People]]):
         box = people.xyxy[rng.choice(np.flatnonzero(_well_labelled(people)))]
         target = self._px / 2 + rng.normal(0, 0.12 * self._px, 2)
         offset = target - turn @ ((box[:2] + box[2:]) / 2)
-        light: NDArray[np.float64] = rng.uniform(0.6, 1.4) * rng.uniform(0.9, 1.1, 3)
-        image = np.asarray((image * light + rng.uniform(-20, 20)).clip(0, 255), np.uint8)
         view, people = _move(image, people, np.hstack([turn, offset[:, None]]), self._px)
+        light = torch.from_numpy(rng.uniform(0.6, 1.4) * rng.uniform(0.9, 1.1, (3, 1, 1)))
+        view = (view * light + rng.uniform(-20, 20)).clip(0, 255).to(torch.uint8)
         kept = _well_labelled(people)
         xyxy = people.xyxy[kept]
         noise = rng.normal(0, _BOX_NOISE, xyxy.shape) * np.tile(xyxy[:, 2:] - xyxy[:, :2], 2)
@@ -274,7 +289,7 @@ class _Learner:
         """Learn from each view once, and return the mean loss."""
         self._head.train()
         losses = []
-        batches = self._batches(views, torch.Generator().manual_seed(epoch))
+        batches = self._batches(views, torch.Generator().manual_seed(1000 * self._options.seed + epoch))
         for number, batch in enumerate(batches):
             if not len(batch.regions):
                 continue
@@ -287,7 +302,7 @@ class _Learner:
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             losses.append(float(loss.detach()))
-        return float(np.mean(losses))
+        return float(np.mean(losses)) if losses else 0.0
 
     @torch.inference_mode()
     def measure(self, wholes: _Wholes) -> dict[str, float]:
@@ -325,7 +340,10 @@ class _Learner:
 
 
 def _loss(logits: torch.Tensor, keypoints: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-    """Return how far heatmaps are from bells around the keypoints, and what is seen from what is visible."""
+    """Return how far heatmaps are from bells around the keypoints, and what is seen from what is visible.
+
+    A keypoint that is not labelled counts as one that can't be seen.
+    """
     cell = (regions[:, None, 2:] - regions[:, None, :2]) / SIDE
     at = (keypoints[..., :2] - regions[:, None, :2]) / cell - 0.5
     within = ((at > -1) & (at < SIDE)).all(dim=-1)

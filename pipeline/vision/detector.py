@@ -40,7 +40,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Look:
-    """What one pass of a network over an image tells."""
+    """What is seen in an image: by one pass of a network over it, and of a keypoint head over each person."""
 
     boxes: Boxes
     frame: NDArray[np.float16]
@@ -109,7 +109,7 @@ class Detector:
         return [look.boxes for look in self.look(images)]
 
     def look(self, images: NDArray[np.uint8]) -> list[Look]:
-        """Return all that is seen in each of N images `uint8 [N, H, W, 3]`, RGB, at one pass."""
+        """Return all that is seen in each of N images `uint8 [N, H, W, 3]`, RGB."""
         if not len(images):
             return []
         letterbox = Letterbox(images.shape[1], images.shape[2], self.longest_px)

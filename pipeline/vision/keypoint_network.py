@@ -25,7 +25,7 @@ SIDE = UPSCALE * N_CELLS
 """A heatmap has so many cells on each side."""
 # The region is larger than the box by this share of its sides, on each side: a keypoint may lie outside.
 _MARGIN = 0.15
-_CPU_BATCH = 4
+_CPU_BATCH, _GPU_BATCH = 4, 256
 # A keypoint lies at the middle of what a heatmap tells within so many cells of its maximum.
 _REACH = 2
 
@@ -130,8 +130,12 @@ def _in_torch(module: torch.nn.Module, runtime: Runtime) -> _Run:
     module.eval().to(device)
 
     def run(parts: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = []
         with torch.inference_mode(), runtime.autocast():
-            logits: NDArray[np.float32] = module(torch.from_numpy(parts).to(device)).float().cpu().numpy()
-        return logits
+            # Few enough at a time for what the batches of images leave of the memory.
+            for start in range(0, len(parts), _GPU_BATCH):
+                some = torch.from_numpy(parts[start : start + _GPU_BATCH])
+                logits.append(module(some.to(device)).float().cpu())
+        return torch.cat(logits).numpy()
 
     return run

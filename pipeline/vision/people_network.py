@@ -1,4 +1,6 @@
-"""The network that looks at a frame once: EfficientNet-Lite0 below, a neck and a pose head of Ultralytics above.
+"""The network that looks at a frame once: EfficientNet-Lite0 below, a neck and a head of Ultralytics above.
+
+Keypoints are told by a head beside these (`pipeline.vision.keypoint_head`), or, in bundles of before, by Ultralytics'.
 
 The backbone keeps its ImageNet weights. So what it says of a place or of a person stays what it is for the CNN alone,
 and training needs far fewer pictures than from a random start (Vasconcelos and others, "Proper Reuse of Image

@@ -157,19 +157,24 @@ def main() -> None:
     for source in chosen.sources:
         if source == FALLS and chosen.out:
             continue
-        teacher = strong_teacher(chosen.weights, 2, turns=source in (FALLS, *TURNED))
+        asked = chosen.again or source == FALLS
+        teacher = strong_teacher(chosen.weights, 2, source in (FALLS, *TURNED)) if asked else None
         name = chosen.detector or "the teacher, again"
         if chosen.out:
             others = [chosen.people / other / "data.yaml" for other in SOURCES if other != source]
             name = str(chosen.out / f"without-{source}")
             train_detector(others, name, DetectorOptions(epochs=chosen.epochs, teacher=chosen.teacher))
-        if source == FALLS:
+        if source == FALLS and teacher:
             labels = Labels()
             labelled = falls(chosen.data, RememberingTeacher(teacher, labels))
             labels.save()
         else:
             labelled = pictures_of(chosen.people / source, "val" if chosen.held_out else "*")
-        detector = Again(teacher) if chosen.again else Detector(name, runtime, ["person"], chosen.px, _LEAST_SCORE, 100)
+        detector = (
+            Again(teacher)
+            if chosen.again and teacher
+            else Detector(name, runtime, ["person"], chosen.px, _LEAST_SCORE, 100)
+        )
         rows.append({"source": source, "detector": name} | vars(measure(detector, labelled)))
         print(
             {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True

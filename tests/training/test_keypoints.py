@@ -55,7 +55,7 @@ def test_a_head_learns_where_keypoints_are_and_leaves_boxes_as_they_are(labelled
     assert bundle.metrics["keypoints_pck"] > 0.6
     assert (bundle.metrics["ap50"], bundle.px) == (start.metrics["ap50"], start.px)
     assert bundle.training["note"] == "pedestrians"
-    assert bundle.training["boxes"] == start.training
+    assert bundle.training["boxes"] == start.training["boxes"], "who taught the boxes, not who taught keypoints last"
     for name, tensor in start.weights.items():
         if name.startswith("model."):
             torch.testing.assert_close(bundle.weights[name].to(tensor.dtype), tensor)
@@ -91,8 +91,11 @@ def test_a_training_that_was_cut_off_ends_as_a_quiet_one(
 
 
 def test_nothing_to_learn_is_said_at_once(labelled: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="name --start, and a data set with keypoints"):
-        train_detector([labelled], tmp_path / "nothing", options(start=""))
+    for changed in ({"start": ""}, {"keypoint_epochs": 0}):
+        with pytest.raises(UsageError, match="name --start, and a data set with keypoints"):
+            train_detector([labelled], tmp_path / "nothing", options(**changed))
+    with pytest.raises(UsageError, match="'person_nano' can't learn keypoints"):
+        train_detector([labelled], tmp_path / "nothing", options(start="person_nano"))
     write_picture(
         tmp_path / "boxes", "train", "a", np.zeros((64, 64, 3), np.uint8),
         People(np.array([[8, 8, 50, 60]], np.float32), np.zeros((1, 17, 3), np.float32)),
