@@ -14,7 +14,8 @@ import yaml
 
 from pipeline.errors import UsageError
 from pipeline.training.card import detector_card
-from pipeline.training.keypoints import KeypointOptions, learn_keypoints
+from pipeline.training.keypoint_views import KeypointOptions
+from pipeline.training.keypoints import learn_keypoints
 from pipeline.training.turning import turning_trainer
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle

@@ -4,60 +4,41 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import roi_align
 
 from pipeline.errors import UsageError
-from pipeline.training.people import NOT_LABELLED, VISIBLE, Image, People, within_reach
+from pipeline.training.keypoint_views import (
+    LEAST_LABELLED,
+    Batch,
+    KeypointOptions,
+    Views,
+    Wholes,
+    read_examples,
+    well_labelled,
+)
+from pipeline.training.people import NOT_LABELLED, VISIBLE, within_reach
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, build_network
 from pipeline.vision.keypoint_head import KeypointHead
-from pipeline.vision.keypoint_network import N_CELLS, SIDE, STRIDE, read_heatmaps, regions_of
+from pipeline.vision.keypoint_network import N_CELLS, SIDE, STRIDE, read_heatmaps
 from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.runtime import choose_runtime, training_threads
 
 log = logging.getLogger(__name__)
 
-# A person with fewer labelled keypoints is not learnt from.
-_LEAST_LABELLED = 4
-# What is learnt from is a square of this share of an image's size in use, around somebody, enlarged by these factors
-# and tilted by degrees (a standard deviation).
-_VIEW_SHARE, _SCALES, _TILT_DEGREES = 0.8, (0.6, 1.15), 12.0
-# A detector's boxes differ from those of the labels: by this share of their sides, a standard deviation.
-_BOX_NOISE = 0.04
-_GREY = 114
 # The heatmap to learn is a bell of so many cells, a standard deviation.
 _BELL_CELLS = 0.9
 _HIDDEN_WEIGHT, _SEEN_WEIGHT = 0.4, 0.2
 # The learning rate rises for this share of the steps.
 _WARM_UP, _WEIGHT_DECAY = 0.01, 1e-3
-
-
-@dataclass(frozen=True)
-class KeypointOptions:
-    """How a keypoint head is trained."""
-
-    px: int
-    """Longest side of images in use, in pixels."""
-    epochs: int
-    """Passes over the data set."""
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    turned: float = 0.0
-    """Share of the images shown turned by quarters."""
-    workers: int = 1
-    """Processes that read images."""
-    seed: int = 0
 
 
 def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, options: KeypointOptions) -> DetectorBundle:
@@ -85,16 +66,16 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     fitting = {name: t.shape for name, t in network.state_dict().items()}
     kept = {name: t.float() for name, t in start.weights.items() if t.shape == fitting.get(name)}
     network.load_state_dict(kept, strict=False)
-    found = _read_examples(data["train"], data)
-    examples = [example for example in found if _well_labelled(example.people).any()]
+    found = read_examples(data["train"], data)
+    examples = [example for example in found if well_labelled(example.people).any()]
     if not examples:
-        raise UsageError(f"{data['train'][0]}: nobody has {_LEAST_LABELLED} labelled keypoints; label keypoints first")
+        raise UsageError(f"{data['train'][0]}: nobody has {LEAST_LABELLED} labelled keypoints; label keypoints first")
     learner = _Learner(network, options)
     checkpoint = run / "keypoints.pt"
-    held_out = _Wholes(_read_examples(data["val"], data), options)
+    held_out = Wholes(read_examples(data["val"], data), options)
     measured: dict[str, float] | None = None
     for epoch in range(learner.take_up(checkpoint), options.epochs):
-        loss = learner.learn(_Views(examples, options, data.get("flip_idx"), epoch), epoch)
+        loss = learner.learn(Views(examples, options, data.get("flip_idx"), epoch), epoch)
         learner.save(checkpoint, epoch + 1)
         measured = learner.measure(held_out)
         log.info("keypoints, epoch %d of %d: loss %.3f; %s", epoch + 1, options.epochs, loss, measured)
@@ -102,154 +83,6 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     metrics |= learner.measure(held_out) if measured is None else measured
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     return replace(start, architecture=architecture, weights=weights, metrics=metrics)
-
-
-@dataclass(frozen=True)
-class _Example:
-    """A picture on disk, and who is in it."""
-
-    path: str
-    people: People
-    """In shares of the picture."""
-
-    def read(self) -> tuple[Image, People]:
-        """Return the picture `uint8 [H, W, 3]`, BGR, and who is in it, in pixels."""
-        found = cv2.imread(self.path)
-        if found is None:
-            raise UsageError(f"{self.path}: OpenCV can't read this picture; convert it to JPEG or PNG, or leave it out")
-        image = np.asarray(found, np.uint8)
-        size = np.array([image.shape[1], image.shape[0]], np.float32)
-        keypoints = self.people.keypoints * np.append(size, np.float32(1))
-        return image, People(self.people.xyxy * np.tile(size, 2), keypoints)
-
-
-def _read_examples(folders: Sequence[str], data: dict[str, Any]) -> list[_Example]:
-    """Read the labels of a data set, by Ultralytics, which keeps what it read beside the pictures."""
-    from ultralytics.data.dataset import YOLODataset
-
-    examples = []
-    for label in YOLODataset(img_path=list(folders), data=data, task="pose", augment=False).labels:
-        centre, side = np.split(np.asarray(label["bboxes"], np.float32).reshape(-1, 4), 2, axis=1)
-        keypoints = np.asarray(label["keypoints"], np.float32).reshape(len(centre), data["kpt_shape"][0], 3)
-        if data["kpt_shape"][1] == 2:
-            # Labels that do not tell which keypoints can be seen say so of all.
-            keypoints[..., 2] = np.where(keypoints[..., 2] != NOT_LABELLED, VISIBLE, NOT_LABELLED)
-        examples.append(
-            _Example(label["im_file"], People(np.hstack([centre - side / 2, centre + side / 2]), keypoints))
-        )
-    return examples
-
-
-def _well_labelled(people: People) -> NDArray[np.bool_]:
-    """Return who has enough labelled keypoints to learn from, `bool [N]`."""
-    return np.asarray((people.keypoints[..., 2] != NOT_LABELLED).sum(axis=1) >= _LEAST_LABELLED)
-
-
-def _move(image: Image, people: People, matrix: NDArray[np.float64], px: int) -> tuple[torch.Tensor, People]:
-    """Return a picture as a network's square input, `uint8 [3, px, px]`, RGB, and where its people are there.
-
-    Args:
-        image: `uint8 [H, W, 3]`, BGR.
-        people: In pixels of the picture.
-        matrix: `float64 [2, 3]`, from pixels of the picture to those of the input, counted from their edges.
-        px: Side of the input.
-    """
-    # OpenCV counts pixels from their middles.
-    of_middles = matrix.copy()
-    of_middles[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
-    moved = cv2.warpAffine(image, of_middles, (px, px), flags=cv2.INTER_LINEAR, borderValue=(_GREY,) * 3)
-    turn, offset = matrix[:, :2].T.astype(np.float32), matrix[:, 2].astype(np.float32)
-    low, high = np.split(people.xyxy, 2, axis=1)
-    centre = (low + high) / 2 @ turn + offset
-    # The box around the ellipse in a tilted box: a body leaves the corners empty.
-    reach = np.sqrt(((high - low) / 2) ** 2 @ turn**2)
-    keypoints = people.keypoints.copy()
-    keypoints[..., :2] = keypoints[..., :2] @ turn + offset
-    keypoints[((keypoints[..., :2] < 0) | (keypoints[..., :2] >= px)).any(axis=-1), 2] = NOT_LABELLED
-    rgb = torch.from_numpy(np.ascontiguousarray(moved[:, :, ::-1].transpose(2, 0, 1)))
-    return rgb, People(np.hstack([centre - reach, centre + reach]), keypoints)
-
-
-class _Views(Dataset[tuple[torch.Tensor, People]]):
-    """What is learnt from in one epoch: a part of each picture, around somebody, changed at random."""
-
-    def __init__(
-        self, examples: Sequence[_Example], options: KeypointOptions, mirrored: Sequence[int] | None, epoch: int
-    ) -> None:
-        """Take the pictures.
-
-        Args:
-            examples: In each of them somebody is well labelled.
-            options: Size; what is drawn.
-            mirrored: For each keypoint the number of the one that it is in a mirrored picture. None: none is mirrored.
-            epoch: Each one draws its own.
-        """
-        self._examples, self._options, self._mirrored, self._epoch = examples, options, mirrored, epoch
-        self._px = round(options.px * _VIEW_SHARE / 32) * 32
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, People]:
-        rng = np.random.default_rng([self._options.seed, self._epoch, index])
-        image, people = self._examples[index].read()
-        scale = self._options.px / max(image.shape[:2]) * math.exp(rng.uniform(*np.log(_SCALES)))
-        quarters = rng.integers(1, 4) if rng.random() < self._options.turned else 0
-        angle = math.radians(rng.normal(0, _TILT_DEGREES) + 90 * quarters)
-        turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        if self._mirrored is not None and rng.random() < 0.5:
-            turn[0] *= -1
-            people = People(people.xyxy, people.keypoints[:, self._mirrored])
-        box = people.xyxy[rng.choice(np.flatnonzero(_well_labelled(people)))]
-        target = self._px / 2 + rng.normal(0, 0.12 * self._px, 2)
-        offset = target - turn @ ((box[:2] + box[2:]) / 2)
-        view, people = _move(image, people, np.hstack([turn, offset[:, None]]), self._px)
-        light = torch.from_numpy(rng.uniform(0.6, 1.4) * rng.uniform(0.9, 1.1, (3, 1, 1)))
-        view = (view * light + rng.uniform(-20, 20)).clip(0, 255).to(torch.uint8)
-        kept = _well_labelled(people)
-        xyxy = people.xyxy[kept]
-        noise = rng.normal(0, _BOX_NOISE, xyxy.shape) * np.tile(xyxy[:, 2:] - xyxy[:, :2], 2)
-        return view, People((xyxy + noise).astype(np.float32), people.keypoints[kept])
-
-
-class _Wholes(Dataset[tuple[torch.Tensor, People]]):
-    """What is measured on: whole pictures at their size in use."""
-
-    def __init__(self, examples: Sequence[_Example], options: KeypointOptions) -> None:
-        self._examples, self._px = examples, options.px
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, People]:
-        image, people = self._examples[index].read()
-        scale = self._px / max(image.shape[:2])
-        return _move(image, people, np.array([[scale, 0, 0], [0, scale, 0]], np.float64), self._px)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Some pictures, and who is in them."""
-
-    images: torch.Tensor
-    """`uint8 [N, 3, px, px]`, RGB."""
-    numbers: torch.Tensor
-    """`float32 [M, 1]`: which picture each person is in."""
-    regions: torch.Tensor
-    """`float32 [M, 4]`: where the keypoints of each person are looked for, in pixels."""
-    keypoints: torch.Tensor
-    """`float32 [M, K, 3]`: x, y in pixels, and whether they are visible."""
-
-    @classmethod
-    def of(cls, views: Sequence[tuple[torch.Tensor, People]]) -> _Batch:
-        """Put pictures together."""
-        n_people = torch.tensor([len(people.xyxy) for _, people in views])
-        return cls(
-            torch.stack([image for image, _ in views]),
-            torch.repeat_interleave(torch.arange(len(views)), n_people)[:, None].float(),
-            torch.from_numpy(np.concatenate([regions_of(people.xyxy) for _, people in views])),
-            torch.from_numpy(np.concatenate([people.keypoints for _, people in views])),
-        )
 
 
 class _Learner:
@@ -285,7 +118,7 @@ class _Learner:
         torch.save(state, unfinished)
         unfinished.replace(checkpoint)
 
-    def learn(self, views: _Views, epoch: int) -> float:
+    def learn(self, views: Views, epoch: int) -> float:
         """Learn from each view once, and return the mean loss."""
         self._head.train()
         losses = []
@@ -305,7 +138,7 @@ class _Learner:
         return float(np.mean(losses)) if losses else 0.0
 
     @torch.inference_mode()
-    def measure(self, wholes: _Wholes) -> dict[str, float]:
+    def measure(self, wholes: Wholes) -> dict[str, float]:
         """Return the share of COCO's visible keypoints that are found; nothing where others were learnt."""
         if self._head.n_keypoints != len(KEYPOINTS):
             return {}
@@ -317,17 +150,17 @@ class _Learner:
         counted = np.concatenate(right)
         return {"keypoints_pck": float(counted.mean())} if len(counted) else {}
 
-    def _batches(self, pictures: Dataset[Any], order: torch.Generator | None = None) -> DataLoader[_Batch]:
+    def _batches(self, pictures: Dataset[Any], order: torch.Generator | None = None) -> DataLoader[Batch]:
         return DataLoader(
             pictures,
             self._options.batch_size,
             shuffle=order is not None,
             generator=order,
             num_workers=self._options.workers,
-            collate_fn=_Batch.of,
+            collate_fn=Batch.of,
         )
 
-    def _logits(self, batch: _Batch) -> torch.Tensor:
+    def _logits(self, batch: Batch) -> torch.Tensor:
         """Return what the head says of the people of a batch, as `KeypointHead.forward`."""
         images = batch.images.to(self._device).float() / 255
         with torch.no_grad(), self._runtime.autocast():

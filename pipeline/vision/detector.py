@@ -91,10 +91,11 @@ class Detector:
         self._network = ImageNetwork(
             runtime, lambda: folder / "model.xml", lambda: first_output(load_weights(path)), (0.0,) * 3, (255.0,) * 3
         )
-        self._keypoint_map = [tuple(info["keypoint_map"])] if info["keypoint_map"] else []
+        keypoint_map = [tuple(info["keypoint_map"])] if info["keypoint_map"] else []
+        self._map_kinds = [*((channels, stride) for channels, stride, _ in self._maps), *keypoint_map]
         self._keypoint_network = (
             KeypointNetwork(runtime, lambda: folder / "keypoints.xml", lambda: _keypoint_head(path))
-            if self._keypoint_map
+            if keypoint_map
             else None
         )
 
@@ -120,7 +121,7 @@ class Detector:
 
     def _read(self, rows: NDArray[np.float32], letterbox: Letterbox) -> list[Look]:
         """Return what the network tells of some images, `float32 [N, ...]`."""
-        kinds = [(channels, stride) for channels, stride, *_ in (*self._maps, *self._keypoint_map)]
+        kinds = self._map_kinds
         told = [take_apart(row, kinds, *letterbox.size) if kinds else (row, []) for row in rows]
         found = []
         for predictions, _ in told:

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_GREY = 114
+GREY = 114
+"""What lies around an image, as in Ultralytics."""
 _STRIDE = 32
 _Image = NDArray[np.uint8]
 
@@ -39,7 +40,7 @@ class Letterbox:
 
     def place(self, image: _Image, target: _Image) -> None:
         """Write an image into an input, `uint8 [*size, 3]`."""
-        target[:] = _GREY
+        target[:] = GREY
         inside = target[self._top : self._top + self._inner_h, self._left : self._left + self._inner_w]
         if self._scale == 1.0:
             inside[:] = image
