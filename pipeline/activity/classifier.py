@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from threading import Lock
 from typing import cast
 
@@ -22,12 +22,13 @@ PIECE_STEPS = 512
 class SequenceClassifier:
     """Scores every step of a sequence exactly as one pass over all of it would, in bounded memory.
 
-    How a sequence goes through in pieces is the matter of the head.
+    How a sequence goes through in pieces is the matter of the head. Several threads may score sequences.
     """
 
     def __init__(self, model: ActivityModel) -> None:
         """Take a model in evaluation mode."""
         self._model = model.eval()
+        self._members = [cast(Member, member) for member in model.members]
         self.busy_s = 0.0
         """Seconds that it has computed, in all threads."""
         self._lock = Lock()
@@ -35,24 +36,46 @@ class SequenceClassifier:
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
 
-        The blocks that come out are cut differently from those that go in; together they are as long. Several threads
-        may score a sequence each.
+        The blocks that come out are cut differently from those that go in; together they are as long.
         """
-        busy = Stopwatch()
-        with torch.inference_mode(), ExitStack() as stack:
-            members = [cast(Member, member) for member in self._model.members]
-            encoded = [stack.enter_context(Spool(member.encoded_dim)) for member in members]
-            spec = self._model.spec
-            for piece in _repiece(inputs):
-                with busy:
-                    parts = normalised(torch.from_numpy(piece.astype(np.float32)), spec, spec.inputs)
-                    for member, spool in zip(members, encoded, strict=True):
-                        spool.append(member.encode(parts))
-            logits = [member.head.streamed(spool) for member, spool in zip(members, encoded, strict=True)]
+        with self._computing() as (busy, stack):
+            encoded = self._encoded(inputs, busy, stack)
+            logits = [member.head.streamed(spool) for member, spool in zip(self._members, encoded, strict=True)]
             for of_members in busy.over(zip(*logits, strict=True)):
                 yield self._model.scores(of_members).numpy()
+
+    def scores_side_by_side(self, sequences: Sequence[Iterable[NDArray[np.float16]]]) -> list[NDArray[np.float32]]:
+        """Return probabilities `float32 [t, n_labels]` for each of some sequences that fit into memory together.
+
+        A score may differ in its last bit with the sequences beside it.
+        """
+        with self._computing() as (busy, stack):
+            encoded = [self._encoded(inputs, busy, stack) for inputs in sequences]
+            with busy:
+                of_members = zip(*encoded, strict=True)
+                logits = [
+                    member.head.side_by_side(spools) for member, spools in zip(self._members, of_members, strict=True)
+                ]
+                return [self._model.scores(of_one).numpy() for of_one in zip(*logits, strict=True)]
+
+    @contextmanager
+    def _computing(self) -> Iterator[tuple[Stopwatch, ExitStack]]:
+        busy = Stopwatch()
+        with torch.inference_mode(), ExitStack() as stack:
+            yield busy, stack
         with self._lock:
             self.busy_s += busy.seconds
+
+    def _encoded(self, inputs: Iterable[NDArray[np.float16]], busy: Stopwatch, stack: ExitStack) -> list[Spool]:
+        """Return what the head of each member reads of a sequence."""
+        spec = self._model.spec
+        encoded = [stack.enter_context(Spool(member.encoded_dim)) for member in self._members]
+        for piece in _repiece(inputs):
+            with busy:
+                parts = normalised(torch.from_numpy(piece.astype(np.float32)), spec, spec.inputs)
+                for member, spool in zip(self._members, encoded, strict=True):
+                    spool.append(member.encode(parts))
+        return encoded
 
 
 def _repiece(blocks: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from pipeline.activity.spool import Spool
 
@@ -40,6 +40,13 @@ class Head(nn.Module):
         """
         for piece in encoded.pieces():
             yield self(PackedSequence(piece, torch.ones(len(piece), dtype=torch.int64)))
+
+    def side_by_side(self, encoded: Sequence[Spool]) -> list[torch.Tensor]:
+        """Return logits `float32 [t, n_labels]` for each of some sequences that fit into memory together.
+
+        A head that gains nothing by it goes through one after the other.
+        """
+        return [torch.cat(list(self.streamed(of_one))) for of_one in encoded]
 
 
 def make_head(spec: ModelSpec, dropout: float = 0.0) -> Head:
@@ -89,6 +96,18 @@ class RecurrentHead(Head):
         """
         for hidden in self._through_layers(encoded, 0):
             yield self.output(hidden)
+
+    def side_by_side(self, encoded: Sequence[Spool]) -> list[torch.Tensor]:
+        """Return logits for each sequence; a step of all of them is one pass, in half the time of a pass for each."""
+        lengths = torch.tensor([of_one.n_steps for of_one in encoded])
+        hidden = pad_sequence([torch.cat(list(of_one.pieces())) for of_one in encoded])
+        for directions in self._layers:
+            ways = [directions[0](hidden)[0]]
+            if len(directions) > 1:
+                ways.append(_turned_round(directions[1](_turned_round(hidden, lengths))[0], lengths))
+            hidden = torch.cat(ways, dim=2)
+        logits = self.output(hidden)
+        return [logits[:length, index] for index, length in enumerate(lengths.tolist())]
 
     @functools.cached_property
     def _layers(self) -> list[list[nn.RNNBase]]:
@@ -230,6 +249,12 @@ def _direction(stacked: nn.RNNBase, layer: int, reverse: bool) -> nn.RNNBase:
     single = kind(weights["weight_ih"].shape[1], stacked.hidden_size)
     single.load_state_dict({f"{name}_l0": weight for name, weight in weights.items()})
     return single.eval()
+
+
+def _turned_round(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Return sequences `[T, B, D]` from last to first step, the padding behind still behind; twice gives `x` again."""
+    steps = (lengths - 1 - torch.arange(len(x))[:, None]) % len(x)
+    return x[steps, torch.arange(len(lengths))]
 
 
 def _run(layer: nn.RNNBase, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:

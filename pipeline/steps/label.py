@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,11 @@ from pipeline.activity.segments import StepRun, find_segments
 from pipeline.config import Config
 from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.motion.tracking import NO_TRACK
+
+# Sequences of a video that are scored together share each step's pass. More than eight gain nothing on a CPU.
+_TOGETHER = 8
+# A longer one is scored alone, piece by piece, so that memory stays bounded.
+_SHORT_STEPS = 2048
 
 
 def segments_folder(bundle: Bundle) -> str:
@@ -65,8 +70,8 @@ class Labeller:
         """
         bundle, config = self.bundle, self._config
         sequences = list(self._sequences(rows, track_ids, class_names))
-        runs = self._pool.map(lambda sequence: list(self._label(rows, sequence)), sequences)
-        found = [(sequence, run) for sequence, of_one in zip(sequences, runs, strict=True) for run in of_one]
+        runs = self._pool.map(lambda some: self._label(rows, some), _side_by_side(sequences))
+        found = [item for of_some in runs for item in of_some]
         found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
         segments = []
         for number, (sequence, run) in enumerate(found):
@@ -105,6 +110,24 @@ class Labeller:
             if sequence.n_steps >= self._config.min_track_s * self._config.chosen_fps:
                 yield sequence
 
-    def _label(self, rows: VideoRows, sequence: StepSequence) -> Iterator[StepRun]:
-        scores = self._classifier.scores(rows.inputs(sequence, self.bundle.spec.inputs))
-        return find_segments(scores, sequence.first_step, self._config.chosen_fps, self.bundle.segments)
+    def _label(self, rows: VideoRows, sequences: Sequence[StepSequence]) -> list[tuple[StepSequence, StepRun]]:
+        """Return the runs of steps of one activity in some sequences, each with its sequence."""
+        inputs = [rows.inputs(sequence, self.bundle.spec.inputs) for sequence in sequences]
+        scores: Iterable[Iterable[NDArray[np.float32]]]
+        if len(sequences) > 1:
+            scores = ([of_one] for of_one in self._classifier.scores_side_by_side(inputs))
+        else:
+            scores = map(self._classifier.scores, inputs)
+        return [
+            (sequence, run)
+            for sequence, of_one in zip(sequences, scores, strict=True)
+            for run in find_segments(of_one, sequence.first_step, self._config.chosen_fps, self.bundle.segments)
+        ]
+
+
+def _side_by_side(sequences: Sequence[StepSequence]) -> list[Sequence[StepSequence]]:
+    """Return which sequences of a video are scored together: those of about the same length; long ones alone."""
+    ordered = sorted(sequences, key=lambda sequence: sequence.n_steps)
+    n_short = sum(sequence.n_steps <= _SHORT_STEPS for sequence in ordered)
+    short, long = ordered[:n_short], ordered[n_short:]
+    return [*([one] for one in long), *(short[start : start + _TOGETHER] for start in range(0, n_short, _TOGETHER))]

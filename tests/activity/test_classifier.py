@@ -41,6 +41,17 @@ def test_pieces_give_what_one_pass_gives(bidirectional: bool, projection_dim: in
     np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_side_by_side_they_are_scored_as_alone(bidirectional: bool, head: str) -> None:
+    """Lengths differ, one is longer than a piece; reading the padding of a shorter one from its end fails this."""
+    classifier = SequenceClassifier(model(bidirectional, head=head, num_layers=2))
+    sequences = [INPUTS[start : start + n] for start, n in ((0, 300), (100, PIECE_STEPS + 30), (7, 1), (450, 64))]
+    found = classifier.scores_side_by_side([np.array_split(sequence, min(3, len(sequence))) for sequence in sequences])
+    for sequence, scores in zip(sequences, found, strict=True):
+        np.testing.assert_allclose(scores, np.concatenate(list(classifier.scores([sequence]))), atol=5e-6)
+
+
 def test_members_are_averaged_and_tempered() -> None:
     """By hand: the mean of the logits of both, divided by the temperature."""
     network = model(True, views=("all", "all"), temperature=1.7)

@@ -148,7 +148,9 @@ def main() -> None:
     measured.add_argument("--again", action="store_true", help="measure the networks that labelled the pictures")
     parser.add_argument("--held-out", action="store_true", help="measure on the held-out pictures of each data set")
     parser.add_argument("--px", type=int)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=3, help="passes in which boxes are learnt")
+    parser.add_argument("--keypoint-epochs", type=int, default=0, help="passes in which keypoints are learnt")
+    parser.add_argument("--turned", type=float, default=0.5, help="share of the images shown turned by quarters")
     parser.add_argument("--teacher", default="", help="weights of Ultralytics whose maps are learnt, too")
     parser.add_argument("--sources", nargs="+", choices=(*SOURCES, FALLS), default=(*SOURCES, FALLS))
     chosen = parser.parse_args()
@@ -163,7 +165,13 @@ def main() -> None:
         if chosen.out:
             others = [chosen.people / other / "data.yaml" for other in SOURCES if other != source]
             name = str(chosen.out / f"without-{source}")
-            train_detector(others, name, DetectorOptions(epochs=chosen.epochs, teacher=chosen.teacher))
+            options = DetectorOptions(
+                epochs=chosen.epochs,
+                keypoint_epochs=chosen.keypoint_epochs,
+                turned=chosen.turned,
+                teacher=chosen.teacher,
+            )
+            train_detector(others, name, options)
         if source == FALLS and teacher:
             labels = Labels()
             labelled = falls(chosen.data, RememberingTeacher(teacher, labels))
