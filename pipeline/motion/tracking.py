@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -23,6 +24,11 @@ class TrackOptions:
     """A track begins with a box of this score; weaker ones only carry it on."""
     gap_s: float = 2.0
     """Somebody may be out of sight for so long and keep the id."""
+
+
+# A new track is somebody who was lost at most so many seconds before, and so near, as a share of their longest side.
+# Chosen on falls at home and on the first half of a street: farther or later joins others there.
+_LOST_S, _REACH = 1.0, 0.45
 
 
 class _Detections:
@@ -71,6 +77,59 @@ class Tracker:
         return track_ids
 
 
+class _Follower:
+    """Follows one class through one stretch, and knows who a new track is if it begins where one was lost.
+
+    ByteTrack goes by how much boxes overlap. The box of somebody who falls changes its shape, and often nobody is found
+    on the way down. So a track ends and another begins, both of one person.
+    """
+
+    def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
+        self._tracker, self._ids = Tracker(fps, options), ids
+        self._longest_s = min(_LOST_S, options.gap_s)
+        # Who the tracker's own tracks are, and the other way round.
+        self._id_of: dict[int, int] = {}
+        self._track_of: dict[int, int] = {}
+        # When and where those were last seen who were seen lately.
+        self._last: dict[int, tuple[float, NDArray[np.float32]]] = {}
+
+    def update(self, time_s: float, boxes: Boxes) -> NDArray[np.int64]:
+        """Take the boxes of the next frame and return their ids, `int64 [N]`, `NO_TRACK` where there is none."""
+        tracks = self._tracker.update(boxes)
+        followed = tracks != NO_TRACK
+        ids = np.array([self._id_of.get(track, NO_TRACK) for track in tracks.tolist()], np.int64)
+        self._last = {number: seen for number, seen in self._last.items() if time_s - seen[0] <= self._longest_s}
+        for index in np.flatnonzero(followed & (ids == NO_TRACK)):
+            others = followed.copy()
+            others[index] = False
+            alone = not _are_near(boxes.xyxy[index], boxes.xyxy[others]).any()
+            number = self._lost_at(boxes.xyxy[index], set(ids.tolist())) if alone else None
+            if number is None:
+                number = next(self._ids)
+            else:
+                # What carried this id so far does not come back under it.
+                del self._id_of[self._track_of[number]]
+            track = int(tracks[index])
+            self._id_of[track], self._track_of[number], ids[index] = number, track, number
+        for index in np.flatnonzero(followed):
+            self._last[int(ids[index])] = time_s, boxes.xyxy[index]
+        return ids
+
+    def _lost_at(self, box: NDArray[np.float32], present: set[int]) -> int | None:
+        """Return who was lost where a track begins; None if nobody was, or if it may be one of several."""
+        lost = [number for number in self._last if number not in present]
+        places = np.array([self._last[number][1] for number in lost], np.float32).reshape(-1, 4)
+        near = np.flatnonzero(_are_near(box, places))
+        return lost[near[0]] if len(near) == 1 else None
+
+
+def _are_near(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the centres of others `[N, 4]` are no further from a box's than a share of the longest side of both."""
+    between = (box[:2] + box[2:] - others[:, :2] - others[:, 2:]) / 2
+    longest = np.maximum((box[2:] - box[:2]).max(), (others[:, 2:] - others[:, :2]).max(axis=1))
+    return np.asarray(np.hypot(between[:, 0], between[:, 1]) <= _REACH * longest)
+
+
 def track_video(
     frames: Iterable[tuple[float, Boxes]], fps: float, options: TrackOptions | None = None
 ) -> Iterator[NDArray[np.int64]]:
@@ -85,22 +144,19 @@ def track_video(
         options: What makes a track.
     """
     options = options or TrackOptions()
-    trackers: dict[int, Tracker] = {}
-    # Ids in order of appearance, by the stretch, the class and the id that its tracker knows.
-    ids: dict[tuple[int, int, int], int] = {}
-    stretch, last_s = 0, float("-inf")
+    followers: dict[int, _Follower] = {}
+    numbers = itertools.count(1)
+    last_s = float("-inf")
     for time_s, boxes in frames:
         if time_s - last_s > options.gap_s:
-            trackers.clear()
-            stretch += 1
+            followers.clear()
         last_s = time_s
         track_ids = np.full(len(boxes.scores), NO_TRACK, np.int64)
         # A class seen before is told of every frame, also of those without it, so that its gaps are counted.
-        for class_id in sorted({*trackers, *boxes.class_ids.tolist()}):
-            of_class = np.flatnonzero(boxes.class_ids == class_id)
-            tracker = trackers.get(class_id) or trackers.setdefault(class_id, Tracker(fps, options))
-            found = tracker.update(Boxes(boxes.xyxy[of_class], boxes.scores[of_class], boxes.class_ids[of_class]))
-            for index, raw in zip(of_class, found.tolist(), strict=True):
-                if raw != NO_TRACK:
-                    track_ids[index] = ids.setdefault((stretch, class_id, raw), len(ids) + 1)
+        for class_id in sorted({*followers, *boxes.class_ids.tolist()}):
+            of_class = boxes.class_ids == class_id
+            follower = followers.get(class_id) or followers.setdefault(class_id, _Follower(fps, options, numbers))
+            track_ids[of_class] = follower.update(
+                time_s, Boxes(boxes.xyxy[of_class], boxes.scores[of_class], boxes.class_ids[of_class])
+            )
         yield track_ids

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 from pipeline.vision.detector import Boxes
@@ -71,3 +72,53 @@ def test_how_long_an_absence_is_bridged_is_an_option() -> None:
     patient = list(track_video(frames, FPS, TrackOptions(gap_s=5.0)))
     assert not set(forgetful[10].tolist()) & set(forgetful[-1].tolist())
     assert np.array_equal(patient[10], patient[-1])
+
+
+def shapes(*people: tuple[float, float, float, float]) -> Boxes:
+    """Return people by the place of their centre, width and height."""
+    xyxy = np.array([[x - w / 2, y - h / 2, x + w / 2, y + h / 2] for x, y, w, h in people], np.float32).reshape(-1, 4)
+    return Boxes(xyxy, np.full(len(people), 0.9, np.float32), np.zeros(len(people), np.int32))
+
+
+STANDS, LIES = (300, 200, 30, 150), (320, 240, 160, 30)
+
+
+def fall(unseen: int, *others: tuple[float, float, float, float], lies: tuple = LIES) -> list[list[int]]:
+    """Return the ids of somebody who stands, is not seen for so many frames, and lies; others stand there all along."""
+    states = [(STANDS,)] * 15 + [()] * unseen + [(lies,)] * 15
+    frames = [(n / FPS, shapes(*state, *others)) for n, state in enumerate(states)]
+    return [ids.tolist() for ids in track_video(frames, FPS)]
+
+
+@pytest.mark.parametrize("unseen", [0, 1, 8])
+def test_somebody_who_falls_stays_the_same(unseen: int) -> None:
+    ids = fall(unseen)
+    assert ids[0] == ids[-1] == [1]
+
+
+def test_somebody_who_appears_later_or_elsewhere_is_somebody_else() -> None:
+    assert fall(unseen=20)[-1] == [2]
+    assert fall(unseen=1, lies=(420, 240, 160, 30))[-1] == [2]
+
+
+def test_nobody_takes_an_id_that_may_be_that_of_another() -> None:
+    """One stands so near that a new box may be of either; or two were lost at one place."""
+    assert fall(1, (325, 200, 30, 150))[-1] == [3, 2]
+    states = [(STANDS, (325, 205, 30, 150))] * 15 + [(LIES,)] * 15
+    ids = [ids.tolist() for ids in track_video([(n / FPS, shapes(*state)) for n, state in enumerate(states)], FPS)]
+    assert ids[0] == [1, 2]
+    assert ids[-1] == [3]
+
+
+def test_of_two_who_appear_where_one_was_lost_neither_is_taken_for_that_one() -> None:
+    states = [(STANDS,)] * 15 + [()] + [(LIES, (300, 260, 150, 28))] * 15
+    ids = [ids.tolist() for ids in track_video([(n / FPS, shapes(*state)) for n, state in enumerate(states)], FPS)]
+    assert not {1} & set(ids[-1])
+
+
+def test_who_comes_back_upright_does_not_share_an_id() -> None:
+    """What carried the id before was taken over; ByteTrack still knows it, and finds it again beside the other."""
+    states = [(STANDS,)] * 15 + [(LIES,)] * 10 + [(LIES, STANDS)] * 10
+    ids = [ids.tolist() for ids in track_video([(n / FPS, shapes(*state)) for n, state in enumerate(states)], FPS)]
+    assert ids[20] == [1]
+    assert ids[-1] == [1, 2]
