@@ -15,7 +15,7 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.training.card import detector_card
 from pipeline.training.keypoint_views import KeypointOptions
-from pipeline.training.keypoints import learn_keypoints
+from pipeline.training.keypoints import learn_keypoints, with_keypoints_of
 from pipeline.training.turning import turning_trainer
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle
@@ -43,7 +43,7 @@ class DetectorOptions:
     sees the images at `px`, with as many scales as the network has. Empty: learn from the labels alone."""
     start: str = ""
     """Detector bundle, a folder or an embedded one's name, whose weights the training begins with, as far as they fit.
-    Of a keypoint head they are taken only where boxes are not learnt. Empty: from nothing."""
+    Its keypoint head is taken over where the backbone, which that reads, keeps its weights. Empty: from nothing."""
     px: int = 320
     """Longest side of the network's input in pixels, a multiple of 32. Without epochs of boxes a bundle keeps its own,
     and keypoints are learnt at this one."""
@@ -59,7 +59,8 @@ class DetectorOptions:
     turned: float = 0.0
     """Share of the images shown turned by quarters: for those who lie, and for cameras that look from above."""
     keypoint_epochs: int = 12
-    """Passes over the data set in which `people` learns keypoints, once it has learnt boxes."""
+    """Passes over the data set in which `people` learns keypoints, once it has learnt boxes. 0: they stay those of
+    `start`."""
     hours: float | None = None
     """Boxes are learnt in no longer; `epochs` is then what the learning rate is planned for at first."""
     workers: int = 1
@@ -94,10 +95,15 @@ def train_detector(
     run.mkdir(parents=True, exist_ok=True)
     (run / "data.yaml").write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
     training = {"classes": merged["names"], "options": _told(options), "note": note}
+    start = load_detector_bundle(find_weights(options.start)) if options.start else None
     if options.epochs:
-        bundle = _learn_boxes(run, options, merged)
+        has_head = start is not None and options.freeze_backbone and "keypoint_head" in start.architecture
+        bundle = _learn_boxes(run, options, merged, boxes_alone=learns_keypoints or has_head)
+        if start is not None and has_head:
+            bundle = with_keypoints_of(bundle, start)
     else:
-        bundle = load_detector_bundle(find_weights(options.start))
+        assert start is not None
+        bundle = start
         training |= {"boxes": bundle.training.get("boxes", bundle.training)}
     if learns_keypoints:
         bundle = learn_keypoints(bundle, merged, run, _for_keypoints(options))
@@ -106,15 +112,15 @@ def train_detector(
     return bundle
 
 
-def _learn_boxes(run: Path, options: DetectorOptions, merged: dict[str, Any]) -> DetectorBundle:
-    """Return a bundle of what Ultralytics' trainer makes."""
+def _learn_boxes(run: Path, options: DetectorOptions, merged: dict[str, Any], boxes_alone: bool) -> DetectorBundle:
+    """Return a bundle of what Ultralytics' trainer makes, whose pose head need not learn where another will be used."""
     from ultralytics import YOLO
 
     last = run / "weights" / "last.pt"
     best = run / "weights" / "best.pt"
     # A finished training leaves no optimizer in its checkpoint: only its bundle is missing.
     if not (last.exists() and _is_finished(last)):
-        _train(run, last, options, merged)
+        _train(run, last, options, merged, boxes_alone)
     measured = YOLO(str(best)).val(
         data=str(run / "data.yaml"), imgsz=options.px, plots=False, workers=0, project=str(run)
     )
@@ -183,7 +189,7 @@ def _listed(folders: str | list[str]) -> list[str]:
     return [folders] if isinstance(folders, str) else folders
 
 
-def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]) -> None:
+def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any], boxes_alone: bool) -> None:
     """Train from the start, or from the last checkpoint on if there is one."""
     from ultralytics import YOLO
 
@@ -225,6 +231,7 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
         plots=False,
         workers=options.workers,
         time=options.hours,
+        **({"pose": 0.0, "kobj": 0.0} if boxes_alone else {}),
     )
 
 

@@ -85,6 +85,17 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     return replace(start, architecture=architecture, weights=weights, metrics=metrics)
 
 
+def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> DetectorBundle:
+    """Return a bundle that finds boxes as one does, and keypoints as another with the same backbone."""
+    facts = other.architecture["keypoint_head"]
+    architecture = people_network.with_keypoint_head(bundle.architecture, facts["n_keypoints"])
+    names = build_network(architecture).state_dict()
+    weights = {name: (other if name.startswith("keypoint_head.") else bundle).weights[name] for name in names}
+    metrics = {name: value for name, value in bundle.metrics.items() if not name.startswith("keypoints")}
+    metrics |= {name: value for name, value in other.metrics.items() if name.startswith("keypoints")}
+    return replace(bundle, architecture=architecture | {"keypoint_head": facts}, weights=weights, metrics=metrics)
+
+
 class _Learner:
     """A keypoint head that learns on top of a backbone that does not."""
 

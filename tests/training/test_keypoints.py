@@ -90,6 +90,23 @@ def test_a_training_that_was_cut_off_ends_as_a_quiet_one(
         torch.testing.assert_close(cut.weights[name], tensor)
 
 
+def test_boxes_learn_further_below_the_head_that_was_there(labelled: Path, tmp_path: Path) -> None:
+    """It reads the backbone alone, which keeps its weights; so it finds keypoints as before in what is found now."""
+    start = load_detector_bundle(find_weights(EMBEDDED_DETECTOR))
+    bundle = train_detector([labelled], tmp_path / "further", options(epochs=1, keypoint_epochs=0, px=64))
+    for name, tensor in start.weights.items():
+        if name.startswith(("keypoint_head.", "model.0.")):
+            torch.testing.assert_close(bundle.weights[name].to(tensor.dtype), tensor)
+    of_head = [name for name in start.weights if name.startswith("model.17.") and "conv.weight" in name]
+    assert any(not torch.equal(bundle.weights[name].to(torch.float16), start.weights[name]) for name in of_head)
+    assert bundle.architecture["keypoint_head"] == start.architecture["keypoint_head"]
+    assert bundle.metrics["keypoints_pck"] == start.metrics["keypoints_pck"]
+    detector = Detector(str(tmp_path / "further"), F32, ["person"], None, 0.0, 4)
+    (found,) = detector.detect(np.full((1, 64, 64, 3), 90, np.uint8))
+    assert found.keypoints is not None
+    assert found.keypoints.shape == (4, 17, 3)
+
+
 def test_nothing_to_learn_is_said_at_once(labelled: Path, tmp_path: Path) -> None:
     for changed in ({"start": ""}, {"keypoint_epochs": 0}):
         with pytest.raises(UsageError, match="name --start, and a data set with keypoints"):
