@@ -17,6 +17,8 @@ from pipeline.motion.tracking import NO_TRACK
 
 # Sequences of a video that are scored together share each step's pass. More than eight gain nothing on a CPU.
 _TOGETHER = 8
+# Among so many tracks that began one after the other those of one length are looked for: what they read lies together.
+_NEIGHBOURS = 64
 # A longer one is scored alone, piece by piece, so that memory stays bounded.
 _SHORT_STEPS = 2048
 
@@ -125,9 +127,15 @@ class Labeller:
         ]
 
 
-def _side_by_side(sequences: Sequence[StepSequence]) -> list[Sequence[StepSequence]]:
-    """Return which sequences of a video are scored together: those of about the same length; long ones alone."""
-    ordered = sorted(sequences, key=lambda sequence: sequence.n_steps)
-    n_short = sum(sequence.n_steps <= _SHORT_STEPS for sequence in ordered)
-    short, long = ordered[:n_short], ordered[n_short:]
-    return [*([one] for one in long), *(short[start : start + _TOGETHER] for start in range(0, n_short, _TOGETHER))]
+def _side_by_side(sequences: Sequence[StepSequence]) -> Iterator[Sequence[StepSequence]]:
+    """Yield which sequences of a video are scored together: neighbours of about the same length; long ones alone."""
+    short = []
+    for sequence in sequences:
+        if sequence.n_steps > _SHORT_STEPS:
+            yield [sequence]
+        else:
+            short.append(sequence)
+    for first in range(0, len(short), _NEIGHBOURS):
+        by_length = sorted(short[first : first + _NEIGHBOURS], key=lambda sequence: sequence.n_steps)
+        for start in range(0, len(by_length), _TOGETHER):
+            yield by_length[start : start + _TOGETHER]
