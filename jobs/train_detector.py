@@ -88,7 +88,7 @@ def train(
         int, typer.Option(help="Passes over the data set in which boxes are learnt; 0: those of --start stay.")
     ] = _LEARNING.epochs,
     keypoint_epochs: Annotated[
-        int, typer.Option(help="Passes over the data set in which keypoints are learnt.")
+        int, typer.Option(help="Passes over the data set in which keypoints are learnt; 0: they stay those of --start.")
     ] = _LEARNING.keypoint_epochs,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = _LEARNING.batch_size,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = _LEARNING.learning_rate,

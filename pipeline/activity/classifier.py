@@ -45,7 +45,7 @@ class SequenceClassifier:
                 yield self._model.scores(of_members).numpy()
 
     def scores_side_by_side(self, sequences: Sequence[Iterable[NDArray[np.float16]]]) -> list[NDArray[np.float32]]:
-        """Return probabilities `float32 [t, n_labels]` for each of some sequences that fit into memory together.
+        """Return probabilities `float32 [t, n_labels]` for each of some sequences that fit into memory; none is empty.
 
         A score may differ in its last bit with the sequences beside it.
         """

@@ -42,7 +42,7 @@ class Head(nn.Module):
             yield self(PackedSequence(piece, torch.ones(len(piece), dtype=torch.int64)))
 
     def side_by_side(self, encoded: Sequence[Spool]) -> list[torch.Tensor]:
-        """Return logits `float32 [t, n_labels]` for each of some sequences that fit into memory together.
+        """Return logits `float32 [t, n_labels]` for each of some sequences that fit into memory; none is empty.
 
         A head that gains nothing by it goes through one after the other.
         """
@@ -98,7 +98,10 @@ class RecurrentHead(Head):
             yield self.output(hidden)
 
     def side_by_side(self, encoded: Sequence[Spool]) -> list[torch.Tensor]:
-        """Return logits for each sequence; a step of all of them is one pass, in half the time of a pass for each."""
+        """Return logits for each sequence; a step of all of them is one pass.
+
+        For eight of one length it takes half the time. Shorter ones are made as long as the longest.
+        """
         lengths = torch.tensor([of_one.n_steps for of_one in encoded])
         hidden = pad_sequence([torch.cat(list(of_one.pieces())) for of_one in encoded])
         for directions in self._layers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -86,10 +86,11 @@ class _Follower:
 
     def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
         self._tracker, self._ids = Tracker(fps, options), ids
-        self._longest_s = min(_LOST_S, options.gap_s)
-        # Who the tracker's own tracks are, and the other way round.
+        # Times are no whole numbers: half a frame more, so that their last bits do not decide.
+        self._longest_s = min(_LOST_S, options.gap_s) + 0.5 / fps
+        # Whose the tracker's own tracks are, and which of them was the last to carry an id.
         self._id_of: dict[int, int] = {}
-        self._track_of: dict[int, int] = {}
+        self._carrier: dict[int, int] = {}
         # When and where those were last seen who were seen lately.
         self._last: dict[int, tuple[float, NDArray[np.float32]]] = {}
 
@@ -97,22 +98,31 @@ class _Follower:
         """Take the boxes of the next frame and return their ids, `int64 [N]`, `NO_TRACK` where there is none."""
         tracks = self._tracker.update(boxes)
         followed = tracks != NO_TRACK
-        ids = np.array([self._id_of.get(track, NO_TRACK) for track in tracks.tolist()], np.int64)
+        ids = self._known(tracks.tolist())
         self._last = {number: seen for number, seen in self._last.items() if time_s - seen[0] <= self._longest_s}
         for index in np.flatnonzero(followed & (ids == NO_TRACK)):
             others = followed.copy()
             others[index] = False
             alone = not _are_near(boxes.xyxy[index], boxes.xyxy[others]).any()
-            number = self._lost_at(boxes.xyxy[index], set(ids.tolist())) if alone else None
-            if number is None:
-                number = next(self._ids)
-            else:
-                # What carried this id so far does not come back under it.
-                del self._id_of[self._track_of[number]]
+            lost = self._lost_at(boxes.xyxy[index], set(ids.tolist())) if alone else None
+            number = next(self._ids) if lost is None else lost
             track = int(tracks[index])
-            self._id_of[track], self._track_of[number], ids[index] = number, track, number
+            self._id_of[track], self._carrier[number], ids[index] = number, track, number
         for index in np.flatnonzero(followed):
             self._last[int(ids[index])] = time_s, boxes.xyxy[index]
+        return ids
+
+    def _known(self, tracks: Sequence[int]) -> NDArray[np.int64]:
+        """Return the ids of the tracker's own tracks, `int64 [N]`, `NO_TRACK` for new ones.
+
+        A track that was lost, and whose id another has taken over, carries it again if that other is not in the frame.
+        """
+        ids = np.full(len(tracks), NO_TRACK, np.int64)
+        present = set(tracks)
+        for index, track in enumerate(tracks):
+            number = self._id_of.get(track)
+            if number is not None and (self._carrier[number] == track or self._carrier[number] not in present):
+                ids[index], self._carrier[number] = number, track
         return ids
 
     def _lost_at(self, box: NDArray[np.float32], present: set[int]) -> int | None:

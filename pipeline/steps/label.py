@@ -17,10 +17,12 @@ from pipeline.motion.tracking import NO_TRACK
 
 # Sequences of a video that are scored together share each step's pass. More than eight gain nothing on a CPU.
 _TOGETHER = 8
+# The longest is at most so many times as long as the shortest: what is added to the others is computed in vain.
+_LONGER = 2
 # Among so many tracks that began one after the other those of one length are looked for: what they read lies together.
 _NEIGHBOURS = 64
 # A longer one is scored alone, piece by piece, so that memory stays bounded.
-_SHORT_STEPS = 2048
+_SHORT_STEPS = 1024
 
 
 def segments_folder(bundle: Bundle) -> str:
@@ -137,5 +139,7 @@ def _side_by_side(sequences: Sequence[StepSequence]) -> Iterator[Sequence[StepSe
             short.append(sequence)
     for first in range(0, len(short), _NEIGHBOURS):
         by_length = sorted(short[first : first + _NEIGHBOURS], key=lambda sequence: sequence.n_steps)
-        for start in range(0, len(by_length), _TOGETHER):
-            yield by_length[start : start + _TOGETHER]
+        while by_length:
+            n = sum(each.n_steps <= _LONGER * by_length[0].n_steps for each in by_length[:_TOGETHER])
+            yield by_length[:n]
+            by_length = by_length[n:]

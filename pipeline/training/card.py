@@ -74,7 +74,11 @@ def detector_card(bundle: DetectorBundle) -> str:
     """Return the card of a detector as Markdown."""
     training, metrics = bundle.training, bundle.metrics
     n_parameters = sum(weights.numel() for weights in bundle.weights.values())
-    boxes = f"\nThe boxes before that: {_told(training['boxes'].get('options', {}))}\n" if "boxes" in training else ""
+    before = "".join(
+        f"\nThe {part} before that: {_told(training[part].get('options', {}))}\n\n{training[part].get('note', '')}\n"
+        for part in ("boxes", "keypoints")
+        if part in training
+    )
     keypoints = f" Keypoints: AP50 {metrics['keypoints_ap50']:.3f}." if "keypoints_ap50" in metrics else ""
     if "keypoints_pck" in metrics:
         keypoints = (
@@ -106,7 +110,7 @@ loop.
 ## Made with
 
 {_told(training["options"])}
-{boxes}"""
+{before}"""
 
 
 def _told(options: dict[str, Any]) -> str:

@@ -59,8 +59,8 @@ class DetectorOptions:
     turned: float = 0.0
     """Share of the images shown turned by quarters: for those who lie, and for cameras that look from above."""
     keypoint_epochs: int = 12
-    """Passes over the data set in which `people` learns keypoints, once it has learnt boxes. 0: they stay those of
-    `start`."""
+    """Passes over the data set in which `people` learns keypoints, once it has learnt boxes. 0: the keypoint head is
+    that of `start`; where none is taken over, Ultralytics' pose head learns keypoints beside the boxes."""
     hours: float | None = None
     """Boxes are learnt in no longer; `epochs` is then what the learning rate is planned for at first."""
     workers: int = 1
@@ -97,19 +97,26 @@ def train_detector(
     training = {"classes": merged["names"], "options": _told(options), "note": note}
     start = load_detector_bundle(find_weights(options.start)) if options.start else None
     if options.epochs:
-        has_head = start is not None and options.freeze_backbone and "keypoint_head" in start.architecture
-        bundle = _learn_boxes(run, options, merged, boxes_alone=learns_keypoints or has_head)
-        if start is not None and has_head:
-            bundle = with_keypoints_of(bundle, start)
+        head_of = start if start is not None and _is_head_kept(start, options) else None
+        bundle = _learn_boxes(run, options, merged, boxes_alone=learns_keypoints or head_of is not None)
+        if head_of is not None:
+            bundle = with_keypoints_of(bundle, head_of)
+            training |= {"keypoints": head_of.training}
     else:
         assert start is not None
         bundle = start
         training |= {"boxes": bundle.training.get("boxes", bundle.training)}
-    if learns_keypoints:
+    if learns_keypoints or ("keypoint_head" in bundle.architecture and "kpt_shape" in merged):
+        # Without a pass it measures alone.
         bundle = learn_keypoints(bundle, merged, run, _for_keypoints(options))
     bundle = replace(bundle, name=target.name, training=training)
     bundle.save(target, detector_card(bundle))
     return bundle
+
+
+def _is_head_kept(start: DetectorBundle, options: DetectorOptions) -> bool:
+    """Whether the keypoint head of the bundle that a training of boxes starts from fits what comes out of it."""
+    return options.architecture == PEOPLE and options.freeze_backbone and "keypoint_head" in start.architecture
 
 
 def _learn_boxes(run: Path, options: DetectorOptions, merged: dict[str, Any], boxes_alone: bool) -> DetectorBundle:

@@ -89,11 +89,11 @@ def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> Detector
     """Return a bundle that finds boxes as one does, and keypoints as another with the same backbone."""
     facts = other.architecture["keypoint_head"]
     architecture = people_network.with_keypoint_head(bundle.architecture, facts["n_keypoints"])
+    architecture["keypoint_head"] = facts
     names = build_network(architecture).state_dict()
     weights = {name: (other if name.startswith("keypoint_head.") else bundle).weights[name] for name in names}
     metrics = {name: value for name, value in bundle.metrics.items() if not name.startswith("keypoints")}
-    metrics |= {name: value for name, value in other.metrics.items() if name.startswith("keypoints")}
-    return replace(bundle, architecture=architecture | {"keypoint_head": facts}, weights=weights, metrics=metrics)
+    return replace(bundle, architecture=architecture, weights=weights, metrics=metrics)
 
 
 class _Learner:

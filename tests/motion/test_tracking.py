@@ -90,7 +90,7 @@ def fall(unseen: int, *others: tuple[float, float, float, float], lies: tuple = 
     return [ids.tolist() for ids in track_video(frames, FPS)]
 
 
-@pytest.mark.parametrize("unseen", [0, 1, 8])
+@pytest.mark.parametrize("unseen", [0, 1, 7])
 def test_somebody_who_falls_stays_the_same(unseen: int) -> None:
     ids = fall(unseen)
     assert ids[0] == ids[-1] == [1]
@@ -122,3 +122,18 @@ def test_who_comes_back_upright_does_not_share_an_id() -> None:
     ids = [ids.tolist() for ids in track_video([(n / FPS, shapes(*state)) for n, state in enumerate(states)], FPS)]
     assert ids[20] == [1]
     assert ids[-1] == [1, 2]
+
+
+def test_who_gets_up_again_keeps_the_id() -> None:
+    """ByteTrack finds the track of before again, after the one that took over its id was lost in turn."""
+    states = [(STANDS,)] * 15 + [(LIES,)] * 4 + [()] * 12 + [(STANDS,)] * 4
+    ids = [ids.tolist() for ids in track_video([(n / FPS, shapes(*state)) for n, state in enumerate(states)], FPS)]
+    assert ids[-1] == [1]
+
+
+@pytest.mark.parametrize("first", [0, 7, 23, 41])
+def test_the_last_bits_of_times_do_not_decide_who_is_the_same(first: int) -> None:
+    """A second lies between the last look and the one that makes a new track sure."""
+    states = [(STANDS,)] * 15 + [()] * (round(FPS) - 2) + [(LIES,)] * 15
+    frames = [((first + n) / FPS, shapes(*state)) for n, state in enumerate(states)]
+    assert list(track_video(frames, FPS))[-1].tolist() == [1]

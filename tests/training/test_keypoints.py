@@ -100,7 +100,10 @@ def test_boxes_learn_further_below_the_head_that_was_there(labelled: Path, tmp_p
     of_head = [name for name in start.weights if name.startswith("model.17.") and "conv.weight" in name]
     assert any(not torch.equal(bundle.weights[name].to(torch.float16), start.weights[name]) for name in of_head)
     assert bundle.architecture["keypoint_head"] == start.architecture["keypoint_head"]
-    assert bundle.metrics["keypoints_pck"] == start.metrics["keypoints_pck"]
+    assert bundle.training["keypoints"] == start.training, "who taught the keypoints that it has"
+    assert bundle.metrics["keypoints_pck"] < 0.3, (
+        "measured on these pictures, whose keypoints are not where people have them"
+    )
     detector = Detector(str(tmp_path / "further"), F32, ["person"], None, 0.0, 4)
     (found,) = detector.detect(np.full((1, 64, 64, 3), 90, np.uint8))
     assert found.keypoints is not None
