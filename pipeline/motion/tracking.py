@@ -145,7 +145,8 @@ def track_video(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield the track ids of each frame's boxes, through one video from its first frame to its last.
 
-    Classes are followed apart, so that a person does not turn into the bicycle. Nobody is followed across a hole in
+    Classes are followed apart, so that a person does not turn into the bicycle. A track that begins alone where one was
+    just lost is the same person: one who falls is lost to the tracker on the way down. Nobody is followed across a hole in
     the video longer than the options' `gap_s`; ids, from 1 on, stay unique all the same.
 
     Args:
