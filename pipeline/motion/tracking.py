@@ -146,8 +146,8 @@ def track_video(
     """Yield the track ids of each frame's boxes, through one video from its first frame to its last.
 
     Classes are followed apart, so that a person does not turn into the bicycle. A track that begins alone where one was
-    just lost is the same person: one who falls is lost to the tracker on the way down. Nobody is followed across a hole in
-    the video longer than the options' `gap_s`; ids, from 1 on, stay unique all the same.
+    just lost is the same person: one who falls is lost to the tracker on the way down. Nobody is followed across a hole
+    in the video longer than the options' `gap_s`; ids, from 1 on, stay unique all the same.
 
     Args:
         frames: `(time in seconds, boxes)` of every sampled frame, those without boxes too.
