@@ -102,8 +102,9 @@ class RecurrentHead(Head):
 
         For eight of one length it takes half the time. Shorter ones are made as long as the longest.
         """
-        lengths = torch.tensor([of_one.n_steps for of_one in encoded])
-        hidden = pad_sequence([torch.cat(list(of_one.pieces())) for of_one in encoded])
+        wholes = [torch.cat(list(of_one.pieces())) for of_one in encoded]
+        lengths = torch.tensor([len(whole) for whole in wholes])
+        hidden = pad_sequence(wholes)
         for directions in self._layers:
             ways = [directions[0](hidden)[0]]
             if len(directions) > 1:

@@ -32,11 +32,6 @@ class Spool:
         """How many pieces there are."""
         return len(self._offsets) - 1
 
-    @property
-    def n_steps(self) -> int:
-        """How long the pieces are together."""
-        return self._offsets[-1] // (self._dim * np.float32().itemsize)
-
     def append(self, piece: torch.Tensor) -> None:
         """Lay a piece aside, behind those before."""
         self._file.seek(self._offsets[-1])

@@ -15,7 +15,7 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.training.card import detector_card
 from pipeline.training.keypoint_views import KeypointOptions
-from pipeline.training.keypoints import learn_keypoints, with_keypoints_of
+from pipeline.training.keypoints import learn_keypoints, measure_keypoints, with_keypoints_of
 from pipeline.training.turning import turning_trainer
 from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle
@@ -106,9 +106,10 @@ def train_detector(
         assert start is not None
         bundle = start
         training |= {"boxes": bundle.training.get("boxes", bundle.training)}
-    if learns_keypoints or ("keypoint_head" in bundle.architecture and "kpt_shape" in merged):
-        # Without a pass it measures alone.
+    if learns_keypoints:
         bundle = learn_keypoints(bundle, merged, run, _for_keypoints(options))
+    elif "keypoint_head" in bundle.architecture and "kpt_shape" in merged:
+        bundle = measure_keypoints(bundle, merged, _for_keypoints(options))
     bundle = replace(bundle, name=target.name, training=training)
     bundle.save(target, detector_card(bundle))
     return bundle

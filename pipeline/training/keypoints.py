@@ -79,8 +79,7 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
         learner.save(checkpoint, epoch + 1)
         measured = learner.measure(held_out)
         log.info("keypoints, epoch %d of %d: loss %.3f; %s", epoch + 1, options.epochs, loss, measured)
-    metrics = {name: value for name, value in start.metrics.items() if not name.startswith("keypoints")}
-    metrics |= learner.measure(held_out) if measured is None else measured
+    metrics = _of_boxes(start.metrics) | (measured or learner.measure(held_out))
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     return replace(start, architecture=architecture, weights=weights, metrics=metrics)
 
@@ -92,8 +91,22 @@ def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> Detector
     architecture["keypoint_head"] = facts
     names = build_network(architecture).state_dict()
     weights = {name: (other if name.startswith("keypoint_head.") else bundle).weights[name] for name in names}
-    metrics = {name: value for name, value in bundle.metrics.items() if not name.startswith("keypoints")}
-    return replace(bundle, architecture=architecture, weights=weights, metrics=metrics)
+    return replace(bundle, architecture=architecture, weights=weights, metrics=_of_boxes(bundle.metrics))
+
+
+def measure_keypoints(bundle: DetectorBundle, data: dict[str, Any], options: KeypointOptions) -> DetectorBundle:
+    """Return a bundle with what is measured of its keypoint head on the held-out pictures of a data set.
+
+    Nothing is measured where the labels have other keypoints than the head.
+    """
+    if bundle.architecture["keypoint_head"]["n_keypoints"] != data["kpt_shape"][0]:
+        return bundle
+    measured = _Learner(bundle.network(), options).measure(Wholes(read_examples(data["val"], data), options))
+    return replace(bundle, metrics=_of_boxes(bundle.metrics) | measured)
+
+
+def _of_boxes(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if not name.startswith("keypoints")}
 
 
 class _Learner:

@@ -22,6 +22,11 @@ _STEPS = 16
 _NUMBERS = 4 + 3 * len(KEYPOINTS)
 
 
+def key_of(image: Image) -> bytes:
+    """Return what a picture is found again by: what it shows."""
+    return hashlib.sha1(image.tobytes()).digest()[:8]
+
+
 class Labels:
     """The people of pictures, by picture."""
 
@@ -36,7 +41,7 @@ class Labels:
 
     def of(self, image: Image, make: Callable[[], People]) -> People:
         """Return the people of a picture `uint8 [H, W, 3]`, and let them be made if they are not kept."""
-        key = hashlib.sha1(image.tobytes()).digest()[:8]
+        key = key_of(image)
         if key not in self._people:
             people = make()
             places = np.concatenate([people.xyxy.reshape(-1, 2, 2), people.keypoints[..., :2]], axis=1) * _STEPS

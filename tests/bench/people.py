@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import logging
 import os
 import shutil
@@ -34,7 +33,7 @@ from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.landmarks import LandmarkNetwork
 from pipeline.vision.runtime import choose_runtime
 from tests.bench.detector import frames
-from tests.bench.labels import KEPT, Labels, RememberingTeacher
+from tests.bench.labels import KEPT, Labels, RememberingTeacher, key_of
 
 SOURCES = ("street", "gmdcsa24", "jhmdb", "lspet")
 TURNED = ("street", "gmdcsa24")
@@ -87,8 +86,10 @@ class Unfooled(Teacher):
         for ref in refs:
             images = list(frames(ref, Fraction(1 / every_s).limit_denominator(1000)))
             told = [teacher.label(image) for image in images]
-            for image, people, moves in zip(images, told, _moving([each.xyxy for each in told], images), strict=True):
-                self._people[_key(image)] = People(people.xyxy[moves], people.keypoints[moves])
+            for image, people, moves in zip(
+                images, told, _moving([each.xyxy for each in told], images[0].shape[1]), strict=True
+            ):
+                self._people[key_of(image)] = People(people.xyxy[moves], people.keypoints[moves])
 
     @property
     def n_keypoints(self) -> int:
@@ -97,21 +98,16 @@ class Unfooled(Teacher):
 
     def label(self, image: np.ndarray) -> People:
         """Return who is in a picture."""
-        return self._people[_key(image)]
+        return self._people[key_of(image)]
 
 
-def _key(image: np.ndarray) -> bytes:
-    return hashlib.sha1(image.tobytes()).digest()
-
-
-def _moving(boxes: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return for each frame's boxes `[N, 4]` whether they move, or do not touch the left or right side."""
+def _moving(boxes: Sequence[np.ndarray], width: int) -> list[np.ndarray]:
+    """Return for the boxes `[N, 4]` of each frame whether they move, or do not touch the left or right side."""
     together = torch.from_numpy(np.concatenate(boxes))
     frame = np.repeat(np.arange(len(boxes)), [len(of_frame) for of_frame in boxes])
     same = box_iou(together, together).numpy() > _SAME_PLACE_IOU
     n_frames = np.array([len(np.unique(frame[row])) for row in same])
     left, right = together[:, 0].numpy(), together[:, 2].numpy()
-    width = images[0].shape[1]
     fooled = (n_frames >= max(_STILL_SHARE * len(boxes), _STILL_FRAMES)) & (
         (left < 0.02 * width) | (right > 0.98 * width)
     )

@@ -14,6 +14,7 @@ from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
 from pipeline.training import keypoints
 from pipeline.training.detector import DetectorOptions, train_detector
+from pipeline.training.keypoint_views import KeypointOptions
 from pipeline.training.people import VISIBLE, People, describe_data_set, write_picture
 from pipeline.vision.detector import Detector
 from pipeline.vision.detector_bundle import load_detector_bundle
@@ -108,6 +109,13 @@ def test_boxes_learn_further_below_the_head_that_was_there(labelled: Path, tmp_p
     (found,) = detector.detect(np.full((1, 64, 64, 3), 90, np.uint8))
     assert found.keypoints is not None
     assert found.keypoints.shape == (4, 17, 3)
+
+
+def test_a_head_is_not_measured_on_labels_of_other_keypoints() -> None:
+    """Nor does it lose what it has learnt: with as many outputs as the labels have it would begin at random."""
+    start = load_detector_bundle(find_weights(EMBEDDED_DETECTOR))
+    options = KeypointOptions(px=64, epochs=0)
+    assert keypoints.measure_keypoints(start, {"kpt_shape": [13, 3], "val": []}, options) is start
 
 
 def test_nothing_to_learn_is_said_at_once(labelled: Path, tmp_path: Path) -> None:
