@@ -13,7 +13,7 @@ demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	-$(BIN)/actionlake picture --lake .demo/lake --out .demo/people.png
 
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 3 --durations 25
 
 # What breaks jobs in more ways, and what else takes too long for `make test`.
 chaos: setup
