@@ -62,7 +62,7 @@ LabelMap = Annotated[
 _Inputs = Annotated[
     str | None,
     typer.Option(
-        help="frame, frame_change, frame_flow, crop, crop_change, crop_flow, box; by commas.",
+        help="frame, frame_change, frame_flow, crop, crop_change, crop_flow, box, pose; by commas.",
         show_default="those that help",
     ),
 ]
@@ -91,6 +91,16 @@ def train(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")
     ] = None,
+    input_dropout: Annotated[
+        float | None, typer.Option(help="Share of the inputs that training hides.", show_default="0.5")
+    ] = None,
+    row_steps: Annotated[
+        int | None, typer.Option(help="Train on rows of so many steps: faster, for short spans.", show_default="no")
+    ] = None,
+    mirror: Annotated[bool | None, typer.Option(help="Show half mirrored; for inputs box and pose.")] = None,
+    skeletons: Annotated[
+        Path | None, typer.Option(help="Learn from skeletons in 3D, too (.npz); for inputs box and pose.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
     config_file: ConfigFile = None,
@@ -113,13 +123,14 @@ def train(
     )  # fmt: skip
     chosen = {
         "head": head.value if head else None, "hidden_dim": hidden_dim, "bidirectional": bidirectional,
-        "members": members, "epochs": epochs, "patience": patience, "seed": seed,
+        "members": members, "epochs": epochs, "patience": patience, "row_steps": row_steps, "mirror": mirror,
+        "input_dropout": input_dropout, "seed": seed,
     }  # fmt: skip
     options = FitOptions(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
     with ProgressDisplay(console) as display:
         result = run(
             annotations, videos, out_folder, lake, config, options, note, label_map, labels_format, trainers, address,
-            display.update, display.epoch,
+            display.update, display.epoch, skeletons,
         )  # fmt: skip
     training_table(out, result)
     out.print(f"bundle: {result.folder}")

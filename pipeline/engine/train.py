@@ -27,6 +27,7 @@ from pipeline.training.card import model_card
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions
 from pipeline.training.formats import read_annotations
+from pipeline.training.skeletons import read_skeletons
 from pipeline.training.trainer import OnEpoch, Trainer
 from pipeline.training.validation import means_of_splits
 from pipeline.training.videos import VideoFolder
@@ -55,6 +56,7 @@ def train(
     address: str | None = None,
     observer: Observer | None = None,
     on_epoch: OnEpoch | None = None,
+    skeletons: str | Path | None = None,
 ) -> TrainResult:
     """Train a model and write it as a bundle, with its metrics.
 
@@ -78,6 +80,8 @@ def train(
         address: A Ray cluster to join.
         observer: Told of the progress of the extraction.
         on_epoch: Told of the progress of the training.
+        skeletons: People as skeletons in 3D, to learn from beside the videos, each seen from somewhere; a file that
+            `read_skeletons` reads. The inputs must be `box` and `pose`, or one of them.
 
     Raises:
         UsageError: The annotations, a video or an option can't be used; the message names it.
@@ -88,14 +92,16 @@ def train(
     check_name(Path(out).name)
     mapping = read_label_map(label_map) if label_map is not None else {}
     uris, records = _located(annotations, videos, annotation_format, mapping)
-    labels = sorted({record.label for record in records})
+    bodies = read_skeletons(skeletons) if skeletons is not None else None
+    labels = sorted({record.label for record in records}.union(bodies.names if bodies else ()))
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
     config = _as_in(lake, config)
     on_ray = trainers is not None or choose_engine("auto", address, config) == "ray"
-    source = VideoSource(lake, uris, records, labels, config.scope, inputs)
+    path = os.path.abspath(skeletons) if skeletons is not None else None
+    source = VideoSource(lake, uris, records, labels, config.scope, inputs, path)
     checkpoints = Path(f"{os.path.abspath(out)}-checkpoints")
     with stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
         if on_ray:
@@ -117,7 +123,8 @@ def train(
         metrics,
         {
             "annotations": Path(annotations).name,
-            "n_videos": len(data),
+            "n_videos": sum(bool(video.items) for video in data),
+            **({"n_skeletons": len(bodies.lengths)} if bodies else {}),
             "trained_on": "all clips" if len(results) > 1 else f"{next(iter(results))}, training part",
             "features": config.feature_options(),
             "options": asdict(options),

@@ -11,6 +11,8 @@ _LIMIT = 8.0
 
 BOX_MOTION_DIM = 4 * len(_SPANS_S) + 1
 """Length of a vector of box motion."""
+BOX_MIRROR_SIGNS = np.array([*[-1.0, 1.0, 1.0, 1.0] * len(_SPANS_S), 1.0], np.float32)
+"""`vector * BOX_MIRROR_SIGNS` is the vector of the mirrored picture."""
 
 
 def box_motion(time_s: NDArray[np.float64], xyxy: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,6 +26,8 @@ class Annotation:
     """For each division: `train`, `val`, `test`, or empty where the video takes no part."""
     group: str = ""
     """What the video belongs to (a person, a camera, a longer recording): a group is never divided. Empty: itself."""
+    draws: int = 1
+    """How often an epoch of training draws the video: a few clips of one kind can weigh as much as many of another."""
     frames: tuple[int, int] | None = None
     """Half-open span of frame numbers, where the format counts frames; becomes seconds when the video is found."""
     where: str = field(default="", compare=False)
@@ -52,6 +54,8 @@ def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annot
         for name, value in each.splits.items():
             if value and value not in SPLIT_VALUES:
                 raise UsageError(f"{each.where}: {name} = {value!r} is not one of {', '.join(SPLIT_VALUES)}")
+        if each.draws < 1:
+            raise UsageError(f"{each.where}: draws = {each.draws} is not above 0; leave the row out instead")
         start_s = each.start_s or 0.0
         if start_s < 0:
             raise UsageError(f"{each.where}: it starts at {start_s:g} s, before the video does")

@@ -44,7 +44,8 @@ Labels what is done in a video, for every {1 / bundle.sample_fps:.3f} s of it, b
 
 {training["note"] or "Not stated."}
 
-{training["n_videos"]} videos; the shipped weights were trained on: {training["trained_on"]}.{renamed}
+{training["n_videos"]} videos{_skeletons(training)}.
+The shipped weights were trained on: {training["trained_on"]}.{renamed}
 
 ## Accuracy on videos not trained on
 
@@ -68,6 +69,11 @@ footage of other kinds than its training data. Do not use it for decisions about
 
 {options}
 """
+
+
+def _skeletons(training: dict[str, Any]) -> str:
+    n: int = training.get("n_skeletons", 0)
+    return f", and {n} skeletons in 3D, each seen from somewhere" if n else ""
 
 
 def detector_card(bundle: DetectorBundle) -> str:

@@ -62,6 +62,7 @@ class LabelledVideo:
     sequences: tuple[LabelledSequence, ...]
     """Stretches of frames, or tracks of people; none if nobody was found."""
     items: tuple[Item, ...]
+    """Annotated spans; none where nothing is to be measured, as of skeletons: such a video is only learnt from."""
 
 
 def load_videos(
@@ -107,7 +108,8 @@ def load_videos(
                 label_ids[item.first_step : item.end_step] = item.label_id
             sequences = rows.frame_sequences() if scope == "frame" else _main_tracks(rows, track_ids)
             sequences = list(sequences)
-            labelled = tuple(_labelled(sequence, label_ids) for sequence in sequences)
+            draws = max(annotation.draws for annotation in of_video)
+            labelled = tuple(_labelled(sequence, label_ids, draws) for sequence in sequences)
             of_sequences = [vectors.append(rows.inputs(sequence, inputs)) for sequence in sequences]
             videos.append((LabelledVideo(of_video[0].video, labelled, tuple(items)), of_sequences))
     mapped = vectors.mapped()
@@ -162,8 +164,8 @@ def _areas(sequence: StepSequence) -> NDArray[np.float32]:
     return areas
 
 
-def _labelled(sequence: StepSequence, label_ids: NDArray[np.int64]) -> LabelledSequence:
+def _labelled(sequence: StepSequence, label_ids: NDArray[np.int64], draws: int) -> LabelledSequence:
     """Return a sequence with its labels, but without its inputs."""
     first, end = sequence.first_step, sequence.first_step + sequence.n_steps
     weights = np.repeat(_areas(sequence), sequence.counts)
-    return LabelledSequence(np.empty((0, 0), np.float16), label_ids[first:end], first, weights)
+    return LabelledSequence(np.empty((0, 0), np.float16), label_ids[first:end], first, weights, draws)

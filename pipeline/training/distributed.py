@@ -20,6 +20,7 @@ from pipeline.lake.query import open_lake
 from pipeline.training.annotations import Annotation
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, Fitting, Share, options_of_members, spec_of, trained_member
+from pipeline.training.skeletons import read_skeletons, seen_from_anywhere
 
 # A worker that dies is started again, from the last epoch; so often in one training.
 _MAX_FAILURES = 3
@@ -36,6 +37,8 @@ class VideoSource:
     labels: Sequence[str]
     scope: str
     inputs: Sequence[str]
+    skeletons: str | None = None
+    """File of skeletons that are learnt from beside the videos; see `read_skeletons`."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """What copies of it in other processes are known by."""
 
@@ -46,10 +49,14 @@ class VideoSource:
         return hash(self.id)
 
     def load(self) -> list[LabelledVideo]:
-        """Return the videos; see `load_videos`."""
-        return load_videos(
-            open_lake(self.lake), dict(self.uris), self.annotations, self.labels, self.scope, self.inputs
-        )
+        """Return the videos, see `load_videos`, and last the skeletons."""
+        lake = open_lake(self.lake)
+        videos = load_videos(lake, dict(self.uris), self.annotations, self.labels, self.scope, self.inputs)
+        if self.skeletons is None or not videos:
+            return videos
+        rate = float(lake.feature_options["sample_fps"])
+        seen = seen_from_anywhere(read_skeletons(self.skeletons), self.labels, self.inputs, rate)
+        return [*videos, LabelledVideo(self.skeletons, tuple(seen), ())]
 
 
 def fit_on_cluster(

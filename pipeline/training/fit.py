@@ -11,15 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.spec import ALL, MOTION, ModelSpec, input_dim
-from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
+from pipeline.training.mirror import mirror_of
+from pipeline.training.packing import packed
+from pipeline.training.sequences import (
+    IGNORE,
+    DrawOptions,
+    LabelledSequence,
+    count_batches,
+    draw_batches,
+)
 from pipeline.vision.runtime import cpu_has_bf16
 
 OnEpoch = Callable[[int, float], None]
@@ -52,6 +58,11 @@ class FitOptions:
     """A crop keeps at least this share of a shorter sequence."""
     join: float = 0.25
     """Share of training sequences followed by another one without a break, so that the state learns to let go."""
+    row_steps: int | None = None
+    """Lay sequences end to end and cut that into rows of so many steps: faster, for models of short spans. None: they
+    stay apart."""
+    mirror: bool = False
+    """Show half of the sequences mirrored: for inputs that follow from tracks alone, `box` and `pose`."""
     members: int = 4
     """So many networks are trained, each from a seed of its own, and their logits averaged."""
     view: str = ALL
@@ -112,7 +123,8 @@ class Fitting:
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        self._n_batches = -(-len(self._sequences) // options.batch_size)
+        self._draws = _draw_options(options, spec)
+        self._n_batches = count_batches(self._sequences, self._draws)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, options.learning_rate, total_steps=options.epochs * self._n_batches, pct_start=0.15
         )
@@ -153,7 +165,7 @@ class Fitting:
         torch.manual_seed(hash((self._options.seed, self.epoch, self._share.rank)) % 2**63)
         self._network.train()
         total = 0.0
-        for drawn in draw_batches(self._sequences, _draw_options(self._options), rng):
+        for drawn in draw_batches(self._sequences, self._draws, rng):
             mine = drawn[self._share.rank :: self._share.of]
             n_labelled = sum(int((sequence.label_ids != IGNORE).sum()) for sequence in drawn)
             # Workers average their gradients: each divides by its part of the steps of the whole batch, so that many
@@ -198,9 +210,9 @@ class Fitting:
     def _loss(self, drawn: Sequence[LabelledSequence], label_smoothing: float) -> torch.Tensor:
         """Return the loss summed over the labelled steps."""
         # Half as wide until the first linear layer, which would round them anyway: moving them about takes most time.
-        halves = _packed([sequence.inputs for sequence in drawn], self._device)
+        halves = packed([sequence.inputs for sequence in drawn], self._device)
         x = halves._replace(data=halves.data.to(torch.bfloat16 if self._half else torch.float32))
-        y = _packed([sequence.label_ids for sequence in drawn], self._device).data
+        y = packed([sequence.label_ids for sequence in drawn], self._device).data
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             logits = self._network(x)
         return functional.cross_entropy(
@@ -328,17 +340,12 @@ def _purpose(
     return repr((asdict(spec), asdict(options), len(validation), steps))
 
 
-def _draw_options(options: FitOptions) -> DrawOptions:
-    return DrawOptions(options.batch_size, options.max_steps, options.min_crop, options.join)
-
-
-def _packed(sequences: Sequence[NDArray[Any]], device: torch.device) -> PackedSequence:
-    """Return what `pack_sequence` does, but with every vector copied once."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    order = np.argsort(-lengths, kind="stable")
-    batch_sizes = (lengths > np.arange(lengths.max())[:, None]).sum(axis=1)
-    first_of_step = np.cumsum(batch_sizes) - batch_sizes
-    data = np.empty((lengths.sum(), *sequences[0].shape[1:]), sequences[0].dtype)
-    for rank, index in enumerate(order):
-        data[first_of_step[: lengths[index]] + rank] = sequences[index]
-    return PackedSequence(torch.from_numpy(data).to(device), torch.from_numpy(batch_sizes))
+def _draw_options(options: FitOptions, spec: ModelSpec) -> DrawOptions:
+    return DrawOptions(
+        options.batch_size,
+        options.max_steps,
+        options.min_crop,
+        options.join,
+        options.row_steps,
+        mirror_of(spec.inputs) if options.mirror else None,
+    )

@@ -1,12 +1,15 @@
-"""Labelled sequences, and how an epoch of training draws from them: cropped, joined, and in batches of one length."""
+"""Labelled sequences, and how an epoch of training draws from them: cropped, joined, in batches of one length."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.training.mirror import Mirror
 
 IGNORE = -1
 """Label id of a step that no annotation covers: it takes no part in the loss."""
@@ -26,6 +29,8 @@ class LabelledSequence:
     """Where on the video's sampling grid it starts."""
     weights: NDArray[np.float32] | None = None
     """`float32 [T]`: how much each step says about the whole video, the larger person's more. None: all the same."""
+    draws: int = 1
+    """How often an epoch draws it: a few clips of one kind can weigh as much as many of another."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,33 @@ class DrawOptions:
     """A crop keeps at least this share of a shorter sequence."""
     join: float
     """Share of sequences followed by another one without a break, so that the state learns to let go."""
+    row_steps: int | None = None
+    """Lay crops end to end and cut that into rows of so many steps. None: each is a sequence of its own."""
+    mirror: Mirror | None = None
+    """Show half of the crops mirrored."""
+
+
+def count_batches(sequences: Sequence[LabelledSequence], options: DrawOptions) -> int:
+    """Return how many batches `draw_batches` yields."""
+    if options.row_steps is None:
+        return -(-sum(sequence.draws for sequence in sequences) // options.batch_size)
+    kept = (1 + options.min_crop) / 2
+    steps = sum(sequence.draws * min(len(sequence.label_ids), options.max_steps) for sequence in sequences) * kept
+    return max(1, round(steps / (options.row_steps * options.batch_size)))
 
 
 def draw_batches(
     sequences: Sequence[LabelledSequence], options: DrawOptions, rng: np.random.Generator
 ) -> Iterator[list[LabelledSequence]]:
-    """Yield every sequence once, in batches of about one length: the longest tells how many passes an LSTM takes."""
-    order = rng.permutation(len(sequences))
+    """Yield every sequence as often as it says, in batches of about one length, or of rows of just one.
+
+    The longest tells how many passes an LSTM takes, and sequences of many lengths cost it three times as much as rows
+    of one. But in rows the steps next to where two sequences meet see those of the other: for models of short spans.
+    """
+    if options.row_steps is not None:
+        yield from _draw_rows(sequences, options, rng)
+        return
+    order = _order(sequences, rng)
     size = options.batch_size
     for start in range(0, len(order), size * _SORTED_BATCHES):
         drawn = [_draw(sequences, int(index), options, rng) for index in order[start : start + size * _SORTED_BATCHES]]
@@ -54,6 +79,29 @@ def draw_batches(
         batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         for index in rng.permutation(len(batches)):
             yield batches[index]
+
+
+def _order(sequences: Sequence[LabelledSequence], rng: np.random.Generator) -> NDArray[np.intp]:
+    return rng.permutation(np.repeat(np.arange(len(sequences)), [sequence.draws for sequence in sequences]))
+
+
+def _draw_rows(
+    sequences: Sequence[LabelledSequence], options: DrawOptions, rng: np.random.Generator
+) -> Iterator[list[LabelledSequence]]:
+    """Yield as many batches as were counted; the last crops of an epoch that find no room are left out."""
+    endless = itertools.chain.from_iterable(_order(sequences, rng) for _ in itertools.count())
+    size, n_steps = options.batch_size, options.row_steps or 1
+    waiting, n_waiting = [], 0
+    for _ in range(count_batches(sequences, options)):
+        while n_waiting < size * n_steps:
+            waiting.append(_crop(sequences[int(next(endless))], options, rng))
+            n_waiting += len(waiting[-1].label_ids)
+        inputs = np.concatenate([crop.inputs for crop in waiting])
+        label_ids = np.concatenate([crop.label_ids for crop in waiting])
+        ends = range(n_steps, size * n_steps + 1, n_steps)
+        yield [LabelledSequence(inputs[end - n_steps : end], label_ids[end - n_steps : end]) for end in ends]
+        waiting = [LabelledSequence(inputs[size * n_steps :], label_ids[size * n_steps :])]
+        n_waiting -= size * n_steps
 
 
 def _draw(
@@ -76,4 +124,7 @@ def _crop(sequence: LabelledSequence, options: DrawOptions, rng: np.random.Gener
     labelled = np.flatnonzero(sequence.label_ids != IGNORE)
     anchor = int(rng.choice(labelled))
     first = int(rng.integers(max(0, anchor - length + 1), min(anchor, n - length) + 1))
-    return LabelledSequence(sequence.inputs[first : first + length], sequence.label_ids[first : first + length])
+    inputs = sequence.inputs[first : first + length]
+    if options.mirror is not None and rng.random() < 0.5:
+        inputs = options.mirror.of(inputs)
+    return LabelledSequence(inputs, sequence.label_ids[first : first + length])

@@ -24,9 +24,15 @@ class Parts:
 
 
 def hold_out(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
-    """Return about four fifths of the videos and the rest, by the names of their groups; a group is never divided."""
+    """Return about four fifths of the videos and the rest, by the names of their groups; a group is never divided.
+
+    What has no annotated span is among the first.
+    """
     parts: tuple[list[LabelledVideo], list[LabelledVideo]] = ([], [])
     for video in data:
+        if not video.items:
+            parts[0].append(video)
+            continue
         group = video.items[0].annotation.group or video.video
         parts[zlib.crc32(group.encode()) % 5 == 0].append(video)
     return parts
@@ -39,6 +45,9 @@ def divide(data: Sequence[LabelledVideo], name: str) -> Parts:
         return Parts(kept, [], held_out)
     parts: dict[str, list[LabelledVideo]] = {"train": [], "val": [], "test": []}
     for video in data:
+        if not video.items:
+            parts["train"].append(video)
+            continue
         values = {item.annotation.splits.get(name, "") for item in video.items} - {""}
         if len(values) > 1:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Tables: `video,start_s,end_s,label[,group][,split]`, or `label,video,split1,split2,...` for whole clips.
+"""Tables: `video,start_s,end_s,label[,group][,draws][,split]`, or `label,video,split1,split2,...` for whole clips.
 
 Columns go by the names that people give them, too, and times by what people write; see `rows` and `times`.
 """
@@ -28,6 +28,7 @@ _NAMES = {
             "finish", "out"),
     "duration": ("duration", "length"),
     "group": ("group",),
+    "draws": ("draws",),
     "fps": ("fps", "frame rate", "framerate", "rate"),
 }  # fmt: skip
 # Times in these are not read: better refused than taken for whole videos.
@@ -108,8 +109,16 @@ def _annotation(row: Row, columns: dict[str, str], splits: list[str]) -> Annotat
         end_s,
         {name: row.cells.get(name, "").lower() for name in splits},
         text("group"),
+        _count(row.where, text("draws")),
         where=row.where,
     )
+
+
+def _count(where: str, text: str) -> int:
+    try:
+        return int(text or 1)
+    except ValueError:
+        raise UsageError(f"{where}: draws = {text!r} is no whole number") from None
 
 
 def _column(path: Path, table: Table, meaning: str) -> str | None:

@@ -1,0 +1,234 @@
+"""People as skeletons in 3D, seen as a detector would see them from anywhere: poses to learn from without a video.
+
+A camera stands somewhere around each skeleton; what it sees is projected, and spoilt as networks and pictures spoil it:
+keypoints tremble, limbs are hidden, furniture and the picture's border cut people off, boxes jump.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.activity.bundle import BACKGROUND
+from pipeline.activity.spec import OF_TRACKS
+from pipeline.errors import UsageError
+from pipeline.motion.kinematics import box_motion
+from pipeline.motion.poses import pose_motion
+from pipeline.training.sequences import IGNORE, LabelledSequence
+from pipeline.vision.keypoints import KEYPOINTS
+
+_INDEX = {name: number for number, name in enumerate(KEYPOINTS)}
+_LEGS = [_INDEX[f"{side}_{joint}"] for joint in ("knee", "ankle") for side in ("left", "right")]
+_ANKLES, _SHOULDERS, _NOSE = _LEGS[2:], [_INDEX["left_shoulder"], _INDEX["right_shoulder"]], _INDEX["nose"]
+# How sure a network is of each keypoint in plain view: of hips and shoulders the most.
+_USUAL_SCORES = np.array([0.85] * 5 + [0.95] * 2 + [0.85] * 2 + [0.75] * 2 + [0.97] * 2 + [0.85] * 2 + [0.78] * 2)
+# Somebody of whom a larger part than this is out of the picture tells nothing.
+_MOST_GONE = 0.6
+
+
+@dataclass(frozen=True)
+class Skeletons:
+    """Sequences of a body's keypoints in 3D, with a label for each step."""
+
+    joints: NDArray[np.float32]
+    """`float32 [sum T, 17, 3]`: COCO's keypoints in metres; y is up, and the ground at 0."""
+    label_ids: NDArray[np.int64]
+    """`int64 [sum T]`: numbers into `names`; `IGNORE` where a step has no label."""
+    lengths: NDArray[np.int64]
+    """`int64 [N]`: steps of each sequence."""
+    names: tuple[str, ...]
+    """Labels."""
+    needs_legs: NDArray[np.bool_]
+    """`bool [n_names]`: labels that nobody can tell while the legs are out of the picture; they become `background`."""
+    rate: float
+    """Steps per second."""
+
+
+def read_skeletons(path: str | Path) -> Skeletons:
+    """Read skeletons from a file of NumPy arrays, `.npz`, with the fields of `Skeletons`.
+
+    Raises:
+        UsageError: It can't be read, or its arrays do not fit together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            joints, label_ids, lengths = file["joints"].astype(np.float32), file["label_ids"], file["lengths"]
+            names, needs_legs, rate = tuple(file["names"].tolist()), file["needs_legs"], float(file["rate"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path}: can't be read as skeletons, an .npz file with all that is needed ({error})"
+        ) from error
+    n_steps = int(lengths.sum())
+    if joints.shape != (n_steps, len(KEYPOINTS), 3) or label_ids.shape != (n_steps,) or not np.isfinite(joints).all():
+        raise UsageError(
+            f"{path}: joints {joints.shape} and label_ids {label_ids.shape} do not fit {n_steps} steps of "
+            f"{len(KEYPOINTS)} keypoints with finite x, y, z"
+        )
+    if rate <= 0 or (lengths < 1).any() or not set(np.unique(label_ids)) <= {IGNORE, *range(len(names))}:
+        raise UsageError(f"{path}: a rate or a length is not above 0, or a label_id is none of {len(names)} names")
+    return Skeletons(joints, label_ids.astype(np.int64), lengths, names, needs_legs.astype(np.bool_), rate)
+
+
+def seen_from_anywhere(
+    skeletons: Skeletons, labels: Sequence[str], inputs: Sequence[str], rate: float, seed: int = 0
+) -> list[LabelledSequence]:
+    """Return what a model is given of each skeleton, from one place each: the same for the same seed.
+
+    Args:
+        skeletons: Who is seen.
+        labels: The activities, in the order of their ids.
+        inputs: What stands side by side in an input vector.
+        rate: Steps of the sampling grid per second.
+        seed: Of cameras and spoiling.
+
+    Raises:
+        UsageError: There are other inputs than those that follow from a track.
+    """
+    if not set(inputs) <= set(OF_TRACKS):
+        raise UsageError(f"skeletons have no other inputs than {', '.join(OF_TRACKS)}; named are {', '.join(inputs)}")
+    to_id = np.array([*(labels.index(name) for name in skeletons.names), IGNORE])
+    background = labels.index(BACKGROUND) if BACKGROUND in labels else IGNORE
+    needs_legs = np.append(skeletons.needs_legs, False)
+    rng = np.random.default_rng(seed)
+    found = []
+    for end, length in zip(np.cumsum(skeletons.lengths), skeletons.lengths, strict=True):
+        steps, xyxy, keypoints, beyond = look_at(skeletons.joints[end - length : end], rate / skeletons.rate, rng)
+        numbers = skeletons.label_ids[end - length : end][steps]
+        label_ids = np.where(needs_legs[numbers] & (beyond[:, _LEGS].mean(axis=1) > 0.4), background, to_id[numbers])
+        label_ids[beyond.mean(axis=1) > _MOST_GONE] = IGNORE
+        time_s = np.arange(len(steps)) / rate
+        parts = {"box": box_motion(time_s, xyxy), "pose": pose_motion(time_s, xyxy, keypoints)}
+        found.append(LabelledSequence(np.hstack([parts[name] for name in inputs]).astype(np.float16), label_ids))
+    return found
+
+
+def look_at(
+    joints: NDArray[np.float32], share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Look at one sequence from somewhere, at so many steps for each of its own.
+
+    Returns:
+        Which of its steps are seen, `[t]`; boxes `float32 [t, 4]` and keypoints `float32 [t, 17, 3]` as a detector
+        finds them; and which keypoints lie beyond the picture's border, `bool [t, 17]`.
+    """
+    steps, resampled = _resampled(joints, share, rng)
+    return steps, *_spoilt(_projected(resampled, rng), rng)
+
+
+def _resampled(
+    joints: NDArray[np.float32], share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return so many steps for each, a little faster or slower than it was, and which ones they begin with."""
+    at = np.arange(0, max(len(joints) - 1, 1e-6), rng.uniform(0.85, 1.2) / share)
+    first = at.astype(np.intp)
+    after = np.minimum(first + 1, len(joints) - 1)
+    rest = (at - first)[:, None, None]
+    return first, joints[first] * (1 - rest) + joints[after] * rest
+
+
+def turned(axis: NDArray[np.float64], radians: float) -> NDArray[np.float64]:
+    """Return the matrix `[3, 3]` that turns about an axis of length 1 (Rodrigues)."""
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    matrix: NDArray[np.float64] = np.eye(3) + np.sin(radians) * cross + (1 - np.cos(radians)) * cross @ cross
+    return matrix
+
+
+def _projected(joints: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return where a camera sees the joints, and last the head's top and the toes, `[T, 20, 2]` in pixels, y down.
+
+    It stands 2 to 8 m away, between the height of a chair and that of a ceiling, looks at the person, and is a little
+    tilted.
+    """
+    neck = joints[:, _SHOULDERS].mean(axis=1)
+    top = joints[:, _NOSE] + 0.55 * (joints[:, _NOSE] - neck)
+    toes = joints[:, _ANKLES] * [1, 0, 1] + joints[:, _ANKLES] * [0, 0.2, 0]
+    points = np.concatenate([joints, top[:, None], toes], axis=1)
+    points = (points - joints.mean(axis=(0, 1)) * [1, 0, 1]) @ turned(np.array([0, 1, 0]), rng.uniform(0, 2 * np.pi)).T
+    height = rng.uniform(0.5, 1.8) if rng.random() < 0.5 else rng.uniform(1.8, 4)
+    camera = np.array([0, height, -rng.uniform(2.2, 8)])
+    ahead = np.array([0, rng.uniform(0.4, 1.0), 0]) - camera
+    seen = (points - camera) @ turned(np.array([1, 0, 0]), np.arctan2(ahead[1], ahead[2])).T
+    seen = seen @ turned(np.array([0, 0, 1]), rng.normal(0, np.radians(6))).T
+    pixels: NDArray[np.float64] = rng.uniform(350, 700) * seen[..., :2] / np.maximum(seen[..., 2:], 0.3) * [1, -1]
+    return pixels
+
+
+def _spoilt(
+    points: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return boxes `[T, 4]`, keypoints `[T, 17, 3]`, and which of them lie beyond the border, `[T, 17]`."""
+    n, n_points = len(points), len(KEYPOINTS)
+    low, high = points.min(axis=1), points.max(axis=1)
+    size = (high - low).max(axis=1)
+    margin = size[:, None] * np.abs(rng.normal(0.04, 0.02, (1, 4)))
+    xyxy = np.hstack([low - margin[:, :2], high + margin[:, 2:]])
+    trembling = rng.uniform(0.006, 0.03)
+    drift = np.cumsum(rng.normal(0, trembling / 6, (n, n_points, 2)), axis=0)
+    places = points[:, :n_points] + (rng.normal(0, trembling, (n, n_points, 2)) + drift) * size[:, None, None]
+    usual = np.clip(_USUAL_SCORES + rng.normal(0, 0.1, n_points) - abs(rng.normal(0, 0.08)), 0.15, 1)
+    scores = np.clip(usual + rng.normal(0, 0.08, (n, n_points)), 0.02, 1)
+    beyond = np.zeros((n, n_points), np.bool_)
+    for number in np.flatnonzero(rng.random(n_points) < 0.12):
+        part = _stretch(n, n, rng)
+        scores[part, number] *= 0.35
+        places[part, number] += rng.normal(0, 0.08, (len(scores[part]), 2)) * size[part, None]
+    if rng.random() < 0.3:
+        for _ in range(rng.integers(1, 4)):
+            part = _stretch(n, 6, rng)
+            xyxy[part, rng.integers(4)] += rng.normal(0, 0.14) * size[part]
+    if rng.random() < 0.3:
+        beyond = _cut_off(xyxy, places, scores, low, high, size, rng)
+    if rng.random() < 0.15:
+        _hide_legs(xyxy, places, scores, rng)
+    xyxy += rng.normal(0, 0.012, (n, 4)) * size[:, None]
+    xyxy += np.cumsum(rng.normal(0, 0.004, (n, 4)), axis=0) * size[:, None]
+    return xyxy.astype(np.float32), np.dstack([places, scores]).astype(np.float32), beyond
+
+
+def _stretch(n: int, longest: int, rng: np.random.Generator) -> slice:
+    first = int(rng.integers(n))
+    return slice(first, first + int(rng.integers(1, longest + 1)))
+
+
+def _cut_off(
+    xyxy: NDArray[np.float64], places: NDArray[np.float64], scores: NDArray[np.float64], low: NDArray[np.float64],
+    high: NDArray[np.float64], size: NDArray[np.float64], rng: np.random.Generator,
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Let the picture end at the left, the right, below or above somebody; return what lies beyond.
+
+    A network puts what it does not see near the border, and is less sure of it the further away it is.
+    """
+    side = int(rng.choice(4, p=[0.2, 0.2, 0.55, 0.05]))
+    axis, sign = (0, 0, 1, 1)[side], (1, -1, -1, 1)[side]
+    if side == 2:
+        border = float(np.median(high[:, 1]) - np.median(size) * rng.uniform(0.03, 0.6))
+    else:
+        border = rng.uniform(np.percentile(low[:, axis], 5), np.percentile(high[:, axis], 95))
+    depth = (places[:, :, axis] - border) * sign / size[:, None]
+    beyond: NDArray[np.bool_] = depth < 0
+    guessed = np.clip(scores * 0.55 + 0.6 * depth + rng.normal(0, 0.1, scores.shape), 0.03, 0.8)
+    scores[beyond] = guessed[beyond]
+    inside = border + sign * np.abs(rng.normal(0, 0.05, scores.shape)) * size[:, None]
+    places[:, :, axis][beyond] = inside[beyond]
+    near, far = (axis, axis + 2) if sign > 0 else (axis + 2, axis)
+    clip = np.maximum if sign > 0 else np.minimum
+    xyxy[:, near] = clip(xyxy[:, near], border)
+    xyxy[:, far] = clip(xyxy[:, far], border + sign * 0.12 * size)
+    return beyond
+
+
+def _hide_legs(
+    xyxy: NDArray[np.float64], places: NDArray[np.float64], scores: NDArray[np.float64], rng: np.random.Generator
+) -> None:
+    """Let something stand before somebody's legs, a table or a bed: the box ends there."""
+    edge = np.median(places[:, _LEGS[:2], 1]) * rng.uniform(0.9, 1.1)
+    hidden = places[:, :, 1] > edge
+    scores[hidden] *= 0.3
+    places[:, :, 1][hidden] = edge
+    xyxy[:, 3] = np.minimum(xyxy[:, 3], np.maximum(edge, xyxy[:, 1] + 10))
