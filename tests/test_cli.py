@@ -166,7 +166,7 @@ def test_who_is_on_the_street(data_dir: Path, tmp_path: Path) -> None:
     assert tracks[0]["end_s"] - tracks[0]["start_s"] > 3.0
     assert {row["label"] for row in tracks} == {"person"}
     segments = open_lake(str(lake)).table("segments").to_pylist()
-    assert {row["model"] for row in segments} == {"daily22-look"}
+    assert {row["model"] for row in segments} == {"everyday12-pose"}
     assert {row["track_id"] for row in segments} <= {row["track_id"] for row in tracks}
     labels = Counter(row["label"] for row in segments)
     assert "background" not in labels

@@ -25,7 +25,7 @@ from pipeline.errors import UsageError
 if TYPE_CHECKING:
     from pipeline.activity.model import ActivityModel
 
-EMBEDDED_BUNDLES = ("jhmdb21-frame", "daily22-look", "daily22-person")
+EMBEDDED_BUNDLES = ("jhmdb21-frame", "everyday12-pose", "daily22-look", "daily22-person")
 """Names of the bundles that come with the package."""
 BACKGROUND = "background"
 """Label of doing nothing in particular: it is learnt like any other, but gives no segment."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.activity.bundle import EMBEDDED_BUNDLES, Bundle, load_bundle
 from pipeline.activity.spec import input_dim
 from pipeline.config import OF_DETECTOR, Config
 from pipeline.errors import UsageError
@@ -24,8 +24,8 @@ NAMES = (DEFAULT_MODEL, NO_MODEL)
 """What stands for models and is not the folder of one."""
 _DEFAULTS: dict[str, list[tuple[str, ...]]] = {
     "frame": [("jhmdb21-frame",)],
-    # The first reads what its own detector sees: who names another one, or a CNN, gets the second.
-    "person": [("daily22-look",), ("daily22-person",)],
+    # The first reads poses, whichever detector tells them; the second what its own detector sees; the third a CNN.
+    "person": [("everyday12-pose",), ("daily22-look",), ("daily22-person",)],
     "both": [("jhmdb21-frame", "daily22-person")],
 }
 """What comes with the package for each scope."""
@@ -63,7 +63,9 @@ def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
     inputs = tuple(dict.fromkeys(name for bundle in bundles for name in bundle.spec.inputs))
     fitting: dict[str, Any] = {"inputs": inputs} if inputs else {}
     for bundle in bundles:
-        fitting |= {"sample_fps": bundle.sample_fps, "embedder": bundle.embedder}
+        fitting |= {"sample_fps": bundle.sample_fps}
+        if _reads_embeddings(bundle):
+            fitting |= {"embedder": bundle.embedder}
         if bundle.scope == "person":
             fitting |= {"classes": bundle.classes, "detector": bundle.detector}
     return fitting
@@ -88,20 +90,18 @@ def check_lake(lake: Lake, config: Config) -> None:
     """Check that a lake's features were made with these options.
 
     Raises:
-        UsageError: They were not. Where other networks make all the difference, the message says how to name them.
+        UsageError: They were not. Where they were made for another model that comes with the package, the message
+            names it.
     """
     try:
         lake.check(config.feature_options())
     except UsageError as error:
         there = lake.features_made_with() if lake.exists() else {}
-        embedder, detector = there.get("embedder"), there.get("detector")
-        named = (embedder, detector) == (config.chosen_embedder, config.chosen_detector)
-        if there.get("scope") != config.scope or not detector or named:
-            raise
-        same = replace(config, inputs=(), embedder=embedder, detector=detector, detector_px=None, sample_fps=None)
-        if same.feature_options() != there:
-            raise
-        raise UsageError(f"{error}. `--embedder {embedder} --detector {detector}` are the same") from error
+        unnamed = replace(config, inputs=(), embedder=None, detector=None, detector_px=None, sample_fps=None)
+        for bundle in map(load_bundle, EMBEDDED_BUNDLES):
+            if bundle.scope == config.scope and fitted(unnamed, [bundle]).feature_options() == there:
+                raise UsageError(f"{error}. `--model {bundle.name}` goes on with it") from error
+        raise
 
 
 def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
@@ -130,15 +130,25 @@ def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
 def check_vectors(bundles: Sequence[Bundle], dim: int) -> None:
     """Raise if models read embeddings of another length than `dim`, that of what the networks give."""
     for bundle in bundles:
-        if bundle.spec.embedding_dim != dim and any(input_dim(name, 0) == 0 for name in bundle.spec.inputs):
+        if bundle.spec.embedding_dim != dim and _reads_embeddings(bundle):
             raise UsageError(
                 f"model {bundle.name!r} reads vectors of {bundle.spec.embedding_dim} numbers, but embedder and "
                 f"detector give {dim}; use those that it was trained with, or train it again"
             )
 
 
+def _reads_embeddings(bundle: Bundle) -> bool:
+    return any(input_dim(name, 0) == 0 for name in bundle.spec.inputs)
+
+
 def _fits(bundles: Sequence[Bundle], config: Config) -> bool:
     """Whether models read what options make that are named so far."""
+    for bundle in bundles:
+        # Who names an embedder wants it read.
+        if config.embedder and not _reads_embeddings(bundle):
+            return False
+        if "pose" in bundle.spec.inputs and not _tells_poses(config.chosen_detector):
+            return False
     # Who names a detector that describes what it sees wants it read.
     strange = [] if config.looks_once else _strange(bundles, config)
     try:
@@ -147,20 +157,25 @@ def _fits(bundles: Sequence[Bundle], config: Config) -> bool:
         return False
 
 
+def _tells_poses(detector: str) -> bool:
+    """Whether a detector is called as those are that know keypoints; its weights are not read for it."""
+    return "pose" in Path(detector).stem
+
+
 def _strange(bundles: Sequence[Bundle], config: Config) -> list[Bundle]:
     """Return the models that read what another detector sees than the one they were trained with."""
     # Where its folder lies is of no importance.
     named = Path(config.detector or "").name
     return [
         bundle for bundle in bundles
-        if bundle.embedder == OF_DETECTOR and config.detector and named != Path(bundle.detector or "").name
+        if bundle.embedder == OF_DETECTOR and _reads_embeddings(bundle) and config.detector and named != Path(bundle.detector or "").name
     ]  # fmt: skip
 
 
 def _misfit(bundles: Sequence[Bundle], config: Config) -> str:
     """Return why models can't read the features that these options make; empty if they can."""
     for bundle in bundles:
-        if bundle.embedder != config.chosen_embedder:
+        if bundle.embedder != config.chosen_embedder and _reads_embeddings(bundle):
             return (
                 f"model {bundle.name!r} reads embeddings of {bundle.embedder!r}, but embedder = "
                 f"{config.chosen_embedder!r}; use the same, or train a model for it"

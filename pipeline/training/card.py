@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.spec import MOTION, ModelSpec
+from pipeline.activity.spec import OF_TRACKS, ModelSpec, seen
 from pipeline.config import OF_DETECTOR
 from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
@@ -138,6 +138,8 @@ def _origin(bundle: DetectorBundle) -> str:
 
 
 def _described_by(bundle: Bundle) -> str:
+    if set(bundle.spec.inputs) <= set(OF_TRACKS):
+        return f"the tracks of people that the detector `{bundle.detector}` finds"
     if bundle.embedder == OF_DETECTOR:
         return f"what the detector `{bundle.detector}` sees at one look"
     return f"`{bundle.embedder}` embeddings"
@@ -146,7 +148,8 @@ def _described_by(bundle: Bundle) -> str:
 def _described(spec: ModelSpec) -> str:
     if len(spec.views) > 1:
         one = _described(replace(spec, views=spec.views[:1]))
-        blind = ", the last of which sees motion alone" if spec.views[-1] == MOTION else ""
+        sees_less = seen(spec.views[-1], spec.inputs) != spec.inputs
+        blind = ", the last of which sees motion alone" if sees_less else ""
         return f"the mean of {len(spec.views)} networks{blind}, each {one},"
     direction = "bidirectional" if spec.bidirectional else "forward"
     layers = f"{spec.num_layers} x {spec.hidden_dim} units"

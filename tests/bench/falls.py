@@ -1,8 +1,10 @@
-"""Count the falls that a job finds in UR Fall Detection, of which no model has seen anything.
+"""Count the falls that a job finds in UR Fall Detection, of which no model has seen anything, and its false alarms.
 
-    python -m tests.bench.falls ../shared/data/urfd/clips [--model daily22-person] [--detector person_pose]
+    python -m tests.bench.falls ../shared/data/urfd/clips [--model daily22-look] [--detector person_pose]
+    python -m tests.bench.falls ../shared/data/urfd/clips --without ../shared/data/jhmdb/clips ../shared/data/street
 
-Each of its clips holds one fall, near the end. A clip counts if a segment `fall` is in it.
+Each of its clips holds one fall, near the end. A clip counts if a segment `fall` is in it. In footage `--without` falls
+each such segment is a false alarm. The table tells what a least score for falls changes.
 """
 
 from __future__ import annotations
@@ -10,42 +12,67 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline import Config, analyze, open_lake
-from pipeline.activity.bundle import load_bundle
+from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.engine.models import config_for
+from pipeline.lake.query import LakeReader
+
+LEAST_SCORES = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+
+def analyzed(footage: Sequence[Path], folder: str, bundle: Bundle, detector: str | None) -> LakeReader:
+    """Return the lake of some footage."""
+    config = Config.load(None, {"scope": bundle.scope} | config_for([bundle]), detector=detector)
+    analyze([str(path) for path in footage], folder, bundle, config)
+    return open_lake(folder)
+
+
+def falls_of(lake: LakeReader, least_score: float) -> Counter[str]:
+    """Return how many falls were found in each video that has any."""
+    rows = lake.table("segments", ["video_id", "label", "score"]).to_pylist()
+    return Counter(row["video_id"] for row in rows if row["label"] == "fall" and row["score"] >= least_score)
+
+
+def seconds_of(videos: Sequence[dict[str, Any]]) -> float:
+    """Return how long footage is."""
+    return sum(video["covered_s"] or 0.0 for video in videos)
 
 
 def main() -> None:
     """Analyze, and count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path)
-    parser.add_argument("--model", default="daily22-look")
+    parser.add_argument("--without", type=Path, nargs="+", default=[], help="footage without a fall")
+    parser.add_argument("--model", default="everyday12-pose")
     parser.add_argument("--detector")
     arguments = parser.parse_args()
     bundle = load_bundle(arguments.model)
-    config = Config.load(None, {"scope": bundle.scope} | config_for([bundle]), detector=arguments.detector)
     with tempfile.TemporaryDirectory() as folder:
-        analyze(str(arguments.clips), folder, bundle, config)
-        lake = open_lake(folder)
-        clips = {row["video_id"]: row["n_frames_sampled"] for row in lake.table("videos").to_pylist()}
-        segments = lake.table("segments").to_pylist()
-        followed = Counter(
-            video
-            for video, _ in {
-                (row["video_id"], row["frame_index"])
-                for row in lake.table("detections").to_pylist()
-                if row["track_id"] is not None
-            }
+        lake = analyzed([arguments.clips], f"{folder}/falls", bundle, arguments.detector)
+        n_clips = lake.table("videos").num_rows
+        n_frames = sum(lake.table("videos")["n_frames_sampled"].to_pylist())
+        boxes = lake.table("detections", ["video_id", "frame_index", "track_id"]).to_pylist()
+        n_followed = len({(box["video_id"], box["frame_index"]) for box in boxes if box["track_id"] is not None})
+        rows = lake.table("segments", ["video_id", "label"]).to_pylist()
+        clips_with = Counter(label for _, label in {(row["video_id"], row["label"]) for row in rows})
+        quiet = (
+            analyzed(arguments.without, f"{folder}/quiet", bundle, arguments.detector) if arguments.without else None
         )
-    of_label = {
-        label: len({row["video_id"] for row in segments if row["label"] == label}) for label in sorted(bundle.labels)
-    }
-    share = sum(followed.values()) / sum(clips.values())
-    print(f"{bundle.name} on the boxes of {config.chosen_detector}: a fall in {of_label['fall']} of {len(clips)} clips")
-    print(f"somebody is followed in {share:.3f} of the sampled frames")
-    print("clips with a segment:", {label: n for label, n in of_label.items() if n})
+        print(f"{bundle.name}: somebody is followed in {n_followed / n_frames:.3f} of the sampled frames")
+        print("clips with a segment:", dict(sorted(clips_with.items())))
+        for least_score in LEAST_SCORES:
+            found = falls_of(lake, least_score)
+            just_one = sum(n == 1 for n in found.values())
+            line = f"score >= {least_score:g}: a fall in {len(found)} of {n_clips} clips, just one in {just_one}"
+            if quiet is not None:
+                alarms = falls_of(quiet, least_score).total()
+                minutes = seconds_of(quiet.table("videos").to_pylist()) / 60
+                line += f"; {alarms} false alarms in {minutes:.1f} minutes without a fall"
+            print(line)
 
 
 if __name__ == "__main__":

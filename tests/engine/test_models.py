@@ -13,7 +13,7 @@ from pipeline.engine.models import check_fit, check_lake, check_vectors, choose_
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
 
-LOOK, CNN = "daily22-look", "daily22-person"
+POSE, LOOK, CNN = "everyday12-pose", "daily22-look", "daily22-person"
 
 
 def chosen(config: Config) -> list[str]:
@@ -23,11 +23,12 @@ def chosen(config: Config) -> list[str]:
     return [bundle.name for bundle in bundles]
 
 
-def test_people_are_labelled_from_one_look() -> None:
-    (bundle,) = choose_models("default", "person")
+@pytest.mark.parametrize("name", [POSE, LOOK])
+def test_people_are_labelled_from_one_look(name: str) -> None:
+    (bundle,) = choose_models("default" if name == POSE else name, "person")
     config = fitted(Config(), [bundle])
-    assert bundle.name == LOOK
-    assert (config.embedder, config.detector) == ("detector", "person_pose")
+    assert bundle.name == name
+    assert (config.chosen_embedder, config.detector) == ("detector", "person_pose")
     assert (config.chosen_fps, config.chosen_detector_px) == (bundle.sample_fps, 480)
     assert config.inputs == bundle.spec.inputs
     assert not [name for name in config.inputs if name.startswith("frame")]
@@ -36,11 +37,13 @@ def test_people_are_labelled_from_one_look() -> None:
 @pytest.mark.parametrize(
     ("named", "expected"),
     [
-        ({}, [LOOK]),
-        ({"detector": "person_pose"}, [LOOK]),
+        ({}, [POSE]),
+        ({"detector": "person_pose"}, [POSE]),
+        ({"detector": "weights/yolo11n-pose.pt"}, [POSE]),
         ({"embedder": "detector"}, [LOOK]),
         ({"embedder": "detector", "detector": "models/mine"}, [LOOK]),
-        ({"detector_px": 640, "sample_fps": 10.0}, [LOOK]),
+        ({"detector_px": 640, "sample_fps": 10.0}, [POSE]),
+        ({"inputs": load_bundle(LOOK).spec.inputs}, [LOOK]),
         ({"detector": "yolo11n.pt"}, [CNN]),
         ({"detector": "person_nano"}, [CNN]),
         ({"embedder": "efficientnet_lite0"}, [CNN]),
@@ -79,35 +82,32 @@ def test_another_detector_than_that_of_training_is_warned_of(caplog: pytest.LogC
     assert "was trained on what detector 'models/mine' sees; of what 'person_pose' sees" in caplog.text
 
 
-def test_a_lake_of_the_kind_before_tells_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [LOOK, CNN])
+def test_a_lake_made_for_another_model_tells_how_to_go_on(tmp_path: Path, name: str) -> None:
     """And goes on so."""
-    before = fitted(Config(), [load_bundle(CNN)])
+    before = fitted(Config(), [load_bundle(name)])
     lake = Lake(str(tmp_path / "lake"))
     lake.claim(before.feature_options())
     now = fitted(Config(), choose_models("default", "person"))
-    with pytest.raises(
-        UsageError, match=r"another lake\. `--embedder efficientnet_lite0 --detector person_nano` are the same"
-    ):
+    with pytest.raises(UsageError, match=rf"another lake\. `--model {name}` goes on with it$"):
         check_lake(lake, now)
-    named = Config(embedder="efficientnet_lite0", detector="person_nano")
-    assert chosen(named) == [CNN]
-    check_lake(lake, fitted(named, choose_models("default", "person", named)))
-    check_lake(lake, fitted(Config(), choose_models(CNN, "person")))
-    with pytest.raises(UsageError, match=r"sample_fps = 15\.0 there, 5\.0 now\); use the same, or another lake$"):
+    check_lake(lake, fitted(Config(), choose_models(name, "person")))
+    with pytest.raises(
+        UsageError, match=rf"sample_fps = {before.chosen_fps} there, 5\.0 now\); use the same, or another"
+    ):
         check_lake(lake, replace(before, sample_fps=5.0))
 
 
 def test_all_that_comes_with_the_package_is_chosen_by_someone() -> None:
-    names = {name for scope in ("frame", "person", "both") for name in chosen(Config(scope=scope))}  # type: ignore[arg-type]
-    assert names == set(EMBEDDED_BUNDLES)
+    jobs = [*(Config(scope=scope) for scope in ("frame", "person", "both")), Config(embedder="detector")]  # type: ignore[arg-type]
+    assert {name for job in jobs for name in chosen(job)} == set(EMBEDDED_BUNDLES)
 
 
 def test_vectors_of_another_length_are_refused() -> None:
-    bundles = choose_models("default", "person")
+    bundles = [load_bundle(LOOK)]
     check_vectors(bundles, bundles[0].spec.embedding_dim)
     with pytest.raises(
         UsageError, match="'daily22-look' reads vectors of 1328 numbers, but embedder and detector give"
     ):
         check_vectors(bundles, 1280)
-    moving = replace(bundles[0], spec=replace(bundles[0].spec, inputs=("crop_flow", "box")))
-    check_vectors([moving], 1280)
+    check_vectors([load_bundle(POSE)], 1280)
