@@ -207,8 +207,8 @@ def label(
 
         >>> frames = pipeline.decode("street.mp4")
         >>> segments = pipeline.label(frames)
-        >>> max(segments, key=lambda segment: segment.end_s - segment.start_s).label
-        'walk'
+        >>> "walk" in {segment.label for segment in segments}
+        True
 
     Args:
         frames: Frames, or images `uint8 [H, W, 3]`, RGB, all of one size, at the rate that the model was trained at.

@@ -166,10 +166,8 @@ def _strange(bundles: Sequence[Bundle], config: Config) -> list[Bundle]:
     """Return the models that read what another detector sees than the one they were trained with."""
     # Where its folder lies is of no importance.
     named = Path(config.detector or "").name
-    return [
-        bundle for bundle in bundles
-        if bundle.embedder == OF_DETECTOR and _reads_embeddings(bundle) and config.detector and named != Path(bundle.detector or "").name
-    ]  # fmt: skip
+    reading = [bundle for bundle in bundles if bundle.embedder == OF_DETECTOR and _reads_embeddings(bundle)]
+    return [bundle for bundle in reading if config.detector and named != Path(bundle.detector or "").name]
 
 
 def _misfit(bundles: Sequence[Bundle], config: Config) -> str:

@@ -15,7 +15,8 @@ a group always in the same. No test clip of that split is in it.
 
     python -m tests.bench.skeletons DATA/skeletons OUT/skeletons.npz
     actionlake train OUT/everyday.csv --videos DATA --skeletons OUT/skeletons.npz --inputs box,pose \\
-        --row-steps 40 --mirror --input-dropout 0.2 --epochs 20 --members 2 --lake OUT/everyday-lake --out everyday12-pose
+        --row-steps 40 --mirror --input-dropout 0.2 --epochs 20 --members 2 \\
+        --lake OUT/everyday-lake --out everyday12-pose
 
 Its spans in GMDCSA24 are our own, by eye, in `everyday_gmdcsa24.csv`: the data set's know no rest after a fall. Of
 JHMDB eight activities are of everyday life; who does another does nothing in particular, but for the clips named in
