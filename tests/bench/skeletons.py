@@ -43,8 +43,22 @@ _FEET = [_AT[name] for name in ("left_foot", "right_foot", "left_ankle", "right_
 _BELOW_HIPS = [_AT[f"{side}_{name}"] for name in ("knee", "ankle", "foot") for side in ("left", "right")]
 _ABOVE_LEGS = [number for number in range(len(JOINTS)) if number not in _BELOW_HIPS]
 _TRUNK = [number for name, number in _AT.items() if number not in _BELOW_HIPS and "hip" not in name]
-NAMES = (BACKGROUND, "bend", "fall", "get_up", "lie", "run", "sit", "sit_down", "stand", "walk", "wave")
-NEEDS_LEGS = ("run", "sit", "stand", "walk")
+NAMES = (
+    BACKGROUND,
+    "bend",
+    "climb",
+    "fall",
+    "get_up",
+    "jump",
+    "lie",
+    "run",
+    "sit",
+    "sit_down",
+    "stand",
+    "walk",
+    "wave",
+)
+NEEDS_LEGS = ("climb", "run", "sit", "stand", "walk")
 
 UPRIGHT = ("draw_circle", "draw_tick", "draw_x", "forward_punch", "hand_catch", "hand_clap", "hammer", "high_throw",
            "tennis_swing", "golf_swing", "side_boxing", "clapHands", "throw", "push", "pull")  # fmt: skip
@@ -251,8 +265,38 @@ def walk(cast: Cast) -> Script:
 
 
 def run(cast: Cast) -> Script:
-    """Somebody runs."""
-    return [(cast.walking(cast.steps(1, 3), "jog"), "run")]
+    """Somebody runs: those before the camera did so in place."""
+    running = cast.walking(cast.steps(0.6, 2.5), "jog")
+    return [(running + _moving(len(running), facing(running[0]) * cast.rng.uniform(1.5, 4.5)), "run")]
+
+
+def climb(cast: Cast) -> Script:
+    """Somebody climbs stairs, or goes down: walks, and is higher or lower after each step."""
+    walking = cast.walking(cast.steps(0.8, 3))
+    rise = np.array([0, cast.rng.uniform(0.3, 0.8) * (1 if cast.chance(0.75) else -1), 0])
+    return [(walking + _moving(len(walking), rise), "climb")]
+
+
+def jump(cast: Cast) -> Script:
+    """Somebody jumps, perhaps ahead, perhaps more than once."""
+    body = cast.take(*UPRIGHT)[0]
+    low = _lowered(body, cast.rng.uniform(0.1, 0.35), 0, 0.2, facing(body))
+    low = leaning(low, cast.rng.uniform(0, 0.6), facing(body))
+    n, n_air = cast.steps(0.2, 0.5), cast.steps(0.35, 0.65)
+    height = 9.81 * (n_air / _HZ) ** 2 / 8
+    x = np.linspace(-1, 1, n_air)[:, None, None]
+    rise = height * (1 - x * x) * np.array([0, 1, 0])
+    leap = np.concatenate(
+        [between(body, low, n), between(low, body, max(3, n // 3)), body + rise, between(body, low, n)]
+    )
+    leap = np.concatenate([leap, *([between(low, body, n), leap] if cast.chance(0.4) else [])])
+    return [(leap + _moving(len(leap), facing(body) * cast.rng.choice([0, cast.rng.uniform(0.5, 3)])), "jump")]
+
+
+def _moving(n: int, metres_a_second: Joints) -> Joints:
+    """Return how far somebody has come at each of some steps, `[n, 1, 3]`."""
+    far: Joints = np.arange(n)[:, None, None] / _HZ * metres_a_second
+    return far
 
 
 def sit(cast: Cast) -> Script:
@@ -311,8 +355,8 @@ def _there_and_back(cast: Cast, body: Joints, low: Joints, above: str, below: st
 
 
 SHARES: dict[Callable[[Cast], Script], float] = {
-    fall: 0.26, lie: 0.06, stand: 0.10, walk: 0.10, run: 0.04, sit: 0.08, sit_down: 0.07, get_up: 0.07, bend: 0.10,
-    squat: 0.05, kick: 0.02, wave: 0.05,
+    fall: 0.22, lie: 0.06, stand: 0.09, walk: 0.10, run: 0.06, climb: 0.04, jump: 0.05, sit: 0.07, sit_down: 0.06,
+    get_up: 0.06, bend: 0.09, squat: 0.06, kick: 0.02, wave: 0.04,
 }  # fmt: skip
 """How often each is played."""
 
@@ -401,7 +445,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("skeletons", type=Path, help="folder with utkinect.npz and msr_action3d.npz")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--sequences", type=int, default=3000)
+    parser.add_argument("--sequences", type=int, default=3300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="draw some of them")
     chosen = parser.parse_args()
