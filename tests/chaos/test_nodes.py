@@ -21,8 +21,8 @@ from tests.lakes import assert_same, leftovers
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 
-def _start_cluster(tries: int = 2) -> Cluster:
-    """Start two nodes. Ray gives a node 30 s to start and no option for more: a busy machine may need two tries."""
+def _start_cluster(tries: int = 3) -> Cluster:
+    """Start two nodes. Ray gives a node 30 s to start and no option for more: a busy machine may need several tries."""
     made = Cluster()
     try:
         for _ in range(2):
