@@ -92,10 +92,12 @@ def train(
         int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")
     ] = None,
     input_dropout: Annotated[
-        float | None, typer.Option(help="Share of the inputs that training hides.", show_default="0.5")
+        float | None,
+        typer.Option(help="Share of the inputs that training hides.", show_default="0.5", min=0.0, max=0.95),
     ] = None,
     row_steps: Annotated[
-        int | None, typer.Option(help="Train on rows of so many steps: faster, for short spans.", show_default="no")
+        int | None,
+        typer.Option(help="Train on rows of so many steps: faster, for short spans.", show_default="no", min=2),
     ] = None,
     mirror: Annotated[bool | None, typer.Option(help="Show half mirrored; for inputs box and pose.")] = None,
     skeletons: Annotated[

@@ -97,10 +97,15 @@ def check_lake(lake: Lake, config: Config) -> None:
         lake.check(config.feature_options())
     except UsageError as error:
         there = lake.features_made_with() if lake.exists() else {}
-        unnamed = replace(config, inputs=(), embedder=None, detector=None, detector_px=None, sample_fps=None)
+        detector, px = there.get("detector"), there.get("detector_px")
+        unnamed = replace(config, inputs=(), embedder=None, detector=detector, detector_px=px, sample_fps=None)
         for bundle in map(load_bundle, EMBEDDED_BUNDLES):
-            if bundle.scope == config.scope and fitted(unnamed, [bundle]).feature_options() == there:
-                raise UsageError(f"{error}. `--model {bundle.name}` goes on with it") from error
+            # Of this job's own model something else is amiss.
+            if bundle.scope != config.scope or bundle.spec.inputs == config.inputs:
+                continue
+            if fitted(unnamed, [bundle]).feature_options() == there:
+                named = f" --detector {detector}" if detector != bundle.detector else ""
+                raise UsageError(f"{error}. `--model {bundle.name}{named}` goes on with it") from error
         raise
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
+from pipeline.activity.spec import OF_TRACKS
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze, choose_engine
 from pipeline.engine.interrupts import stopping_on_signals
@@ -81,7 +82,8 @@ def train(
         observer: Told of the progress of the extraction.
         on_epoch: Told of the progress of the training.
         skeletons: People as skeletons in 3D, to learn from beside the videos, each seen from somewhere; a file that
-            `read_skeletons` reads. The inputs must be `box` and `pose`, or one of them.
+            `read_skeletons` reads. The inputs must be `box` and `pose`, or one of them. `label_map` does not hold for
+            their labels.
 
     Raises:
         UsageError: The annotations, a video or an option can't be used; the message names it.
@@ -98,10 +100,14 @@ def train(
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
+    if (bodies or options.mirror) and not set(inputs) <= set(OF_TRACKS):
+        raise UsageError(
+            f"--skeletons and --mirror need inputs that follow from tracks alone, and these are {', '.join(inputs)}; "
+            "name --scope person --inputs box,pose"
+        )
     config = _as_in(lake, config)
     on_ray = trainers is not None or choose_engine("auto", address, config) == "ray"
-    path = os.path.abspath(skeletons) if skeletons is not None else None
-    source = VideoSource(lake, uris, records, labels, config.scope, inputs, path)
+    source = VideoSource(lake, uris, records, labels, config.scope, inputs, bodies)
     checkpoints = Path(f"{os.path.abspath(out)}-checkpoints")
     with stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
         if on_ray:

@@ -150,7 +150,7 @@ def _described(spec: ModelSpec) -> str:
         one = _described(replace(spec, views=spec.views[:1]))
         sees_less = seen(spec.views[-1], spec.inputs) != spec.inputs
         blind = ", the last of which sees motion alone" if sees_less else ""
-        return f"the mean of {len(spec.views)} networks{blind}, each {one},"
+        return f"the mean of {len(spec.views)} networks{blind}, each {one}"
     direction = "bidirectional" if spec.bidirectional else "forward"
     layers = f"{spec.num_layers} x {spec.hidden_dim} units"
     if spec.head == "transformer":

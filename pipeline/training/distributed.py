@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,11 +21,13 @@ from pipeline.lake.query import open_lake
 from pipeline.training.annotations import Annotation
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, Fitting, Share, options_of_members, spec_of, trained_member
-from pipeline.training.skeletons import read_skeletons, seen_from_anywhere
+from pipeline.training.skeletons import Skeletons, seen_from_anywhere
 
 # A worker that dies is started again, from the last epoch; so often in one training.
 _MAX_FAILURES = 3
 _STATE = "state.pt"
+# What the video of all skeletons is called among the others: no file can be called so.
+_SKELETONS = "skeletons/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +40,8 @@ class VideoSource:
     labels: Sequence[str]
     scope: str
     inputs: Sequence[str]
-    skeletons: str | None = None
-    """File of skeletons that are learnt from beside the videos; see `read_skeletons`."""
+    skeletons: Skeletons | None = None
+    """Who is learnt from beside the videos."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """What copies of it in other processes are known by."""
 
@@ -55,8 +58,8 @@ class VideoSource:
         if self.skeletons is None or not videos:
             return videos
         rate = float(lake.feature_options["sample_fps"])
-        seen = seen_from_anywhere(read_skeletons(self.skeletons), self.labels, self.inputs, rate)
-        return [*videos, LabelledVideo(self.skeletons, tuple(seen), ())]
+        seen = seen_from_anywhere(self.skeletons, self.labels, self.inputs, rate)
+        return [*videos, LabelledVideo(_SKELETONS, tuple(seen), ())]
 
 
 def fit_on_cluster(
@@ -106,7 +109,10 @@ def _fit_member(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    purpose = repr((source.lake, sorted(training), sorted(validation), list(source.inputs), options, n_workers))
+    draws = [each.draws for each in source.annotations]
+    bodies = zlib.crc32(source.skeletons.joints.tobytes()) if source.skeletons else None
+    data = (source.lake, sorted(training), sorted(validation), list(source.inputs), draws, bodies)
+    purpose = repr((*data, options, n_workers))
     trainer = TorchTrainer(
         _work,
         train_loop_config={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -170,7 +171,7 @@ class Fitting:
             n_labelled = sum(int((sequence.label_ids != IGNORE).sum()) for sequence in drawn)
             # Workers average their gradients: each divides by its part of the steps of the whole batch, so that many
             # workers learn what one would. One without a sequence still takes part, with nothing to say.
-            scale = self._share.of / n_labelled if mine else 0.0
+            scale = self._share.of / max(1, n_labelled) if mine else 0.0
             loss = self._loss(mine or drawn[:1], self._options.label_smoothing) * scale
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -336,7 +337,10 @@ def _purpose(
     options: FitOptions,
 ) -> str:
     """Tell apart runs that must not take up each other's checkpoints."""
-    steps = [[len(sequence.label_ids), int(sequence.label_ids.sum())] for sequence in (*sequences, *validation)]
+    steps = [
+        [len(each.label_ids), int(each.label_ids.sum()), each.draws, zlib.crc32(each.inputs[:1].tobytes())]
+        for each in (*sequences, *validation)
+    ]
     return repr((asdict(spec), asdict(options), len(validation), steps))
 
 

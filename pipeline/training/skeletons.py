@@ -59,10 +59,13 @@ def read_skeletons(path: str | Path) -> Skeletons:
         with np.load(path, allow_pickle=False) as file:
             joints, label_ids, lengths = file["joints"].astype(np.float32), file["label_ids"], file["lengths"]
             names, needs_legs, rate = tuple(file["names"].tolist()), file["needs_legs"], float(file["rate"])
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{path}: can't be read as skeletons, an .npz file with all that is needed ({error})"
+            f"{path}: can't be read as skeletons ({error}); it is an .npz file with joints, label_ids, lengths, names, "
+            "needs_legs and rate"
         ) from error
+    if lengths.ndim != 1 or not len(lengths) or needs_legs.shape != (len(names),):
+        raise UsageError(f"{path}: lengths has no number for each sequence, or needs_legs none for each of the names")
     n_steps = int(lengths.sum())
     if joints.shape != (n_steps, len(KEYPOINTS), 3) or label_ids.shape != (n_steps,) or not np.isfinite(joints).all():
         raise UsageError(
@@ -142,7 +145,7 @@ def turned(axis: NDArray[np.float64], radians: float) -> NDArray[np.float64]:
 def _projected(joints: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return where a camera sees the joints, and last the head's top and the toes, `[T, 20, 2]` in pixels, y down.
 
-    It stands 2 to 8 m away, between the height of a chair and that of a ceiling, looks at the person, and is a little
+    It stands 2.2 to 8 m away, 0.5 to 4 m high, looks at the person, and is a little
     tilted.
     """
     neck = joints[:, _SHOULDERS].mean(axis=1)

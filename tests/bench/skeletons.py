@@ -374,7 +374,8 @@ def load_takes(folder: Path) -> dict[str, list[Joints]]:
                 torso = joints[:, _AT["neck"]] - joints[:, _AT["hips"]]
                 size = np.median(np.linalg.norm(torso, axis=1)) if len(joints) >= 6 else 0
                 if size > 0.1:
-                    takes.setdefault(str(label), []).append(joints * (_TORSO_M / size))
+                    # x is turned round: as the camera has it, faces would look over people's heels.
+                    takes.setdefault(str(label), []).append(joints * (_TORSO_M / size) * [-1, 1, 1])
     return takes
 
 
@@ -403,8 +404,6 @@ def play(takes: dict[str, list[Joints]], n: int, seed: int) -> Skeletons:
         script = scripts[number](cast)
         played = np.concatenate([part for part, _ in script])[:: _HZ // _WRITTEN_HZ]
         ids = np.concatenate([np.full(len(part), NAMES.index(label)) for part, label in script])[:: _HZ // _WRITTEN_HZ]
-        if cast.chance(0.5):
-            played = played * [-1, 1, 1]
         joints.append(keypoints_of(played))
         label_ids.append(ids)
         lengths.append(len(ids))
@@ -445,7 +444,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("skeletons", type=Path, help="folder with utkinect.npz and msr_action3d.npz")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--sequences", type=int, default=3300)
+    parser.add_argument("--sequences", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="draw some of them")
     chosen = parser.parse_args()

@@ -82,19 +82,30 @@ def test_another_detector_than_that_of_training_is_warned_of(caplog: pytest.LogC
     assert "was trained on what detector 'models/mine' sees; of what 'person_pose' sees" in caplog.text
 
 
-@pytest.mark.parametrize("name", [LOOK, CNN])
-def test_a_lake_made_for_another_model_tells_how_to_go_on(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "detector", "named"),
+    [(LOOK, None, LOOK), (CNN, None, CNN), (CNN, "yolo11x-pose.pt", f"{CNN} --detector yolo11x-pose.pt")],
+)
+def test_a_lake_made_for_another_model_tells_how_to_go_on(
+    tmp_path: Path, name: str, detector: str | None, named: str
+) -> None:
     """And goes on so."""
+    before = fitted(Config(detector=detector), [load_bundle(name)])
+    lake = Lake(str(tmp_path / "lake"))
+    lake.claim(before.feature_options())
+    now = fitted(Config(detector=detector), choose_models("default", "person"))
+    with pytest.raises(UsageError, match=rf"another lake\. `--model {named}` goes on with it$"):
+        check_lake(lake, now)
+    check_lake(lake, fitted(Config(detector=detector), choose_models(name, "person")))
+
+
+@pytest.mark.parametrize("name", [POSE, LOOK, CNN])
+def test_a_lake_made_otherwise_for_the_same_model_tells_what_differs(tmp_path: Path, name: str) -> None:
+    """That model is named already: to name it would not help."""
     before = fitted(Config(), [load_bundle(name)])
     lake = Lake(str(tmp_path / "lake"))
     lake.claim(before.feature_options())
-    now = fitted(Config(), choose_models("default", "person"))
-    with pytest.raises(UsageError, match=rf"another lake\. `--model {name}` goes on with it$"):
-        check_lake(lake, now)
-    check_lake(lake, fitted(Config(), choose_models(name, "person")))
-    with pytest.raises(
-        UsageError, match=rf"sample_fps = {before.chosen_fps} there, 5\.0 now\); use the same, or another"
-    ):
+    with pytest.raises(UsageError, match=r"sample_fps = \S+ there, 5\.0 now\); use the same, or another lake$"):
         check_lake(lake, replace(before, sample_fps=5.0))
 
 

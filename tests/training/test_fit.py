@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -42,6 +43,24 @@ def interrupt_after(last: int) -> Callable[[int, float], None]:
             raise KeyboardInterrupt
 
     return stop
+
+
+def test_other_data_of_the_same_size_begin_anew(tmp_path: Path) -> None:
+    """Drawn more often, or of other inputs: neither goes on from the other's state."""
+    first = sequences()
+    often = [replace(each, draws=2) for each in first]
+    others = [replace(each, inputs=each.inputs + np.float16(1)) for each in first]
+    for number, data in enumerate((first, often, others)):
+        epochs: list[int] = []
+        fit(
+            data,
+            FRAME,
+            3,
+            replace(SMALL, epochs=2),
+            lambda epoch, _, to=epochs: to.append(epoch),
+            checkpoint=tmp_path / "x",
+        )
+        assert epochs == [1, 2], number
 
 
 @pytest.mark.parametrize("head", ["lstm", "transformer"])

@@ -127,6 +127,8 @@ def test_they_come_back_as_they_were_written(tmp_path: Path) -> None:
         ({"rate": 0}, "a rate or a length is not above 0"),
         ({"lengths": np.array([90, 0])}, "a rate or a length is not above 0"),
         ({"names": np.array([{}], object)}, "can't be read as skeletons"),
+        ({"needs_legs": np.array([True])}, "needs_legs none for each of the names"),
+        ({"lengths": np.zeros(0, int)}, "lengths has no number for each sequence"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
@@ -141,9 +143,24 @@ def test_what_is_no_such_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("joints\n")
     (tmp_path / "cut.npz").write_bytes(written(tmp_path / "s.npz").read_bytes()[:500])
     np.savez(tmp_path / "other.npz", joints=UPRIGHT)
-    for name in ("empty", "text", "cut", "other", "absent"):
+    np.save(tmp_path / "array.npz.npy", UPRIGHT)
+    (tmp_path / "array.npz.npy").rename(tmp_path / "array.npz")
+    for name in ("empty", "text", "cut", "other", "array", "absent"):
         with pytest.raises(UsageError, match=f"{name}.npz: can't be read as skeletons"):
             read_skeletons(tmp_path / f"{name}.npz")
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_inputs_that_skeletons_have_not_are_refused_before_anything_is_decoded(
+    data_dir: Path, tmp_path: Path, mirrored: bool
+) -> None:
+    (tmp_path / "labels.csv").write_text("video,label\na.mp4,a\nb.mp4,b\n")
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).symlink_to(sorted((data_dir / "gmdcsa24" / "clips").glob("*.mp4"))[0])
+    told = {"options": FitOptions(mirror=True)} if mirrored else {"skeletons": written(tmp_path / "s.npz")}
+    with pytest.raises(UsageError, match="these are crop, crop_flow, box; name --scope person --inputs box,pose"):
+        train(tmp_path / "labels.csv", str(tmp_path), tmp_path / "model", **told)
+    assert not (tmp_path / "model-lake").exists()
 
 
 def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path) -> None:
