@@ -27,6 +27,11 @@ def seen(view: str, inputs: Sequence[str]) -> tuple[str, ...]:
     return tuple(inputs)
 
 
+def of_tracks_alone(inputs: Sequence[str]) -> bool:
+    """Whether all inputs follow from tracks, so that nothing of the pictures is read."""
+    return set(inputs) <= set(OF_TRACKS)
+
+
 def input_dim(name: str, embedding_dim: int) -> int:
     """Return the length of one input."""
     if name in OF_TRACKS:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
-from pipeline.activity.spec import OF_TRACKS
+from pipeline.activity.spec import of_tracks_alone
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze, choose_engine
 from pipeline.engine.interrupts import stopping_on_signals
@@ -100,7 +100,7 @@ def train(
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
-    if (bodies or options.mirror) and not set(inputs) <= set(OF_TRACKS):
+    if (bodies or options.mirror) and not of_tracks_alone(inputs):
         raise UsageError(
             f"--skeletons and --mirror need inputs that follow from tracks alone, and these are {', '.join(inputs)}; "
             "name --scope person --inputs box,pose"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.heads import REMEMBERING
-from pipeline.activity.spec import OF_TRACKS, ModelSpec, seen
+from pipeline.activity.spec import ModelSpec, of_tracks_alone, seen
 from pipeline.config import OF_DETECTOR
 from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
@@ -138,7 +138,7 @@ def _origin(bundle: DetectorBundle) -> str:
 
 
 def _described_by(bundle: Bundle) -> str:
-    if set(bundle.spec.inputs) <= set(OF_TRACKS):
+    if of_tracks_alone(bundle.spec.inputs):
         return f"the tracks of people that the detector `{bundle.detector}` finds"
     if bundle.embedder == OF_DETECTOR:
         return f"what the detector `{bundle.detector}` sees at one look"

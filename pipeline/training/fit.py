@@ -20,13 +20,7 @@ from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.spec import ALL, MOTION, ModelSpec, input_dim
 from pipeline.training.mirror import mirror_of
 from pipeline.training.packing import packed
-from pipeline.training.sequences import (
-    IGNORE,
-    DrawOptions,
-    LabelledSequence,
-    count_batches,
-    draw_batches,
-)
+from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, count_batches, draw_batches
 from pipeline.vision.runtime import cpu_has_bf16
 
 OnEpoch = Callable[[int, float], None]

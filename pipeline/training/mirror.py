@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.activity.spec import OF_TRACKS
+from pipeline.activity.spec import OF_TRACKS, of_tracks_alone
 from pipeline.errors import UsageError
 from pipeline.motion.kinematics import BOX_MIRROR_SIGNS, BOX_MOTION_DIM
 from pipeline.motion.poses import MIRROR_ORDER, MIRROR_SIGNS
@@ -34,7 +34,7 @@ def mirror_of(inputs: Sequence[str]) -> Mirror:
     Raises:
         UsageError: There is an embedding or flow among them: what a CNN says of a mirrored picture is not known.
     """
-    if not set(inputs) <= set(OF_TRACKS):
+    if not of_tracks_alone(inputs):
         raise UsageError(f"mirror = true needs inputs {' and '.join(OF_TRACKS)} alone; here are {', '.join(inputs)}")
     starts = np.cumsum([0, *(OF_TRACKS[name] for name in inputs)])
     order = [start + _MIRRORS[name][0] for start, name in zip(starts, inputs, strict=False)]

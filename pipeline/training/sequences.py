@@ -68,7 +68,7 @@ def draw_batches(
     of one. But in rows the steps next to where two sequences meet see those of the other: for models of short spans.
     """
     if options.row_steps is not None:
-        yield from _draw_rows(sequences, options, rng)
+        yield from _draw_rows(sequences, options, options.row_steps, rng)
         return
     order = _order(sequences, rng)
     size = options.batch_size
@@ -86,11 +86,11 @@ def _order(sequences: Sequence[LabelledSequence], rng: np.random.Generator) -> N
 
 
 def _draw_rows(
-    sequences: Sequence[LabelledSequence], options: DrawOptions, rng: np.random.Generator
+    sequences: Sequence[LabelledSequence], options: DrawOptions, n_steps: int, rng: np.random.Generator
 ) -> Iterator[list[LabelledSequence]]:
     """Yield as many batches as were counted; the last crops of an epoch that find no room are left out."""
     endless = itertools.chain.from_iterable(_order(sequences, rng) for _ in itertools.count())
-    size, n_steps = options.batch_size, options.row_steps or 1
+    size = options.batch_size
     waiting, n_waiting = [], 0
     for _ in range(count_batches(sequences, options)):
         while n_waiting < size * n_steps:

@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import BACKGROUND
-from pipeline.activity.spec import OF_TRACKS
+from pipeline.activity.spec import OF_TRACKS, of_tracks_alone
 from pipeline.errors import UsageError
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.poses import pose_motion
@@ -47,6 +48,11 @@ class Skeletons:
     """`bool [n_names]`: labels that nobody can tell while the legs are out of the picture; they become `background`."""
     rate: float
     """Steps per second."""
+
+    def parts(self) -> list[slice]:
+        """Return which steps are those of each sequence."""
+        ends = np.cumsum(self.lengths)
+        return [slice(end - length, end) for end, length in zip(ends, self.lengths, strict=True)]
 
 
 def read_skeletons(path: str | Path) -> Skeletons:
@@ -92,21 +98,21 @@ def seen_from_anywhere(
     Raises:
         UsageError: There are other inputs than those that follow from a track.
     """
-    if not set(inputs) <= set(OF_TRACKS):
+    if not of_tracks_alone(inputs):
         raise UsageError(f"skeletons have no other inputs than {', '.join(OF_TRACKS)}; named are {', '.join(inputs)}")
     to_id = np.array([*(labels.index(name) for name in skeletons.names), IGNORE])
     background = labels.index(BACKGROUND) if BACKGROUND in labels else IGNORE
     needs_legs = np.append(skeletons.needs_legs, False)
     rng = np.random.default_rng(seed)
     found = []
-    for end, length in zip(np.cumsum(skeletons.lengths), skeletons.lengths, strict=True):
-        steps, xyxy, keypoints, beyond = look_at(skeletons.joints[end - length : end], rate / skeletons.rate, rng)
-        numbers = skeletons.label_ids[end - length : end][steps]
+    for part in skeletons.parts():
+        steps, xyxy, keypoints, beyond = look_at(skeletons.joints[part], rate / skeletons.rate, rng)
+        numbers = skeletons.label_ids[part][steps]
         label_ids = np.where(needs_legs[numbers] & (beyond[:, _LEGS].mean(axis=1) > 0.4), background, to_id[numbers])
         label_ids[beyond.mean(axis=1) > _MOST_GONE] = IGNORE
         time_s = np.arange(len(steps)) / rate
-        parts = {"box": box_motion(time_s, xyxy), "pose": pose_motion(time_s, xyxy, keypoints)}
-        found.append(LabelledSequence(np.hstack([parts[name] for name in inputs]).astype(np.float16), label_ids))
+        vectors = {"box": box_motion(time_s, xyxy), "pose": pose_motion(time_s, xyxy, keypoints)}
+        found.append(LabelledSequence(np.hstack([vectors[name] for name in inputs]).astype(np.float16), label_ids))
     return found
 
 
@@ -128,10 +134,15 @@ def _resampled(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return so many steps for each, a little faster or slower than it was, and which ones they begin with."""
     at = np.arange(0, max(len(joints) - 1, 1e-6), rng.uniform(0.85, 1.2) / share)
+    return at.astype(np.intp), joints_at(joints, at)
+
+
+def joints_at(joints: NDArray[Any], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where joints `[T, J, 3]` are at steps that may lie between two, `float64 [t, J, 3]`."""
     first = at.astype(np.intp)
-    after = np.minimum(first + 1, len(joints) - 1)
     rest = (at - first)[:, None, None]
-    return first, joints[first] * (1 - rest) + joints[after] * rest
+    between: NDArray[np.float64] = joints[first] * (1 - rest) + joints[np.minimum(first + 1, len(joints) - 1)] * rest
+    return between
 
 
 def turned(axis: NDArray[np.float64], radians: float) -> NDArray[np.float64]:
@@ -145,8 +156,7 @@ def turned(axis: NDArray[np.float64], radians: float) -> NDArray[np.float64]:
 def _projected(joints: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return where a camera sees the joints, and last the head's top and the toes, `[T, 20, 2]` in pixels, y down.
 
-    It stands 2.2 to 8 m away, 0.5 to 4 m high, looks at the person, and is a little
-    tilted.
+    It stands 2.2 to 8 m away, 0.5 to 4 m high, looks at the person, and is a little tilted.
     """
     neck = joints[:, _SHOULDERS].mean(axis=1)
     top = joints[:, _NOSE] + 0.55 * (joints[:, _NOSE] - neck)

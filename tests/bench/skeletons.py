@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.training.sequences import IGNORE
-from pipeline.training.skeletons import Skeletons, look_at, turned
+from pipeline.training.skeletons import Skeletons, joints_at, look_at, turned
 from pipeline.vision.keypoints import BONES, KEYPOINTS
 
 Joints = NDArray[np.float64]
@@ -118,10 +118,7 @@ class Cast:
 
 def stretched(take: Joints, n: int) -> Joints:
     """Return a take that lasts so many steps."""
-    at = np.linspace(0, len(take) - 1, n)
-    first = np.minimum(at.astype(int), len(take) - 2)
-    rest = (at - first)[:, None, None]
-    return take[first] * (1 - rest) + take[first + 1] * rest
+    return joints_at(take, np.linspace(0, len(take) - 1, n))
 
 
 def between(one: Joints, other: Joints, n: int) -> Joints:
@@ -416,8 +413,7 @@ def play(takes: dict[str, list[Joints]], n: int, seed: int) -> Skeletons:
 def picture(skeletons: Skeletons, n: int, columns: int = 12, px: int = 110) -> NDArray[np.uint8]:
     """Draw some of them as a detector would see them, a row each, `uint8 [H, W, 3]`."""
     rng, rows = np.random.default_rng(0), []
-    for end, length in list(zip(np.cumsum(skeletons.lengths), skeletons.lengths, strict=True))[:n]:
-        part = slice(end - length, end)
+    for part in skeletons.parts()[:n]:
         steps, xyxy, keypoints, _ = look_at(skeletons.joints[part], 0.5, rng)
         low, high = xyxy[:, :2].min(axis=0), xyxy[:, 2:].max(axis=0)
         scale = (px - 20) / (high - low).max()
