@@ -74,6 +74,8 @@ class Segment:
     """Who: the number of the track. None where whole frames are labelled."""
     xyxy: NDArray[np.float32] | None
     """`float32 [4]`: mean box, in pixels of the frames. None where whole frames are labelled."""
+    novelty: float | None = None
+    """How unlike all that the model has learnt from it is, from 0 to 1. None where the model does not know."""
 
 
 def decode(
@@ -231,7 +233,7 @@ def label(
     pieces = [_Piece(batch) for batch in _extracted(frames, extractor, fps or config.chosen_fps, own_fps)]
     rows = VideoRows.from_pieces(pieces)
     track_ids = track(rows, own_fps, config) if config.sees_people else no_tracks(rows)
-    found = Labeller(bundle, config).segments("", "", rows, track_ids, extractor.class_names, math.inf)
+    found = Labeller(bundle, config).label("", "", rows, track_ids, extractor.class_names, math.inf)
     return [
         Segment(
             each["label"],
@@ -240,8 +242,9 @@ def label(
             each["score"],
             each["track_id"],
             np.array([each[side] for side in ("x1", "y1", "x2", "y2")], np.float32) if "x1" in each else None,
+            each["novelty"],
         )
-        for each in found
+        for each in found.segments
     ]
 
 

@@ -20,7 +20,7 @@ PIECE_STEPS = 512
 
 
 class SequenceClassifier:
-    """Scores every step of a sequence exactly as one pass over all of it would, in bounded memory.
+    """Gives logits to every step of a sequence exactly as one pass over all of it would, in bounded memory.
 
     How a sequence goes through in pieces is the matter of the head. Several threads may score sequences.
     """
@@ -34,7 +34,12 @@ class SequenceClassifier:
         self._lock = Lock()
 
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
-        """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
+        """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence; see `logits`."""
+        for logits in self.logits(inputs):
+            yield self._model.scores(logits).numpy()
+
+    def logits(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[torch.Tensor]:
+        """Yield logits `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
 
         The blocks that come out are cut differently from those that go in; together they are as long.
         """
@@ -42,12 +47,12 @@ class SequenceClassifier:
             encoded = self._encoded(inputs, busy, stack)
             logits = [member.head.streamed(spool) for member, spool in zip(self._members, encoded, strict=True)]
             for of_members in busy.over(zip(*logits, strict=True)):
-                yield self._model.scores(of_members).numpy()
+                yield self._model.together(of_members)
 
-    def scores_side_by_side(self, sequences: Sequence[Iterable[NDArray[np.float16]]]) -> list[NDArray[np.float32]]:
-        """Return probabilities `float32 [t, n_labels]` for each of some sequences that fit into memory; none is empty.
+    def logits_side_by_side(self, sequences: Sequence[Iterable[NDArray[np.float16]]]) -> list[torch.Tensor]:
+        """Return logits `float32 [t, n_labels]` for each of some sequences that fit into memory; none is empty.
 
-        A score may differ in its last bit with the sequences beside it.
+        A logit may differ in its last bit with the sequences beside it.
         """
         with self._computing() as (busy, stack):
             encoded = [self._encoded(inputs, busy, stack) for inputs in sequences]
@@ -56,7 +61,7 @@ class SequenceClassifier:
                 logits = [
                     member.head.side_by_side(spools) for member, spools in zip(self._members, of_members, strict=True)
                 ]
-                return [self._model.scores(of_one).numpy() for of_one in zip(*logits, strict=True)]
+                return [self._model.together(of_one) for of_one in zip(*logits, strict=True)]
 
     @contextmanager
     def _computing(self) -> Iterator[tuple[Stopwatch, ExitStack]]:

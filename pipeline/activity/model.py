@@ -100,8 +100,31 @@ class ActivityModel(nn.Module):
 
     def forward(self, x: PackedSequence) -> torch.Tensor:
         """Return probabilities `float32 [N, n_labels]` for packed sequences of `float32 [N, input_dim]`."""
-        return self.scores([member(x) for member in self.members])
+        return self.scores(self.together([member(x) for member in self.members]))
 
-    def scores(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return probabilities `float32 [N, n_labels]` for the logits of each member."""
-        return (torch.stack(list(logits)).mean(dim=0) / self.spec.temperature).softmax(dim=-1)
+    def together(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return logits `float32 [N, n_labels]` for those of each member: their mean."""
+        return torch.stack(list(logits)).mean(dim=0)
+
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return probabilities `float32 [N, n_labels]` for logits."""
+        return (logits / self.spec.temperature).softmax(dim=-1)
+
+    def novelty(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Return how unlike all that was learnt from each step is, `float32 [N]` in 0 to 1, for logits `[N, n_labels]`.
+
+        It is the share of what was learnt from that was more familiar: whose free energy, the less the larger the
+        logits are together, was lower (Liu et al. 2020). None where the model does not know.
+        """
+        if not self.spec.energies:
+            return None
+        known = torch.tensor(self.spec.energies)
+        place = torch.searchsorted(known, free_energy(logits).contiguous()).clamp(1, len(known) - 1)
+        low, high = known[place - 1], known[place]
+        between = ((free_energy(logits) - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+        return (place - 1 + between) / (len(known) - 1)
+
+
+def free_energy(logits: torch.Tensor) -> torch.Tensor:
+    """Return the free energy `float32 [N]` of logits `float32 [N, n_labels]`."""
+    return -logits.logsumexp(dim=-1)

@@ -66,6 +66,9 @@ class ModelSpec:
     """So many networks of this kind are averaged; one of `VIEWS` for each."""
     temperature: float = 1.0
     """Logits are divided by it when they become scores, so that a score is the share of such answers that is right."""
+    energies: tuple[float, ...] = ()
+    """Free energies, rising, below which equal parts of what was learnt from lie; the first is the least, the last the
+    largest. Empty: not known, as of models of earlier versions."""
 
     @property
     def dims(self) -> tuple[int, ...]:

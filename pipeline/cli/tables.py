@@ -59,12 +59,27 @@ def closing_table(console: Console, state: JobState) -> None:
         lines.append(f"worker time: {shares}; bottleneck: {_STAGE_NAMES[worst]} ({100 * worst_s / total_s:.0f} %)")
     lines += [f"layout {state.layout}; {state.runtime}".removesuffix("; ")]
     lines += [state.advice] if state.advice else []
+    lines += _unlike(state.judged_s, state.unlike_s)
     lines += [f"failed: {message}" for message in state.failures]
     if state.n_failures > len(state.failures):
         lines.append(f"... and {state.n_failures - len(state.failures)} more: SELECT * FROM failures")
     lines.append(f"lake: {state.lake}")
     for line in lines:
         console.print(plain(line), highlight=False, soft_wrap=True)
+
+
+# Of what a model has learnt from, a twentieth is; of people new to it in rooms like those that it knew, 3 to 8 %.
+_MUCH = 0.15
+
+
+def _unlike(judged_s: float, unlike_s: float) -> list[str]:
+    """Return a line that says how much is unlike what a model has learnt from, if that is much."""
+    if unlike_s < _MUCH * judged_s or not unlike_s:
+        return []
+    return [
+        f"{100 * unlike_s / judged_s:.0f} % of what was labelled is unlike what the model has learnt from (5 % of that "
+        "itself would be): check some of it, and label it to train your own, see docs/your-own-activities.md"
+    ]
 
 
 _FIGURE_NAMES = {
@@ -130,6 +145,8 @@ def labelled_table(console: Console, state: ClassifyState) -> None:
     for label, n in state.label_n.most_common():
         table.add_row(plain(label), str(n))
     console.print(table)
+    for line in _unlike(state.judged_s, state.unlike_s):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def answer_table(console: Console, answer: pa.Table) -> None:

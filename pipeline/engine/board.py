@@ -56,6 +56,10 @@ class JobState:
     label_n: Counter[str] = field(default_factory=Counter)
     label_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     covered_s: float = 0.0
+    judged_s: float = 0.0
+    """Seconds of people or frames of which the models know how unlike they are what they have learnt from."""
+    unlike_s: float = 0.0
+    """Those of them that are unlike it."""
     runtime: str = ""
     layout: str = ""
     advice: str = ""
@@ -178,6 +182,8 @@ class Board:
         state.n_failures += len(summary.failures)
         state.failures += summary.failures[: MOST_FAILURES_KEPT - len(state.failures)]
         state.covered_s += summary.covered_s
+        state.judged_s += summary.judged_s
+        state.unlike_s += summary.unlike_s
         state.label_n += summary.label_n
         for label, seconds in summary.label_s.items():
             state.label_s[label] += seconds

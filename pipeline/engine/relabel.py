@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -33,8 +33,21 @@ from pipeline.steps.label import Labeller, model_facts, segments_folder
 
 log = logging.getLogger(__name__)
 
-Labelled = tuple[int, Counter[str], list[str]]
-"""Of a shard: the number of its videos, that of new segments by label, and why some videos could not be labelled."""
+
+class ShardLabels(NamedTuple):
+    """What a model said of a shard."""
+
+    n_videos: int
+    label_n: Counter[str]
+    """Number of new segments, by label."""
+    failures: list[str]
+    """Why some videos could not be labelled."""
+    judged_s: float
+    """Seconds of people or frames of which the model knows how unlike they are what it has learnt from."""
+    unlike_s: float
+    """Those of them that are unlike it."""
+
+
 # A shard that ended its worker so often is not tried again.
 _MOST_DEATHS = 3
 
@@ -51,6 +64,10 @@ class ClassifyState:
     """Videos that were labelled now."""
     label_n: Counter[str] = field(default_factory=Counter)
     """Number of new segments, by label."""
+    judged_s: float = 0.0
+    """Seconds of people or frames of which the model knows how unlike they are what it has learnt from."""
+    unlike_s: float = 0.0
+    """Those of them that are unlike it."""
     failures: list[str] = field(default_factory=list)
     """Unexpected errors because of which videos have no segments of this model; the next call retries their shards."""
 
@@ -106,12 +123,14 @@ def classify(
         else:
             pool = stack.enter_context(closing(Pool(ShardLabeller, (target.uri, bundle, config), os.cpu_count() or 1)))
             labelled = label_here(waiting, pool)
-        for n_videos, counts, failures in labelled:
-            state.n_done, state.n_videos = state.n_done + 1, state.n_videos + n_videos
-            state.label_n += counts
-            state.failures += failures
-            for number in range(n_videos):
-                breaker.count(failures[number] if number < len(failures) else "")
+        for said in labelled:
+            state.n_done, state.n_videos = state.n_done + 1, state.n_videos + said.n_videos
+            state.label_n += said.label_n
+            state.judged_s += said.judged_s
+            state.unlike_s += said.unlike_s
+            state.failures += said.failures
+            for number in range(said.n_videos):
+                breaker.count(said.failures[number] if number < len(said.failures) else "")
             notify(state)
     return state
 
@@ -143,12 +162,12 @@ class ShardLabeller:
     def __init__(self, note: Note, lake_uri: str, bundle: Bundle, config: Config) -> None:  # noqa: ARG002
         self._arguments = lake_uri, bundle, config
 
-    def label(self, shard: int) -> Iterator[Labelled]:
+    def label(self, shard: int) -> Iterator[ShardLabels]:
         """Write a shard's part of the model's segments."""
         yield label_shard(shard, *self._arguments)
 
 
-def label_here(shards: Sequence[int], workers: Pool) -> Iterator[Labelled]:
+def label_here(shards: Sequence[int], workers: Pool) -> Iterator[ShardLabels]:
     """Label shards in worker processes of this machine, in any order.
 
     Raises:
@@ -165,7 +184,7 @@ def label_here(shards: Sequence[int], workers: Pool) -> Iterator[Labelled]:
         yield from (labelled for _, labelled in requests.items())
 
 
-def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> Labelled:
+def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> ShardLabels:
     """Write a shard's part of a model's segments."""
     import torch
 
@@ -176,19 +195,23 @@ def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> La
     of_id = {video["video_id"]: video for video in videos}
     rows_of_segments: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
+    judged_s = unlike_s = 0.0
     for video_id, rows, track_ids, class_names in committed_videos(lake, shard):
         video = of_id[video_id]
         end_s = _end_s(video["covered_s"], rows, config)
         try:
             with stage("label", passing=(OSError,)):
-                rows_of_segments += labeller.segments(video_id, video["uri"], rows, track_ids, class_names, end_s)
+                said = labeller.label(video_id, video["uri"], rows, track_ids, class_names, end_s)
+            rows_of_segments += said.segments
+            judged_s, unlike_s = judged_s + said.judged_s, unlike_s + said.unlike_s
         except UnforeseenError as error:
             failures[video_id] = str(error.failure(video["uri"]))
             log.error("%s", failures[video_id], exc_info=error.cause)
     facts = model_facts(bundle) | ({"unlabelled": list(failures)} if failures else {})
     with open_part(lake, segments_folder(bundle), shard, schemas.with_footer(schemas.SEGMENTS, **facts)) as part:
         part.write_rows(rows_of_segments)
-    return len(videos), Counter(row["label"] for row in rows_of_segments), list(failures.values())
+    counts = Counter(row["label"] for row in rows_of_segments)
+    return ShardLabels(len(videos), counts, list(failures.values()), judged_s, unlike_s)
 
 
 def _end_s(covered_s: float, rows: VideoRows, config: Config) -> float:

@@ -63,8 +63,9 @@ def train(
 
     For every column of splits a model is trained on `train` and measured on `test` (else `val`). With one such
     column, or none (then every fifth group of videos is held out), that model is the bundle; with several, the bundle
-    is trained on every clip once the splits are measured. Its scores are calibrated on `val`, else on a fifth of the
-    training part that another model was not trained on. Interrupted, the same call goes on from the last epoch.
+    is trained on every clip beside them. Scores are calibrated on `val`; else, with several columns, on what the models
+    of the other columns were not trained on; else on a fifth of the training part that another model was not trained
+    on. Interrupted, the same call goes on from the last epoch.
 
     Args:
         annotations: A file or folder of labels in one of the `FORMATS` that `read_annotations` reads.

@@ -48,6 +48,7 @@ if `recorded_at_source` (`manifest`, `container` or `name`) tells it."""
 ADDED_LATER = {
     "videos": {"recorded_at": "TIMESTAMPTZ", "recorded_at_source": "VARCHAR", "camera": "VARCHAR"},
     "detections": {"keypoints": "FLOAT[][]"},
+    "segments": {"novelty": "FLOAT"},
 }
 """Columns that parts of earlier releases lack, by table, with their types in SQL; they are read as unknown."""
 
@@ -61,13 +62,15 @@ SEGMENTS = pa.schema(
         ("label", pa.string()),
         ("label_id", pa.int32()),
         ("score", pa.float32()),
+        ("novelty", pa.float32()),
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
         *_BOX,
         ("run_id", pa.string()),
     ]
 )
-"""One row a segment; the model's name is the Hive partition `model`."""
+"""One row a segment; the model's name is the Hive partition `model`. `novelty`, from 0 to 1, is how unlike all that the
+model learnt from it is; null where the model does not know."""
 
 
 def detections_schema(n_keypoints: int) -> pa.Schema:

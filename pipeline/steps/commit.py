@@ -35,7 +35,7 @@ from pipeline.lake.store import Lake, PartWriter, open_part, read_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.steps.breaker import Breaker
 from pipeline.steps.extract import NetworkFacts
-from pipeline.steps.label import Labeller, model_facts, segments_folder
+from pipeline.steps.label import Labeller, VideoLabels, model_facts, segments_folder
 from pipeline.steps.track import no_tracks, track
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,10 @@ class ShardSummary:
     """Seconds of segments, by label."""
     label_n: Counter[str] = field(default_factory=Counter)
     """Number of segments, by label."""
+    judged_s: float = 0.0
+    """Of what was labelled just now: seconds of people or frames of which the models know how new they are."""
+    unlike_s: float = 0.0
+    """Those of them that are unlike what the models have learnt from."""
     failures: list[str] = field(default_factory=list)
     """Messages of the rows in `failures`."""
     wall_s: float = 0.0
@@ -213,13 +217,15 @@ class ShardCommitter:
         writing = self._beside.submit(self._write_features, video, rows, track_ids, parts.features)
         try:
             for scope, part in parts.segments.items():
-                segments: list[dict[str, Any]] = []
+                said = VideoLabels([], 0.0, 0.0)
                 with _costing_no_more(video, "label", unforeseen):
-                    segments = self._labellers[scope].segments(
+                    said = self._labellers[scope].label(
                         video.video_id, video.ref.uri, rows, track_ids, networks.class_names, seen_to_end_s(ends)
                     )
-                part.write_rows(segments)
-                summary.count(segments)
+                part.write_rows(said.segments)
+                summary.count(said.segments)
+                summary.judged_s += said.judged_s
+                summary.unlike_s += said.unlike_s
         finally:
             # Also after an error: parts are not closed while they are written to.
             writing.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,11 @@ from pipeline.activity.segments import StepRun, find_segments
 from pipeline.config import Config
 from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.motion.tracking import NO_TRACK
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.activity.model import ActivityModel
 
 # Sequences of a video that are scored together share each step's pass. More than eight gain nothing on a CPU.
 _TOGETHER = 8
@@ -35,6 +40,37 @@ def model_facts(bundle: Bundle) -> dict[str, str]:
     return {"model": bundle.name, "model_sha256": bundle.sha256}
 
 
+UNLIKE = 0.95
+"""A step of a higher novelty is unlike what a model has learnt from; of that itself, one in twenty is."""
+
+
+class VideoLabels(NamedTuple):
+    """What a model says of a video."""
+
+    segments: list[dict[str, Any]]
+    """Rows of `segments`, by start."""
+    judged_s: float
+    """Seconds of people, or of frames, of which the model knows how unlike they are what it has learnt from."""
+    unlike_s: float
+    """Those of them that are unlike it; see `UNLIKE`."""
+
+
+class _Labelled(NamedTuple):
+    """What a model says of a sequence."""
+
+    sequence: StepSequence
+    runs: list[StepRun]
+    novelty: NDArray[np.float32] | None
+    """`float32 [n_steps]`, if the model knows."""
+
+    def novelty_of(self, run: StepRun) -> float | None:
+        """Return the mean over a run."""
+        if self.novelty is None:
+            return None
+        first = self.sequence.first_step
+        return float(self.novelty[run.first_step - first : run.end_step - first].mean())
+
+
 class Labeller:
     """Labels videos, on their way or out of the lake, with one model."""
 
@@ -53,7 +89,7 @@ class Labeller:
         """Seconds that the model itself has computed."""
         return self._classifier.busy_s
 
-    def segments(
+    def label(
         self,
         video_id: str,
         uri: str,
@@ -61,8 +97,8 @@ class Labeller:
         track_ids: NDArray[np.int64],
         class_names: dict[int, str],
         video_end_s: float,
-    ) -> list[dict[str, Any]]:
-        """Return a video's rows of `segments`, by start; none reaches past the end of the video.
+    ) -> VideoLabels:
+        """Label a video; no segment reaches past its end.
 
         Args:
             video_id: The video.
@@ -74,11 +110,12 @@ class Labeller:
         """
         bundle, config = self.bundle, self._config
         sequences = list(self._sequences(rows, track_ids, class_names))
-        runs = self._pool.map(lambda some: self._label(rows, some), _side_by_side(sequences))
-        found = [item for of_some in runs for item in of_some]
+        labelled = self._pool.map(lambda some: list(self._label(rows, some)), _side_by_side(sequences))
+        said = [of_one for of_some in labelled for of_one in of_some]
+        found = [(of_one.sequence, run, of_one.novelty_of(run)) for of_one in said for run in of_one.runs]
         found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
         segments = []
-        for number, (sequence, run) in enumerate(found):
+        for number, (sequence, run, novelty) in enumerate(found):
             label = bundle.labels[run.label_id]
             if label == bundle.background or (config.labels and label not in config.labels):
                 continue
@@ -93,13 +130,19 @@ class Labeller:
                     "label": label,
                     "label_id": run.label_id,
                     "score": run.score,
+                    "novelty": novelty,
                     "start_s": float(run.first_step / config.grid_rate),
                     "end_s": min(float(run.end_step / config.grid_rate), video_end_s),
                     **(dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True)) if box is not None else {}),
                     "run_id": config.run_id,
                 }
             )
-        return segments
+        novelties = [of_one.novelty for of_one in said if of_one.novelty is not None]
+        return VideoLabels(
+            segments,
+            sum(len(novelty) for novelty in novelties) / config.chosen_fps,
+            sum(int((novelty > UNLIKE).sum()) for novelty in novelties) / config.chosen_fps,
+        )
 
     def _sequences(
         self, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
@@ -114,19 +157,31 @@ class Labeller:
             if sequence.n_steps >= self._config.min_track_s * self._config.chosen_fps:
                 yield sequence
 
-    def _label(self, rows: VideoRows, sequences: Sequence[StepSequence]) -> list[tuple[StepSequence, StepRun]]:
-        """Return the runs of steps of one activity in some sequences, each with its sequence."""
+    def _label(self, rows: VideoRows, sequences: Sequence[StepSequence]) -> Iterator[_Labelled]:
+        """Yield what the model says of some sequences."""
         inputs = [rows.inputs(sequence, self.bundle.spec.inputs) for sequence in sequences]
-        scores: Iterable[Iterable[NDArray[np.float32]]]
+        logits: Iterable[Iterable[torch.Tensor]]
         if len(sequences) > 1:
-            scores = ([of_one] for of_one in self._classifier.scores_side_by_side(inputs))
+            logits = ([of_one] for of_one in self._classifier.logits_side_by_side(inputs))
         else:
-            scores = map(self._classifier.scores, inputs)
-        return [
-            (sequence, run)
-            for sequence, of_one in zip(sequences, scores, strict=True)
-            for run in find_segments(of_one, sequence.first_step, self._config.chosen_fps, self.bundle.segments)
-        ]
+            logits = map(self._classifier.logits, inputs)
+        model = self.bundle.model
+        for sequence, of_one in zip(sequences, logits, strict=True):
+            novelties: list[NDArray[np.float32]] = []
+            scores = _scored(model, of_one, novelties)
+            runs = list(find_segments(scores, sequence.first_step, self._config.chosen_fps, self.bundle.segments))
+            yield _Labelled(sequence, runs, np.concatenate(novelties) if novelties else None)
+
+
+def _scored(
+    model: ActivityModel, logits: Iterable[torch.Tensor], novelties: list[NDArray[np.float32]]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield scores, and keep the novelty of each block, if the model knows it."""
+    for block in logits:
+        novelty = model.novelty(block)
+        if novelty is not None:
+            novelties.append(novelty.numpy())
+        yield model.scores(block).numpy()
 
 
 def _side_by_side(sequences: Sequence[StepSequence]) -> Iterator[Sequence[StepSequence]]:

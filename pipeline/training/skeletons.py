@@ -26,10 +26,20 @@ from pipeline.vision.keypoints import KEYPOINTS
 _INDEX = {name: number for number, name in enumerate(KEYPOINTS)}
 _LEGS = [_INDEX[f"{side}_{joint}"] for joint in ("knee", "ankle") for side in ("left", "right")]
 _ANKLES, _SHOULDERS, _NOSE = _LEGS[2:], [_INDEX["left_shoulder"], _INDEX["right_shoulder"]], _INDEX["nose"]
-# How sure a network is of each keypoint in plain view: of hips and shoulders the most.
-_USUAL_SCORES = np.array([0.85] * 5 + [0.95] * 2 + [0.85] * 2 + [0.75] * 2 + [0.97] * 2 + [0.85] * 2 + [0.78] * 2)
-# Somebody of whom a larger part than this is out of the picture tells nothing.
-_MOST_GONE = 0.6
+# For the face, then shoulders, elbows, wrists, hips, knees, ankles: how sure a network is of each in plain view, which
+# part of that is left of one beyond the picture's border, and where that one is then put, from the border in parts of
+# what is seen of the person. It makes a whole body of what it sees: hips stay sure, and legs come to lie in the box.
+_SCORES, _LEFT_BEYOND, _PUT_INSIDE = (
+    np.repeat(values, [5, 2, 2, 2, 2, 2, 2])
+    for values in (
+        [0.96, 0.97, 0.9, 0.8, 0.98, 0.9, 0.85],
+        [0.75, 0.9, 0.75, 0.6, 0.95, 0.75, 0.33],
+        [0.05, 0.1, 0.2, 0.2, 0.3, 0.24, 0.13],
+    )
+)
+_ARMS = [_INDEX[f"{side}_{joint}"] for joint in ("elbow", "wrist") for side in ("left", "right")]
+# Who is out of the picture by a larger part than this does nothing that can be told; by the second one: is not seen.
+_MOST_GONE, _ALL_GONE = 0.5, 0.9
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,9 @@ def seen_from_anywhere(
         steps, xyxy, keypoints, beyond = look_at(skeletons.joints[part], rate / skeletons.rate, rng)
         numbers = skeletons.label_ids[part][steps]
         label_ids = np.where(needs_legs[numbers] & (beyond[:, _LEGS].mean(axis=1) > 0.4), background, to_id[numbers])
-        label_ids[beyond.mean(axis=1) > _MOST_GONE] = IGNORE
+        gone = beyond.mean(axis=1)
+        label_ids[gone > _MOST_GONE] = background
+        label_ids[gone > _ALL_GONE] = IGNORE
         time_s = np.arange(len(steps)) / rate
         vectors = {"box": box_motion(time_s, xyxy), "pose": pose_motion(time_s, xyxy, keypoints)}
         found.append(LabelledSequence(np.hstack([vectors[name] for name in inputs]).astype(np.float16), label_ids))
@@ -126,7 +138,7 @@ def look_at(
         finds them; and which keypoints lie beyond the picture's border, `bool [t, 17]`.
     """
     steps, resampled = _resampled(joints, share, rng)
-    return steps, *_spoilt(_projected(resampled, rng), rng)
+    return steps, *_spoilt(_held_in_hand(_projected(resampled, rng), rng), rng)
 
 
 def _resampled(
@@ -172,6 +184,20 @@ def _projected(joints: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     return pixels
 
 
+def _held_in_hand(points: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Let the camera turn, zoom and shake while it looks, as one in a hand does, at every fourth."""
+    if rng.random() >= 0.25:
+        return points
+    n = len(points)
+    size = np.ptp(points, axis=(0, 1)).max()
+    steps = np.arange(n)[:, None]
+    shift = steps * rng.normal(0, 0.02, 2) + np.cumsum(rng.normal(0, 0.006, (n, 2)), axis=0)
+    zoom = np.exp(steps * rng.normal(0, 0.008) + np.cumsum(rng.normal(0, 0.002, (n, 1)), axis=0))
+    middle = points.mean(axis=(0, 1))
+    held: NDArray[np.float64] = (points - middle) * zoom[..., None] + middle + (shift * size)[:, None]
+    return held
+
+
 def _spoilt(
     points: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
@@ -181,17 +207,19 @@ def _spoilt(
     size = (high - low).max(axis=1)
     margin = size[:, None] * np.abs(rng.normal(0.04, 0.02, (1, 4)))
     xyxy = np.hstack([low - margin[:, :2], high + margin[:, 2:]])
-    trembling = rng.uniform(0.006, 0.03)
+    trembling = rng.uniform(0.001, 0.015)
     drift = np.cumsum(rng.normal(0, trembling / 6, (n, n_points, 2)), axis=0)
     places = points[:, :n_points] + (rng.normal(0, trembling, (n, n_points, 2)) + drift) * size[:, None, None]
-    usual = np.clip(_USUAL_SCORES + rng.normal(0, 0.1, n_points) - abs(rng.normal(0, 0.08)), 0.15, 1)
-    scores = np.clip(usual + rng.normal(0, 0.08, (n, n_points)), 0.02, 1)
+    usual = np.clip(_SCORES + rng.normal(0, 0.05, n_points) - abs(rng.normal(0, 0.04)), 0.15, 1)
+    scores = np.clip(usual + rng.normal(0, 0.04, (n, n_points)), 0.02, 1)
     beyond = np.zeros((n, n_points), np.bool_)
-    for number in np.flatnonzero(rng.random(n_points) < 0.12):
+    hidden = np.full(n_points, 0.1)
+    hidden[_ARMS] = 0.3
+    for number in np.flatnonzero(rng.random(n_points) < hidden):
         part = _stretch(n, n, rng)
-        scores[part, number] *= 0.35
-        places[part, number] += rng.normal(0, 0.08, (len(scores[part]), 2)) * size[part, None]
-    if rng.random() < 0.3:
+        scores[part, number] *= rng.uniform(0.25, 0.8)
+        places[part, number] += rng.normal(0, 0.06, (len(scores[part]), 2)) * size[part, None]
+    if rng.random() < 0.2:
         for _ in range(rng.integers(1, 4)):
             part = _stretch(n, 6, rng)
             xyxy[part, rng.integers(4)] += rng.normal(0, 0.14) * size[part]
@@ -199,8 +227,8 @@ def _spoilt(
         beyond = _cut_off(xyxy, places, scores, low, high, size, rng)
     if rng.random() < 0.15:
         _hide_legs(xyxy, places, scores, rng)
-    xyxy += rng.normal(0, 0.012, (n, 4)) * size[:, None]
-    xyxy += np.cumsum(rng.normal(0, 0.004, (n, 4)), axis=0) * size[:, None]
+    xyxy += rng.normal(0, rng.uniform(0.001, 0.008), (n, 4)) * size[:, None]
+    xyxy += np.cumsum(rng.normal(0, 0.002, (n, 4)), axis=0) * size[:, None]
     return xyxy.astype(np.float32), np.dstack([places, scores]).astype(np.float32), beyond
 
 
@@ -213,22 +241,16 @@ def _cut_off(
     xyxy: NDArray[np.float64], places: NDArray[np.float64], scores: NDArray[np.float64], low: NDArray[np.float64],
     high: NDArray[np.float64], size: NDArray[np.float64], rng: np.random.Generator,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Let the picture end at the left, the right, below or above somebody; return what lies beyond.
-
-    A network puts what it does not see near the border, and is less sure of it the further away it is.
-    """
+    """Let the picture end at the left, the right, below or above somebody; return what lies beyond."""
     side = int(rng.choice(4, p=[0.2, 0.2, 0.55, 0.05]))
     axis, sign = (0, 0, 1, 1)[side], (1, -1, -1, 1)[side]
     if side == 2:
-        border = float(np.median(high[:, 1]) - np.median(size) * rng.uniform(0.03, 0.6))
+        border = float(np.median(high[:, 1]) - np.median(size) * rng.uniform(0.03, 0.8))
     else:
         border = rng.uniform(np.percentile(low[:, axis], 5), np.percentile(high[:, axis], 95))
-    depth = (places[:, :, axis] - border) * sign / size[:, None]
-    beyond: NDArray[np.bool_] = depth < 0
-    guessed = np.clip(scores * 0.55 + 0.6 * depth + rng.normal(0, 0.1, scores.shape), 0.03, 0.8)
-    scores[beyond] = guessed[beyond]
-    inside = border + sign * np.abs(rng.normal(0, 0.05, scores.shape)) * size[:, None]
-    places[:, :, axis][beyond] = inside[beyond]
+    beyond: NDArray[np.bool_] = (places[:, :, axis] - border) * sign < 0
+    edge = high[:, axis] if sign > 0 else low[:, axis]
+    _guess(places, scores, beyond, axis, border, sign * np.abs(edge - border), rng)
     near, far = (axis, axis + 2) if sign > 0 else (axis + 2, axis)
     clip = np.maximum if sign > 0 else np.minimum
     xyxy[:, near] = clip(xyxy[:, near], border)
@@ -241,7 +263,17 @@ def _hide_legs(
 ) -> None:
     """Let something stand before somebody's legs, a table or a bed: the box ends there."""
     edge = np.median(places[:, _LEGS[:2], 1]) * rng.uniform(0.9, 1.1)
-    hidden = places[:, :, 1] > edge
-    scores[hidden] *= 0.3
-    places[:, :, 1][hidden] = edge
+    _guess(places, scores, places[:, :, 1] > edge, 1, edge, np.minimum(xyxy[:, 1] - edge, -10), rng)
     xyxy[:, 3] = np.minimum(xyxy[:, 3], np.maximum(edge, xyxy[:, 1] + 10))
+
+
+def _guess(
+    places: NDArray[np.float64], scores: NDArray[np.float64], unseen: NDArray[np.bool_], axis: int, border: float,
+    seen: NDArray[np.float64], rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """Put keypoints that are not seen where a network does: this side of a border, where so many pixels are seen."""
+    n, n_points = scores.shape
+    left = _LEFT_BEYOND ** rng.uniform(0.5, 1.7, n_points)
+    inside = _PUT_INSIDE * rng.uniform(0.5, 1.4) + rng.normal(0, 0.04, n_points) + rng.normal(0, 0.01, (n, n_points))
+    scores[unseen] = np.clip(scores * left, 0.03, 0.99)[unseen]
+    places[:, :, axis][unseen] = (border + np.clip(inside, 0.01, 0.9) * seen[:, None])[unseen]

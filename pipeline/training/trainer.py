@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import geometric_mean
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import torch
 from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.segments import SegmentOptions
 from pipeline.errors import UsageError
-from pipeline.training.calibration import fit_temperature, with_temperature
+from pipeline.training.calibration import calibrated_by_others, fit_temperature, with_energies, with_temperature
 from pipeline.training.dataset import LabelledVideo
 from pipeline.training.distributed import VideoSource, fit_on_cluster
 from pipeline.training.fit import FitOptions, options_of_members
@@ -75,19 +74,33 @@ class Trainer:
                     f"{annotations}: {name} has {len(parts.train)} videos to train on and {len(parts.test)} to test on"
                 )
         # All are begun at once, so that no core waits at the end of a split; the first are asked for first.
-        begun = {name: self._begin_calibrated(parts, name) for name, parts in splits.items()}
-        whole = self._begin(data, (), "all") if len(splits) > 1 else None
+        several = len(splits) > 1
+        begun = {
+            name: self._begin(parts.train, (), name)
+            if several and not self._needs_validation(parts)
+            else self._begin_calibrated(parts, name)
+            for name, parts in splits.items()
+        }
+        whole = self._begin(data, (), "all") if several else None
+        models = {name: finish() for name, finish in begun.items()}
+        if several:
+            tried = {name: (model, splits[name].test) for name, model in models.items()}
+            models = {
+                name: model if self._needs_validation(splits[name]) else calibrated_by_others(name, tried)
+                for name, model in models.items()
+            }
         results: dict[str, dict[str, Any]] = {}
-        models = []
-        for name, finish in begun.items():
-            models.append(finish())
-            measured = validate(models[-1], splits[name].test, self._source.labels, sample_fps, SegmentOptions())
+        for name, model in models.items():
+            measured = validate(model, splits[name].test, self._source.labels, sample_fps, SegmentOptions())
             results[name] = measured | {"n_train": len(splits[name].train), "n_test": len(splits[name].test)}
             log.info("%s: accuracy %.3f on %d spans", name, measured["accuracy"], measured["n_spans"])
         if whole is None:
-            return models[0], results
-        # Nothing is left to calibrate on: the splits' temperatures stand in, by their geometric mean.
-        return with_temperature(whole(), geometric_mean(model.spec.temperature for model in models)), results
+            return next(iter(models.values())), results
+        return with_temperature(whole(), fit_temperature(list(tried.values()))), results
+
+    def _needs_validation(self, parts: Parts) -> bool:
+        """Whether a split's model is calibrated on its own: its annotations say on what, or it stops early by that."""
+        return bool(parts.val) or self._options.patience is not None
 
     def _begin_calibrated(self, parts: Parts, name: str) -> Begun:
         """Begin to train on a split's training part; the temperature is found on what was held out of that."""
@@ -117,16 +130,9 @@ class Trainer:
         to_train, to_validate = (tuple(video.video for video in part) for part in (training, validation))
         fits = self._fits
         if fits is None:
-            return lambda: _as_shipped(
-                fit_on_cluster(
-                    self._source,
-                    to_train,
-                    to_validate,
-                    self._options,
-                    self._n_workers,
-                    self._checkpoints,
-                    self._use_gpu,
-                )
+            cluster = (self._options, self._n_workers, self._checkpoints, self._use_gpu)
+            return lambda: with_energies(
+                _as_shipped(fit_on_cluster(self._source, to_train, to_validate, *cluster)), training
             )
         members = options_of_members(self._options)
         begun = [
@@ -141,7 +147,7 @@ class Trainer:
             )
             for number, of_member in enumerate(members)
         ]
-        return lambda: _of_members(fits.wait_for(begun))
+        return lambda: with_energies(_of_members(fits.wait_for(begun)), training)
 
 
 def _of_members(fitted: Sequence[Fitted]) -> ActivityModel:
@@ -158,7 +164,7 @@ def _calibrated(model: Begun, tried: Begun | None, held_out: Sequence[LabelledVi
 
     def finish() -> ActivityModel:
         finished = model()
-        return with_temperature(finished, fit_temperature(tried() if tried else finished, held_out))
+        return with_temperature(finished, fit_temperature([(tried() if tried else finished, held_out)]))
 
     return finish
 

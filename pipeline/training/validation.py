@@ -53,7 +53,7 @@ def validate(
 
 
 @dataclass(frozen=True)
-class _Steps:
+class ScoredSteps:
     """What a model says of the steps of a video, summed over the people in it; each has a row."""
 
     weight: NDArray[np.float64]
@@ -66,6 +66,34 @@ class _Steps:
     """`[T]`: the annotated label, or `IGNORE`."""
     runs: list[StepRun]
     """The segments."""
+
+    @property
+    def answer(self) -> NDArray[np.int64]:
+        """`int64 [T]`: the label with the highest score; `IGNORE` where nobody was seen."""
+        return np.where(self.weight[:, 0] > 0, self.score.argmax(axis=1), IGNORE)
+
+
+def score_steps(
+    classifier: SequenceClassifier, video: LabelledVideo, n_labels: int, sample_fps: float, options: SegmentOptions
+) -> ScoredSteps:
+    """Run a model over all that is seen in a video, as a job does."""
+    items = video.items
+    end = max([item.end_step for item in items] + [s.first_step + len(s.label_ids) for s in video.sequences])
+    score, log_score = np.zeros((end, n_labels)), np.zeros((end, n_labels))
+    steps = ScoredSteps(np.zeros((end, 1)), score, log_score, np.full(end, IGNORE, np.int64), [])
+    for sequence in video.sequences:
+        scores = np.concatenate(list(classifier.scores([sequence.inputs])))
+        steps.runs.extend(find_segments([scores], sequence.first_step, sample_fps, options))
+        seen = slice(sequence.first_step, sequence.first_step + len(scores))
+        share = np.ones((len(scores), 1)) if sequence.weights is None else sequence.weights[:, None]
+        steps.weight[seen] += share
+        score[seen] += share * scores
+        log_score[seen] += share * np.log(np.maximum(scores, 1e-9))
+        steps.truth[seen] = np.where(steps.truth[seen] == IGNORE, sequence.label_ids, steps.truth[seen])
+    for item in items:
+        span = slice(item.first_step, item.end_step)
+        steps.truth[span] = np.where(steps.truth[span] == IGNORE, item.label_id, steps.truth[span])
+    return steps
 
 
 class _Tally:
@@ -87,36 +115,19 @@ class _Tally:
 
     def add(self, video: LabelledVideo) -> None:
         """Run the model over a video and count."""
-        steps = self._scored(video)
+        steps = score_steps(self._classifier, video, len(self._labels), self._sample_fps, self._options)
         for item in video.items:
             self._count_span(item, steps)
         truth = steps.truth
         self._n_steps += int((truth != IGNORE).sum())
-        self._n_right += int(((steps.score.argmax(axis=1) == truth) & (steps.weight[:, 0] > 0)).sum())
+        self._n_right += int(((steps.answer == truth) & (truth != IGNORE)).sum())
         wanted, found = (
             [Span(each.label_id, each.first_step, each.end_step) for each in spans if each.label_id != self._background]
             for spans in (video.items, steps.runs)
         )
         self._counts += segment_counts(wanted, found, _OVERLAP)
 
-    def _scored(self, video: LabelledVideo) -> _Steps:
-        end = max([item.end_step for item in video.items] + [s.first_step + len(s.label_ids) for s in video.sequences])
-        n_labels = len(self._labels)
-        score, log_score = np.zeros((end, n_labels)), np.zeros((end, n_labels))
-        of_video = _Steps(np.zeros((end, 1)), score, log_score, np.full(end, IGNORE, np.int64), [])
-        for sequence in video.sequences:
-            scores = np.concatenate(list(self._classifier.scores([sequence.inputs])))
-            of_video.runs.extend(find_segments([scores], sequence.first_step, self._sample_fps, self._options))
-            steps = slice(sequence.first_step, sequence.first_step + len(scores))
-            share = np.ones((len(scores), 1)) if sequence.weights is None else sequence.weights[:, None]
-            of_video.weight[steps] += share
-            score[steps] += share * scores
-            log_score[steps] += share * np.log(np.maximum(scores, 1e-9))
-            truth = of_video.truth[steps]
-            of_video.truth[steps] = np.where(truth == IGNORE, sequence.label_ids, truth)
-        return of_video
-
-    def _count_span(self, item: Item, steps: _Steps) -> None:
+    def _count_span(self, item: Item, steps: ScoredSteps) -> None:
         span = slice(item.first_step, item.end_step)
         weight = steps.weight[span].sum()
         self._n_spans_of[item.label_id] += 1
@@ -126,7 +137,6 @@ class _Tally:
             self._sure.append((float(steps.score[span, answer].sum() / weight), float(answer == item.label_id)))
         else:
             self._n_unseen += 1
-        steps.truth[span] = np.where(steps.truth[span] == IGNORE, item.label_id, steps.truth[span])
         self._touched[item.label_id] += any(
             run.label_id == item.label_id and run.first_step < item.end_step and item.first_step < run.end_step
             for run in steps.runs

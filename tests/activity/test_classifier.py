@@ -47,9 +47,9 @@ def test_side_by_side_they_are_scored_as_alone(bidirectional: bool, head: str) -
     """Lengths differ, one is longer than a piece; reading the padding of a shorter one from its end fails this."""
     classifier = SequenceClassifier(model(bidirectional, head=head, num_layers=2))
     sequences = [INPUTS[start : start + n] for start, n in ((0, 300), (100, PIECE_STEPS + 30), (7, 1), (450, 64))]
-    found = classifier.scores_side_by_side([np.array_split(sequence, min(3, len(sequence))) for sequence in sequences])
-    for sequence, scores in zip(sequences, found, strict=True):
-        np.testing.assert_allclose(scores, np.concatenate(list(classifier.scores([sequence]))), atol=5e-6)
+    found = classifier.logits_side_by_side([np.array_split(sequence, min(3, len(sequence))) for sequence in sequences])
+    for sequence, logits in zip(sequences, found, strict=True):
+        np.testing.assert_allclose(logits, np.concatenate(list(classifier.logits([sequence]))), atol=2e-5)
 
 
 def test_members_are_averaged_and_tempered() -> None:

@@ -43,7 +43,7 @@ POINTS = {
     "commit": "pipeline.steps.commit:ShardCommitter.commit",
     "commit video": "pipeline.steps.commit:ShardCommitter._commit_video",
     "track": "pipeline.lake.sequences:VideoRows.frames_of_boxes",
-    "label": "pipeline.steps.label:Labeller.segments",
+    "label": "pipeline.steps.label:Labeller.label",
     "ledger": "pipeline.engine.ledger:Ledger.begin",
 }
 """Where something can happen: functions, by module and name, called in workers."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.cli.tables import labelled_table
 from pipeline.config import Config
 from pipeline.engine.models import choose_models
 from pipeline.engine.relabel import classify
@@ -84,3 +88,30 @@ def test_features_that_the_model_can_not_read_are_refused(lake: Path, tmp_path: 
     shutil.rmtree(lake / "features")
     with pytest.raises(UsageError, match="features were not kept"):
         classify(str(lake), replace(load_bundle(PERSON), name="other"))
+
+
+@pytest.mark.parametrize(("energies", "novelty"), [((-200.0, -100.0), 1.0), ((100.0, 200.0), 0.0), ((), None)])
+def test_how_new_it_is_stands_beside_each_segment(
+    lake: Path, energies: tuple[float, ...], novelty: float | None
+) -> None:
+    """All of what was learnt is more familiar, or nothing of it, or it is not known."""
+    bundle = load_bundle(PERSON)
+    state = classify(str(lake), replace(bundle, name="other", spec=replace(bundle.spec, energies=energies)))
+    found = open_lake(str(lake)).sql("SELECT novelty FROM segments WHERE model = 'other'")["novelty"].to_pylist()
+    assert len(found) > 3
+    assert set(found) == {novelty}
+    assert (state.judged_s > 20) == (novelty is not None)
+    assert state.unlike_s == (state.judged_s if novelty == 1.0 else 0.0)
+    printed = StringIO()
+    labelled_table(Console(file=printed, width=200), state)
+    assert ("100 % of what was labelled is unlike" in printed.getvalue()) == (novelty == 1.0)
+
+
+def test_segments_of_an_earlier_version_are_read_beside_new_ones(lake: Path) -> None:
+    part = lake / "segments" / f"model={PERSON}" / "part-00000.parquet"
+    pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["novelty"]), part)
+    bundle = load_bundle(PERSON)
+    classify(str(lake), replace(bundle, name="other", spec=replace(bundle.spec, energies=(-2.0, -1.0))))
+    found = open_lake(str(lake)).sql("SELECT model, count(novelty) > 0 AS known FROM segments GROUP BY model")
+    assert dict(zip(*found.to_pydict().values(), strict=True)) == {PERSON: False, "jhmdb21-frame": False, "other": True}
+    assert rows(lake, "segments").num_rows > 0

@@ -130,7 +130,7 @@ def test_a_fault_in_tracking_or_labelling_costs_no_boxes(
         monkeypatch.setattr(VideoRows, "frames_of_boxes", failing(VideoRows.frames_of_boxes, crowded))
     else:
         of_people = lambda labeller, _, uri, *__: uri.endswith("people.mp4") and labeller.bundle.scope == "person"  # noqa: E731
-        monkeypatch.setattr(Labeller, "segments", failing(Labeller.segments, of_people))
+        monkeypatch.setattr(Labeller, "label", failing(Labeller.label, of_people))
     lake = tmp_path / "lake"
     summary = analyze_here([str(archive)], lake, CONFIG, choose_models("default", "both"), extractor)
     assert (summary.n_failed, summary.n_partial) == (0, 1)
@@ -231,7 +231,7 @@ def test_a_model_that_labels_nothing_commits_nothing(tmp_path: Path, monkeypatch
     for number in range(20):
         make_video(folder / f"{number}.mp4", RECIPES[0], n_frames=5, size=(160 + 2 * number, 96))
     config = Config(scope="frame", sample_fps=5.0)
-    monkeypatch.setattr(SequenceClassifier, "scores", failing(SequenceClassifier.scores, lambda *_: True))
+    monkeypatch.setattr(SequenceClassifier, "logits", failing(SequenceClassifier.logits, lambda *_: True))
     models, extractor = choose_models("default", "frame"), Extractor(config)
     with pytest.raises(SystematicError, match="20 of 20 labelled videos failed"):
         analyze_here([str(folder)], tmp_path / "lake", config, models, extractor)

@@ -8,10 +8,10 @@ import ray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.config import Config
-from pipeline.engine.relabel import Labelled, label_shard
+from pipeline.engine.relabel import ShardLabels, label_shard
 
 
-def label_shards(shards: Sequence[int], lake_uri: str, bundle: Bundle, config: Config) -> Iterator[Labelled]:
+def label_shards(shards: Sequence[int], lake_uri: str, bundle: Bundle, config: Config) -> Iterator[ShardLabels]:
     """Label shards on the cluster that is joined, in any order."""
     shared = ray.put(bundle)
     task = ray.remote(num_cpus=1, max_retries=3)(label_shard)

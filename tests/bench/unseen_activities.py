@@ -1,0 +1,204 @@
+"""Measure a model of everyday activities on sources and people that it was not trained on.
+
+    python -m tests.bench.unseen_activities ../shared/data TABLES LAKE --out RUNS [--splits split_street ...]
+
+TABLES holds what `default_annotations.py` and `skeletons.py` write, LAKE the features of a training with them. For each
+split of `everyday.csv` a model is trained without its test part, by the options of the bundled model, and measured
+there. A score is calibrated on what the other splits leave out. What is trained is kept in RUNS: the next call goes on
+with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.activity.bundle import BACKGROUND, load_bundle
+from pipeline.activity.classifier import SequenceClassifier
+from pipeline.activity.model import ActivityModel, Member
+from pipeline.activity.segments import SegmentOptions, StepRun
+from pipeline.engine.local_fits import LocalFits
+from pipeline.lake.query import open_lake
+from pipeline.training.calibration import calibrated_by_others
+from pipeline.training.dataset import Item, LabelledVideo
+from pipeline.training.distributed import VideoSource
+from pipeline.training.fit import FitOptions, options_of_members
+from pipeline.training.fits import Fit
+from pipeline.training.formats import read_annotations
+from pipeline.training.skeletons import read_skeletons
+from pipeline.training.splits import Parts, divide
+from pipeline.training.validation import means_of_splits, score_steps, validate
+from pipeline.training.videos import VideoFolder
+from tests.bench.default_annotations import BY_SOURCE
+
+POSTURES = ("stand", "walk", "sit", "lie")
+STILL = ("stand", "sit")
+"""What people do beside an activity that has no name here: it is no mistake to say so."""
+SURE = 0.5
+"""A segment counts from this score on."""
+
+
+def source_of(tables: Path, data: str, lake: str, inputs: Sequence[str]) -> VideoSource:
+    """Return what the bundled model is trained on."""
+    folder = VideoFolder(data)
+    records = folder.locate(read_annotations(tables / "everyday.csv"))
+    bodies = read_skeletons(tables / "skeletons.npz")
+    labels = sorted({record.label for record in records}.union(bodies.names))
+    return VideoSource(lake, {r.video: folder.uri(r.video) for r in records}, records, labels, "person", inputs, bodies)
+
+
+def train(source: VideoSource, splits: dict[str, Parts], options: FitOptions, out: Path) -> dict[str, ActivityModel]:
+    """Train a model for each split, or take up what is there."""
+    with closing(LocalFits(source, os.cpu_count() or 1, _tell)) as fits:
+        begun = {
+            name: [
+                fits.begin(
+                    Fit(
+                        tuple(v.video for v in parts.train), (), member, out / f"{name}-{number}.pt", f"{name} {number}"
+                    )
+                )
+                for number, member in enumerate(options_of_members(options))
+            ]
+            for name, parts in splits.items()
+        }
+        models = {}
+        for name, numbers in begun.items():
+            members = []
+            for spec, weights in fits.wait_for(numbers):
+                members.append(Member(spec))
+                members[-1].load_state_dict(weights)
+            models[name] = ActivityModel.of(members)
+        return models
+
+
+def _tell(name: str, epoch: int, loss: float) -> None:
+    if epoch % 5 == 0:
+        print(f"{name}: epoch {epoch}, loss {loss:.3f}", flush=True)
+
+
+@dataclass
+class Counts:
+    """What was counted in the videos of one split; all times in steps."""
+
+    n_right: int = 0
+    n_steps: int = 0
+    """Annotated with an activity."""
+    n_right_postures: int = 0
+    n_postures: int = 0
+    n_falls: int = 0
+    n_found: int = 0
+    """Falls that a segment touches, and those that a sure one does."""
+    n_surely_found: int = 0
+    n_alarms: int = 0
+    """Segments `fall` in videos without a fall, and sure ones."""
+    n_sure_alarms: int = 0
+    n_without_fall: int = 0
+    """Steps of somebody in such videos."""
+    n_false: int = 0
+    """Sure segments in videos of which nothing has a name here."""
+    n_nameless: int = 0
+    """Steps of somebody in such videos."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+def count(model: ActivityModel, videos: Sequence[LabelledVideo], labels: Sequence[str], rate: float) -> Counts:
+    """Count what a model finds in some videos."""
+    classifier, options, counts = SequenceClassifier(model), SegmentOptions(), Counts()
+    background, fall = labels.index(BACKGROUND), labels.index("fall")
+    postures = [labels.index(name) for name in POSTURES]
+    quiet = {background, *(labels.index(name) for name in STILL)}
+    for video in videos:
+        steps = score_steps(classifier, video, len(labels), rate, options)
+        named = (steps.truth >= 0) & (steps.truth != background)
+        is_posture = np.isin(steps.truth, postures)
+        right = steps.answer == steps.truth
+        counts.n_steps, counts.n_right = counts.n_steps + int(named.sum()), counts.n_right + int(right[named].sum())
+        counts.n_postures += int(is_posture.sum())
+        counts.n_right_postures += int(right[is_posture].sum())
+        falls = [item for item in video.items if item.label_id == fall]
+        alarms = [run for run in steps.runs if run.label_id == fall]
+        sure = [run for run in alarms if run.score >= SURE]
+        counts.n_falls += len(falls)
+        counts.n_found += sum(_touched(item, alarms) for item in falls)
+        counts.n_surely_found += sum(_touched(item, sure) for item in falls)
+        n_seen = sum(len(sequence.label_ids) for sequence in video.sequences)
+        if not falls:
+            counts.n_without_fall += n_seen
+            counts.n_alarms, counts.n_sure_alarms = counts.n_alarms + len(alarms), counts.n_sure_alarms + len(sure)
+        if all(item.label_id == background for item in video.items):
+            counts.n_nameless += n_seen
+            counts.n_false += sum(run.label_id not in quiet and run.score >= SURE for run in steps.runs)
+    return counts
+
+
+def _touched(item: Item, runs: Sequence[StepRun]) -> bool:
+    return any(run.first_step < item.end_step and item.first_step < run.end_step for run in runs)
+
+
+def row(name: str, counts: Counts, figures: dict[str, float], rate: float) -> str:
+    """Return a line of the table."""
+
+    def share(part: int, whole: int) -> str:
+        return f"{part / whole:.3f}" if whole else ""
+
+    minutes, nameless = counts.n_without_fall / rate / 60, counts.n_nameless / rate / 60
+    cells = [
+        name,
+        share(counts.n_right, counts.n_steps),
+        share(counts.n_right_postures, counts.n_postures),
+        f"{figures['segment_f1']:.3f}",
+        f"{counts.n_found} / {counts.n_surely_found} of {counts.n_falls}" if counts.n_falls else "",
+        f"{counts.n_alarms} / {counts.n_sure_alarms} in {minutes:.1f} min",
+        f"{counts.n_false / nameless:.2f}" if nameless else "",
+        f"{figures['calibration_error']:.3f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+HEADER = """| left out | steps right | of stand, walk, sit, lie | F1@25 | falls, all / sure | false falls, all / sure | sure false segments a minute | calibration error |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""  # noqa: E501
+
+
+def main() -> None:
+    """Train, measure, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("tables", type=Path)
+    parser.add_argument("lake")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--splits", nargs="+", default=BY_SOURCE)
+    parser.add_argument("--members", type=int, help="as many networks; default: those of the bundled model")
+    arguments = parser.parse_args()
+    bundle = load_bundle("everyday12-pose")
+    options = FitOptions(**bundle.training["options"] | ({"members": arguments.members} if arguments.members else {}))
+    source = source_of(arguments.tables, arguments.data, arguments.lake, bundle.spec.inputs)
+    data = source.load()
+    rate = float(open_lake(arguments.lake).feature_options["sample_fps"])
+    splits = {name: divide(data, name) for name in arguments.splits}
+    models = train(source, splits, options, arguments.out)
+    torch.set_num_threads(1)
+    print(HEADER)
+    tried = {name: (model, splits[name].test) for name, model in models.items()}
+    of_people, figures_of_people = Counts(), []
+    for name, parts in splits.items():
+        model = calibrated_by_others(name, tried)
+        counts = count(model, parts.test, source.labels, rate)
+        figures = validate(model, parts.test, source.labels, rate, SegmentOptions())
+        print(row(name, counts, figures, rate))
+        if "subject" in name:
+            of_people += counts
+            figures_of_people.append(figures)
+    print(row("people together", of_people, means_of_splits(figures_of_people), rate))
+
+
+if __name__ == "__main__":
+    main()
