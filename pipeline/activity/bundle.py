@@ -161,9 +161,7 @@ def load_bundle(folder: str | Path) -> Bundle:
         if record["format"] != _FORMAT:
             raise UsageError(f"{source}: bundle format {record['format']}, but this version reads format {_FORMAT}")
         check_name(record["name"])
-        built_by: dict[str, Any] = record["model"]
-        tuples = {name: tuple(value) for name, value in built_by.items() if isinstance(value, list)}
-        spec = ModelSpec(**built_by | tuples)
+        spec = ModelSpec(**_with_tuples(record["model"]))
         labels = tuple(record["labels"])
         if len(labels) != spec.n_labels:
             raise UsageError(f"{source}: {len(labels)} labels for a model with {spec.n_labels} outputs")
@@ -177,7 +175,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             weights=weights,
             background=record["background"],
             classes=tuple(record["classes"]),
-            segments=SegmentOptions(**record["segments"]),
+            segments=SegmentOptions(**_with_tuples(record["segments"])),
             training=record["training"],
             metrics=record["metrics"],
             sha256=sha256,
@@ -187,3 +185,8 @@ def load_bundle(folder: str | Path) -> Bundle:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{source}: model.json and the weights do not fit together ({error}); {way_out}") from error
     return bundle
+
+
+def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
+    """Return options read from JSON, which knows no tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,10 @@ class SegmentOptions:
     """Segments of one label that lie no further apart are joined."""
     threshold: float = 0.0
     """A segment with a lower mean score is dropped."""
+    events: tuple[int, ...] = ()
+    """Label ids of what happens once, as a fall does: two of them close together are one, with all that is between."""
+    event_gap_s: float = 2.0
+    """So close together."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,31 @@ def find_segments(
         sample_fps: Steps per second.
         options: Smoothing, thresholds and shortest duration.
     """
+    segments = _smoothed(scores, first_step, sample_fps, options)
+    return _as_events(segments, options.events, options.event_gap_s * sample_fps) if options.events else segments
+
+
+def _as_events(segments: Iterable[StepRun], events: Collection[int], gap_steps: float) -> Iterator[StepRun]:
+    """Yield segments; of two events of one label that are no further apart one is made."""
+    # The first is the event, the others are what came after it.
+    held: list[StepRun] = []
+    for run in segments:
+        if held and run.first_step - held[0].end_step > gap_steps:
+            yield from held
+            held = []
+        if held and run.label_id == held[0].label_id:
+            held = [_joined(held[0], run)]
+        elif held or run.label_id in events:
+            held.append(run)
+        else:
+            yield run
+    yield from held
+
+
+def _smoothed(
+    scores: Iterable[NDArray[np.float32]], first_step: int, sample_fps: float, options: SegmentOptions
+) -> Iterator[StepRun]:
+    """Yield the segments of the best path that are long and sure enough; neighbours of one label are one."""
     min_steps = options.min_duration_s * sample_fps
     merge_steps = options.merge_gap_s * sample_fps
     waiting: StepRun | None = None

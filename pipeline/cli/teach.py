@@ -103,6 +103,12 @@ def train(
     skeletons: Annotated[
         Path | None, typer.Option(help="Learn from skeletons in 3D, too (.npz); for inputs box and pose.")
     ] = None,
+    events: Annotated[
+        str | None, typer.Option(help="Labels of what happens once, as a fall does; by commas.", show_default="none")
+    ] = None,
+    least_score: Annotated[
+        float, typer.Option(help="Segments with a lower score are dropped.", min=0.0, max=1.0)
+    ] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
     config_file: ConfigFile = None,
@@ -132,7 +138,7 @@ def train(
     with ProgressDisplay(console) as display:
         result = run(
             annotations, videos, out_folder, lake, config, options, note, label_map, labels_format, trainers, address,
-            display.update, display.epoch, skeletons,
+            display.update, display.epoch, skeletons, split_list(events) or (), least_score,
         )  # fmt: skip
     training_table(out, result)
     out.print(f"bundle: {result.folder}")

@@ -58,6 +58,8 @@ def train(
     observer: Observer | None = None,
     on_epoch: OnEpoch | None = None,
     skeletons: str | Path | None = None,
+    events: Sequence[str] = (),
+    least_score: float = 0.0,
 ) -> TrainResult:
     """Train a model and write it as a bundle, with its metrics.
 
@@ -85,6 +87,8 @@ def train(
         skeletons: People as skeletons in 3D, to learn from beside the videos, each seen from somewhere; a file that
             `read_skeletons` reads. The inputs must be `box` and `pose`, or one of them. `label_map` does not hold for
             their labels.
+        events: Labels of what happens once, as a fall does: two segments of it close together are one.
+        least_score: A segment with a lower mean score is dropped.
 
     Raises:
         UsageError: The annotations, a video or an option can't be used; the message names it.
@@ -99,6 +103,9 @@ def train(
     labels = sorted({record.label for record in records}.union(bodies.names if bodies else ()))
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
+    if unknown := sorted(set(events) - set(labels)):
+        raise UsageError(f"--events {','.join(unknown)}: no such label; there are {', '.join(labels)}")
+    segments = SegmentOptions(threshold=least_score, events=tuple(labels.index(event) for event in events))
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
     if (bodies or options.mirror) and not of_tracks_alone(inputs):
@@ -120,13 +127,14 @@ def train(
         if not data:
             raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
         trainer = _trainer(source, options, checkpoints, config, trainers, on_epoch, on_ray, stack)
-        model, results = trainer.train_and_measure(data, config.chosen_fps, str(annotations))
+        model, results = trainer.train_and_measure(data, config.chosen_fps, str(annotations), segments)
     metrics = {"splits": results, "means": _means(results)}
     bundle = _bundle(
         Path(out).name,
         labels,
         model,
         config,
+        segments,
         metrics,
         {
             "annotations": Path(annotations).name,
@@ -154,8 +162,8 @@ def _located(
 
 
 def _bundle(
-    name: str, labels: Sequence[str], model: ActivityModel, config: Config, metrics: dict[str, Any],
-    training: dict[str, Any],
+    name: str, labels: Sequence[str], model: ActivityModel, config: Config, segments: SegmentOptions,
+    metrics: dict[str, Any], training: dict[str, Any],
 ) -> Bundle:  # fmt: skip
     """Return a trained model with all that must be known to use it."""
     return Bundle(
@@ -168,7 +176,7 @@ def _bundle(
         weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
         background=BACKGROUND if BACKGROUND in labels else None,
         classes=config.classes,
-        segments=SegmentOptions(),
+        segments=segments,
         training=training,
         metrics=metrics,
     )

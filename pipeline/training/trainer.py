@@ -55,7 +55,7 @@ class Trainer:
         self._fits, self._n_workers, self._use_gpu = fits, n_workers, use_gpu
 
     def train_and_measure(
-        self, data: Sequence[LabelledVideo], sample_fps: float, annotations: str
+        self, data: Sequence[LabelledVideo], sample_fps: float, annotations: str, segments: SegmentOptions
     ) -> tuple[ActivityModel, dict[str, dict[str, Any]]]:
         """Return the model to ship, and what was measured for each split.
 
@@ -63,6 +63,7 @@ class Trainer:
             data: What the source loads.
             sample_fps: Steps per second.
             annotations: What messages call the labels.
+            segments: How scores become segments.
         """
         records = [item.annotation for video in data for item in video.items]
         splits = {
@@ -91,7 +92,7 @@ class Trainer:
             }
         results: dict[str, dict[str, Any]] = {}
         for name, model in models.items():
-            measured = validate(model, splits[name].test, self._source.labels, sample_fps, SegmentOptions())
+            measured = validate(model, splits[name].test, self._source.labels, sample_fps, segments)
             results[name] = measured | {"n_train": len(splits[name].train), "n_test": len(splits[name].test)}
             log.info("%s: accuracy %.3f on %d spans", name, measured["accuracy"], measured["n_spans"])
         if whole is None:

@@ -106,3 +106,19 @@ def test_more_steps_a_second_that_say_the_same_give_the_same_segments() -> None:
     assert [(run.label_id, 2 * run.first_step, 2 * run.end_step) for run in slow] == [
         (run.label_id, run.first_step, run.end_step) for run in fast
     ]
+
+
+def test_an_event_is_one_however_often_it_is_seen() -> None:
+    """Three falls, 1 and 1.2 s apart, in 10 steps a second; what lies between them goes with them."""
+    block = scores((1, 20), (0, 6), (2, 10), (0, 5), (2, 12), (0, 6), (2, 9), sure=0.99)
+    apart = found(block)
+    assert [run.label_id for run in apart] == [1, 0, 2, 0, 2, 0, 2]
+
+    def spans(**options: object) -> list[tuple[int, int, int]]:
+        return [(run.label_id, run.first_step, run.end_step) for run in found(block, **options)]  # type: ignore[arg-type]
+
+    assert spans(events=(0,), event_gap_s=1.3) == [(1, 0, 20), (0, 20, 59), (2, 59, 68)]
+    assert spans(events=(0,), event_gap_s=1.1) == [(1, 0, 20), (0, 20, 41), (2, 41, 53), (0, 53, 59), (2, 59, 68)]
+    assert spans(events=(0,), event_gap_s=0.9) == [(run.label_id, run.first_step, run.end_step) for run in apart]
+    assert spans(events=(1,)) == spans(), "what happens once stays as it is"
+    assert found(block, events=(0,), event_gap_s=1.3)[1].score == pytest.approx(0.99)

@@ -11,6 +11,7 @@ with it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -176,10 +177,12 @@ def main() -> None:
     parser.add_argument("lake")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--splits", nargs="+", default=BY_SOURCE)
-    parser.add_argument("--members", type=int, help="as many networks; default: those of the bundled model")
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help="JSON: other FitOptions than the bundled model's"
+    )
     arguments = parser.parse_args()
     bundle = load_bundle("everyday12-pose")
-    options = FitOptions(**bundle.training["options"] | ({"members": arguments.members} if arguments.members else {}))
+    options = FitOptions(**bundle.training["options"] | arguments.options)
     source = source_of(arguments.tables, arguments.data, arguments.lake, bundle.spec.inputs)
     data = source.load()
     rate = float(open_lake(arguments.lake).feature_options["sample_fps"])

@@ -185,6 +185,13 @@ def test_inputs_that_skeletons_have_not_are_refused_before_anything_is_decoded(
     assert not (tmp_path / "model-lake").exists()
 
 
+def test_an_event_without_a_label_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("video,label\na.mp4,stand\na.mp4,lie\n")
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(UsageError, match="--events fall: no such label; there are lie, stand"):
+        train(tmp_path / "labels.csv", str(tmp_path), tmp_path / "model", events=("fall", "lie"))
+
+
 def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path) -> None:
     """What no video shows is learnt from skeletons alone, and every split's model learns from all of them."""
     clips = sorted((data_dir / "jhmdb" / "clips" / "golf").glob("*.mp4"))[:4]
@@ -196,9 +203,11 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     options = replace(SMALL, row_steps=20, mirror=True)
     result = train(
         tmp_path / "labels.csv", str(clips[0].parent), tmp_path / "model", config=config, options=options,
-        skeletons=tmp_path / "lying.npz",
+        skeletons=tmp_path / "lying.npz", events=("lie",), least_score=0.25,
     )  # fmt: skip
     bundle = result.bundle
+    assert (bundle.segments.events, bundle.segments.threshold) == ((0,), 0.25)
+    assert len(bundle.spec.energies) == 101, "it knows what is unlike what it has learnt from"
     assert (bundle.labels, bundle.spec.inputs) == (("lie", "stand"), ("box", "pose"))
     assert (bundle.training["n_videos"], bundle.training["n_skeletons"]) == (4, 60)
     assert result.metrics["splits"]["split"]["accuracy"] == 1.0

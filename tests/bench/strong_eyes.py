@@ -1,0 +1,91 @@
+"""Tell what is the eyes' fault from what is the LSTM's: let other eyes see for the bundled model.
+
+    python -m tests.bench.strong_eyes ../shared/data/urfd/clips ../shared/weights
+
+The boxes are those of a YOLOv8n of COCO at 640 px, the keypoints those of BlazePose in them. Each clip of UR Fall
+Detection holds one fall; it counts as found if a segment `fall` is in it. `tests.bench.falls` is the same with the
+embedded eyes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import decode, detect, follow
+from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.activity.classifier import SequenceClassifier
+from pipeline.activity.segments import StepRun, find_segments
+from pipeline.motion.kinematics import box_motion
+from pipeline.motion.poses import pose_motion
+from pipeline.motion.tracking import NO_TRACK
+from pipeline.vision.landmarks import LandmarkNetwork
+from pipeline.vision.runtime import choose_runtime
+from tests.bench.falls import LEAST_SCORES
+
+_SHORTEST = 3
+"""Steps of a track that is looked at."""
+
+
+def tracks(clip: Path, detector: str, landmarks: LandmarkNetwork, fps: float) -> Iterator[NDArray[np.float16]]:
+    """Yield the inputs of the model for each track of a clip, `float16 [T, 94]`."""
+    frames = list(decode(clip, fps=fps))
+    found = list(detect(frames, detector, min_score=0.1, detector_px=640))
+    ids = list(follow(found, fps))
+    seen: dict[int, list[tuple[int, NDArray[np.float32], NDArray[np.float32]]]] = {}
+    for step, (frame, boxes, of_frame) in enumerate(zip(frames, found, ids, strict=True)):
+        for box, track in zip(boxes.xyxy, of_frame.tolist(), strict=True):
+            if track != NO_TRACK:
+                keypoints, _ = landmarks.keypoints(frame.image, box)
+                seen.setdefault(track, []).append((step, box, keypoints))
+    for of_track in seen.values():
+        steps, xyxy, keypoints = (np.array(part) for part in zip(*of_track, strict=True))
+        if len(steps) < _SHORTEST:
+            continue
+        # As in a lake: a box stands still, or moves on evenly, until the next.
+        every = np.arange(steps[0], steps[-1] + 1)
+        xyxy, points = (_between(every, steps, part) for part in (xyxy, keypoints))
+        vectors = [box_motion(every / fps, xyxy), pose_motion(every / fps, xyxy, points)]
+        yield np.hstack(vectors).astype(np.float16)
+
+
+def _between(every: NDArray[np.intp], steps: NDArray[np.intp], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    flat = values.reshape(len(values), -1)
+    columns = [np.interp(every, steps, column) for column in flat.T]
+    return np.stack(columns, axis=1).reshape(len(every), *values.shape[1:]).astype(np.float32)
+
+
+def falls(clip: Path, bundle: Bundle, detector: str, landmarks: LandmarkNetwork) -> list[StepRun]:
+    """Return the falls that the model finds with these eyes."""
+    classifier, fall = SequenceClassifier(bundle.model), bundle.labels.index("fall")
+    return [
+        run
+        for inputs in tracks(clip, detector, landmarks, bundle.sample_fps)
+        for run in find_segments(classifier.scores([inputs]), 0, bundle.sample_fps, bundle.segments)
+        if run.label_id == fall
+    ]
+
+
+def main() -> None:
+    """Look, and count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("weights", type=Path, help="folder with yolov8n_coco.pt and pose_landmark_full.tflite")
+    parser.add_argument("--model", default="everyday12-pose")
+    arguments = parser.parse_args()
+    bundle = load_bundle(arguments.model)
+    landmarks = LandmarkNetwork(arguments.weights / "pose_landmark_full.tflite", choose_runtime("cpu"))
+    clips = sorted(arguments.clips.glob("*.mp4"))
+    found = [falls(clip, bundle, str(arguments.weights / "yolov8n_coco.pt"), landmarks) for clip in clips]
+    for least_score in LEAST_SCORES:
+        counts = [sum(run.score >= least_score for run in of_clip) for of_clip in found]
+        n_found, n_once = sum(count > 0 for count in counts), sum(count == 1 for count in counts)
+        print(f"score >= {least_score:g}: a fall in {n_found} of {len(clips)} clips, just one in {n_once}")
+
+
+if __name__ == "__main__":
+    main()
