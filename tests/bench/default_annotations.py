@@ -15,7 +15,7 @@ a group always in the same. No test clip of that split is in it.
 
     python -m tests.bench.skeletons DATA/skeletons OUT/skeletons.npz
     actionlake train OUT/everyday.csv --videos DATA --skeletons OUT/skeletons.npz --inputs box,pose \\
-        --row-steps 40 --mirror --input-dropout 0.2 --epochs 20 --members 2 \\
+        --row-steps 40 --mirror --input-dropout 0.2 --epochs 7 --members 2 --events fall --least-score 0.3 \\
         --lake OUT/everyday-lake --out everyday12-pose
 
 Its spans in GMDCSA24 are our own, by eye, in `everyday_gmdcsa24.csv`: the data set's know no rest after a fall. Of
@@ -43,7 +43,7 @@ EVERYDAY = {
     **{label: label for label in ("jump", "run", "walk", "wave")},
 }  # fmt: skip
 """What JHMDB calls its everyday activities, and what they are: its people sit down, and get up."""
-DRAWS = {"jhmdb": 3, "gmdcsa24": 40, "street": 5}
+DRAWS = {"jhmdb": 9, "gmdcsa24": 120, "street": 15}
 """How often an epoch draws a video, so that no source rules; skeletons are drawn once."""
 SUBJECTS = ("subject1", "subject2", "subject3", "subject4")
 JHMDB = [f"split_jhmdb{i}" for i in (1, 2, 3)]

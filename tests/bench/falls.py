@@ -35,10 +35,20 @@ def analyzed(footage: Sequence[Path], folder: str, bundle: Bundle, detector: str
     return open_lake(folder)
 
 
-def falls_of(lake: LakeReader, least_score: float) -> Counter[str]:
-    """Return how many falls were found in each video that has any."""
-    rows = lake.table("segments", ["video_id", "label", "score"]).to_pylist()
-    return Counter(row["video_id"] for row in rows if row["label"] == "fall" and row["score"] >= least_score)
+FALLS = """
+SELECT f.video_id, f.score, count(l.label) > 0 AS then_lies FROM segments f LEFT JOIN segments l
+ON l.video_id = f.video_id AND l.track_id = f.track_id AND l.label = 'lie'
+AND l.start_s BETWEEN f.end_s - 0.2 AND f.end_s + 2
+WHERE f.label = 'fall' GROUP BY f.video_id, f.segment_id, f.score
+"""
+
+
+def falls_of(lake: LakeReader, least_score: float, then_lies: bool = False) -> Counter[str]:
+    """Return how many falls were found in each video that has any; if so asked, of those who lie there afterwards."""
+    rows = lake.sql(FALLS).to_pylist()
+    return Counter(
+        row["video_id"] for row in rows if row["score"] >= least_score and (row["then_lies"] or not then_lies)
+    )
 
 
 def misplaced_s(lake: LakeReader) -> tuple[list[float], list[float]]:
@@ -83,15 +93,18 @@ def main() -> None:
         for name, late in zip(("starts", "ends"), misplaced_s(lake), strict=True):
             low, middle, high = np.quantile(late, [0.1, 0.5, 0.9])
             print(f"{name}: {middle:+.2f} s late in the middle, {low:+.2f} to {high:+.2f} for 8 of 10")
+        print("| least score | falls found | just one segment | false alarms | then lies: found | false alarms |")
+        print("| --- | --- | --- | --- | --- | --- |")
         for least_score in LEAST_SCORES:
-            found = falls_of(lake, least_score)
+            found, lying = (falls_of(lake, least_score, then_lies) for then_lies in (False, True))
             just_one = sum(n == 1 for n in found.values())
-            line = f"score >= {least_score:g}: a fall in {len(found)} of {n_clips} clips, just one in {just_one}"
-            if quiet is not None:
-                alarms = falls_of(quiet, least_score).total()
-                minutes = seconds_of(quiet.table("videos").to_pylist()) / 60
-                line += f"; {alarms} false alarms in {minutes:.1f} minutes without a fall"
-            print(line)
+            alarms, lying_alarms = (
+                falls_of(quiet, least_score, then_lies).total() if quiet else "" for then_lies in (False, True)
+            )
+            cells = [f"{least_score:g}", f"{len(found)} of {n_clips}", just_one, alarms, len(lying), lying_alarms]
+            print(f"| {' | '.join(map(str, cells))} |")
+        if quiet:
+            print(f"without a fall: {seconds_of(quiet.table('videos').to_pylist()) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("skeletons", type=Path, help="folder with utkinect.npz and msr_action3d.npz")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--sequences", type=int, default=3000)
+    parser.add_argument("--sequences", type=int, default=9000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="draw some of them")
     chosen = parser.parse_args()
