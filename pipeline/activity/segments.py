@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,20 +56,22 @@ def find_segments(
         options: Smoothing, thresholds and shortest duration.
     """
     segments = _smoothed(scores, first_step, sample_fps, options)
-    return _as_events(segments, options.events, options.event_gap_s * sample_fps) if options.events else segments
+    for label_id in options.events:
+        segments = _as_events(segments, label_id, options.event_gap_s * sample_fps)
+    return segments
 
 
-def _as_events(segments: Iterable[StepRun], events: Collection[int], gap_steps: float) -> Iterator[StepRun]:
-    """Yield segments; of two events of one label that are no further apart one is made."""
+def _as_events(segments: Iterable[StepRun], label_id: int, gap_steps: float) -> Iterator[StepRun]:
+    """Yield segments; of two of a label that are no further apart one is made."""
     # The first is the event, the others are what came after it.
     held: list[StepRun] = []
     for run in segments:
         if held and run.first_step - held[0].end_step > gap_steps:
             yield from held
             held = []
-        if held and run.label_id == held[0].label_id:
+        if held and run.label_id == label_id:
             held = [_joined(held[0], run)]
-        elif held or run.label_id in events:
+        elif held or run.label_id == label_id:
             held.append(run)
         else:
             yield run

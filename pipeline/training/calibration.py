@@ -16,8 +16,8 @@ from pipeline.training.dataset import LabelledVideo
 
 _LOWEST, _HIGHEST = 0.2, 5.0
 _SMALLEST = 1e-9
-# Of a hundredth of what was learnt from each.
-_N_ENERGIES = 101
+# A hundredth of what was learnt from lies between two of them.
+_N_ENERGIES, _ENOUGH_SEQUENCES = 101, 2000
 
 
 Answers = tuple[ActivityModel, Sequence[LabelledVideo]]
@@ -90,12 +90,13 @@ def with_temperature(model: ActivityModel, temperature: float) -> ActivityModel:
 def with_energies(model: ActivityModel, videos: Sequence[LabelledVideo]) -> ActivityModel:
     """Return a model that knows the free energies of what it was trained on, and so what is unlike it.
 
-    They are those of all steps, each as often as an epoch draws its sequence.
+    They are those of all steps of some two thousand sequences, evenly taken, each as often as an epoch draws it.
     """
     classifier = SequenceClassifier(model)
+    sequences = [sequence for video in videos for sequence in video.sequences]
     energies: list[NDArray[np.float32]] = []
     draws: list[int] = []
-    for sequence in (sequence for video in videos for sequence in video.sequences):
+    for sequence in sequences[:: max(1, len(sequences) // _ENOUGH_SEQUENCES)]:
         for logits in classifier.logits([sequence.inputs]):
             energies.append(free_energy(logits).numpy())
             draws += [sequence.draws] * len(logits)

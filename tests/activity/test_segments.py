@@ -121,4 +121,5 @@ def test_an_event_is_one_however_often_it_is_seen() -> None:
     assert spans(events=(0,), event_gap_s=1.1) == [(1, 0, 20), (0, 20, 41), (2, 41, 53), (0, 53, 59), (2, 59, 68)]
     assert spans(events=(0,), event_gap_s=0.9) == [(run.label_id, run.first_step, run.end_step) for run in apart]
     assert spans(events=(1,)) == spans(), "what happens once stays as it is"
+    assert spans(events=(1, 2), event_gap_s=0.6) == [(1, 0, 20), (0, 20, 26), (2, 26, 68)], "each for itself"
     assert found(block, events=(0,), event_gap_s=1.3)[1].score == pytest.approx(0.99)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,14 @@ from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.segments import SegmentOptions, StepRun
 from pipeline.engine.local_fits import LocalFits
 from pipeline.lake.query import open_lake
-from pipeline.training.calibration import calibrated_by_others
+from pipeline.steps.label import UNLIKE
+from pipeline.training.calibration import calibrated_by_others, with_energies
 from pipeline.training.dataset import Item, LabelledVideo
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions, options_of_members
 from pipeline.training.fits import Fit
 from pipeline.training.formats import read_annotations
+from pipeline.training.sequences import IGNORE
 from pipeline.training.skeletons import read_skeletons
 from pipeline.training.splits import Parts, divide
 from pipeline.training.validation import means_of_splits, score_steps, validate
@@ -75,7 +78,7 @@ def train(source: VideoSource, splits: dict[str, Parts], options: FitOptions, ou
             for spec, weights in fits.wait_for(numbers):
                 members.append(Member(spec))
                 members[-1].load_state_dict(weights)
-            models[name] = ActivityModel.of(members)
+            models[name] = with_energies(ActivityModel.of(members), splits[name].train)
         return models
 
 
@@ -90,63 +93,73 @@ class Counts:
 
     n_right: int = 0
     n_steps: int = 0
-    """Annotated with an activity."""
+    """Annotated with an activity, whether somebody was seen or not."""
     n_right_postures: int = 0
     n_postures: int = 0
     n_falls: int = 0
-    n_found: int = 0
-    """Falls that a segment touches, and those that a sure one does."""
-    n_surely_found: int = 0
-    n_alarms: int = 0
-    """Segments `fall` in videos without a fall, and sure ones."""
-    n_sure_alarms: int = 0
-    n_found_lying: int = 0
-    """Falls that a segment touches after which somebody lies."""
-    n_lying_alarms: int = 0
-    """Segments `fall` in videos without a fall, after which somebody lies."""
+    found: Counter[str] = field(default_factory=Counter)
+    """Falls that a segment of each of `KINDS` touches."""
+    alarms: Counter[str] = field(default_factory=Counter)
+    """Such segments in videos without a fall."""
     n_without_fall: int = 0
     """Steps of somebody in such videos."""
     n_false: int = 0
     """Sure segments in videos of which nothing has a name here."""
     n_nameless: int = 0
     """Steps of somebody in such videos."""
+    n_seen: int = 0
+    n_unlike: int = 0
+    """Of all steps of somebody those that are unlike what the model has learnt from."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def count(model: ActivityModel, videos: Sequence[LabelledVideo], labels: Sequence[str], rate: float) -> Counts:
+KINDS = ("all", "sure", "then lies")
+"""Segments `fall`: of any score, with a score of at least `SURE`, and those that a segment `lie` follows."""
+
+
+def falls_in(runs: Sequence[StepRun], labels: Sequence[str], rate: float) -> dict[str, list[StepRun]]:
+    """Return the segments `fall` of each of `KINDS`."""
+    falls = [run for run in runs if labels[run.label_id] == "fall"]
+    lies = [run for run in runs if labels[run.label_id] == "lie"]
+    then_lies = [run for run in falls if any(-2 <= lie.first_step - run.end_step <= 2 * rate for lie in lies)]
+    return {"all": falls, "sure": [run for run in falls if run.score >= SURE], "then lies": then_lies}
+
+
+def count(
+    model: ActivityModel, videos: Sequence[LabelledVideo], labels: Sequence[str], rate: float, options: SegmentOptions
+) -> Counts:
     """Count what a model finds in some videos."""
-    classifier, options, counts = SequenceClassifier(model), SegmentOptions(), Counts()
+    classifier, counts = SequenceClassifier(model), Counts()
     background, fall = labels.index(BACKGROUND), labels.index("fall")
     postures = [labels.index(name) for name in POSTURES]
     quiet = {background, *(labels.index(name) for name in STILL)}
     for video in videos:
         steps = score_steps(classifier, video, len(labels), rate, options)
-        named = (steps.truth >= 0) & (steps.truth != background)
-        is_posture = np.isin(steps.truth, postures)
-        right = steps.answer == steps.truth
+        right, is_posture = steps.answer == steps.truth, np.isin(steps.truth, postures)
+        named = (steps.truth != IGNORE) & (steps.truth != background)
         counts.n_steps, counts.n_right = counts.n_steps + int(named.sum()), counts.n_right + int(right[named].sum())
         counts.n_postures += int(is_posture.sum())
         counts.n_right_postures += int(right[is_posture].sum())
-        falls = [item for item in video.items if item.label_id == fall]
-        alarms = [run for run in steps.runs if run.label_id == fall]
-        sure = [run for run in alarms if run.score >= SURE]
-        lies = [run for run in steps.runs if run.label_id == labels.index("lie")]
-        lying = [run for run in alarms if any(-2 <= lie.first_step - run.end_step <= 2 * rate for lie in lies)]
-        counts.n_falls += len(falls)
-        counts.n_found += sum(_touched(item, alarms) for item in falls)
-        counts.n_surely_found += sum(_touched(item, sure) for item in falls)
-        counts.n_found_lying += sum(_touched(item, lying) for item in falls)
+        falls, said = [item for item in video.items if item.label_id == fall], falls_in(steps.runs, labels, rate)
         n_seen = sum(len(sequence.label_ids) for sequence in video.sequences)
+        counts.n_seen, counts.n_unlike = counts.n_seen + n_seen, counts.n_unlike + _n_unlike(model, classifier, video)
+        counts.n_falls += len(falls)
+        counts.found += Counter({kind: sum(_touched(item, runs) for item in falls) for kind, runs in said.items()})
         if not falls:
             counts.n_without_fall += n_seen
-            counts.n_alarms, counts.n_sure_alarms = counts.n_alarms + len(alarms), counts.n_sure_alarms + len(sure)
-            counts.n_lying_alarms += len(lying)
+            counts.alarms += Counter({kind: len(runs) for kind, runs in said.items()})
         if all(item.label_id == background for item in video.items):
             counts.n_nameless += n_seen
             counts.n_false += sum(run.label_id not in quiet and run.score >= SURE for run in steps.runs)
     return counts
+
+
+def _n_unlike(model: ActivityModel, classifier: SequenceClassifier, video: LabelledVideo) -> int:
+    blocks = (block for sequence in video.sequences for block in classifier.logits([sequence.inputs]))
+    novelties = (model.novelty(block) for block in blocks)
+    return sum(int((novelty > UNLIKE).sum()) for novelty in novelties if novelty is not None)
 
 
 def _touched(item: Item, runs: Sequence[StepRun]) -> bool:
@@ -165,18 +178,17 @@ def row(name: str, counts: Counts, figures: dict[str, float], rate: float) -> st
         share(counts.n_right, counts.n_steps),
         share(counts.n_right_postures, counts.n_postures),
         f"{figures['segment_f1']:.3f}",
-        f"{counts.n_found}, {counts.n_surely_found}, {counts.n_found_lying} of {counts.n_falls}"
-        if counts.n_falls
-        else "",
-        f"{counts.n_alarms}, {counts.n_sure_alarms}, {counts.n_lying_alarms} in {minutes:.1f} min",
+        f"{', '.join(str(counts.found[kind]) for kind in KINDS)} of {counts.n_falls}" if counts.n_falls else "",
+        f"{', '.join(str(counts.alarms[kind]) for kind in KINDS)} in {minutes:.1f} min",
         f"{counts.n_false / nameless:.2f}" if nameless else "",
         f"{figures['calibration_error']:.3f}",
+        share(counts.n_unlike, counts.n_seen),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-HEADER = """| left out | steps right | of stand, walk, sit, lie | F1@25 | falls: all, sure, then lies | false falls: the same | sure false segments a minute | calibration error |
-| --- | --- | --- | --- | --- | --- | --- | --- |"""  # noqa: E501
+COLUMNS = ("left out", "steps right", "of stand, walk, sit, lie", "F1@25", "falls: all, sure, then lies",
+           "false falls: the same", "sure false segments a minute", "calibration error", "unlike")  # fmt: skip
 
 
 def main() -> None:
@@ -199,13 +211,13 @@ def main() -> None:
     splits = {name: divide(data, name) for name in arguments.splits}
     models = train(source, splits, options, arguments.out)
     torch.set_num_threads(1)
-    print(HEADER)
+    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     tried = {name: (model, splits[name].test) for name, model in models.items()}
     of_people, figures_of_people = Counts(), []
     for name, parts in splits.items():
         model = calibrated_by_others(name, tried)
-        counts = count(model, parts.test, source.labels, rate)
-        figures = validate(model, parts.test, source.labels, rate, SegmentOptions())
+        counts = count(model, parts.test, source.labels, rate, bundle.segments)
+        figures = validate(model, parts.test, source.labels, rate, bundle.segments)
         print(row(name, counts, figures, rate))
         if "subject" in name:
             of_people += counts
