@@ -109,6 +109,9 @@ def train(
     least_score: Annotated[
         float, typer.Option(help="Segments with a lower score are dropped.", min=0.0, max=1.0)
     ] = 0.0,
+    keep_splits: Annotated[
+        bool, typer.Option("--keep-splits", help="Write each split's model, too, into OUT-splits.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
     config_file: ConfigFile = None,
@@ -139,6 +142,7 @@ def train(
         result = run(
             annotations, videos, out_folder, lake, config, options, note, label_map, labels_format, trainers, address,
             display.update, display.epoch, skeletons, split_list(events) or (), least_score,
+            keep_splits,
         )  # fmt: skip
     training_table(out, result)
     out.print(f"bundle: {result.folder}")

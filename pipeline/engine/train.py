@@ -60,6 +60,7 @@ def train(
     skeletons: str | Path | None = None,
     events: Sequence[str] = (),
     least_score: float = 0.0,
+    keep_splits: bool = False,
 ) -> TrainResult:
     """Train a model and write it as a bundle, with its metrics.
 
@@ -89,6 +90,8 @@ def train(
             their labels.
         events: Labels of what happens once, as a fall does: two segments of it close together are one.
         least_score: A segment with a lower mean score is dropped.
+        keep_splits: Write the model of each split, too, as a bundle of its own in `<out>-splits`: to look at what it
+            says of videos that it has not seen.
 
     Raises:
         UsageError: The annotations, a video or an option can't be used; the message names it.
@@ -127,27 +130,26 @@ def train(
         if not data:
             raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")
         trainer = _trainer(source, options, checkpoints, config, trainers, on_epoch, on_ray, stack)
-        model, results = trainer.train_and_measure(data, config.chosen_fps, str(annotations), segments)
+        trained = trainer.train_and_measure(data, config.chosen_fps, str(annotations), segments)
+    results = trained.results
+    training = {
+        "annotations": Path(annotations).name,
+        "n_videos": sum(bool(video.items) for video in data),
+        **({"n_skeletons": len(bodies.lengths)} if bodies else {}),
+        "trained_on": "all clips" if len(results) > 1 else f"{next(iter(results))}, training part",
+        "features": config.feature_options(),
+        "options": asdict(options),
+        "label_map": mapping,
+        "note": note,
+    }
     metrics = {"splits": results, "means": _means(results)}
-    bundle = _bundle(
-        Path(out).name,
-        labels,
-        model,
-        config,
-        segments,
-        metrics,
-        {
-            "annotations": Path(annotations).name,
-            "n_videos": sum(bool(video.items) for video in data),
-            **({"n_skeletons": len(bodies.lengths)} if bodies else {}),
-            "trained_on": "all clips" if len(results) > 1 else f"{next(iter(results))}, training part",
-            "features": config.feature_options(),
-            "options": asdict(options),
-            "label_map": mapping,
-            "note": note,
-        },
-    )
+    bundle = _bundle(Path(out).name, labels, trained.model, config, segments, metrics, training)
     bundle.save(out, model_card(bundle))
+    for name, model in trained.of_splits.items() if keep_splits else ():
+        measured = {"splits": {name: results[name]}, "means": {}}
+        told = training | {"trained_on": f"{name}, training part"}
+        of_split = _bundle(name, labels, model, config, segments, measured, told)
+        of_split.save(f"{str(out).rstrip('/')}-splits/{name}", model_card(of_split))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return TrainResult(load_bundle(out), Path(out), metrics)
 

@@ -212,6 +212,8 @@ class _ShardChecks:
                 f"has segments of {video_id} that end before they start",
             )
             _demand(_within(rows["score"], 0.0, 1.0), f"has scores of {video_id} that are none")
+            if "novelty" in rows.column_names:
+                _demand(_within(rows["novelty"].drop_null(), 0.0, 1.0), f"has novelties of {video_id} that are none")
             track = rows["track_id"].fill_null(-1).to_numpy()
             order = np.lexsort((start, track))
             overlap = end[order][:-1] > start[order][1:] + _EPSILON_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,17 @@ OnEpoch = Callable[[str, int, float], None]
 """Called with the name of the fit, the epoch and its loss."""
 Begun = Callable[[], ActivityModel]
 """A model whose training has begun; called, it waits for it."""
+
+
+class Trained(NamedTuple):
+    """What came out."""
+
+    model: ActivityModel
+    """The one to ship."""
+    of_splits: dict[str, ActivityModel]
+    """For each split the one that has not seen what is measured on."""
+    results: dict[str, dict[str, Any]]
+    """What was measured of each."""
 
 
 class Trainer:
@@ -56,8 +67,8 @@ class Trainer:
 
     def train_and_measure(
         self, data: Sequence[LabelledVideo], sample_fps: float, annotations: str, segments: SegmentOptions
-    ) -> tuple[ActivityModel, dict[str, dict[str, Any]]]:
-        """Return the model to ship, and what was measured for each split.
+    ) -> Trained:
+        """Return the model to ship, that of each split, and what was measured of it.
 
         Args:
             data: What the source loads.
@@ -96,8 +107,8 @@ class Trainer:
             results[name] = measured | {"n_train": len(splits[name].train), "n_test": len(splits[name].test)}
             log.info("%s: accuracy %.3f on %d spans", name, measured["accuracy"], measured["n_spans"])
         if whole is None:
-            return next(iter(models.values())), results
-        return with_temperature(whole(), fit_temperature(list(tried.values()))), results
+            return Trained(next(iter(models.values())), models, results)
+        return Trained(with_temperature(whole(), fit_temperature(list(tried.values()))), models, results)
 
     def _needs_validation(self, parts: Parts) -> bool:
         """Whether a split's model is calibrated on its own: its annotations say on what, or it stops early by that."""

@@ -1,21 +1,16 @@
 """Measure a model of everyday activities on sources and people that it was not trained on.
 
-    python -m tests.bench.unseen_activities ../shared/data TABLES LAKE --out RUNS [--splits split_street ...]
+    python -m tests.bench.unseen_activities ../shared/data daily/everyday.csv daily/everyday-lake everyday12-pose-splits
 
-TABLES holds what `default_annotations.py` and `skeletons.py` write, LAKE the features of a training with them. For each
-split of `everyday.csv` a model is trained without its test part, by the options of the bundled model, and measured
-there. A score is calibrated on what the other splits leave out. What is trained is kept in RUNS: the next call goes on
-with it.
+`default_annotations.py` writes the table. `actionlake train --keep-splits` makes the lake and the models: each has not
+seen a source or a person, and is measured on it here.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,67 +19,22 @@ import torch
 
 from pipeline.activity.bundle import BACKGROUND, load_bundle
 from pipeline.activity.classifier import SequenceClassifier
-from pipeline.activity.model import ActivityModel, Member
+from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun
-from pipeline.engine.local_fits import LocalFits
 from pipeline.lake.query import open_lake
 from pipeline.steps.label import UNLIKE
-from pipeline.training.calibration import calibrated_by_others, with_energies
-from pipeline.training.dataset import Item, LabelledVideo
-from pipeline.training.distributed import VideoSource
-from pipeline.training.fit import FitOptions, options_of_members
-from pipeline.training.fits import Fit
+from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.formats import read_annotations
 from pipeline.training.sequences import IGNORE
-from pipeline.training.skeletons import read_skeletons
-from pipeline.training.splits import Parts, divide
-from pipeline.training.validation import means_of_splits, score_steps, validate
+from pipeline.training.splits import divide
+from pipeline.training.validation import means_of_splits, score_steps
 from pipeline.training.videos import VideoFolder
-from tests.bench.default_annotations import BY_SOURCE
 
 POSTURES = ("stand", "walk", "sit", "lie")
 STILL = ("stand", "sit")
 """What people do beside an activity that has no name here: it is no mistake to say so."""
 SURE = 0.5
 """A segment counts from this score on."""
-
-
-def source_of(tables: Path, data: str, lake: str, inputs: Sequence[str]) -> VideoSource:
-    """Return what the bundled model is trained on."""
-    folder = VideoFolder(data)
-    records = folder.locate(read_annotations(tables / "everyday.csv"))
-    bodies = read_skeletons(tables / "skeletons.npz")
-    labels = sorted({record.label for record in records}.union(bodies.names))
-    return VideoSource(lake, {r.video: folder.uri(r.video) for r in records}, records, labels, "person", inputs, bodies)
-
-
-def train(source: VideoSource, splits: dict[str, Parts], options: FitOptions, out: Path) -> dict[str, ActivityModel]:
-    """Train a model for each split, or take up what is there."""
-    with closing(LocalFits(source, os.cpu_count() or 1, _tell)) as fits:
-        begun = {
-            name: [
-                fits.begin(
-                    Fit(
-                        tuple(v.video for v in parts.train), (), member, out / f"{name}-{number}.pt", f"{name} {number}"
-                    )
-                )
-                for number, member in enumerate(options_of_members(options))
-            ]
-            for name, parts in splits.items()
-        }
-        models = {}
-        for name, numbers in begun.items():
-            members = []
-            for spec, weights in fits.wait_for(numbers):
-                members.append(Member(spec))
-                members[-1].load_state_dict(weights)
-            models[name] = with_energies(ActivityModel.of(members), splits[name].train)
-        return models
-
-
-def _tell(name: str, epoch: int, loss: float) -> None:
-    if epoch % 5 == 0:
-        print(f"{name}: epoch {epoch}, loss {loss:.3f}", flush=True)
 
 
 @dataclass
@@ -195,29 +145,23 @@ def main() -> None:
     """Train, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("tables", type=Path)
+    parser.add_argument("annotations", type=Path)
     parser.add_argument("lake")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--splits", nargs="+", default=BY_SOURCE)
-    parser.add_argument(
-        "--options", type=json.loads, default={}, help="JSON: other FitOptions than the bundled model's"
-    )
+    parser.add_argument("splits", type=Path, help="folder of the splits' models")
     arguments = parser.parse_args()
-    bundle = load_bundle("everyday12-pose")
-    options = FitOptions(**bundle.training["options"] | arguments.options)
-    source = source_of(arguments.tables, arguments.data, arguments.lake, bundle.spec.inputs)
-    data = source.load()
-    rate = float(open_lake(arguments.lake).feature_options["sample_fps"])
-    splits = {name: divide(data, name) for name in arguments.splits}
-    models = train(source, splits, options, arguments.out)
+    bundles = {path.name: load_bundle(path) for path in sorted(arguments.splits.iterdir())}
+    folder, any_bundle = VideoFolder(arguments.data), next(iter(bundles.values()))
+    records = folder.locate(read_annotations(arguments.annotations))
+    uris = {record.video: folder.uri(record.video) for record in records}
+    inputs = any_bundle.spec.inputs
+    data = load_videos(open_lake(arguments.lake), uris, records, any_bundle.labels, any_bundle.scope, inputs)
     torch.set_num_threads(1)
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
-    tried = {name: (model, splits[name].test) for name, model in models.items()}
     of_people, figures_of_people = Counts(), []
-    for name, parts in splits.items():
-        model = calibrated_by_others(name, tried)
-        counts = count(model, parts.test, source.labels, rate, bundle.segments)
-        figures = validate(model, parts.test, source.labels, rate, bundle.segments)
+    for name, bundle in bundles.items():
+        test, rate = divide(data, name).test, bundle.sample_fps
+        counts = count(bundle.model, test, bundle.labels, rate, bundle.segments)
+        figures = bundle.metrics["splits"][name]
         print(row(name, counts, figures, rate))
         if "subject" in name:
             of_people += counts

@@ -102,6 +102,7 @@ def test_a_whole_lake_has_no_problem(whole: Path, tmp_path: Path) -> None:
         (SEGMENTS, flip_a_bit, "CRC"),
         (SEGMENTS, with_column("segment_id", double), "a segment twice"),
         (SEGMENTS, with_column("end_s", lambda values: [0.0] * len(values)), "end before they start"),
+        (SEGMENTS, with_column("novelty", lambda values: [2.0] * len(values)), "novelties"),
         (SEGMENTS, with_column("track_id", lambda values: [1] * len(values)), "overlap"),
         ("_plan", flip_a_bit, "CRC"),
     ],

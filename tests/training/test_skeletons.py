@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import Config, UsageError, train
+from pipeline.activity.bundle import load_bundle
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.training.fit import FitOptions
 from pipeline.training.sequences import IGNORE
@@ -203,10 +204,13 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     options = replace(SMALL, row_steps=20, mirror=True)
     result = train(
         tmp_path / "labels.csv", str(clips[0].parent), tmp_path / "model", config=config, options=options,
-        skeletons=tmp_path / "lying.npz", events=("lie",), least_score=0.25,
+        skeletons=tmp_path / "lying.npz", events=("lie",), least_score=0.25, keep_splits=True,
     )  # fmt: skip
     bundle = result.bundle
     assert (bundle.segments.events, bundle.segments.threshold) == ((0,), 0.25)
+    of_split = load_bundle(tmp_path / "model-splits" / "split")
+    assert (of_split.name, of_split.sha256, of_split.spec) == ("split", bundle.sha256, bundle.spec), "the only one"
+    assert of_split.metrics["splits"].keys() == {"split"}
     assert len(bundle.spec.energies) == 101, "it knows what is unlike what it has learnt from"
     assert (bundle.labels, bundle.spec.inputs) == (("lie", "stand"), ("box", "pose"))
     assert (bundle.training["n_videos"], bundle.training["n_skeletons"]) == (4, 60)
