@@ -76,6 +76,12 @@ class Bundle:
         px: int | None = self.training.get("features", {}).get("detector_px")
         return px
 
+    @property
+    def options_digest(self) -> str:
+        """Digest of all beside the weights that decides which segments come out."""
+        options = [asdict(self.spec), asdict(self.segments), self.labels, self.background, self.classes]
+        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+
     @cached_property
     def model(self) -> ActivityModel:
         """The network, in evaluation mode.
@@ -189,4 +195,4 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
     """Return options read from JSON, which knows no tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(record).items()}

@@ -118,10 +118,10 @@ class ActivityModel(nn.Module):
         """
         if not self.spec.energies:
             return None
-        known = torch.tensor(self.spec.energies)
-        place = torch.searchsorted(known, free_energy(logits).contiguous()).clamp(1, len(known) - 1)
+        known, energy = torch.tensor(self.spec.energies), free_energy(logits)
+        place = torch.searchsorted(known, energy).clamp(1, len(known) - 1)
         low, high = known[place - 1], known[place]
-        between = ((free_energy(logits) - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+        between = ((energy - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
         return (place - 1 + between) / (len(known) - 1)
 
 

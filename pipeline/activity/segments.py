@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +28,9 @@ class SegmentOptions:
     threshold: float = 0.0
     """A segment with a lower mean score is dropped."""
     events: tuple[int, ...] = ()
-    """Label ids of what happens once, as a fall does: two of them close together are one, with all that is between."""
+    """Label ids of what happens once, as a fall does: those that closely follow each other are one."""
     event_gap_s: float = 2.0
-    """So close together."""
+    """So closely: from the end of one to the start of the next."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +62,30 @@ def find_segments(
 
 
 def _as_events(segments: Iterable[StepRun], label_id: int, gap_steps: float) -> Iterator[StepRun]:
-    """Yield segments; of two of a label that are no further apart one is made."""
-    # The first is the event, the others are what came after it.
-    held: list[StepRun] = []
+    """Yield segments; of those of a label that follow each other at most so far apart one is made."""
+    parts: list[StepRun] = []
+    after: list[StepRun] = []
     for run in segments:
-        if held and run.first_step - held[0].end_step > gap_steps:
-            yield from held
-            held = []
-        if held and run.label_id == label_id:
-            held = [_joined(held[0], run)]
-        elif held or run.label_id == label_id:
-            held.append(run)
+        if parts and run.first_step - parts[-1].end_step > gap_steps:
+            yield _as_one(parts)
+            yield from after
+            parts, after = [], []
+        if run.label_id == label_id:
+            parts, after = [*parts, run], []
+        elif parts:
+            after.append(run)
         else:
             yield run
-    yield from held
+    if parts:
+        yield _as_one(parts)
+        yield from after
+
+
+def _as_one(parts: Sequence[StepRun]) -> StepRun:
+    """Return one run from the first to the last; what lies between them has no part in its score."""
+    steps = [part.end_step - part.first_step for part in parts]
+    score = sum(part.score * n for part, n in zip(parts, steps, strict=True)) / sum(steps)
+    return StepRun(parts[0].label_id, parts[0].first_step, parts[-1].end_step, score)
 
 
 def _smoothed(

@@ -148,12 +148,13 @@ def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s:
 
 
 def _labelled_by(lake: Lake, shard: int, bundle: Bundle) -> bool:
-    """Whether a shard has segments of these very weights."""
+    """Whether a shard has segments of these very weights, made by the same options; earlier versions noted none."""
     if shard not in lake.labelled(bundle.name):
         return False
     metadata = pq.read_schema(lake.path(segments_folder(bundle), part_name(shard)), filesystem=lake.fs).metadata
     footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
-    return footer.get("model_sha256") == bundle.sha256 and not footer.get("unlabelled")
+    same_options = footer.get("model_options", bundle.options_digest) == bundle.options_digest
+    return footer.get("model_sha256") == bundle.sha256 and same_options and not footer.get("unlabelled")
 
 
 class ShardLabeller:

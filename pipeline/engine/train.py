@@ -106,6 +106,10 @@ def train(
     labels = sorted({record.label for record in records}.union(bodies.names if bodies else ()))
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
+    for name in {name for record in records for name in record.splits} if keep_splits else ():
+        check_name(name)
+    if BACKGROUND in events:
+        raise UsageError(f"--events {BACKGROUND}: it gives no segment")
     if unknown := sorted(set(events) - set(labels)):
         raise UsageError(f"--events {','.join(unknown)}: no such label; there are {', '.join(labels)}")
     segments = SegmentOptions(threshold=least_score, events=tuple(labels.index(event) for event in events))
@@ -145,11 +149,14 @@ def train(
     metrics = {"splits": results, "means": _means(results)}
     bundle = _bundle(Path(out).name, labels, trained.model, config, segments, metrics, training)
     bundle.save(out, model_card(bundle))
+    splits_folder = Path(f"{str(out).rstrip('/')}-splits")
+    if keep_splits:
+        shutil.rmtree(splits_folder, ignore_errors=True)
     for name, model in trained.of_splits.items() if keep_splits else ():
         measured = {"splits": {name: results[name]}, "means": {}}
-        told = training | {"trained_on": f"{name}, training part"}
+        told = training | {"trained_on": f"{name}, training part", "n_videos": results[name]["n_train"]}
         of_split = _bundle(name, labels, model, config, segments, measured, told)
-        of_split.save(f"{str(out).rstrip('/')}-splits/{name}", model_card(of_split))
+        of_split.save(splits_folder / name, model_card(of_split))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return TrainResult(load_bundle(out), Path(out), metrics)
 

@@ -99,21 +99,20 @@ class LakeReader:
         """
         if table not in TABLES:
             raise UsageError(f"no table {table!r}; there are {', '.join(TABLES)}")
-        paths = self._committed_parts(table)
+        paths, schema = self._committed_parts(table), TABLES[table]
+        if table == "segments":
+            schema = schema.append(pa.field("model", pa.string()))
         if not paths:
-            schema = TABLES[table]
-            if table == "segments":
-                schema = schema.append(pa.field("model", pa.string()))
             return pads.dataset(schema.empty_table())
         if table == "segments":
             partitioning = pads.partitioning(pa.schema([("model", pa.string())]), flavor="hive")
             base = self._lake.path("segments")
             return pads.dataset(
-                paths, filesystem=self._lake.fs, format="parquet", partitioning=partitioning, partition_base_dir=base
+                paths, schema, "parquet", self._lake.fs, partitioning=partitioning, partition_base_dir=base
             )
         if table == "detections":
             return self._detections(paths)
-        schema = TABLES[table] if table in ADDED_LATER else None
+        schema = schema if table in ADDED_LATER else None
         return pads.dataset(paths, filesystem=self._lake.fs, format="parquet", schema=schema)
 
     def _detections(self, paths: list[str]) -> pads.Dataset:

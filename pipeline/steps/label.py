@@ -37,7 +37,7 @@ def segments_folder(bundle: Bundle) -> str:
 
 def model_facts(bundle: Bundle) -> dict[str, str]:
     """Return what the footer of a part of `segments` says of the model."""
-    return {"model": bundle.name, "model_sha256": bundle.sha256}
+    return {"model": bundle.name, "model_sha256": bundle.sha256, "model_options": bundle.options_digest}
 
 
 UNLIKE = 0.95

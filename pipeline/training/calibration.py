@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,39 +14,28 @@ from scipy.optimize import minimize_scalar
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel, free_energy
 from pipeline.training.dataset import LabelledVideo
+from pipeline.training.sequences import IGNORE
 
 _LOWEST, _HIGHEST = 0.2, 5.0
 _SMALLEST = 1e-9
 # A hundredth of what was learnt from lies between two of them.
-_N_ENERGIES, _ENOUGH_SEQUENCES = 101, 2000
+_N_ENERGIES, _MOST_SEQUENCES, _MOST_STEPS = 101, 2000, 2048
 
 
-Answers = tuple[ActivityModel, Sequence[LabelledVideo]]
-"""A model, and videos that it was not trained on."""
+class Answer(NamedTuple):
+    """What a model says of an annotated span."""
+
+    video: str
+    log_scores: NDArray[np.float64]
+    """`float64 [t, n_labels]`, at temperature 1."""
+    label_id: int
+    """What is right."""
 
 
-def fit_temperature(tried: Sequence[Answers]) -> float:
-    """Return what to divide a model's logits by, from what such models say of videos that are new to them.
-
-    It is the temperature at which the mean scores over annotated spans are most likely (Guo et al. 2017), span by span
-    rather than step by step: neighbouring steps err together. Each model weighs as much as any other, however many
-    videos are its own. 1 where nothing can be told.
-    """
-    spans_of = [spans for spans in (_spans(model, videos) for model, videos in tried) if spans]
-    if not spans_of:
-        return 1.0
-
-    def surprise(log_temperature: float) -> float:
-        return float(np.mean([_surprise(spans, np.exp(log_temperature)) for spans in spans_of]))
-
-    found = minimize_scalar(surprise, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
-    return float(np.exp(found.x))
-
-
-def _spans(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[tuple[NDArray[np.float64], int]]:
-    """Return log scores `float64 [t, n_labels]` over each annotated span at temperature 1, and its label."""
+def answers(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[Answer]:
+    """Return what a model says of all annotated spans in which somebody was seen."""
     plain = SequenceClassifier(with_temperature(model, 1.0))
-    spans: list[tuple[NDArray[np.float64], int]] = []
+    said = []
     for video in videos:
         for sequence in video.sequences:
             scores = np.concatenate(list(plain.scores([sequence.inputs]))).astype(np.float64)
@@ -53,33 +43,50 @@ def _spans(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[tuple[
                 first, end = item.first_step - sequence.first_step, item.end_step - sequence.first_step
                 steps = np.log(np.maximum(scores[max(0, first) : max(0, end)], _SMALLEST))
                 if len(steps):
-                    spans.append((steps, item.label_id))
-    return spans
+                    said.append(Answer(video.video, steps, item.label_id))
+    return said
 
 
-def _surprise(spans: Sequence[tuple[NDArray[np.float64], int]], temperature: float) -> float:
+def fit_temperature(said: Sequence[Sequence[Answer]]) -> float:
+    """Return what to divide a model's logits by, from what such models say of videos that they were not trained on.
+
+    It is the temperature at which the mean scores over annotated spans are most likely (Guo et al. 2017), span by span
+    rather than step by step: neighbouring steps err together. The answers of each model weigh as much as those of any
+    other, however many they are. 1 where nothing can be told.
+    """
+    of_models = [of_model for of_model in said if of_model]
+    if not of_models:
+        return 1.0
+
+    def surprise(log_temperature: float) -> float:
+        return float(np.mean([_surprise(of_model, np.exp(log_temperature)) for of_model in of_models]))
+
+    found = minimize_scalar(surprise, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _surprise(said: Sequence[Answer], temperature: float) -> float:
     """Return the mean negative logarithm of the scores of what is right."""
     total = 0.0
-    for log_scores, label_id in spans:
-        tempered = torch.from_numpy(log_scores / temperature).softmax(dim=-1)
-        total -= float(np.log(max(_SMALLEST, float(tempered[:, label_id].mean()))))
-    return total / len(spans)
+    for answer in said:
+        tempered = torch.from_numpy(answer.log_scores / temperature).softmax(dim=-1)
+        total -= float(np.log(max(_SMALLEST, float(tempered[:, answer.label_id].mean()))))
+    return total / len(said)
 
 
-def calibrated_by_others(name: str, tried: Mapping[str, Answers]) -> ActivityModel:
-    """Return a split's model with the temperature that fits what those of the other splits say of what they left out.
+def temperature_by_others(name: str, said: Mapping[str, Sequence[Answer]]) -> float:
+    """Return the temperature of a split's model that fits what those of the other splits say of what they left out.
 
-    Whoever or whatever is new to a model makes it err more often than what it was merely not trained on. What this
-    split measures on is left out, should it be among that.
+    Who or what is new to a model makes it err more often than what it was merely not trained on. What this split
+    measures on takes no part, should it be among that.
+
+    Args:
+        name: The split.
+        said: For each split the answers of its model on what it measures on.
     """
-    model, test = tried[name]
-    measured = {video.video for video in test}
-    others = [
-        (other, [video for video in videos if video.video not in measured])
-        for other_name, (other, videos) in tried.items()
-        if other_name != name
-    ]
-    return with_temperature(model, fit_temperature(others))
+    measured = {answer.video for answer in said[name]}
+    others = [of_split for other, of_split in said.items() if other != name]
+    return fit_temperature([[each for each in of_split if each.video not in measured] for of_split in others])
 
 
 def with_temperature(model: ActivityModel, temperature: float) -> ActivityModel:
@@ -87,24 +94,27 @@ def with_temperature(model: ActivityModel, temperature: float) -> ActivityModel:
     return ActivityModel(replace(model.spec, temperature=temperature), list(model.members)).eval()  # type: ignore[arg-type]
 
 
-def with_energies(model: ActivityModel, videos: Sequence[LabelledVideo]) -> ActivityModel:
-    """Return a model that knows the free energies of what it was trained on, and so what is unlike it.
+def with_energies(model: ActivityModel, videos: Sequence[LabelledVideo], max_steps: int) -> ActivityModel:
+    """Return a model that knows the free energies of what it has learnt from, and so what is unlike it.
 
-    They are those of all steps of some two thousand sequences, evenly taken, each as often as an epoch draws it.
+    They are those of labelled steps of at most two thousand sequences, evenly taken, each with as much weight as an
+    epoch gives it: by how often it is drawn, and of at most so many steps.
     """
     classifier = SequenceClassifier(model)
-    sequences = [sequence for video in videos for sequence in video.sequences]
+    labelled = [each for video in videos for each in video.sequences if (each.label_ids != IGNORE).any()]
     energies: list[NDArray[np.float32]] = []
-    draws: list[int] = []
-    for sequence in sequences[:: max(1, len(sequences) // _ENOUGH_SEQUENCES)]:
-        for logits in classifier.logits([sequence.inputs]):
-            energies.append(free_energy(logits).numpy())
-            draws += [sequence.draws] * len(logits)
-    if not energies:
+    weights: list[NDArray[np.float64]] = []
+    for sequence in labelled[:: -(-len(labelled) // _MOST_SEQUENCES) or 1]:
+        inputs, label_ids = sequence.inputs[:_MOST_STEPS], sequence.label_ids[:_MOST_STEPS]
+        logits = torch.cat(list(classifier.logits([inputs])))[label_ids != IGNORE]
+        energies.append(free_energy(logits).numpy())
+        drawn_steps = sequence.draws * min(max_steps, len(sequence.label_ids))
+        weights.append(np.full(len(logits), drawn_steps / len(inputs)))
+    if not sum(map(len, energies)):
         return model
     together = np.concatenate(energies)
     order = np.argsort(together)
-    share = np.cumsum(np.array(draws, float)[order])
+    share = np.cumsum(np.concatenate(weights)[order])
     places = np.searchsorted(share, np.linspace(0, share[-1], _N_ENERGIES)).clip(max=len(order) - 1)
-    spec = replace(model.spec, energies=tuple(round(float(energy), 4) for energy in together[order][places]))
+    spec = replace(model.spec, energies=tuple(float(energy) for energy in together[order][places]))
     return ActivityModel(spec, list(model.members)).eval()  # type: ignore[arg-type]

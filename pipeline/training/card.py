@@ -58,7 +58,7 @@ averaged over activities. Frame accuracy: share of labelled steps that are right
 right if it shares a quarter of the union with a span of its label. Calibration error: by how much the score of an
 answer differs from the share of such answers that is right (15 bins). Where nobody was found, all counts as wrong.
 Trained on and tested: videos. Models whose figures are in the table were trained on the training part of their split
-alone, and calibrated on {"what other splits leave out" if len(splits) > 1 else "a part of it, held out for that"}.
+alone, and calibrated on {_calibrated_on(splits)}.
 The shipped one's temperature: {spec.temperature:.2f}.
 
 ## Limits
@@ -70,6 +70,11 @@ footage of other kinds than its training data. Do not use it for decisions about
 
 {options}
 """
+
+
+def _calibrated_on(splits: dict[str, dict[str, Any]]) -> str:
+    unknown = "a part of it that was held out for that"
+    return ", or ".join(sorted({result.get("calibrated_on", unknown) for result in splits.values()}))
 
 
 def _skeletons(training: dict[str, Any]) -> str:

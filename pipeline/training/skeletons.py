@@ -120,7 +120,7 @@ def seen_from_anywhere(
         numbers = skeletons.label_ids[part][steps]
         label_ids = np.where(needs_legs[numbers] & (beyond[:, _LEGS].mean(axis=1) > 0.4), background, to_id[numbers])
         gone = beyond.mean(axis=1)
-        label_ids[gone > _MOST_GONE] = background
+        label_ids[(gone > _MOST_GONE) & (label_ids != IGNORE)] = background
         label_ids[gone > _ALL_GONE] = IGNORE
         time_s = np.arange(len(steps)) / rate
         vectors = {"box": box_motion(time_s, xyxy), "pose": pose_motion(time_s, xyxy, keypoints)}
@@ -185,17 +185,26 @@ def _projected(joints: NDArray[np.float64], rng: np.random.Generator) -> NDArray
 
 
 def _held_in_hand(points: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Let the camera turn, zoom and shake while it looks, as one in a hand does, at every fourth."""
+    """Let the camera turn, zoom and shake while it looks, as one in a hand does, at every fourth.
+
+    However long it looks, it comes no more than twice as near, and turns by no more than four lengths of the person.
+    """
     if rng.random() >= 0.25:
         return points
     n = len(points)
     size = np.ptp(points, axis=(0, 1)).max()
     steps = np.arange(n)[:, None]
     shift = steps * rng.normal(0, 0.02, 2) + np.cumsum(rng.normal(0, 0.006, (n, 2)), axis=0)
-    zoom = np.exp(steps * rng.normal(0, 0.008) + np.cumsum(rng.normal(0, 0.002, (n, 1)), axis=0))
+    zoom = np.exp(_up_to(0.7, steps * rng.normal(0, 0.008) + np.cumsum(rng.normal(0, 0.002, (n, 1)), axis=0)))
     middle = points.mean(axis=(0, 1))
-    held: NDArray[np.float64] = (points - middle) * zoom[..., None] + middle + (shift * size)[:, None]
+    held: NDArray[np.float64] = (points - middle) * zoom[..., None] + middle + (_up_to(4, shift) * size)[:, None]
     return held
+
+
+def _up_to(most: float, values: NDArray[Any]) -> NDArray[Any]:
+    """Return values brought gently into -most to most."""
+    bounded: NDArray[Any] = most * np.tanh(values / most)
+    return bounded
 
 
 def _spoilt(

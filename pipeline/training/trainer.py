@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,13 @@ import torch
 from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.segments import SegmentOptions
 from pipeline.errors import UsageError
-from pipeline.training.calibration import calibrated_by_others, fit_temperature, with_energies, with_temperature
+from pipeline.training.calibration import (
+    answers,
+    fit_temperature,
+    temperature_by_others,
+    with_energies,
+    with_temperature,
+)
 from pipeline.training.dataset import LabelledVideo
 from pipeline.training.distributed import VideoSource, fit_on_cluster
 from pipeline.training.fit import FitOptions, options_of_members
@@ -26,6 +32,14 @@ OnEpoch = Callable[[str, int, float], None]
 """Called with the name of the fit, the epoch and its loss."""
 Begun = Callable[[], ActivityModel]
 """A model whose training has begun; called, it waits for it."""
+
+
+OTHER_SPLITS, ITS_VAL, HELD_OUT_OF_IT = (
+    "what other splits measure on",
+    "its part `val`",
+    "a part of what it was to be trained on, held out",
+)
+"""What scores are calibrated on."""
 
 
 class Trained(NamedTuple):
@@ -85,34 +99,40 @@ class Trainer:
                 raise UsageError(
                     f"{annotations}: {name} has {len(parts.train)} videos to train on and {len(parts.test)} to test on"
                 )
+        by_others = {name for name in splits if self._calibrated_by_others(name, splits)}
         # All are begun at once, so that no core waits at the end of a split; the first are asked for first.
-        several = len(splits) > 1
         begun = {
-            name: self._begin(parts.train, (), name)
-            if several and not self._needs_validation(parts)
-            else self._begin_calibrated(parts, name)
+            name: self._begin(parts.train, (), name) if name in by_others else self._begin_calibrated(parts, name)
             for name, parts in splits.items()
         }
-        whole = self._begin(data, (), "all") if several else None
+        whole = self._begin(data, (), "all") if len(splits) > 1 else None
         models = {name: finish() for name, finish in begun.items()}
-        if several:
-            tried = {name: (model, splits[name].test) for name, model in models.items()}
-            models = {
-                name: model if self._needs_validation(splits[name]) else calibrated_by_others(name, tried)
-                for name, model in models.items()
-            }
+        said = {name: answers(model, splits[name].test) for name, model in models.items()} if whole else {}
         results: dict[str, dict[str, Any]] = {}
-        for name, model in models.items():
-            measured = validate(model, splits[name].test, self._source.labels, sample_fps, segments)
-            results[name] = measured | {"n_train": len(splits[name].train), "n_test": len(splits[name].test)}
+        for name, parts in splits.items():
+            if name in by_others:
+                models[name] = with_temperature(models[name], temperature_by_others(name, said))
+            measured = validate(models[name], parts.test, self._source.labels, sample_fps, segments)
+            results[name] = measured | {
+                "n_train": sum(bool(video.items) for video in parts.train),
+                "n_test": len(parts.test),
+                "calibrated_on": OTHER_SPLITS if name in by_others else HELD_OUT_OF_IT if not parts.val else ITS_VAL,
+            }
             log.info("%s: accuracy %.3f on %d spans", name, measured["accuracy"], measured["n_spans"])
         if whole is None:
             return Trained(next(iter(models.values())), models, results)
-        return Trained(with_temperature(whole(), fit_temperature(list(tried.values()))), models, results)
+        shipped = with_temperature(whole(), fit_temperature(list(said.values())))
+        return Trained(shipped, models, results)
 
-    def _needs_validation(self, parts: Parts) -> bool:
-        """Whether a split's model is calibrated on its own: its annotations say on what, or it stops early by that."""
-        return bool(parts.val) or self._options.patience is not None
+    def _calibrated_by_others(self, name: str, splits: Mapping[str, Parts]) -> bool:
+        """Whether a split's model is calibrated on what other splits measure on.
+
+        Not if its annotations say on what, or it stops early by that; nor if the others measure on the same.
+        """
+        if splits[name].val or self._options.patience is not None:
+            return False
+        measured = {video.video for video in splits[name].test}
+        return any(video.video not in measured for other in splits.values() for video in other.test)
 
     def _begin_calibrated(self, parts: Parts, name: str) -> Begun:
         """Begin to train on a split's training part; the temperature is found on what was held out of that."""
@@ -144,7 +164,9 @@ class Trainer:
         if fits is None:
             cluster = (self._options, self._n_workers, self._checkpoints, self._use_gpu)
             return lambda: with_energies(
-                _as_shipped(fit_on_cluster(self._source, to_train, to_validate, *cluster)), training
+                _as_shipped(fit_on_cluster(self._source, to_train, to_validate, *cluster)),
+                training,
+                self._options.max_steps,
             )
         members = options_of_members(self._options)
         begun = [
@@ -159,7 +181,7 @@ class Trainer:
             )
             for number, of_member in enumerate(members)
         ]
-        return lambda: with_energies(_of_members(fits.wait_for(begun)), training)
+        return lambda: with_energies(_of_members(fits.wait_for(begun)), training, self._options.max_steps)
 
 
 def _of_members(fitted: Sequence[Fitted]) -> ActivityModel:
@@ -176,7 +198,7 @@ def _calibrated(model: Begun, tried: Begun | None, held_out: Sequence[LabelledVi
 
     def finish() -> ActivityModel:
         finished = model()
-        return with_temperature(finished, fit_temperature([(tried() if tried else finished, held_out)]))
+        return with_temperature(finished, fit_temperature([answers(tried() if tried else finished, held_out)]))
 
     return finish
 

@@ -11,7 +11,7 @@ from pipeline.activity.model import ActivityModel
 from pipeline.activity.spec import ModelSpec
 from pipeline.training.calibration import with_energies, with_temperature
 from pipeline.training.dataset import LabelledVideo
-from pipeline.training.sequences import LabelledSequence
+from pipeline.training.sequences import IGNORE, LabelledSequence
 
 
 def test_it_is_the_share_of_what_was_learnt_that_is_more_familiar() -> None:
@@ -28,7 +28,7 @@ def test_a_model_of_before_does_not_know() -> None:
 
 
 def linear() -> ActivityModel:
-    """A model whose logits are the first two of its four inputs, scaled to mean 0 and variance 1."""
+    """A model whose logits are the first two of its nine inputs."""
     model = ActivityModel(ModelSpec(("box",), 0, 2, "linear", temperature=2.0)).eval()
     with torch.no_grad():
         for name, weights in model.named_parameters():
@@ -47,7 +47,7 @@ def test_of_what_was_learnt_equal_parts_are_equally_new() -> None:
     """Nothing of it depends on the temperature, which comes later."""
     rng = np.random.default_rng(0)
     known, new = rng.normal(3, 1, (2000, 9)), rng.normal(-3, 1, (500, 9))
-    model = with_temperature(with_energies(linear(), [of(known)]), 0.5)
+    model = with_temperature(with_energies(linear(), [of(known)], 4000), 0.5)
     classifier = SequenceClassifier(model)
     novelties = []
     for inputs in (known, new):
@@ -61,10 +61,22 @@ def test_of_what_was_learnt_equal_parts_are_equally_new() -> None:
 
 def test_who_is_drawn_more_often_counts_for_more() -> None:
     often, seldom = np.full((10, 9), 4.0), np.full((10, 9), -4.0)
-    energies = with_energies(linear(), [of(often, draws=9), of(seldom)]).spec.energies
+    energies = with_energies(linear(), [of(often, draws=9), of(seldom)], 256).spec.energies
     assert len(energies) == 101
     assert sum(energy < 0 for energy in energies) == pytest.approx(91, abs=1)
 
 
 def test_of_nothing_learnt_nothing_is_known() -> None:
-    assert with_energies(linear(), [LabelledVideo("v", (), ())]).spec.energies == ()
+    assert with_energies(linear(), [LabelledVideo("v", (), ())], 256).spec.energies == ()
+
+
+def test_what_has_no_label_was_not_learnt_and_a_long_sequence_rules_nobody() -> None:
+    """An epoch draws 100 of 2,000 steps, as many as of another sequence in all."""
+    known, unknown = np.full((2000, 9), 4.0), np.full((900, 9), -4.0)
+    sequence = LabelledSequence(
+        np.concatenate([known, unknown]).astype(np.float16), np.repeat([0, IGNORE], [2000, 900])
+    )
+    energies = with_energies(linear(), [LabelledVideo("v", (sequence,), ())], 100).spec.energies
+    assert max(energies) < 0
+    energies = with_energies(linear(), [of(known), of(np.full((100, 9), -4.0))], 100).spec.energies
+    assert sum(energy < 0 for energy in energies) == pytest.approx(50, abs=2)

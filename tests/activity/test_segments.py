@@ -122,4 +122,9 @@ def test_an_event_is_one_however_often_it_is_seen() -> None:
     assert spans(events=(0,), event_gap_s=0.9) == [(run.label_id, run.first_step, run.end_step) for run in apart]
     assert spans(events=(1,)) == spans(), "what happens once stays as it is"
     assert spans(events=(1, 2), event_gap_s=0.6) == [(1, 0, 20), (0, 20, 26), (2, 26, 68)], "each for itself"
-    assert found(block, events=(0,), event_gap_s=1.3)[1].score == pytest.approx(0.99)
+    block[43:] = 0.6 * block[43:] + 0.4 / 3
+    parts = [run for run in found(block) if run.label_id == 0]
+    steps = [run.end_step - run.first_step for run in parts]
+    assert len({round(part.score, 2) for part in parts}) > 1
+    mean = sum(part.score * n for part, n in zip(parts, steps, strict=True)) / sum(steps)
+    assert found(block, events=(0,), event_gap_s=1.3)[1].score == pytest.approx(mean), "of its own steps alone"

@@ -46,7 +46,7 @@ def tracks(clip: Path, detector: str, landmarks: LandmarkNetwork, fps: float) ->
         steps, xyxy, keypoints = (np.array(part) for part in zip(*of_track, strict=True))
         if len(steps) < _SHORTEST:
             continue
-        # As in a lake: a box stands still, or moves on evenly, until the next.
+        # Between two looks at somebody a lake repeats the first one; here it is moved on evenly.
         every = np.arange(steps[0], steps[-1] + 1)
         xyxy, points = (_between(every, steps, part) for part in (xyxy, keypoints))
         vectors = [box_motion(every / fps, xyxy), pose_motion(every / fps, xyxy, points)]

@@ -142,7 +142,7 @@ COLUMNS = ("left out", "steps right", "of stand, walk, sit, lie", "F1@25", "fall
 
 
 def main() -> None:
-    """Train, measure, print a table."""
+    """Measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("annotations", type=Path)

@@ -9,13 +9,16 @@ import signal
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
 from pipeline import Config, UsageError, analyze, load_bundle, open_lake
+from pipeline.cli.tables import closing_table
 from pipeline.engine.board import JobState
 from pipeline.engine.models import choose_models
 from pipeline.errors import Interrupted
@@ -313,3 +316,16 @@ def test_exactly_one_row_per_video_and_frame(undisturbed: Path) -> None:
     assert max(Counter(lake.table("videos")["video_id"].to_pylist()).values()) == 1
     frames = lake.table("features", ["video_id", "step"]).to_pylist()
     assert max(Counter((row["video_id"], row["step"]) for row in frames).values()) == 1
+
+
+def test_the_end_of_a_job_says_how_much_is_unlike_what_the_model_knows(numbered: Path, tmp_path: Path) -> None:
+    bundle = load_bundle("jhmdb21-frame")
+    for lowest, line in ((-200.0, "100 % of what was labelled is unlike"), (100.0, "")):
+        knowing = replace(bundle, spec=replace(bundle.spec, energies=(lowest, lowest + 1)))
+        state = run([str(numbered / "h264.mp4")], str(tmp_path / f"lake{lowest}"), knowing, FAST)
+        assert state.judged_s == pytest.approx(state.covered_s, abs=0.2)
+        assert state.unlike_s == (state.judged_s if line else 0.0)
+        printed = StringIO()
+        closing_table(Console(file=printed, width=200), state)
+        assert ("unlike" in printed.getvalue()) == bool(line)
+        assert line in printed.getvalue()

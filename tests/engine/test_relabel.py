@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -26,6 +27,14 @@ from tests.lakes import analyze_here, assert_same, rows
 PERSON = "daily22-person"
 
 
+def knowing(bundle: Bundle, *energies: float) -> Bundle:
+    """Return a bundle that knows what is new to it."""
+    return replace(bundle, spec=replace(bundle.spec, energies=energies))
+
+
+BUNDLE = knowing(load_bundle(PERSON), -6.0, -5.6, -5.5, -5.45, -5.4)
+
+
 @pytest.fixture(scope="module")
 def labelled(street: Path, person_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of people and frames, whose video is gone and whose features lie in small row groups."""
@@ -34,7 +43,9 @@ def labelled(street: Path, person_weights: Path, tmp_path_factory: pytest.TempPa
     config = Config(scope="both", detector=str(person_weights), sample_fps=15.0, min_track_s=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "_ROW_GROUP_ROWS", 100)
-        analyze_here([str(video)], folder / "lake", config, choose_models("default", "both"), Extractor(config))
+        models = [BUNDLE if model.name == PERSON else model for model in choose_models("default", "both")]
+        summary = analyze_here([str(video)], folder / "lake", config, models, Extractor(config))
+    assert 0 < summary.unlike_s < summary.judged_s, "the last of its models knows"
     os.unlink(video)
     return folder / "lake"
 
@@ -47,15 +58,18 @@ def lake(labelled: Path, tmp_path: Path) -> Path:
 def test_the_same_model_finds_the_same_segments_without_the_video(labelled: Path, lake: Path) -> None:
     """No decoder can run, as there is no file; and tracks lie across row groups."""
     shutil.rmtree(lake / "segments" / f"model={PERSON}")
-    state = classify(str(lake), PERSON, min_track_s=1.0)
+    state = classify(str(lake), BUNDLE, min_track_s=1.0)
     assert (state.n_done, state.n_videos) == (1, 1)
     assert sum(state.label_n.values()) > 3
+    assert 0 < state.unlike_s < state.judged_s
+    found = open_lake(str(lake)).sql(f"SELECT DISTINCT novelty FROM segments WHERE model = '{PERSON}'")
+    assert found.num_rows > 3
     assert_same(labelled, lake)
 
 
 def test_on_ray_the_segments_are_the_same(labelled: Path, lake: Path, local_ray: None) -> None:
     shutil.rmtree(lake / "segments" / f"model={PERSON}")
-    assert classify(str(lake), PERSON, min_track_s=1.0).n_videos == 1
+    assert classify(str(lake), BUNDLE, min_track_s=1.0).n_videos == 1
     assert_same(labelled, lake)
 
 
@@ -73,11 +87,26 @@ def test_models_stand_side_by_side(labelled: Path, lake: Path) -> None:
 def test_what_these_weights_have_labelled_is_left_alone(lake: Path) -> None:
     part = lake / "segments" / f"model={PERSON}" / "part-00000.parquet"
     before = part.stat().st_mtime_ns
-    assert classify(str(lake), PERSON).n_videos == 0
+    assert classify(str(lake), BUNDLE).n_videos == 0
     assert part.stat().st_mtime_ns == before
-    retrained: Bundle = replace(load_bundle(PERSON), sha256="0" * 64)
-    assert classify(str(lake), retrained).n_videos == 1
+    changed = (
+        replace(BUNDLE, sha256="0" * 64),
+        BUNDLE,
+        replace(BUNDLE, segments=replace(BUNDLE.segments, threshold=0.5)),
+    )
+    for other in changed:
+        assert classify(str(lake), other).n_videos == 1, "other weights, or other options of the same"
+        assert classify(str(lake), other).n_videos == 0
     assert part.stat().st_mtime_ns != before
+
+
+def test_segments_of_an_earlier_version_which_noted_no_options_are_left_alone(lake: Path) -> None:
+    part = lake / "segments" / f"model={PERSON}" / "part-00000.parquet"
+    table = pq.read_table(part, partitioning=None)
+    footer = json.loads(table.schema.metadata[b"actionlake"])
+    del footer["model_options"]
+    pq.write_table(table.replace_schema_metadata({"actionlake": json.dumps(footer)}), part)
+    assert classify(str(lake), load_bundle(PERSON)).n_videos == 0
 
 
 def test_features_that_the_model_can_not_read_are_refused(lake: Path, tmp_path: Path) -> None:
@@ -95,8 +124,7 @@ def test_how_new_it_is_stands_beside_each_segment(
     lake: Path, energies: tuple[float, ...], novelty: float | None
 ) -> None:
     """All of what was learnt is more familiar, or nothing of it, or it is not known."""
-    bundle = load_bundle(PERSON)
-    state = classify(str(lake), replace(bundle, name="other", spec=replace(bundle.spec, energies=energies)))
+    state = classify(str(lake), replace(knowing(BUNDLE, *energies), name="other"))
     found = open_lake(str(lake)).sql("SELECT novelty FROM segments WHERE model = 'other'")["novelty"].to_pylist()
     assert len(found) > 3
     assert set(found) == {novelty}
@@ -110,8 +138,11 @@ def test_how_new_it_is_stands_beside_each_segment(
 def test_segments_of_an_earlier_version_are_read_beside_new_ones(lake: Path) -> None:
     part = lake / "segments" / f"model={PERSON}" / "part-00000.parquet"
     pq.write_table(pq.read_table(part, partitioning=None).drop_columns(["novelty"]), part)
-    bundle = load_bundle(PERSON)
-    classify(str(lake), replace(bundle, name="other", spec=replace(bundle.spec, energies=(-2.0, -1.0))))
-    found = open_lake(str(lake)).sql("SELECT model, count(novelty) > 0 AS known FROM segments GROUP BY model")
+    classify(str(lake), replace(knowing(BUNDLE, -2.0, -1.0), name="other"))
+    reader = open_lake(str(lake))
+    found = reader.sql("SELECT model, count(novelty) > 0 AS known FROM segments GROUP BY model")
     assert dict(zip(*found.to_pydict().values(), strict=True)) == {PERSON: False, "jhmdb21-frame": False, "other": True}
-    assert rows(lake, "segments").num_rows > 0
+    table = reader.table("segments", ["model", "novelty"])
+    assert {row["model"]: row["novelty"] is not None for row in table.to_pylist()} == dict(
+        zip(*found.to_pydict().values(), strict=True)
+    ), "the first of the parts has no such column"

@@ -13,7 +13,7 @@ from pipeline.activity.segments import SegmentOptions
 from pipeline.activity.spec import ModelSpec
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
-from pipeline.training.calibration import calibrated_by_others, fit_temperature, with_temperature
+from pipeline.training.calibration import answers, fit_temperature, temperature_by_others, with_temperature
 from pipeline.training.dataset import Item, LabelledVideo
 from pipeline.training.sequences import LabelledSequence
 from pipeline.training.splits import HELD_OUT, divide, hold_out
@@ -39,25 +39,25 @@ def test_the_temperature_makes_the_score_the_share_that_is_right() -> None:
     model, videos = answers_first_label(3.0), [video(i, int(i >= 8)) for i in range(10)]
     before = validate(model, videos, ("a", "b"), 15.0, SegmentOptions())
     assert before["calibration_error"] == pytest.approx(1 / (1 + math.exp(-3)) - 0.8, abs=1e-4)
-    temperature = fit_temperature([(model, videos)])
+    temperature = fit_temperature([answers(model, videos)])
     assert temperature == pytest.approx(3 / math.log(4), rel=1e-3)
     after = validate(with_temperature(model, temperature), videos, ("a", "b"), 15.0, SegmentOptions())
     assert after["calibration_error"] < 0.001
     assert after["accuracy"] == before["accuracy"] == 0.8
     # What it is now makes no difference to what is found.
-    assert fit_temperature([(with_temperature(model, 2.5), videos)]) == pytest.approx(temperature, rel=1e-3)
+    assert fit_temperature([answers(with_temperature(model, 2.5), videos)]) == pytest.approx(temperature, rel=1e-3)
 
 
 def test_without_anybody_seen_nothing_is_changed() -> None:
     unseen = LabelledVideo("v", (), video(0, 0).items)
-    assert fit_temperature([(answers_first_label(3.0), [unseen])]) == 1.0
+    assert fit_temperature([answers(answers_first_label(3.0), [unseen])]) == 1.0
 
 
 def test_each_model_weighs_as_much_as_any_other() -> None:
     """One is asked ten times, the other twice: eight of ten right and one of two make 0.65, not three of four."""
     model = answers_first_label(3.0)
     asked = [[video(i, int(i >= 8)) for i in range(10)], [video(i, i) for i in range(2)]]
-    temperature = fit_temperature([(model, videos) for videos in asked])
+    temperature = fit_temperature([answers(model, videos) for videos in asked])
     assert 1 / (1 + math.exp(-3 / temperature)) == pytest.approx(0.65, abs=1e-3)
 
 
@@ -65,11 +65,10 @@ def test_a_split_is_calibrated_by_what_others_leave_out() -> None:
     """Not by its own answers; and a video that both leave out is left out of the calibration."""
     model = answers_first_label(3.0)
     own, shared = [video(20 + i, 1) for i in range(10)], [video(i, int(i >= 8)) for i in range(10)]
-    alone = {"a": (model, own), "b": (model, shared)}
-    assert calibrated_by_others("a", alone).spec.temperature == pytest.approx(3 / math.log(4), rel=1e-3)
-    together = {"a": (model, own), "b": (model, [*shared, *own])}
-    assert calibrated_by_others("a", together).spec.temperature == pytest.approx(3 / math.log(4), rel=1e-3)
-    assert calibrated_by_others("a", {"a": (model, own), "b": (model, own)}).spec.temperature == 1.0
+    of_own, of_shared = answers(model, own), answers(model, shared)
+    right = pytest.approx(3 / math.log(4), rel=1e-3)
+    assert temperature_by_others("a", {"a": of_own, "b": of_shared}) == right
+    assert temperature_by_others("a", {"a": of_own, "b": [*of_shared, *of_own]}) == right
 
 
 def test_calibration_is_measured_over_all_splits_together() -> None:

@@ -196,8 +196,11 @@ def test_an_event_without_a_label_is_named(tmp_path: Path) -> None:
 def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path) -> None:
     """What no video shows is learnt from skeletons alone, and every split's model learns from all of them."""
     clips = sorted((data_dir / "jhmdb" / "clips" / "golf").glob("*.mp4"))[:4]
-    rows = [f"{clip.name},stand,{'test' if number == 3 else 'train'},9" for number, clip in enumerate(clips)]
-    (tmp_path / "labels.csv").write_text("\n".join(["video,label,split,draws", *rows]))
+    rows = [
+        f"{clip.name},stand,{','.join('test' if number == left_out else 'train' for left_out in (2, 3))},9"
+        for number, clip in enumerate(clips)
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["video,label,split_a,split_b,draws", *rows]))
     lying = skeletons(60, LYING, "lie")
     np.savez(tmp_path / "lying.npz", **vars(lying))
     config = Config(inputs=("box", "pose"), workers=2)
@@ -208,13 +211,19 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     )  # fmt: skip
     bundle = result.bundle
     assert (bundle.segments.events, bundle.segments.threshold) == ((0,), 0.25)
-    of_split = load_bundle(tmp_path / "model-splits" / "split")
-    assert (of_split.name, of_split.sha256, of_split.spec) == ("split", bundle.sha256, bundle.spec), "the only one"
-    assert of_split.metrics["splits"].keys() == {"split"}
+    of_splits = [load_bundle(tmp_path / "model-splits" / name) for name in ("split_a", "split_b")]
+    assert len({bundle.sha256, *(each.sha256 for each in of_splits)}) == 3
+    for each in of_splits:
+        assert (each.training["n_videos"], each.training["trained_on"]) == (3, f"{each.name}, training part")
+        assert each.metrics["splits"].keys() == {each.name}
+        assert each.metrics["splits"][each.name]["calibrated_on"] == "what other splits measure on"
+        assert each.spec.temperature != 1.0
     assert len(bundle.spec.energies) == 101, "it knows what is unlike what it has learnt from"
     assert (bundle.labels, bundle.spec.inputs) == (("lie", "stand"), ("box", "pose"))
     assert (bundle.training["n_videos"], bundle.training["n_skeletons"]) == (4, 60)
-    assert result.metrics["splits"]["split"]["accuracy"] == 1.0
+    assert [split["accuracy"] for split in result.metrics["splits"].values()] == [1.0, 1.0]
+    # Of both splits together: each answer was right, so scores become as sure as can be.
+    assert bundle.spec.temperature == pytest.approx(0.2, abs=0.02)
     classifier = SequenceClassifier(bundle.model)
     seen = seen_from_anywhere(lying, bundle.labels, ("box", "pose"), 7.5, 9)
     answers = np.concatenate([np.concatenate(list(classifier.scores([each.inputs]))).argmax(axis=1) for each in seen])
