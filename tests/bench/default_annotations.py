@@ -46,7 +46,7 @@ EVERYDAY = {
 DRAWS = {"jhmdb": 18, "gmdcsa24": 120, "street": 15}
 """How often an epoch draws a video, so that no source rules; skeletons are drawn once."""
 DRAWS_OF = {("jhmdb", "background"): 9, ("jhmdb", "run"): 27}
-"""The same where it is another: half of JHMDB does nothing in particular, and who runs there looks much like who walks."""
+"""The same where it is another: half of JHMDB does nothing in particular, and who runs there looks like who walks."""
 SUBJECTS = ("subject1", "subject2", "subject3", "subject4")
 JHMDB = [f"split_jhmdb{i}" for i in (1, 2, 3)]
 BY_SUBJECT = [f"split_{subject}" for subject in SUBJECTS]

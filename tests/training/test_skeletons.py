@@ -121,6 +121,28 @@ def test_a_network_makes_a_whole_body_of_what_it_sees() -> None:
     assert np.median(keypoints[:, 15:, 2]) < 0.4
 
 
+def test_what_nobody_labelled_stays_without_a_label() -> None:
+    """Also of those who are out of the picture."""
+    nameless = skeletons(100, UPRIGHT, "stand")
+    nameless.label_ids[:] = IGNORE
+    found = seen_from_anywhere(nameless, LABELS, INPUTS, 7.5)
+    assert set(np.concatenate([sequence.label_ids for sequence in found]).tolist()) == {IGNORE}
+
+
+def test_a_camera_in_a_hand_stays_where_it_is_however_long_it_looks() -> None:
+    """For nine minutes: nobody is seen ten times as large as before, or far from where the picture was."""
+    rng = np.random.default_rng(0)
+    moved = 0
+    for _ in range(16):
+        _, _, keypoints, _ = look_at(np.tile(UPRIGHT, (4000, 1, 1)), 1.0, rng)
+        places = keypoints[::40, :, :2]
+        sizes = np.ptp(places, axis=1).max(axis=1)
+        moved += sizes.max() > 1.5 * sizes.min()
+        assert sizes.max() < 10 * sizes.min()
+        assert np.ptp(places.mean(axis=1), axis=0).max() < 20 * sizes.min()
+    assert moved >= 2
+
+
 def test_the_same_seed_sees_the_same() -> None:
     first, again, other = (
         seen_from_anywhere(skeletons(5, UPRIGHT, "stand"), LABELS, INPUTS, 7.5, seed) for seed in (1, 1, 2)
