@@ -14,7 +14,7 @@ from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
 from pipeline.training.dataset import Item, LabelledVideo
-from pipeline.training.metrics import Span, expected_calibration_error, f1, reliability, segment_counts
+from pipeline.training.metrics import ReliabilityBin, Span, expected_calibration_error, f1, reliability, segment_counts
 from pipeline.training.sequences import IGNORE
 
 # A segment is right if it shares this much of the union with an annotated span of its label: the F1@25 of the field.
@@ -168,7 +168,11 @@ def means_of_splits(results: Sequence[dict[str, Any]]) -> dict[str, float]:
 
     Of a few hundred answers in fifteen bins even chance makes an error of several hundredths.
     """
-    together = np.concatenate([np.array(result["reliability"], float).reshape(-1, 3) for result in results])
-    bins = reliability(*together.T)
     means = {figure: float(np.mean([result[figure] for result in results])) for figure in FIGURES}
-    return means | {"calibration_error": expected_calibration_error(bins)}
+    return means | {"calibration_error": expected_calibration_error(reliability_of_splits(results))}
+
+
+def reliability_of_splits(results: Sequence[dict[str, Any]]) -> list[ReliabilityBin]:
+    """Return the bins of the answers of all splits together."""
+    together = np.concatenate([np.array(result["reliability"], float).reshape(-1, 3) for result in results])
+    return reliability(*together.T)

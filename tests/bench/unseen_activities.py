@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,10 @@ from pipeline.lake.query import open_lake
 from pipeline.steps.label import UNLIKE
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.formats import read_annotations
+from pipeline.training.metrics import ReliabilityBin
 from pipeline.training.sequences import IGNORE
 from pipeline.training.splits import divide
-from pipeline.training.validation import means_of_splits, score_steps
+from pipeline.training.validation import means_of_splits, reliability_of_splits, score_steps
 from pipeline.training.videos import VideoFolder
 
 POSTURES = ("stand", "walk", "sit", "lie")
@@ -116,8 +118,16 @@ def _touched(item: Item, runs: Sequence[StepRun]) -> bool:
     return any(run.first_step < item.end_step and item.first_step < run.end_step for run in runs)
 
 
-def row(name: str, counts: Counts, figures: dict[str, float], rate: float) -> str:
+def by_chance(bins: Sequence[ReliabilityBin]) -> float:
+    """Return the calibration error that as many answers with such scores would have if each score were right."""
+    confidence, n = np.array([(each.confidence, each.weight) for each in bins]).T
+    shares = np.random.default_rng(0).binomial(n.astype(int), confidence, (2000, len(n))) / n
+    return float((np.abs(shares - confidence) * n).sum(axis=1).mean() / n.sum())
+
+
+def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: float) -> str:
     """Return a line of the table."""
+    figures = means_of_splits(results)
 
     def share(part: int, whole: int) -> str:
         return f"{part / whole:.3f}" if whole else ""
@@ -131,14 +141,14 @@ def row(name: str, counts: Counts, figures: dict[str, float], rate: float) -> st
         f"{', '.join(str(counts.found[kind]) for kind in KINDS)} of {counts.n_falls}" if counts.n_falls else "",
         f"{', '.join(str(counts.alarms[kind]) for kind in KINDS)} in {minutes:.1f} min",
         f"{counts.n_false / nameless:.2f}" if nameless else "",
-        f"{figures['calibration_error']:.3f}",
+        f"{figures['calibration_error']:.3f} ({by_chance(reliability_of_splits(results)):.3f})",
         share(counts.n_unlike, counts.n_seen),
     ]
     return f"| {' | '.join(cells)} |"
 
 
 COLUMNS = ("left out", "steps right", "of stand, walk, sit, lie", "F1@25", "falls: all, sure, then lies",
-           "false falls: the same", "sure false segments a minute", "calibration error", "unlike")  # fmt: skip
+           "false falls: the same", "sure false segments a minute", "calibration error (chance)", "unlike")  # fmt: skip
 
 
 def main() -> None:
@@ -157,16 +167,16 @@ def main() -> None:
     data = load_videos(open_lake(arguments.lake), uris, records, any_bundle.labels, any_bundle.scope, inputs)
     torch.set_num_threads(1)
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
-    of_people, figures_of_people = Counts(), []
+    of_people, results_of_people = Counts(), []
     for name, bundle in bundles.items():
         test, rate = divide(data, name).test, bundle.sample_fps
         counts = count(bundle.model, test, bundle.labels, rate, bundle.segments)
-        figures = bundle.metrics["splits"][name]
-        print(row(name, counts, figures, rate))
+        result = bundle.metrics["splits"][name]
+        print(row(name, counts, [result], rate))
         if "subject" in name:
             of_people += counts
-            figures_of_people.append(figures)
-    print(row("people together", of_people, means_of_splits(figures_of_people), rate))
+            results_of_people.append(result)
+    print(row("people together", of_people, results_of_people, rate))
 
 
 if __name__ == "__main__":
