@@ -109,6 +109,9 @@ def train(
     least_score: Annotated[
         float, typer.Option(help="Segments with a lower score are dropped.", min=0.0, max=1.0)
     ] = 0.0,
+    meanings: Annotated[
+        Path | None, typer.Option(help="CSV label,meaning: what each label stands for, for the model card.")
+    ] = None,
     keep_splits: Annotated[
         bool, typer.Option("--keep-splits", help="Write each split's model, too, into OUT-splits.")
     ] = False,
@@ -142,7 +145,7 @@ def train(
         result = run(
             annotations, videos, out_folder, lake, config, options, note, label_map, labels_format, trainers, address,
             display.update, display.epoch, skeletons, split_list(events) or (), least_score,
-            keep_splits,
+            keep_splits, meanings,
         )  # fmt: skip
     training_table(out, result)
     out.print(f"bundle: {result.folder}")

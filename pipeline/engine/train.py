@@ -23,7 +23,7 @@ from pipeline.engine.job import Observer
 from pipeline.engine.local_fits import LocalFits
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
-from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
+from pipeline.training.annotations import Annotation, apply_label_map, read_label_map, read_meanings
 from pipeline.training.card import model_card
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions
@@ -61,6 +61,7 @@ def train(
     events: Sequence[str] = (),
     least_score: float = 0.0,
     keep_splits: bool = False,
+    meanings: str | Path | None = None,
 ) -> TrainResult:
     """Train a model and write it as a bundle, with its metrics.
 
@@ -92,6 +93,7 @@ def train(
         least_score: A segment with a lower mean score is dropped.
         keep_splits: Write the model of each split, too, as a bundle of its own in `<out>-splits`: to look at what it
             says of videos that it has not seen.
+        meanings: CSV with columns `label` and `meaning`, for the model card: what each label stands for, in words.
 
     Raises:
         UsageError: The annotations, a video or an option can't be used; the message names it.
@@ -106,6 +108,7 @@ def train(
     labels = sorted({record.label for record in records}.union(bodies.names if bodies else ()))
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
+    words = read_meanings(meanings, labels) if meanings is not None else {}
     for name in {name for record in records for name in record.splits} if keep_splits else ():
         check_name(name)
     if BACKGROUND in events:
@@ -144,6 +147,7 @@ def train(
         "features": config.feature_options(),
         "options": asdict(options),
         "label_map": mapping,
+        "meanings": words,
         "note": note,
     }
     metrics = {"splits": results, "means": _means(results)}

@@ -86,6 +86,26 @@ def read_label_map(path: str | Path) -> dict[str, str]:
     return mapping
 
 
+def read_meanings(path: str | Path, labels: Sequence[str]) -> dict[str, str]:
+    """Read a CSV file with columns `label` and `meaning`: what the labels stand for, in words.
+
+    Raises:
+        UsageError: The file can't be read, lacks a column, or names a label twice or one that there is not.
+    """
+    from pipeline.training.formats.rows import read_table
+
+    meanings: dict[str, str] = {}
+    for row in read_table(Path(path)).rows:
+        label, meaning = (row.cells.get(name, "") for name in ("label", "meaning"))
+        if not label or not meaning:
+            raise UsageError(f"{row.where}: needed are columns label and meaning, both named in the first line")
+        if label not in labels:
+            raise UsageError(f"{row.where}: {label!r} is none of the labels {', '.join(labels)}")
+        if meanings.setdefault(label, meaning) != meaning:
+            raise UsageError(f"{row.where}: {label!r} has two meanings")
+    return meanings
+
+
 def apply_label_map(annotations: Sequence[Annotation], mapping: dict[str, str]) -> list[Annotation]:
     """Return annotations under their new labels; those that are mapped to nothing are left out.
 

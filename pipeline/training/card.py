@@ -39,7 +39,7 @@ Labels what is done in a video, for every {1 / bundle.sample_fps:.3f} s of it, b
 (scope `{bundle.scope}`, {bundle.sample_fps:g} frames/s). Its inputs: {", ".join(spec.inputs)}.
 
 **Activities** ({len(activities)}): {", ".join(activities)}.{background}
-
+{_meanings(training)}
 ## Training data
 
 {training["note"] or "Not stated."}
@@ -63,13 +63,24 @@ The shipped one's temperature: {spec.temperature:.2f}.
 
 ## Limits
 
-It knows its activities only, and will call anything by the nearest of them: look at the score. It was not tested on
-footage of other kinds than its training data. Do not use it for decisions about people without a person in the loop.
+It knows its activities only, and will call anything by the nearest of them: look at the score{_look_at_novelty(spec)}.
+It was not tested on footage of other kinds than its training data. Do not use it for decisions about people without a
+person in the loop.
 
 ## Made with
 
 {options}
 """
+
+
+def _meanings(training: dict[str, Any]) -> str:
+    meanings: dict[str, str] = training.get("meanings", {})
+    rows = [f"| `{label}` | {meaning} |" for label, meaning in sorted(meanings.items())]
+    return "\n".join(["", "| label | meaning |", "| --- | --- |", *rows, ""]) if rows else ""
+
+
+def _look_at_novelty(spec: ModelSpec) -> str:
+    return ", and at the novelty" if spec.energies else ""
 
 
 def _calibrated_on(splits: dict[str, dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ a group always in the same. No test clip of that split is in it.
     python -m tests.bench.skeletons DATA/skeletons OUT/skeletons.npz
     actionlake train OUT/everyday.csv --videos DATA --skeletons OUT/skeletons.npz --inputs box,pose \\
         --row-steps 40 --mirror --input-dropout 0.2 --epochs 12 --members 2 --events fall --least-score 0.3 \\
-        --keep-splits --lake OUT/everyday-lake --out everyday12-pose
+        --meanings tests/bench/everyday_words.csv --keep-splits --lake OUT/everyday-lake --out everyday12-pose
 
 Its spans in GMDCSA24 are our own, by eye, in `everyday_gmdcsa24.csv`: the data set's know no rest after a fall. Of
 JHMDB eight activities are of everyday life; who does another does nothing in particular, but for the clips named in

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
+from pipeline.training.annotations import Annotation, apply_label_map, read_label_map, read_meanings
 from pipeline.training.formats import read_annotations
 
 
@@ -85,3 +85,18 @@ def test_label_maps_that_make_no_sense(tmp_path: Path, content: str, message: st
     mapping.write_text(content)
     with pytest.raises(UsageError, match=message):
         apply_label_map([Annotation("a.mp4", "walking")], read_label_map(mapping))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("label,sense\nwalk,on foot\n", "words.csv, line 2: needed are columns label and meaning"),
+        ("label,meaning\nwalk,\n", "words.csv, line 2: needed are columns label and meaning"),
+        ("label,meaning\nwork,on foot\n", "words.csv, line 2: 'work' is none of the labels run, walk"),
+        ("label,meaning\nwalk,on foot\nwalk,slowly\n", "words.csv, line 3: 'walk' has two meanings"),
+    ],
+)
+def test_meanings_that_do_not_fit_are_named(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "words.csv").write_text(rows)
+    with pytest.raises(UsageError, match=message):
+        read_meanings(tmp_path / "words.csv", ["run", "walk"])

@@ -223,6 +223,7 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
         for number, clip in enumerate(clips)
     ]
     (tmp_path / "labels.csv").write_text("\n".join(["video,label,split_a,split_b,draws", *rows]))
+    (tmp_path / "words.csv").write_text("label,meaning\nlie,the trunk is level\n")
     lying = skeletons(60, LYING, "lie")
     np.savez(tmp_path / "lying.npz", **vars(lying))
     config = Config(inputs=("box", "pose"), workers=2)
@@ -230,9 +231,11 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     result = train(
         tmp_path / "labels.csv", str(clips[0].parent), tmp_path / "model", config=config, options=options,
         skeletons=tmp_path / "lying.npz", events=("lie",), least_score=0.25, keep_splits=True,
+        meanings=tmp_path / "words.csv",
     )  # fmt: skip
     bundle = result.bundle
     assert (bundle.segments.events, bundle.segments.threshold) == ((0,), 0.25)
+    assert "| `lie` | the trunk is level |" in (tmp_path / "model" / "README.md").read_text()
     of_splits = [load_bundle(tmp_path / "model-splits" / name) for name in ("split_a", "split_b")]
     assert len({bundle.sha256, *(each.sha256 for each in of_splits)}) == 3
     for each in of_splits:
