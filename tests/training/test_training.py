@@ -141,7 +141,7 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ("jhmdb21-frame", 21, "split", 0.52, 1.0),
         ("daily22-person", 23, "split_jhmdb", 0.66, 0.08),
         ("daily22-look", 23, "split_jhmdb", 0.67, 0.05),
-        ("everyday12-pose", 13, "split_subject", 0.7, 0.2),
+        ("everyday12-pose", 13, "split_subject", 0.65, 0.2),
     ],
 )
 def test_the_bundled_models_have_cards_with_their_figures(
