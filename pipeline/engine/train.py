@@ -111,6 +111,8 @@ def train(
     words = read_meanings(meanings, labels) if meanings is not None else {}
     for name in {name for record in records for name in record.splits} if keep_splits else ():
         check_name(name)
+    if not 0 <= least_score <= 1:
+        raise UsageError(f"least_score = {least_score}: scores lie between 0 and 1")
     if BACKGROUND in events:
         raise UsageError(f"--events {BACKGROUND}: it gives no segment")
     if unknown := sorted(set(events) - set(labels)):

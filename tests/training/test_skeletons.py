@@ -208,11 +208,16 @@ def test_inputs_that_skeletons_have_not_are_refused_before_anything_is_decoded(
     assert not (tmp_path / "model-lake").exists()
 
 
-def test_an_event_without_a_label_is_named(tmp_path: Path) -> None:
+def test_options_of_segments_that_can_not_be_are_named(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("video,label\na.mp4,stand\na.mp4,lie\n")
     (tmp_path / "a.mp4").touch()
+    told = tmp_path / "labels.csv", str(tmp_path), tmp_path / "model"
     with pytest.raises(UsageError, match="--events fall: no such label; there are lie, stand"):
-        train(tmp_path / "labels.csv", str(tmp_path), tmp_path / "model", events=("fall", "lie"))
+        train(*told, events=("fall", "lie"))
+    with pytest.raises(UsageError, match="--events background: it gives no segment"):
+        train(*told, events=("background",))
+    with pytest.raises(UsageError, match="least_score = 2: scores lie between 0 and 1"):
+        train(*told, least_score=2)
 
 
 def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path) -> None:
