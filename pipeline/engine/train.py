@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
@@ -29,7 +32,7 @@ from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions
 from pipeline.training.formats import read_annotations
 from pipeline.training.skeletons import read_skeletons
-from pipeline.training.trainer import OnEpoch, Trainer
+from pipeline.training.trainer import OnEpoch, Trained, Trainer
 from pipeline.training.validation import means_of_splits
 from pipeline.training.videos import VideoFolder
 
@@ -111,13 +114,7 @@ def train(
     words = read_meanings(meanings, labels) if meanings is not None else {}
     for name in {name for record in records for name in record.splits} if keep_splits else ():
         check_name(name)
-    if not 0 <= least_score <= 1:
-        raise UsageError(f"least_score = {least_score}: scores lie between 0 and 1")
-    if BACKGROUND in events:
-        raise UsageError(f"--events {BACKGROUND}: it gives no segment")
-    if unknown := sorted(set(events) - set(labels)):
-        raise UsageError(f"--events {','.join(unknown)}: no such label; there are {', '.join(labels)}")
-    segments = SegmentOptions(threshold=least_score, events=tuple(labels.index(event) for event in events))
+    segments = _segment_options(labels, events, least_score)
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
     if (bodies or options.mirror) and not of_tracks_alone(inputs):
@@ -155,14 +152,8 @@ def train(
     metrics = {"splits": results, "means": _means(results)}
     bundle = _bundle(Path(out).name, labels, trained.model, config, segments, metrics, training)
     bundle.save(out, model_card(bundle))
-    splits_folder = Path(f"{str(out).rstrip('/')}-splits")
     if keep_splits:
-        shutil.rmtree(splits_folder, ignore_errors=True)
-    for name, model in trained.of_splits.items() if keep_splits else ():
-        measured = {"splits": {name: results[name]}, "means": {}}
-        told = training | {"trained_on": f"{name}, training part", "n_videos": results[name]["n_train"]}
-        of_split = _bundle(name, labels, model, config, segments, measured, told)
-        of_split.save(splits_folder / name, model_card(of_split))
+        _write_splits(bundle, trained, Path(f"{str(out).rstrip('/')}-splits"))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return TrainResult(load_bundle(out), Path(out), metrics)
 
@@ -174,6 +165,41 @@ def _located(
     folder = VideoFolder(videos)
     records = folder.locate(apply_label_map(read_annotations(annotations, annotation_format), mapping))
     return {record.video: folder.uri(record.video) for record in records}, records
+
+
+def _segment_options(labels: Sequence[str], events: Sequence[str], least_score: float) -> SegmentOptions:
+    """Return how scores become segments.
+
+    Raises:
+        UsageError: There is no such score, or no such label.
+    """
+    if not 0 <= least_score <= 1:
+        raise UsageError(f"least_score = {least_score}: scores lie between 0 and 1")
+    if BACKGROUND in events:
+        raise UsageError(f"--events {BACKGROUND}: it gives no segment")
+    if unknown := sorted(set(events) - set(labels)):
+        raise UsageError(f"--events {','.join(unknown)}: no such label; there are {', '.join(labels)}")
+    return SegmentOptions(threshold=least_score, events=tuple(labels.index(event) for event in events))
+
+
+def _write_splits(bundle: Bundle, trained: Trained, folder: Path) -> None:
+    """Write the model of each split as a bundle of its own, in place of those of an earlier training."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, model in trained.of_splits.items():
+        result = trained.results[name]
+        of_split = replace(
+            bundle,
+            name=name,
+            spec=model.spec,
+            weights=_weights(model),
+            training=bundle.training | {"trained_on": f"{name}, training part", "n_videos": result["n_train"]},
+            metrics={"splits": {name: result}, "means": {}},
+        )
+        of_split.save(folder / name, model_card(of_split))
+
+
+def _weights(model: ActivityModel) -> dict[str, NDArray[np.floating]]:
+    return {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
 def _bundle(
@@ -188,7 +214,7 @@ def _bundle(
         embedder=config.chosen_embedder,
         sample_fps=config.chosen_fps,
         spec=model.spec,
-        weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
+        weights=_weights(model),
         background=BACKGROUND if BACKGROUND in labels else None,
         classes=config.classes,
         segments=segments,
