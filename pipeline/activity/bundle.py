@@ -186,6 +186,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             metrics=record["metrics"],
             sha256=sha256,
         )
+        _check_numbers(spec, bundle.segments)
         if not is_ours:
             _ = bundle.model  # Made now, to see that it can be.
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -195,4 +196,16 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
     """Return options read from JSON, which knows no tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(record).items()}
+    if not isinstance(record, dict):
+        raise TypeError(f"options are {record!r}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+
+
+def _check_numbers(spec: ModelSpec, segments: SegmentOptions) -> None:
+    """Raise ValueError where numbers can't be what they stand for, so that no lake is labelled by them."""
+    if not spec.temperature > 0:
+        raise ValueError(f"temperature is {spec.temperature!r}")
+    if len(spec.energies) == 1 or any(not isinstance(each, float) for each in spec.energies):
+        raise ValueError("energies are no numbers, or just one")
+    if any(each not in range(spec.n_labels) for each in segments.events):
+        raise ValueError(f"events are {segments.events!r}")

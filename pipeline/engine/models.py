@@ -187,6 +187,6 @@ def _misfit(bundles: Sequence[Bundle], config: Config) -> str:
         if missing:
             return (
                 f"model {bundle.name!r} reads {', '.join(bundle.spec.inputs)}, but inputs lack {', '.join(missing)}; "
-                "name them, or train a model for what there is"
+                f"analyze into another lake with --model {bundle.name}, or train a model for what there is"
             )
     return ""

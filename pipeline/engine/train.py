@@ -113,7 +113,10 @@ def train(
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
     words = read_meanings(meanings, labels) if meanings is not None else {}
     for name in {name for record in records for name in record.splits} if keep_splits else ():
-        check_name(name)
+        try:
+            check_name(f"{Path(out).name}.{name}")
+        except UsageError as error:
+            raise UsageError(f"--keep-splits and the column {name!r}: {error}") from error
     segments = _segment_options(labels, events, least_score)
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
@@ -189,7 +192,7 @@ def _write_splits(bundle: Bundle, trained: Trained, folder: Path) -> None:
         result = trained.results[name]
         of_split = replace(
             bundle,
-            name=name,
+            name=f"{bundle.name}.{name}",
             spec=model.spec,
             weights=_weights(model),
             training=bundle.training | {"trained_on": f"{name}, training part", "n_videos": result["n_train"]},
@@ -252,8 +255,11 @@ def _as_in(lake: str, config: Config) -> Config:
 
 
 def _means(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Average over splits of one kind: those whose names differ in their digits alone."""
+    """Average over splits of one kind: those whose names differ in their digits alone; else over all of them."""
     kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, result in results.items():
         kinds[re.sub(r"\d+", "", name)].append(result)
-    return {kind: means_of_splits(of_kind) for kind, of_kind in kinds.items()}
+    several = {kind: of_kind for kind, of_kind in kinds.items() if len(of_kind) > 1}
+    if not several and len(results) > 1:
+        several = {"all splits": list(results.values())}
+    return {kind: means_of_splits(of_kind) for kind, of_kind in several.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.activity.bundle import Bundle
@@ -69,7 +69,7 @@ person in the loop.
 
 ## Made with
 
-{options}
+{options}; segments: {_told(asdict(bundle.segments))}
 """
 
 

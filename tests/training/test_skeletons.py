@@ -218,6 +218,9 @@ def test_options_of_segments_that_can_not_be_are_named(tmp_path: Path) -> None:
         train(*told, events=("background",))
     with pytest.raises(UsageError, match="least_score = 2: scores lie between 0 and 1"):
         train(*told, least_score=2)
+    (tmp_path / "labels.csv").write_text("video,label,split (a)\na.mp4,stand,train\na.mp4,lie,train\n")
+    with pytest.raises(UsageError, match=r"--keep-splits and the column 'split \(a\)': a model can't be called"):
+        train(*told, keep_splits=True)
 
 
 def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path) -> None:
@@ -241,12 +244,14 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     bundle = result.bundle
     assert (bundle.segments.events, bundle.segments.threshold) == ((0,), 0.25)
     assert "| `lie` | the trunk is level |" in (tmp_path / "model" / "README.md").read_text()
-    of_splits = [load_bundle(tmp_path / "model-splits" / name) for name in ("split_a", "split_b")]
-    assert len({bundle.sha256, *(each.sha256 for each in of_splits)}) == 3
-    for each in of_splits:
-        assert (each.training["n_videos"], each.training["trained_on"]) == (3, f"{each.name}, training part")
-        assert each.metrics["splits"].keys() == {each.name}
-        assert each.metrics["splits"][each.name]["calibrated_on"] == "what other splits measure on"
+    of_splits = {name: load_bundle(tmp_path / "model-splits" / name) for name in ("split_a", "split_b")}
+    assert len({bundle.sha256, *(each.sha256 for each in of_splits.values())}) == 3
+    assert result.metrics["means"].keys() == {"all splits"}
+    for name, each in of_splits.items():
+        assert (each.training["n_videos"], each.training["trained_on"]) == (3, f"{name}, training part")
+        assert each.name == f"model.{name}"
+        assert each.metrics["splits"].keys() == {name}
+        assert each.metrics["splits"][name]["calibrated_on"] == "what other splits measure on"
         assert each.spec.temperature != 1.0
     assert len(bundle.spec.energies) == 101, "it knows what is unlike what it has learnt from"
     assert (bundle.labels, bundle.spec.inputs) == (("lie", "stand"), ("box", "pose"))
