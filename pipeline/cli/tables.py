@@ -77,8 +77,8 @@ def _unlike(judged_s: float, unlike_s: float) -> list[str]:
     if unlike_s < _MUCH * judged_s or not unlike_s:
         return []
     return [
-        f"{100 * unlike_s / judged_s:.0f} % of what was labelled is unlike what the model has learnt from: its novelty is "
-        "above 0.95, as that of 5 % usually is. Check some of it, and label it to train your own: see "
+        f"{100 * unlike_s / judged_s:.0f} % of what was labelled is unlike what the model has learnt from: its novelty "
+        "is above 0.95, as that of 5 % usually is. Check some of it, and label it to train your own: see "
         "docs/your-own-activities.md"
     ]
 
