@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 from pipeline.activity.segments import SegmentOptions
 from pipeline.activity.spec import ModelSpec
 from pipeline.bounded import OPTIONS_BYTES, read_bounded
+from pipeline.config import digest
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class Bundle:
     @property
     def options_digest(self) -> str:
         """Digest of all beside the weights that decides which segments come out."""
-        options = [asdict(self.spec), asdict(self.segments), self.labels, self.background, self.classes]
-        return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+        names = {"labels": self.labels, "background": self.background, "classes": self.classes}
+        return digest({"model": asdict(self.spec), "segments": asdict(self.segments), **names})
 
     @cached_property
     def model(self) -> ActivityModel:

@@ -104,18 +104,13 @@ def _smoothed(
             and waiting.label_id == run.label_id
             and run.first_step - waiting.end_step <= merge_steps
         ):
-            waiting = _joined(waiting, run)
+            waiting = _as_one([waiting, run])
             continue
         if waiting is not None:
             yield waiting
         waiting = run
     if waiting is not None:
         yield waiting
-
-
-def _joined(a: StepRun, b: StepRun) -> StepRun:
-    n_a, n_b = a.end_step - a.first_step, b.end_step - b.first_step
-    return StepRun(a.label_id, a.first_step, b.end_step, (a.score * n_a + b.score * n_b) / (n_a + n_b))
 
 
 def _runs(steps: Iterator[tuple[int, float]], first_step: int) -> Iterator[StepRun]:

@@ -76,10 +76,12 @@ def _unlike(judged_s: float, unlike_s: float) -> list[str]:
     """Return a line that says how much is unlike what a model has learnt from, if that is much."""
     if unlike_s < _MUCH * judged_s or not unlike_s:
         return []
+    from pipeline.steps.label import UNLIKE
+
     return [
         f"{100 * unlike_s / judged_s:.0f} % of what was labelled is unlike what the model has learnt from: its novelty "
-        "is above 0.95, as that of 5 % usually is. Check some of it, and label it to train your own: see "
-        "docs/your-own-activities.md"
+        f"is above {UNLIKE:g}, as that of {100 * (1 - UNLIKE):.0f} % usually is. Check some of it, and label it to "
+        "train your own: see docs/your-own-activities.md"
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,16 +74,7 @@ def read_label_map(path: str | Path) -> dict[str, str]:
     Raises:
         UsageError: The file can't be read, lacks a column, or names a label twice.
     """
-    from pipeline.training.formats.rows import read_table
-
-    mapping: dict[str, str] = {}
-    table = read_table(Path(path))
-    for row in table.rows:
-        if not row.cells.get("from") or "to" not in row.cells:
-            raise UsageError(f"{row.where}: needed are columns from and to, both named in the first line")
-        if mapping.setdefault(row.cells["from"], row.cells["to"]) != row.cells["to"]:
-            raise UsageError(f"{row.where}: {row.cells['from']!r} has two meanings")
-    return mapping
+    return {label: other for _, label, other in _pairs(path, "from", "to", may_be_empty=True)}
 
 
 def read_meanings(path: str | Path, labels: Sequence[str]) -> dict[str, str]:
@@ -92,18 +83,26 @@ def read_meanings(path: str | Path, labels: Sequence[str]) -> dict[str, str]:
     Raises:
         UsageError: The file can't be read, lacks a column, or names a label twice or one that there is not.
     """
+    meanings: dict[str, str] = {}
+    for where, label, meaning in _pairs(path, "label", "meaning"):
+        if label not in labels:
+            raise UsageError(f"{where}: {label!r} is none of the labels {', '.join(labels)}")
+        meanings[label] = meaning
+    return meanings
+
+
+def _pairs(path: str | Path, first: str, second: str, may_be_empty: bool = False) -> Iterator[tuple[str, str, str]]:
+    """Yield what two columns say of each label, with its place in the file; none has two meanings."""
     from pipeline.training.formats.rows import read_table
 
-    meanings: dict[str, str] = {}
+    said: dict[str, str] = {}
     for row in read_table(Path(path)).rows:
-        label, meaning = (row.cells.get(name, "") for name in ("label", "meaning"))
-        if not label or not meaning:
-            raise UsageError(f"{row.where}: needed are columns label and meaning, both named in the first line")
-        if label not in labels:
-            raise UsageError(f"{row.where}: {label!r} is none of the labels {', '.join(labels)}")
-        if meanings.setdefault(label, meaning) != meaning:
+        label, meaning = row.cells.get(first), row.cells.get(second)
+        if not label or meaning is None or not (meaning or may_be_empty):
+            raise UsageError(f"{row.where}: needed are columns {first} and {second}, both named in the first line")
+        if said.setdefault(label, meaning) != meaning:
             raise UsageError(f"{row.where}: {label!r} has two meanings")
-    return meanings
+        yield row.where, label, meaning
 
 
 def apply_label_map(annotations: Sequence[Annotation], mapping: dict[str, str]) -> list[Annotation]:

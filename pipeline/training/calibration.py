@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,7 +91,12 @@ def temperature_by_others(name: str, said: Mapping[str, Sequence[Answer]]) -> fl
 
 def with_temperature(model: ActivityModel, temperature: float) -> ActivityModel:
     """Return a model of the same networks whose logits are divided by a temperature."""
-    return ActivityModel(replace(model.spec, temperature=temperature), list(model.members)).eval()  # type: ignore[arg-type]
+    return _with(model, temperature=temperature)
+
+
+def _with(model: ActivityModel, **options: Any) -> ActivityModel:
+    """Return a model of the same networks with other options in its spec."""
+    return ActivityModel(replace(model.spec, **options), list(model.members)).eval()  # type: ignore[arg-type]
 
 
 def with_energies(model: ActivityModel, videos: Sequence[LabelledVideo], max_steps: int) -> ActivityModel:
@@ -116,5 +121,4 @@ def with_energies(model: ActivityModel, videos: Sequence[LabelledVideo], max_ste
     order = np.argsort(together)
     share = np.cumsum(np.concatenate(weights)[order])
     places = np.searchsorted(share, np.linspace(0, share[-1], _N_ENERGIES)).clip(max=len(order) - 1)
-    spec = replace(model.spec, energies=tuple(float(energy) for energy in together[order][places]))
-    return ActivityModel(spec, list(model.members)).eval()  # type: ignore[arg-type]
+    return _with(model, energies=tuple(float(energy) for energy in together[order][places]))

@@ -43,11 +43,10 @@ WHERE f.label = 'fall' GROUP BY f.video_id, f.segment_id, f.score
 """
 
 
-def falls_of(lake: LakeReader, least_score: float, then_lies: bool = False) -> Counter[str]:
+def per_video(falls: Sequence[dict[str, Any]], least_score: float, then_lies: bool) -> Counter[str]:
     """Return how many falls were found in each video that has any; if so asked, of those who lie there afterwards."""
-    rows = lake.sql(FALLS).to_pylist()
     return Counter(
-        row["video_id"] for row in rows if row["score"] >= least_score and (row["then_lies"] or not then_lies)
+        fall["video_id"] for fall in falls if fall["score"] >= least_score and (fall["then_lies"] or not then_lies)
     )
 
 
@@ -97,11 +96,12 @@ def main() -> None:
             print(f"{name}: {middle:+.2f} s late in the middle, {low:+.2f} to {high:+.2f} for 8 of 10")
         print("| least score | falls found | just one segment | false alarms | then lies: found | false alarms |")
         print("| --- | --- | --- | --- | --- | --- |")
+        falls, false_alarms = (of.sql(FALLS).to_pylist() if of else [] for of in (lake, quiet))
         for least_score in LEAST_SCORES:
-            found, lying = (falls_of(lake, least_score, then_lies) for then_lies in (False, True))
+            found, lying = (per_video(falls, least_score, then_lies) for then_lies in (False, True))
             just_one = sum(n == 1 for n in found.values())
             alarms, lying_alarms = (
-                falls_of(quiet, least_score, then_lies).total() if quiet else "" for then_lies in (False, True)
+                per_video(false_alarms, least_score, then_lies).total() if quiet else "" for then_lies in (False, True)
             )
             cells = [f"{least_score:g}", f"{len(found)} of {n_clips}", just_one, alarms, len(lying), lying_alarms]
             print(f"| {' | '.join(map(str, cells))} |")

@@ -23,6 +23,7 @@ from pipeline.activity.segments import StepRun, find_segments
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.poses import pose_motion
 from pipeline.motion.tracking import NO_TRACK
+from pipeline.training.skeletons import joints_at
 from pipeline.vision.landmarks import LandmarkNetwork
 from pipeline.vision.runtime import choose_runtime
 from tests.bench.falls import LEAST_SCORES
@@ -37,8 +38,8 @@ def tracks(clip: Path, detector: str, landmarks: LandmarkNetwork, fps: float) ->
     found = list(detect(frames, detector, min_score=0.1, detector_px=640))
     ids = list(follow(found, fps))
     seen: dict[int, list[tuple[int, NDArray[np.float32], NDArray[np.float32]]]] = {}
-    for step, (frame, boxes, of_frame) in enumerate(zip(frames, found, ids, strict=True)):
-        for box, track in zip(boxes.xyxy, of_frame.tolist(), strict=True):
+    for step, (frame, of_look, of_frame) in enumerate(zip(frames, found, ids, strict=True)):
+        for box, track in zip(of_look.xyxy, of_frame.tolist(), strict=True):
             if track != NO_TRACK:
                 keypoints, _ = landmarks.keypoints(frame.image, box)
                 seen.setdefault(track, []).append((step, box, keypoints))
@@ -48,15 +49,11 @@ def tracks(clip: Path, detector: str, landmarks: LandmarkNetwork, fps: float) ->
             continue
         # Between two looks at somebody a lake repeats the first one; here it is moved on evenly.
         every = np.arange(steps[0], steps[-1] + 1)
-        xyxy, points = (_between(every, steps, part) for part in (xyxy, keypoints))
-        vectors = [box_motion(every / fps, xyxy), pose_motion(every / fps, xyxy, points)]
+        at = np.interp(every, steps, np.arange(len(steps)))
+        corners, points = (joints_at(part, at).astype(np.float32) for part in (xyxy.reshape(-1, 2, 2), keypoints))
+        boxes = corners.reshape(-1, 4)
+        vectors = [box_motion(every / fps, boxes), pose_motion(every / fps, boxes, points)]
         yield np.hstack(vectors).astype(np.float16)
-
-
-def _between(every: NDArray[np.intp], steps: NDArray[np.intp], values: NDArray[np.float32]) -> NDArray[np.float32]:
-    flat = values.reshape(len(values), -1)
-    columns = [np.interp(every, steps, column) for column in flat.T]
-    return np.stack(columns, axis=1).reshape(len(every), *values.shape[1:]).astype(np.float32)
 
 
 def falls(clip: Path, bundle: Bundle, detector: str, landmarks: LandmarkNetwork) -> list[StepRun]:
