@@ -147,7 +147,7 @@ def picture(
 
     moment = draw_moment(open_lake(lake), out_file, video, at_s)
     out.print(
-        f"{plain(str(out_file))}: {len(moment.boxes)} followed at {moment.pts_s:.2f} s of {plain(moment.uri)}",
+        f"{plain(str(out_file))}: {len(moment.people)} followed at {moment.pts_s:.2f} s of {plain(moment.uri)}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 

@@ -9,7 +9,6 @@ from fractions import Fraction
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.archive.container import NONSENSE
@@ -19,6 +18,7 @@ from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
 from pipeline.video.frames import DecodeReport, Reader, Timed, frames_from, last_duration
 from pipeline.video.sampling import Grid, left_out
+from pipeline.video.upright import Upright
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def decode_chunk(
         VideoError: The file can't be opened or read at all.
     """
     report = report if report is not None else DecodeReport()
-    pending = _Pending(*scaled_size(probe.width, probe.height, longest_px), probe.rotation_deg, probe.mirrored)
+    pending = _Pending(Upright(probe, *scaled_size(probe.width, probe.height, longest_px)))
     failure: Exception | None = None
     reader = Reader(uri, probe, limits, left_out(sampling, probe.codec, probe.fps, rate))
     shown_frames = _shown_frames(reader, probe, chunk, rate, report, look_ahead)
@@ -93,7 +93,7 @@ def decode_chunk(
             if shown is None:
                 break
             if chunk.end_step != OPEN_END and shown.first_step >= chunk.end_step:
-                report.after = pending.image(shown)
+                report.after = pending.upright.picture(shown.frame)
             else:
                 pending.add(shown)
         except VideoError as error:
@@ -122,34 +122,15 @@ class _Shown:
 
 @dataclass
 class _Pending:
-    """Converts frames and gathers them into a batch."""
+    """Converts frames that are sampled, and no others, and gathers them into a batch."""
 
-    width: int
-    height: int
-    rotation_deg: int
-    mirrored: bool
+    upright: Upright
     images: list[NDArray[np.uint8]] = field(default_factory=list)
     times: list[tuple[float, int, int]] = field(default_factory=list)
-    reformatter: VideoReformatter = field(default_factory=VideoReformatter)
 
     def add(self, shown: _Shown) -> None:
-        self.images.append(self.image(shown))
+        self.images.append(self.upright.picture(shown.frame))
         self.times.append((shown.pts_s, shown.first_step, shown.end_step - shown.first_step))
-
-    def image(self, shown: _Shown) -> NDArray[np.uint8]:
-        sideways = self.rotation_deg in (90, 270)
-        width, height = (self.height, self.width) if sideways else (self.width, self.height)
-        # One pass converts the colours and resizes, and only for frames that are sampled. Where the picture's size
-        # changes on the way, later frames fill the first size: recorders change resolution, not the scene.
-        small = self.reformatter.reformat(
-            shown.frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR
-        )
-        image = np.asarray(small.to_ndarray(), np.uint8)
-        if self.rotation_deg:
-            image = np.rot90(image, self.rotation_deg // 90)
-        if self.mirrored:
-            image = image[:, ::-1]
-        return np.ascontiguousarray(image)
 
     def flush(self) -> FrameBatch:
         pts_s, steps, n_steps = zip(*self.times, strict=True)

@@ -1,0 +1,136 @@
+"""Who is where in a stretch of a video, and what they do: what is drawn over its pictures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.lake.query import LakeReader
+
+# Between two views of somebody the box moves along; longer gaps are not bridged.
+_BRIDGED_S = 0.5
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody at one moment, in pixels of the source video."""
+
+    track_id: int
+    xyxy: NDArray[np.float32]
+    """`float32 [4]`."""
+    keypoints: NDArray[np.float32]
+    """`float32 [K, 3]`: x, y, score; K is 0 where they are unknown."""
+    kind: str = "person"
+    """Class of the detector."""
+    label: str | None = None
+    """What they do, if a segment says so."""
+
+    @property
+    def caption(self) -> str:
+        """What is written beside the box."""
+        return f"{self.kind} {self.track_id}" + (f": {self.label}" if self.label else "")
+
+
+@dataclass(frozen=True)
+class TrackViews:
+    """The views of one track in a stretch, in order of time."""
+
+    kind: str
+    """Class of the detector."""
+    pts_s: NDArray[np.float64]
+    """`float64 [N]`."""
+    xyxy: NDArray[np.float32]
+    """`float32 [N, 4]`."""
+    keypoints: NDArray[np.float32]
+    """`float32 [N, K, 3]`."""
+
+    def at(self, time_s: float) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Return box and keypoints at a time, between two views on the line from one to the other; None: not in sight.
+
+        A keypoint is as sure as the less sure of both views.
+        """
+        after = int(np.searchsorted(self.pts_s, time_s, side="right"))
+        before = after - 1
+        if before < 0:
+            return None
+        gap_s = self.pts_s[after] - self.pts_s[before] if after < len(self.pts_s) else np.inf
+        if gap_s > _BRIDGED_S:
+            near = time_s - self.pts_s[before] <= _BRIDGED_S / 2
+            return (self.xyxy[before], self.keypoints[before]) if near else None
+        share = np.float32((time_s - self.pts_s[before]) / gap_s)
+        xyxy = self.xyxy[before] + share * (self.xyxy[after] - self.xyxy[before])
+        keypoints = self.keypoints[before] + share * (self.keypoints[after] - self.keypoints[before])
+        keypoints[:, 2] = np.minimum(self.keypoints[before, :, 2], self.keypoints[after, :, 2])
+        return xyxy, keypoints
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The tracks of a stretch of a video, and the segments in it."""
+
+    tracks: dict[int, TrackViews]
+    segments: dict[int, list[tuple[float, float, str, float]]]
+    """For each track `(start_s, end_s, label, score)`."""
+
+    def at(self, time_s: float) -> list[Person]:
+        """Return who is in sight at a time, by track id."""
+        people = []
+        for track_id, views in sorted(self.tracks.items()):
+            found = views.at(time_s)
+            if found is not None:
+                people.append(Person(track_id, *found, views.kind, self._label(track_id, time_s)))
+        return people
+
+    def _label(self, track_id: int, time_s: float) -> str | None:
+        running = [
+            (score, label) for start, end, label, score in self.segments.get(track_id, ()) if start <= time_s < end
+        ]
+        return max(running)[1] if running else None
+
+
+def read_scene(
+    lake: LakeReader, video_id: str, start_s: float = 0.0, end_s: float = float("inf"), model: str | None = None
+) -> Scene:
+    """Read who is where from `start_s` to `end_s` of a video, and what a model says that they do.
+
+    Args:
+        lake: Where they were found.
+        video_id: The video.
+        start_s: Seconds into it.
+        end_s: Seconds into it; what is shown then is no part of the scene.
+        model: Whose segments. None: those of every model; the surest speaks.
+    """
+    within = (pc.field("video_id") == video_id) & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
+    followed = within & pc.field("track_id").is_valid()
+    columns = ["track_id", "label", "pts_s", "x1", "y1", "x2", "y2", "keypoints"]
+    boxes = lake.table("detections", columns, followed).sort_by([("track_id", "ascending"), ("pts_s", "ascending")])
+    track_ids = boxes["track_id"].to_numpy()
+    xyxy = np.stack([boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1).astype(np.float32)
+    keypoints, pts_s, kinds = _keypoints(boxes["keypoints"]), boxes["pts_s"].to_numpy(), boxes["label"].to_pylist()
+    tracks = {
+        int(track_ids[part[0]]): TrackViews(kinds[part[0]], pts_s[part], xyxy[part], keypoints[part])
+        for part in np.split(np.arange(len(track_ids)), np.flatnonzero(np.diff(track_ids)) + 1)
+        if len(part)
+    }
+    segments: dict[int, list[tuple[float, float, str, float]]] = defaultdict(list)
+    said = (pc.field("video_id") == video_id) & pc.field("track_id").is_valid()
+    said &= (pc.field("start_s") < end_s) & (pc.field("end_s") > start_s)
+    if model is not None:
+        said &= pc.field("model") == model
+    for row in lake.table("segments", ["track_id", "start_s", "end_s", "label", "score"], said).to_pylist():
+        segments[row["track_id"]].append((row["start_s"], row["end_s"], row["label"], row["score"]))
+    return Scene(tracks, segments)
+
+
+def _keypoints(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return a column of keypoints as `float32 [N, K, 3]`; K is 0 where some have none."""
+    if not len(column) or column.null_count:
+        return np.empty((len(column), 0, 3), np.float32)
+    numbers = column.combine_chunks().flatten().flatten().to_numpy()
+    points: NDArray[np.float32] = numbers.reshape(len(column), -1, 3)
+    return points
