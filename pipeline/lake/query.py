@@ -149,6 +149,46 @@ class LakeReader:
             raise UsageError(f"{self._lake.uri}: not labelled by {name!r}, but by {', '.join(models)}")
         return name or models[0]
 
+    def segments(self, where: str | None = None, model: str | None = None) -> pa.Table:
+        """Return the segments of a model that meet a condition, sorted by `uri`, `start_s`, `track_id` (null first).
+
+        Args:
+            where: A condition in SQL on the columns of `segments`, such as `label = 'fall' AND score > 0.5`; it may ask
+                other tables by subqueries. None: all segments.
+            model: Whose segments. None: those of the only model.
+
+        Returns:
+            The columns of `segments`, and `model`.
+
+        Raises:
+            UsageError: There is no such model, or several and none is named, or `where` is no condition.
+        """
+        chosen = self.model(model)
+        if where is None:
+            found = self.table("segments", filter=pc.field("model") == chosen)
+        else:
+            found = self._segments_where(where, chosen)
+        keys = found.select(["uri", "start_s", "end_s", "label"])
+        keys = keys.add_column(2, "track", pc.fill_null(found["track_id"], -1))  # before the first track
+        return found.take(pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names]))
+
+    def _segments_where(self, where: str, model: str) -> pa.Table:
+        schema, literal = self.dataset("segments").schema, model.replace("'", "''")
+        try:
+            _check_condition(where)
+            found = self.sql(
+                f"SELECT {', '.join(schema.names)} FROM (SELECT * FROM segments WHERE model = '{literal}') AS segments"
+                f"\nWHERE (\n{where}\n)"
+            )
+        except UsageError as error:
+            # Who gives a condition is told its fault, but not of limits that are options of other commands.
+            cause = str(error).removeprefix("query: ").partition(", or raise --")[0].partition("\n\nLINE ")[0]
+            way_out = "give a condition on the columns of segments, such as \"label = 'fall' AND score > 0.5\""
+            raise UsageError(f"--where {where!r}: {' '.join(cause.split())}; {way_out}") from error
+        # DuckDB takes the name of a model that is a number for one.
+        place = found.column_names.index("model")
+        return found.set_column(place, "model", pa.array([model] * found.num_rows, pa.string())).cast(schema)
+
     def pandas(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a table as a pandas data frame."""
         return self.table(table, columns).to_pandas()
@@ -227,6 +267,15 @@ class LakeReader:
         paths = [self._lake.path(folder, part_name(shard)) for folder in folders for shard in shards]
         infos = self._lake.fs.get_file_info(paths)
         return [info.path for info in infos if info.is_file]
+
+
+def _check_condition(where: str) -> None:
+    """Refuse what would close the parentheses that it is put in: it has to be an expression on its own, too."""
+    with duckdb.connect(":memory:") as connection:
+        try:
+            connection.extract_statements(f"SELECT {where}")
+        except duckdb.Error as error:
+            raise UsageError(str(error)) from error
 
 
 def _gathered(reader: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
