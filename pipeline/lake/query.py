@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -148,6 +148,23 @@ class LakeReader:
         if name is not None and name not in models:
             raise UsageError(f"{self._lake.uri}: not labelled by {name!r}, but by {', '.join(models)}")
         return name or models[0]
+
+    def video(self, name: str) -> dict[str, Any]:
+        """Return the row of `videos` whose URI is a name, or alone holds it.
+
+        Raises:
+            UsageError: There is no such video, or there are several.
+        """
+        rows = self.table("videos").to_pylist()
+        found = [row for row in rows if row["uri"] == name] or [row for row in rows if name in row["uri"]]
+        if len(found) != 1:
+            some = ", ".join(sorted(row["uri"] for row in found or rows)[:3])
+            cause = (
+                f"{name!r} may be {len(found)} videos, such as" if found else f"no video {name!r}; there are such as"
+            )
+            raise UsageError(f"{self._lake.uri}: {cause} {some}; write more of its path")
+        row: dict[str, Any] = found[0]
+        return row
 
     def segments(self, where: str | None = None, model: str | None = None) -> pa.Table:
         """Return the segments of a model that meet a condition, sorted by `uri`, `start_s`, `track_id` (null first).

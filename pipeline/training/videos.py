@@ -55,7 +55,9 @@ class _Videos(ABC):
         Raises:
             UsageError: There is no such video, or there are several.
         """
-        name = annotation.video
+        return self._find(annotation.video, annotation.where)
+
+    def _find(self, name: str, where: str) -> str:
         # The longest end of the path that is the end of any video's decides.
         for key in _keys(name):
             candidates = self._by_ending.get(key, [])
@@ -63,11 +65,11 @@ class _Videos(ABC):
                 return candidates[0]
             if candidates:
                 raise UsageError(
-                    f"{annotation.where}: video {name!r} may be {' or '.join(sorted(candidates)[:3])}; write its path"
+                    f"{where}: video {name!r} may be {' or '.join(sorted(candidates)[:3])}; write its path"
                 )
         near = difflib.get_close_matches(name.rpartition("/")[2], self._by_ending, n=1)
         hint = f"is {self._by_ending[near[0]][0]} meant?" if near else "are these the right videos?"
-        raise UsageError(f"{annotation.where}: no video {name!r} in {self.where()}; {hint}")
+        raise UsageError(f"{where}: no video {name!r} in {self.where()}; {hint}")
 
     def holds(self, annotation: Annotation) -> bool:
         """Whether anything may be meant by the name of an annotation's video."""
@@ -124,6 +126,14 @@ class VideoFolder(_Videos):
         if filesystem.is_local(self._folder) and os.path.isfile(self.uri(annotation.video)):
             return annotation.video
         return super().find(annotation)
+
+    def path_of(self, name: str) -> str:
+        """Return the path in the folder of a video that is called so, or lay there before.
+
+        Raises:
+            UsageError: There is no such video, or there are several.
+        """
+        return self._find(name, self._folder)
 
     def paths(self) -> Iterator[str]:
         """Yield the paths in the folder."""

@@ -1,0 +1,96 @@
+"""Show what was found: `report`, `clips`, `video`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.common import LOOK, Address, LakeUri, Workers, app, console, out
+from pipeline.cli.terminal import plain
+
+Where = Annotated[
+    str | None, typer.Option(help="Segments that meet a condition in SQL: \"label = 'fall' AND score > 0.5\".")
+]
+Model = Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")]
+VideosRoot = Annotated[
+    str | None, typer.Option(help="Folder in which the videos lie now.", show_default="where they lay")
+]
+
+
+@app.command(rich_help_panel=LOOK)
+def report(
+    lake: LakeUri,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the page and its clips.")],
+    where: Where = None,
+    model: Model = None,
+    videos_root: VideosRoot = None,
+    max_mb: Annotated[float, typer.Option(help="Most megabytes of clips; 0: none.", min=0.0)] = 500.0,
+    title: Annotated[str | None, typer.Option(help="Of the page.", show_default="the lake's name")] = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Write a page that opens from disk: timelines, clips with everybody drawn in, a table, totals, failures."""
+    from pipeline.engine.cuts import cutting
+    from pipeline.report.report import write_report
+
+    with cutting(address, workers) as run:
+        written = write_report(lake, out_folder, run, where, model, videos_root, max_mb, title)
+    _say_why(written.without_clip)
+    out.print(
+        f"{plain(str(written.path))}: {written.n_segments} segments, {written.n_clips} clips, "
+        f"{written.n_bytes / 1e6:.1f} MB; open it in a browser",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@app.command(rich_help_panel=LOOK)
+def clips(
+    lake: LakeUri,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the clips and of clips.csv.")],
+    where: Where = None,
+    model: Model = None,
+    margin_s: Annotated[float, typer.Option("--margin", help="Seconds before and after a segment.", min=0.0)] = 1.0,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw boxes, ids, poses and labels into the pictures.")] = False,
+    videos_root: VideosRoot = None,
+    workers: Workers = None,
+    address: Address = None,
+) -> None:
+    """Write segments as video files, named by what they hold, and a table of them."""
+    from pipeline.engine.cuts import cutting
+    from pipeline.report.clips import write_clips
+
+    with cutting(address, workers) as run:
+        written = write_clips(lake, out_folder, run, where, model, margin_s, draw, videos_root)
+    _say_why(written.failures)
+    out.print(
+        f"{plain(str(written.table))}: {written.n_clips} clips, {written.n_bytes / 1e6:.1f} MB",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@app.command(rich_help_panel=LOOK)
+def video(
+    lake: LakeUri,
+    wanted: Annotated[str, typer.Argument(metavar="VIDEO", help="Part of the video's path.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The file: .mp4.")],
+    model: Model = None,
+    videos_root: VideosRoot = None,
+) -> None:
+    """Write a whole video with boxes, ids, poses and labels drawn in."""
+    from pipeline.lake.query import open_lake
+    from pipeline.report.clips import write_video
+
+    clip = write_video(open_lake(lake), wanted, out_file, model, videos_root)
+    out.print(
+        f"{plain(str(out_file))}: {clip.end_s:.1f} s, {clip.width} x {clip.height}", highlight=False, soft_wrap=True
+    )
+
+
+def _say_why(failures: Mapping[str, str]) -> None:
+    """Tell how many segments have no clip, and why."""
+    for why, n in Counter(failures.values()).most_common():
+        console.print(f"[yellow]{n} segments without a clip:[/] {plain(why)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,74 @@
+"""Clips that are cut side by side in processes of this machine; one whose process dies costs itself."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+
+from pipeline.config import Config
+from pipeline.engine.analyze import choose_engine
+from pipeline.engine.interrupts import stopping_on_signals
+from pipeline.engine.processes import Pool
+from pipeline.engine.watchdog import Note
+from pipeline.report.cutting import Cut, CutOptions, CutResult, Cutter, Run
+
+_DIED = "the process that cut it died, perhaps for want of memory"
+
+
+@contextmanager
+def cutting(address: str | None = None, workers: int | None = None) -> Iterator[Run]:
+    """Give a block what cuts: tasks of a Ray cluster where one is named, else processes of this machine.
+
+    Args:
+        address: A Ray cluster to join.
+        workers: Processes of this machine. None: one per CPU.
+
+    Raises:
+        ActionlakeError: There is no such cluster, or the work on it can't go on.
+    """
+    config = Config()
+    if choose_engine("auto", address, config) != "ray":
+        yield partial(cut_here, workers=workers)
+        return
+    from pipeline.engine.ray.cuts import cut_on_ray
+    from pipeline.engine.ray.resources import joined
+
+    with stopping_on_signals(config.grace_s) as stop, joined(address, config, stop):
+        yield cut_on_ray
+
+
+class CutWorker:
+    """What a worker does: it cuts one stretch after the other."""
+
+    def __init__(self, note: Note, options: CutOptions) -> None:  # noqa: ARG002
+        self._cutter = Cutter(options)
+
+    def cut(self, cut: Cut) -> Iterator[CutResult]:
+        """Cut a stretch, and yield what became of it."""
+        yield self._cutter.cut(cut)
+
+
+def cut_here(options: CutOptions, cuts: Iterable[Cut], workers: int | None = None) -> Iterator[tuple[Cut, CutResult]]:
+    """Yield each cut with what became of it, as they are finished; no more are drawn than are being cut.
+
+    Raises:
+        ActionlakeError: The folder can't be written to, or no worker can be started.
+    """
+    waiting, asked = iter(cuts), dict[int, Cut]()
+    numbers = itertools.count()
+    with closing(Pool(CutWorker, (options,), workers or os.cpu_count() or 1)) as pool:
+        while True:
+            while pool.has_room and (cut := next(waiting, None)) is not None:
+                number = next(numbers)
+                asked[number] = cut
+                pool.ask(number, "cut", cut)
+            if not pool.n_busy:
+                return
+            for event in pool.events():
+                if event.kind == "item":
+                    yield asked.pop(event.request), event.value
+                elif event.kind == "died":
+                    yield asked.pop(event.request), CutResult(failure=_DIED)

@@ -1,0 +1,150 @@
+"""Write segments as clips, named by what they hold, with a table of them; and whole videos with everybody drawn in."""
+
+from __future__ import annotations
+
+import csv
+import posixpath
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.lake.query import LakeReader, open_lake
+from pipeline.report.cutting import Cut, CutOptions, CutResult, Run, drawn_over
+from pipeline.report.footage import Footage
+from pipeline.report.scene import read_scene
+from pipeline.video.clips import Clip, write_clip
+
+_COLUMNS = (
+    "file", "video", "label", "start_s", "end_s", "score", "track_id", "segment_id", "model",
+    "clip_start_s", "clip_end_s",
+)  # fmt: skip
+_VIDEO_PX = 1280
+_CLIP_PX = 1280
+_NAME_CHARS = 80
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What was written."""
+
+    table: Path
+    """A CSV file with a row for each clip."""
+    n_clips: int
+    n_bytes: int
+    failures: dict[str, str]
+    """For segments by id, why there is no clip."""
+
+
+def write_clips(
+    lake: str,
+    out: str | Path,
+    run: Run,
+    where: str | None = None,
+    model: str | None = None,
+    margin_s: float = 1.0,
+    draw: bool = False,
+    videos_root: str | None = None,
+) -> Clips:
+    """Write each segment as a clip, and `clips.csv`, which says what each holds.
+
+    Args:
+        lake: The lake.
+        out: A folder, made if it is not there.
+        run: Who cuts.
+        where: A condition in SQL on the columns of `segments`. None: all of them.
+        model: Whose segments. None: those of the only model.
+        margin_s: Seconds before and after a segment.
+        draw: Draw boxes, ids, poses and labels into the pictures.
+        videos_root: Where the videos lie now, if they were moved.
+
+    Raises:
+        UsageError: There is no lake or no such model, no segment meets the condition, or the folder can't be written.
+    """
+    if margin_s < 0:
+        raise UsageError(f"margin = {margin_s:g}: seconds before and after a segment are not below 0")
+    reader = open_lake(lake)
+    rows = reader.segments(where, model).to_pylist()
+    if not rows:
+        raise UsageError(f"{lake}: no segment {'meets --where' if where else 'in it'}; there is nothing to cut")
+    sizes = dict(zip(*(reader.table("videos")[name].to_pylist() for name in ("video_id", "size_bytes")), strict=True))
+    names = _names(rows)
+    cuts = {
+        name: Cut(
+            name, row["video_id"], row["uri"], sizes[row["video_id"]],
+            max(0.0, row["start_s"] - margin_s), row["end_s"] + margin_s,
+        )
+        for name, row in zip(names, rows, strict=True)
+    }  # fmt: skip
+    options = CutOptions(lake, str(out), videos_root, rows[0]["model"], draw, for_page=False, longest_px=_CLIP_PX)
+    results = {cut.name: result for cut, result in run(options, cuts.values())}
+    done = [(name, row, results[name]) for name, row in zip(names, rows, strict=True) if not results[name].failure]
+    table = Path(out) / "clips.csv"
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with open(table, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(_described(name, row, result) for name, row, result in done)
+    except OSError as error:
+        raise UsageError(f"{out}: can't be written to ({error.strerror or error})") from error
+    failures = {
+        row["segment_id"]: results[name].failure for name, row in zip(names, rows, strict=True) if results[name].failure
+    }
+    return Clips(table, len(done), sum(result.n_bytes for _, _, result in done), failures)
+
+
+def write_video(
+    lake: LakeReader, video: str, out: str | Path, model: str | None = None, videos_root: str | None = None,
+    longest_px: int = _VIDEO_PX,
+) -> Clip:  # fmt: skip
+    """Write a whole video with boxes, ids, poses and labels drawn in, as MP4.
+
+    Args:
+        lake: Where they were found.
+        video: Part of the URI of the wanted video.
+        out: The file, `.mp4`.
+        model: Whose labels. None: the surest of any model's.
+        videos_root: Where the videos lie now, if they were moved.
+        longest_px: Longest side of the picture; it is never enlarged.
+
+    Raises:
+        UsageError: There is no such video, or several, or the file can't be written.
+        VideoError: The video can't be read any more.
+    """
+    target = Path(out)
+    if target.suffix.lower() != ".mp4":
+        raise UsageError(f"{target}: an annotated video is written as MP4; name it .mp4")
+    row = lake.video(video)
+    uri, probe = Footage(videos_root).find(row["uri"], row["size_bytes"])
+    scene = read_scene(lake, row["video_id"], model=lake.model(model) if model is not None else None)
+    draw = drawn_over(scene, probe.width)
+    try:
+        return write_clip(uri, probe, 0.0, float("inf"), target, longest_px, draw)
+    except OSError as error:
+        raise UsageError(f"{target}: can't be written ({error.strerror or error})") from error
+
+
+def _described(name: str, row: dict[str, Any], result: CutResult) -> dict[str, Any]:
+    clip = {"file": f"{name}.mp4", "video": row["uri"], "clip_start_s": result.start_s, "clip_end_s": result.end_s}
+    cells = clip | {column: row[column] for column in _COLUMNS if column in row}
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in cells.items()}
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a name for each segment that sorts by video and time, and that every file system takes."""
+    seen: Counter[str] = Counter()
+    names = []
+    for row in rows:
+        stem = posixpath.splitext(posixpath.basename(row["uri"]))[0]
+        person = "" if row["track_id"] is None else f"_person{row['track_id']}"
+        name = f"{_plain(stem)}_{row['start_s']:08.2f}_{_plain(row['label'])}{person}"
+        seen[name.lower()] += 1
+        names.append(name if seen[name.lower()] == 1 else f"{name}_{seen[name.lower()]}")
+    return names
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_NAME_CHARS] or "video"

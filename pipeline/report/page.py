@@ -1,0 +1,129 @@
+"""One page that shows a lake: timelines, a table, totals, and the moments themselves. It needs no network."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.lake.query import LakeReader
+from pipeline.report.drawing import SEEN_SCORE
+from pipeline.vision.keypoints import BONES
+
+_SCRIPTS = ("data.js", "timeline.js", "player.js", "table.js", "totals.js", "review.js", "main.js")
+
+
+def page_data(
+    lake: LakeReader,
+    segments: pa.Table,
+    title: str,
+    clips: Sequence[Mapping[str, Any]] = (),
+    thumbs: Mapping[str, str] | None = None,
+    without_clip: Mapping[str, str] | None = None,
+    note: str = "",
+    review: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what the page shows, to be written as JSON.
+
+    Args:
+        lake: Whose videos and failures.
+        segments: Rows of `segments`.
+        title: Of the page.
+        clips: For each `video_id`, `start_s`, `end_s`, and the files `file` and `scene`.
+        thumbs: For segments by id, a small picture.
+        without_clip: For segments by id, why there is no clip.
+        note: What else is to be said beside the counts.
+        review: What a review needs; None: the page is only looked at.
+    """
+    names = ["video_id", "uri", "duration_s", "covered_s", "width", "height", "status", "recorded_at", "camera"]
+    rows = sorted(lake.table("videos", names).to_pylist(), key=lambda row: (row["uri"], row["video_id"]))
+    number = {row["video_id"]: i for i, row in enumerate(rows)}
+    last: dict[str, float] = {}
+    for video_id, end_s in zip(segments["video_id"].to_pylist(), segments["end_s"].to_pylist(), strict=True):
+        last[video_id] = max(end_s, last.get(video_id, 0.0))
+    shown = _short_names([row["uri"] for row in rows])
+    labels = _most_time_first(segments)
+    models = sorted(set(segments["model"].to_pylist()))
+    return {
+        "title": title,
+        "note": note,
+        "labels": labels,
+        "models": models,
+        "videos": [
+            {
+                "id": row["video_id"], "uri": row["uri"], "name": name, "start": 0,
+                "end": max(row["duration_s"] or 0.0, last.get(row["video_id"], 0.0)),
+                "covered": row["covered_s"] or 0.0, "width": row["width"] or 16, "height": row["height"] or 10,
+                "status": row["status"] or "ok", "camera": row["camera"],
+                "recorded_at": row["recorded_at"].isoformat() if row["recorded_at"] else None,
+            }
+            for row, name in zip(rows, shown, strict=True)
+        ],
+        "segments": {
+            "id": segments["segment_id"].to_pylist(),
+            "video": [number[video_id] for video_id in segments["video_id"].to_pylist()],
+            "track": segments["track_id"].to_pylist(),
+            "label": [labels.index(label) for label in segments["label"].to_pylist()],
+            "model": [models.index(model) for model in segments["model"].to_pylist()],
+            **{
+                name: [None if value is None else round(value, 3) for value in segments[column].to_pylist()]
+                for name, column in (("start", "start_s"), ("end", "end_s"), ("score", "score"), ("novelty", "novelty"))
+            },
+        },
+        "clips": [
+            {"video": number[clip["video_id"]], "start": clip["start_s"], "end": clip["end_s"],
+             "file": clip["file"], "scene": clip["scene"]}
+            for clip in clips
+        ],
+        "thumbs": dict(thumbs or {}),
+        "without_clip": dict(without_clip or {}),
+        "failures": [
+            {"name": row["uri"], "start": row["start_s"], "end": row["end_s"],
+             **{name: row[name] for name in ("stage", "kind", "message")}}
+            for row in lake.table("failures").to_pylist()
+        ],
+        "bones": BONES,
+        "seen_score": SEEN_SCORE,
+        "review": review,
+    }  # fmt: skip
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """Return the page as HTML; whatever names and labels hold, none of it is markup."""
+    folder = importlib.resources.files("pipeline.report") / "page"
+    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
+    content = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    parts = {
+        "{title}": escape(str(data["title"])),
+        "{style}": text["page.css"],
+        # What ends or opens an element would do so within a script, too.
+        "{data}": content.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
+        "{script}": "\n".join(text[name].replace('"use strict";\n', "", 1) for name in _SCRIPTS),
+    }
+    page = text["page.html"]
+    for mark, part in parts.items():
+        before, after = page.split(mark, 1)
+        # What was put in is not looked at again.
+        page = f"{before}{part}{after}"
+    return page
+
+
+def _most_time_first(segments: pa.Table) -> list[str]:
+    seconds: Counter[str] = Counter()
+    columns = (segments[name].to_pylist() for name in ("label", "start_s", "end_s"))
+    for label, start_s, end_s in zip(*columns, strict=True):
+        seconds[label] += end_s - start_s
+    return [label for label, _ in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _short_names(uris: Sequence[str]) -> list[str]:
+    """Return names of files; those that several have, with the folder before them."""
+    names = [posixpath.basename(uri) for uri in uris]
+    shared = Counter(names)
+    return ["/".join(uri.split("/")[-2:]) if shared[name] > 1 else name for uri, name in zip(uris, names, strict=True)]

@@ -1,0 +1,94 @@
+"use strict";
+// What the page shows: one record, read once; nothing is fetched for it.
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const SEGMENTS = DATA.segments;
+const VIDEOS = DATA.videos;
+const LABELS = DATA.labels;
+
+// For each video the numbers of its segments.
+const OF_VIDEO = new Map();
+SEGMENTS.video.forEach((video, i) => {
+  if (!OF_VIDEO.has(video)) OF_VIDEO.set(video, []);
+  OF_VIDEO.get(video).push(i);
+});
+// What a reviewer has said, by segment_id.
+const ANSWERED = new Map();
+
+const $ = (id) => document.getElementById(id);
+
+// Makes an element; text is set as text, so that no name of a file can become markup.
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") for (const [event, handler] of Object.entries(value)) element.addEventListener(event, handler);
+    else if (name === "style") Object.assign(element.style, value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// Twelve colours that stay apart on white and on black, also for most who see fewer; then hues a golden ratio apart.
+const PALETTE = [
+  "#4c78d8", "#e8853b", "#3da668", "#c94f55", "#8a6bd1", "#b08a2e",
+  "#2fa3b5", "#d46aa5", "#7b9b34", "#7f6a5c", "#5f7fa3", "#a3539c",
+];
+const labelColour = (label) =>
+  label < PALETTE.length ? PALETTE[label] : `hsl(${(label * 137.508) % 360} 55% 52%)`;
+const trackColour = (track) => `hsl(${(track * 222.492) % 360} 85% 58%)`;
+
+function clock(seconds, digits = 1) {
+  const negative = seconds < 0 ? "-" : "";
+  const rounded = Number(Math.abs(seconds).toFixed(digits));
+  const hours = Math.floor(rounded / 3600), minutes = Math.floor((rounded % 3600) / 60);
+  const rest = (rounded % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+  return negative + (hours ? `${hours}:${String(minutes).padStart(2, "0")}` : minutes) + `:${rest}`;
+}
+
+function lasting(seconds) {
+  if (seconds >= 3600) return `${(seconds / 3600).toFixed(1)} h`;
+  if (seconds >= 120) return `${(seconds / 60).toFixed(1)} min`;
+  return `${seconds.toFixed(1)} s`;
+}
+
+const who = (index) => (SEGMENTS.track[index] === null ? "whole frame" : `person ${SEGMENTS.track[index]}`);
+const described = (index) =>
+  `${LABELS[SEGMENTS.label[index]]}, ${who(index)}, ${clock(SEGMENTS.start[index])} to ${clock(SEGMENTS.end[index])}, ` +
+  `score ${SEGMENTS.score[index].toFixed(2)}, ${VIDEOS[SEGMENTS.video[index]].name}`;
+
+// The one state of the page. Views are told when what they show has changed.
+const state = { shown: [], selected: -1, lanes: "people", labels: LABELS.map(() => true) };
+const listeners = { shown: [], selected: [] };
+const on = (event, listener) => listeners[event].push(listener);
+const tell = (event, ...details) => listeners[event].forEach((listener) => listener(...details));
+
+const filters = { text: "", model: "", score: 0, length: 0, novelty: 0 };
+
+function applyFilters() {
+  const words = filters.text.toLowerCase();
+  const videos = VIDEOS.map((video) => !words || video.uri.toLowerCase().includes(words));
+  const shown = [];
+  for (let i = 0; i < SEGMENTS.id.length; i++) {
+    if (!videos[SEGMENTS.video[i]] || !state.labels[SEGMENTS.label[i]]) continue;
+    if (SEGMENTS.score[i] < filters.score || SEGMENTS.end[i] - SEGMENTS.start[i] < filters.length) continue;
+    if (filters.novelty && !(SEGMENTS.novelty[i] >= filters.novelty)) continue;
+    if (filters.model && DATA.models[SEGMENTS.model[i]] !== filters.model) continue;
+    shown.push(i);
+  }
+  state.shown = shown;
+  tell("shown");
+}
+
+function select(index, play = true) {
+  if (index < 0 || index === undefined) return;
+  state.selected = index;
+  $("spoken").textContent = described(index);
+  tell("selected", play);
+}
+
+function selectNext(step) {
+  const at = state.shown.indexOf(state.selected);
+  const next = at < 0 ? (step > 0 ? 0 : state.shown.length - 1) : at + step;
+  if (next >= 0 && next < state.shown.length) select(state.shown[next]);
+}

@@ -1,0 +1,143 @@
+"use strict";
+// A person goes through segments; every answer is on the server's disk before the next one is shown.
+const REVIEW = DATA.review ? (() => {
+  const panel = $("review"), index = new Map(SEGMENTS.id.map((id, i) => [id, i]));
+  const known = DATA.review.labels;
+  let progress = null, bounds = {}, picking = null, begun = null, busy = false;
+
+  async function ask(path, content) {
+    const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) });
+    const told = await answer.json();
+    if (!answer.ok) throw new Error(told.error);
+    return told;
+  }
+
+  // One request at a time: a key that is pressed before the answer has come is not taken for the next segment.
+  async function send(path, content, after) {
+    if (busy) return;
+    busy = true;
+    try {
+      progress = await ask(path, content);
+      ANSWERED.clear();
+      for (const [id, verdict] of Object.entries(progress.answered)) ANSWERED.set(id, verdict);
+      say(progress.said);
+      after();
+    } catch (error) {
+      say(error instanceof TypeError ? "Not saved: the server is gone. Start the same command again; nothing that was saved is lost." : `Not saved: ${error.message}`, true);
+    } finally { busy = false; }
+    TIMELINE.draw();
+  }
+
+  function say(text, isError = false) {
+    const said = panel.querySelector(".said");
+    said.textContent = text; said.classList.toggle("error", isError);
+  }
+
+  function goOn() {
+    bounds = {}; picking = null;
+    if (progress.next === null) { draw(); say("All are answered. Thank you."); return; }
+    select(index.get(progress.next));
+  }
+
+  const current = () => (state.selected >= 0 ? state.selected : -1);
+  const span = (i) => ({ start_s: bounds.start_s ?? SEGMENTS.start[i], end_s: bounds.end_s ?? SEGMENTS.end[i] });
+
+  function answer(verdict, label = null) {
+    const i = current();
+    if (i < 0) return;
+    send("answers", { segment_id: SEGMENTS.id[i], verdict, label, ...span(i) }, goOn);
+  }
+
+  function bound(side) {
+    const now = PLAYER.now(), i = current();
+    if (!now || i < 0 || now.video !== SEGMENTS.video[i]) return;
+    const next = { ...span(i), [side]: Math.round(now.seconds * 100) / 100 };
+    if (next.end_s <= next.start_s) { say("It would end before it starts.", true); return; }
+    bounds = next; draw();
+    say(`${side === "start_s" ? "Starts" : "Ends"} at ${clock(next[side], 2)}; now say whether the label is right.`);
+  }
+
+  function newSegment() {
+    const now = PLAYER.now();
+    if (!now) return;
+    if (!begun || begun.video !== now.video || now.seconds <= begun.start_s) {
+      begun = { video: now.video, start_s: Math.round(now.seconds * 100) / 100 };
+      say(`A new segment starts at ${clock(begun.start_s, 2)}; press a again where it ends.`);
+      return;
+    }
+    begun.end_s = Math.round(now.seconds * 100) / 100;
+    pick("What is done in the new segment?", (label) => {
+      const i = current(), track = i >= 0 && SEGMENTS.video[i] === begun.video ? SEGMENTS.track[i] : null;
+      send("answers", { video_id: VIDEOS[begun.video].id, track_id: track, verdict: "new", label, start_s: begun.start_s, end_s: begun.end_s },
+        () => { begun = null; picking = null; draw(); });
+    });
+  }
+
+  function pick(question, action) { picking = { question, action }; draw(); }
+  const skip = () => { const i = current(); if (i >= 0) send("skip", { segment_id: SEGMENTS.id[i] }, goOn); };
+  const undo = () => send("undo", {}, () => {
+    bounds = {}; picking = null;
+    if (progress.undone && index.has(progress.undone)) select(index.get(progress.undone)); else draw();
+  });
+
+  const BUTTONS = [
+    ["y", "Right", "right", () => answer("right")], ["n", "Wrong", "wrong", () => answer("wrong")],
+    ["l", "Other label", "", () => pick("What is it instead?", (label) => answer("label", label))], ["s", "Skip", "", skip],
+    ["[", "Starts here", "", () => bound("start_s")], ["]", "Ends here", "", () => bound("end_s")],
+    ["a", "New segment", "", newSegment], ["u", "Undo", "", undo],
+  ];
+
+  function draw() {
+    const i = current(), said = panel.querySelector(".said"), words = said ? said.textContent : "", bad = said && said.classList.contains("error");
+    const total = progress.n_answered + progress.n_left, parts = [
+      make("div", { class: "progress", role: "progressbar", "aria-label": "Answered", "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": progress.n_answered },
+        make("i", { style: { width: `${total ? 100 * progress.n_answered / total : 100}%` } })),
+      make("p", { class: "hint" }, `${progress.n_answered} answered, ${progress.n_left} left; ${progress.random}. ${DATA.review.reviewer}: ${DATA.review.file}`),
+    ];
+    if (i >= 0) {
+      const at = span(i), verdict = ANSWERED.get(SEGMENTS.id[i]);
+      parts.push(make("p", { class: "ask" }, make("span", { class: "dot", style: { background: labelColour(SEGMENTS.label[i]) } }),
+        make("strong", {}, LABELS[SEGMENTS.label[i]]), ` by ${who(i)}, ${clock(at.start_s, 2)} to ${clock(at.end_s, 2)}?`,
+        verdict ? ` (answered: ${verdict})` : ""));
+    }
+    if (picking) {
+      parts.push(make("p", {}, `${picking.question} Press its digit, or Escape.`), make("div", { class: "pick", role: "group", "aria-label": picking.question },
+        ...known.map((label, k) => make("button", { type: "button", on: { click: () => picking.action(label) } }, k < 20 ? make("kbd", {}, digitOf(k)) : "", ` ${label}`)),
+        make("input", { type: "text", placeholder: "another, then Enter", "aria-label": "Another label", on: { keydown: (event) => {
+          if (event.key === "Enter" && event.target.value.trim()) { event.preventDefault(); picking.action(event.target.value.trim()); }
+        } } })));
+    } else {
+      parts.push(make("div", { class: "answers" }, ...BUTTONS.map(([key, text, kind, action]) => make("button", { type: "button", class: kind, "data-key": key, on: { click: action } }, text, make("small", {}, key)))));
+    }
+    parts.push(make("p", { class: bad ? "said error" : "said", role: "status", "aria-live": "polite" }, words));
+    panel.replaceChildren(...parts);
+  }
+
+  const digitOf = (k) => (k < 9 ? String(k + 1) : String.fromCharCode(97 + k - 9));
+
+  function key(event) {
+    if (picking) {
+      if (event.key === "Escape") { picking = null; draw(); return true; }
+      const label = known.find((_, k) => k < 20 && digitOf(k) === event.key);
+      if (label) { picking.action(label); return true; }
+      return false;
+    }
+    const found = BUTTONS.find(([each]) => each === event.key);
+    if (found) found[3]();
+    return Boolean(found);
+  }
+
+  on("selected", () => { bounds = {}; picking = null; if (progress) draw(); });
+
+  async function start() {
+    panel.hidden = false;
+    panel.append(make("p", { class: "said", role: "status", "aria-live": "polite" }));
+    await send("state", {}, () => { draw(); goOn(); });
+  }
+
+  return {
+    key, start,
+    keys: [["y  n", "the segment is right; is wrong: none of the labels"], ["l", "it has another label"], ["[  ]", "it starts, it ends where the video stands"],
+      ["a", "a new segment starts; pressed again, it ends"], ["s", "skip"], ["u", "undo the last answer"]],
+  };
+})() : null;

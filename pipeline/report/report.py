@@ -1,0 +1,135 @@
+"""Write a report: the page, and the clips of the moments that it shows, in one folder that opens from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.lake.query import open_lake
+from pipeline.report.cutting import Cut, CutOptions, Run, plan_cuts
+from pipeline.report.page import page_data, render
+
+# What a second of a clip takes, about, before any is cut.
+_USUAL_BYTES_PER_S = 60_000
+_OVER_LIMIT = "the clips before it took all of --max-mb"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    path: Path
+    """The page."""
+    n_segments: int
+    n_clips: int
+    n_bytes: int
+    """Of the whole folder."""
+    without_clip: dict[str, str]
+    """For segments by id, why there is no clip."""
+
+
+def write_report(
+    lake: str,
+    out: str | Path,
+    run: Run,
+    where: str | None = None,
+    model: str | None = None,
+    videos_root: str | None = None,
+    max_mb: float = 500.0,
+    title: str | None = None,
+) -> Report:
+    """Write `index.html` and the folder `clips` beside it.
+
+    Args:
+        lake: The lake.
+        out: A folder, made if it is not there.
+        run: Who cuts the clips.
+        where: A condition in SQL on the columns of `segments`. None: all of them.
+        model: Whose segments. None: those of the only model.
+        videos_root: Where the videos lie now, if they were moved.
+        max_mb: Clips together take no more megabytes; segments that get none are still listed. 0: no clips.
+        title: Of the page. None: the lake's name.
+
+    Raises:
+        UsageError: There is no lake or no such model, no segment meets the condition, or the folder can't be written.
+    """
+    reader = open_lake(lake)
+    segments = reader.segments(where, model)
+    if not segments.num_rows:
+        raise UsageError(f"{lake}: no segment {'meets --where' if where else 'in it'}; there is nothing to show")
+    folder = Path(out)
+    if (folder / "index.html").exists() and not (folder / "clips").is_dir():
+        raise UsageError(f"{folder}: holds another index.html; name a folder of its own for the report")
+    chosen = segments["model"][0].as_py()
+    cuts = plan_cuts(reader, segments.to_pylist())
+    options = CutOptions(lake, str(folder / "clips"), videos_root, chosen)
+    clips: list[dict[str, Any]] = []
+    thumbs: dict[str, str] = {}
+    without: dict[str, str] = {}
+    try:
+        _empty(folder / "clips")
+        budget = _Budget(max_mb * 1e6)
+        for cut, result in run(options, budget.draw(cuts)):
+            ids = [still.segment_id for still in cut.stills]
+            budget.spend(cut, result.n_bytes)
+            if result.failure:
+                without |= dict.fromkeys(ids, result.failure)
+                continue
+            thumbs |= {each: f"clips/{each}.jpg" for each in ids}
+            place = {"video_id": cut.video_id, "start_s": result.start_s, "end_s": result.end_s}
+            clips.append({**place, "file": f"clips/{cut.name}.mp4", "scene": f"clips/{cut.name}.js"})
+        without |= {still.segment_id: _OVER_LIMIT for cut in budget.left for still in cut.stills}
+        clips.sort(key=lambda clip: (clip["video_id"], clip["start_s"]))
+        note = f"clips for {segments.num_rows - len(without)}" if without else ""
+        name = title or posixpath.basename(lake.rstrip("/")) or lake
+        data = page_data(reader, segments, name, clips, thumbs, without, note)
+        page = folder / "index.html"
+        part = page.with_suffix(".part")
+        part.write_text(render(data), encoding="utf-8")
+        os.replace(part, page)
+        n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except OSError as error:
+        raise UsageError(f"{folder}: can't be written to ({error.strerror or error})") from error
+    return Report(page, segments.num_rows, len(clips), n_bytes, without)
+
+
+class _Budget:
+    """Hands out cuts as long as those before have not taken all that there is."""
+
+    def __init__(self, most_bytes: float) -> None:
+        self._most, self._taken, self._promised = most_bytes, 0.0, 0.0
+        self.left: list[Cut] = []
+
+    def draw(self, cuts: Sequence[Cut]) -> Iterator[Cut]:
+        """Yield cuts; where they will hardly all fit, from all over the archive, so that no part of it goes without."""
+        if sum(map(_usual_bytes, cuts)) > self._most:
+            cuts = sorted(cuts, key=lambda cut: hashlib.sha1(cut.name.encode()).digest())
+        for cut in cuts:
+            if self._taken + self._promised + _usual_bytes(cut) > self._most:
+                self.left.append(cut)
+                continue
+            self._promised += _usual_bytes(cut)
+            yield cut
+
+    def spend(self, cut: Cut, n_bytes: int) -> None:
+        """Take note of what a cut really took."""
+        self._promised -= _usual_bytes(cut)
+        self._taken += n_bytes
+
+
+def _usual_bytes(cut: Cut) -> float:
+    return _USUAL_BYTES_PER_S * (cut.end_s - cut.start_s)
+
+
+def _empty(folder: Path) -> None:
+    """Make a folder of clips, or empty the one of an earlier report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.suffix in (".mp4", ".js", ".jpg"):
+            path.unlink()
