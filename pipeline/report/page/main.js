@@ -56,7 +56,7 @@ $("filters").append(
 const covered = VIDEOS.reduce((sum, video) => sum + video.covered, 0);
 on("shown", () => {
   const all = SEGMENTS.id.length, n = state.shown.length;
-  $("summary").textContent = `${n === all ? all : `${n} of ${all}`} segments in ${VIDEOS.length} videos, ${lasting(covered)}` + (DATA.note ? `; ${DATA.note}` : "");
+  $("summary").textContent = `${n === all ? all : `${n} of ${all}`} segments in ${VIDEOS.length} ${VIDEOS.length === 1 ? "video" : "videos"}, ${lasting(covered)}` + (DATA.note ? `; ${DATA.note}` : "");
 });
 
 const KEYS = [

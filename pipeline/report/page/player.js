@@ -142,7 +142,11 @@ const PLAYER = (() => {
   const frameByFrame = "requestVideoFrameCallback" in HTMLVideoElement.prototype;
   const follow = () => { tick(); if (frameByFrame) video.requestVideoFrameCallback(follow); };
   if (frameByFrame) video.requestVideoFrameCallback(follow); else video.addEventListener("timeupdate", tick);
-  video.addEventListener("loadedmetadata", () => { if (target) seekTo(target.seconds); });
+  video.addEventListener("loadedmetadata", () => {
+    // A portrait is not to push all else off the page.
+    $("screen").style.aspectRatio = String(Math.max(0.9, video.videoWidth / video.videoHeight));
+    if (target) seekTo(target.seconds);
+  });
   video.addEventListener("seeked", tick);
   video.addEventListener("ended", () => {
     // A long segment goes on in the next clip.

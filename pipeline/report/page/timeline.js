@@ -68,7 +68,8 @@ const TIMELINE = (() => {
   function paint() {
     asked = false;
     if (!scroll.clientHeight) return;
-    const style = styles(), ratio = window.devicePixelRatio || 1, w = width(), h = scroll.clientHeight;
+    const style = styles(), font = getComputedStyle(document.body).fontFamily;
+    const ratio = window.devicePixelRatio || 1, w = width(), h = scroll.clientHeight;
     space.style.height = `${height}px`;
     if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) {
       canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
@@ -78,15 +79,15 @@ const TIMELINE = (() => {
     const colour = (name) => style.getPropertyValue(name).trim();
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.fillStyle = colour("--card"); pen.fillRect(0, 0, w, h);
-    pen.textBaseline = "middle"; pen.font = `12px ${style.fontFamily}`;
+    pen.textBaseline = "middle"; pen.font = `12px ${font}`;
     const ink = colour("--ink"), dim = colour("--dim"), line = colour("--line"), lane = colour("--lane");
     for (let r = firstRow(top); r < rows.length && rows[r].y < top + h; r++) {
       const row = rows[r], y = row.y - top;
       if (!row.segments) {
-        pen.fillStyle = ink; pen.font = `600 12px ${style.fontFamily}`;
+        pen.fillStyle = ink; pen.font = `600 12px ${font}`;
         const video = VIDEOS[row.video];
         pen.fillText(cut(pen, video.name + (video.status === "ok" ? "" : ` (${video.status})`), w - 20), 8, y + VIDEO_PX / 2);
-        pen.font = `12px ${style.fontFamily}`;
+        pen.font = `12px ${font}`;
         continue;
       }
       pen.fillStyle = lane;
@@ -114,7 +115,7 @@ const TIMELINE = (() => {
     pen.globalAlpha = 1;
     if (ANSWERED.has(SEGMENTS.id[i])) { pen.fillStyle = ink; pen.fillRect(x, y + LANE_PX - 5, wide, 2); }
     if (wide > 34) {
-      pen.fillStyle = SEGMENTS.score[i] > 0.45 ? "#fff" : ink;
+      pen.fillStyle = SEGMENTS.score[i] > 0.5 ? "#fff" : ink;
       pen.fillText(cut(pen, LABELS[SEGMENTS.label[i]], wide - 8), x + 4, y + LANE_PX / 2);
     }
     if (i === state.selected) {
