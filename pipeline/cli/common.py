@@ -35,6 +35,8 @@ _FIRST_DAY = [
     "config",
     "query",
     "export",
+    "review",
+    "agreement",
     "train",
     "evaluate",
     "classify",

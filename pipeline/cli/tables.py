@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,16 @@ def labelled_table(console: Console, state: ClassifyState) -> None:
     console.print(table)
     for line in _unlike(state.judged_s, state.unlike_s):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def agreement_table(console: Console, n_both: int, by_label: Mapping[str, tuple[int, float, float]]) -> None:
+    """Print how far two reviewers agree on the segments that both have answered."""
+    table = Table(title=f"{n_both} segments answered by both")
+    for heading in ("label", "segments", "agree", "Cohen's kappa"):
+        table.add_column(heading, justify="left" if heading == "label" else "right")
+    for label, (n, same, kappa) in by_label.items():
+        table.add_row(plain(label), str(n), f"{same:.3f}", "" if math.isnan(kappa) else f"{kappa:.3f}")
+    console.print(table)
 
 
 def answer_table(console: Console, answer: pa.Table) -> None:

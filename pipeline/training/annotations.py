@@ -28,6 +28,8 @@ class Annotation:
     """What the video belongs to (a person, a camera, a longer recording): a group is never divided. Empty: itself."""
     draws: int = 1
     """How often an epoch of training draws the video: a few clips of one kind can weigh as much as many of another."""
+    box: tuple[float, float, float, float] | None = None
+    """Who does it: left, top, right, bottom in source pixels, the mean over the span. None: it is not said."""
     frames: tuple[int, int] | None = None
     """Half-open span of frame numbers, where the format counts frames; becomes seconds when the video is found."""
     where: str = field(default="", compare=False)
@@ -61,7 +63,7 @@ def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annot
             raise UsageError(f"{each.where}: it starts at {start_s:g} s, before the video does")
         if each.end_s is not None and each.end_s < start_s:
             raise UsageError(f"{each.where}: it ends at {each.end_s:g} s, before its start at {start_s:g} s")
-        key = (each.video, each.label, each.start_s, each.end_s, each.frames)
+        key = (each.video, each.label, each.start_s, each.end_s, each.frames, each.box)
         if key in seen:
             raise UsageError(f"{each.where}: the same as {seen[key]}; remove one")
         seen[key] = each.where

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
+from pipeline.training.dataset import LEAST_SHARED, iou
 from pipeline.training.evaluation import Case, Evaluation, evaluate_cases
 from pipeline.training.formats import read_annotations
 from pipeline.training.metrics import Span
@@ -100,19 +102,38 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
     true: dict[str, list[Annotation]] = defaultdict(list)
     for each in annotations:
         true[each.video].append(each)
-    found_labels = {row["label"] for uri in true for row in of_video[uri]}
+    # What is said of one person says nothing of what else is done in the video: such a span is a case of its own.
+    cases_of = [
+        *((uri, plain, of_video[uri]) for uri, spans in true.items() if (plain := [s for s in spans if s.box is None])),
+        *((each.video, [each], _meant(of_video[each.video], each)) for each in annotations if each.box is not None),
+    ]
+    found_labels = {row["label"] for _, _, found in cases_of for row in found}
     labels = tuple(sorted({each.label for each in annotations} | found_labels))
     ids = {label: number for number, label in enumerate(labels)}
     cases = [
         Case(
             uri,
             tuple(Span(ids[each.label], each.start_s or 0.0, each.end_s or 0.0) for each in spans),
-            tuple(Span(ids[row["label"]], row["start_s"], row["end_s"], row["score"]) for row in of_video[uri]),
-            tuple(_area(row) for row in of_video[uri]),
+            tuple(Span(ids[row["label"]], row["start_s"], row["end_s"], row["score"]) for row in found),
+            tuple(_area(row) for row in found),
         )
-        for uri, spans in true.items()
+        for uri, spans, found in cases_of
     ]
     return cases, labels
+
+
+def _meant(rows: Sequence[dict[str, Any]], annotation: Annotation) -> list[dict[str, Any]]:
+    """Return what was found of the person who is meant by a box, cut to the span of the annotation."""
+    start_s, end_s = annotation.start_s or 0.0, annotation.end_s or 0.0
+    box = np.array(annotation.box, np.float32)
+    return [
+        row | {"start_s": max(row["start_s"], start_s), "end_s": min(row["end_s"], end_s)}
+        for row in rows
+        if row["start_s"] < end_s
+        and row["end_s"] > start_s
+        and row["x1"] is not None
+        and iou(box, np.array([row[name] for name in ("x1", "y1", "x2", "y2")], np.float32)) >= LEAST_SHARED
+    ]
 
 
 def _area(row: dict[str, Any]) -> float:

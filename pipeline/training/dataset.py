@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.lake.query import LakeReader
-from pipeline.lake.sequences import StepSequence, VideoRows
+from pipeline.lake.sequences import StepSequence
 from pipeline.training.annotations import Annotation
 from pipeline.training.sequences import IGNORE, LabelledSequence
 
-# Annotations tell what is done in a video, not by whom: by those who are not much smaller than anybody beside them.
+# Most annotations tell what is done in a video, not by whom: by those not much smaller than anybody beside them.
 _LEAST_PROMINENT = 0.4
+LEAST_SHARED = 0.3
+"""Who is meant by a box shares at least so much of the union with it, on the mean over the span."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class _Vectors:
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """One video's sequences with its annotated spans."""
+    """One video's sequences with its annotated spans, or those of one person of whom it is said who is meant."""
 
     video: str
+    """Its name as annotated; where it is of one person, with who that is."""
     sequences: tuple[LabelledSequence, ...]
     """Stretches of frames, or tracks of people; none if nobody was found."""
     items: tuple[Item, ...]
@@ -102,16 +105,15 @@ def load_videos(
         of_video = by_video[uri_of[video_id]]
         n_steps = int(rows.frames.step[-1] + rows.frames.n_steps[-1]) if len(rows.frames.step) else 0
         items = list(_items(of_video, n_steps, rate, labels))
-        if items:
+        sequences = list(rows.frame_sequences() if scope == "frame" else rows.track_sequences(track_ids))
+        draws = max(annotation.draws for annotation in of_video)
+        for name, of_part, its_sequences in _parts(of_video[0].video, items, sequences, scope):
             label_ids = np.full(n_steps, IGNORE, np.int64)
-            for item in items:
+            for item in of_part:
                 label_ids[item.first_step : item.end_step] = item.label_id
-            sequences = rows.frame_sequences() if scope == "frame" else _main_tracks(rows, track_ids)
-            sequences = list(sequences)
-            draws = max(annotation.draws for annotation in of_video)
-            labelled = tuple(_labelled(sequence, label_ids, draws) for sequence in sequences)
-            of_sequences = [vectors.append(rows.inputs(sequence, inputs)) for sequence in sequences]
-            videos.append((LabelledVideo(of_video[0].video, labelled, tuple(items)), of_sequences))
+            labelled = tuple(_labelled(sequence, label_ids, draws) for sequence in its_sequences)
+            of_sequences = [vectors.append(rows.inputs(sequence, inputs)) for sequence in its_sequences]
+            videos.append((LabelledVideo(name, labelled, tuple(of_part)), of_sequences))
     mapped = vectors.mapped()
     filled = [
         replace(
@@ -141,8 +143,46 @@ def _step_at(time_s: float, rate: float) -> int:
     return int(np.ceil(time_s * rate - 1e-6))
 
 
-def _main_tracks(rows: VideoRows, track_ids: NDArray[np.int64]) -> list[StepSequence]:
-    tracks = list(rows.track_sequences(track_ids))
+def _parts(
+    video: str, items: Sequence[Item], sequences: Sequence[StepSequence], scope: str
+) -> Iterator[tuple[str, list[Item], list[StepSequence]]]:
+    """Yield name, spans and sequences: of those who are meant where nobody is named, then of each who is."""
+    by_box = scope == "person"
+    plain = [item for item in items if not by_box or item.annotation.box is None]
+    if plain:
+        yield video, plain, _main_tracks(sequences) if by_box else list(sequences)
+    of_person: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        if by_box and item.annotation.box is not None:
+            of_person[_who(item, sequences)].append(item)
+    for number, of_part in sorted(of_person.items()):
+        its_sequences = [sequences[number]] if number >= 0 else []
+        yield f"{video} (person {its_sequences[0].track_id if its_sequences else '?'})", of_part, its_sequences
+
+
+def _who(item: Item, tracks: Sequence[StepSequence]) -> int:
+    """Return the number of the track that is meant by a box, or -1: nobody was seen there."""
+    shared = [-1.0] * len(tracks)
+    box = np.array(item.annotation.box, np.float32)
+    for number, track in enumerate(tracks):
+        first, end = max(track.first_step, item.first_step), min(track.first_step + track.n_steps, item.end_step)
+        if first < end:
+            mean = track.mean_box(first, end)
+            assert mean is not None
+            # Who is there for a part of the span is less likely meant than who is there all along.
+            shared[number] = iou(box, mean) * (end - first) / (item.end_step - item.first_step)
+    best = int(np.argmax(shared)) if tracks else -1
+    return best if tracks and shared[best] >= LEAST_SHARED else -1
+
+
+def iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the area that two boxes `float32 [4]` share, as share of their union."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    common = float(np.prod(sides.clip(0)))
+    return common / max(1e-6, float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - common)
+
+
+def _main_tracks(tracks: Sequence[StepSequence]) -> list[StepSequence]:
     spans = [(track.first_step, track.first_step + track.n_steps) for track in tracks]
     areas = [float(np.average(_areas(track), weights=track.counts)) for track in tracks]
     return [

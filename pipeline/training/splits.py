@@ -33,7 +33,8 @@ def hold_out(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[L
         if not video.items:
             parts[0].append(video)
             continue
-        group = video.items[0].annotation.group or video.video
+        first = video.items[0].annotation
+        group = first.group or first.video
         parts[zlib.crc32(group.encode()) % 5 == 0].append(video)
     return parts
 

@@ -92,7 +92,7 @@ const REVIEW = DATA.review ? (() => {
     const total = progress.n_answered + progress.n_left, parts = [
       make("div", { class: "progress", role: "progressbar", "aria-label": "Answered", "aria-valuemin": 0, "aria-valuemax": total, "aria-valuenow": progress.n_answered },
         make("i", { style: { width: `${total ? 100 * progress.n_answered / total : 100}%` } })),
-      make("p", { class: "hint" }, `${progress.n_answered} answered, ${progress.n_left} left; ${progress.random}. ${DATA.review.reviewer}: ${DATA.review.file}`),
+      make("p", { class: "hint" }, [`${progress.n_answered} answered, ${progress.n_left} left`, progress.random, `${DATA.review.reviewer}: ${DATA.review.file}`].filter(Boolean).join("; ")),
     ];
     if (i >= 0) {
       const at = span(i), verdict = ANSWERED.get(SEGMENTS.id[i]);

@@ -1,5 +1,7 @@
 """Tables: `video,start_s,end_s,label[,group][,draws][,split]`, or `label,video,split1,split2,...` for whole clips.
 
+Columns `x1,y1,x2,y2` say who of several people is meant, as `review` writes them.
+
 Columns go by the names that people give them, too, and times by what people write; see `rows` and `times`.
 """
 
@@ -110,8 +112,21 @@ def _annotation(row: Row, columns: dict[str, str], splits: list[str]) -> Annotat
         {name: row.cells.get(name, "").lower() for name in splits},
         text("group"),
         _count(row.where, text("draws")),
+        _box(row),
         where=row.where,
     )
+
+
+def _box(row: Row) -> tuple[float, float, float, float] | None:
+    """Return who is meant, where columns x1, y1, x2, y2 tell."""
+    sides = [row.cells.get(name, "") for name in ("x1", "y1", "x2", "y2")]
+    if not all(sides):
+        return None
+    try:
+        x1, y1, x2, y2 = map(float, sides)
+    except ValueError:
+        raise UsageError(f"{row.where}: x1, y1, x2, y2 = {', '.join(sides)} are no numbers of pixels") from None
+    return x1, y1, x2, y2
 
 
 def _count(where: str, text: str) -> int:

@@ -1,0 +1,85 @@
+"""Let people say what is right: `review`, `agreement`."""
+
+from __future__ import annotations
+
+import getpass
+import math
+import posixpath
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.common import TEACH, LakeUri, app, out
+from pipeline.cli.show import Model, VideosRoot, Where
+from pipeline.cli.tables import agreement_table
+from pipeline.cli.terminal import plain
+
+
+@app.command(rich_help_panel=TEACH)
+def review(
+    lake: LakeUri,
+    answers: Annotated[
+        Path | None, typer.Option(help="CSV file of the answers; gone on with.", show_default="answers-REVIEWER.csv")
+    ] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Who answers.", show_default="your login name")] = None,
+    where: Where = None,
+    model: Model = None,
+    videos_root: VideosRoot = None,
+    port: Annotated[int, typer.Option(help="Of the loopback interface; 0: any that is free.")] = 0,
+) -> None:
+    """Serve a page on this machine on which a person says which segments are right. Ctrl-C ends it."""
+    from pipeline.lake.query import open_lake
+    from pipeline.report.review import Review
+    from pipeline.report.server import ReviewServer
+    from pipeline.training.answers import AnswerBook
+
+    reader, who = open_lake(lake), reviewer or _login()
+    uris = reader.table("videos", ["uri"])["uri"].to_pylist()
+    path = answers or Path(f"answers-{_file_name(who)}.csv")
+    with AnswerBook(path, uris) as book, tempfile.TemporaryDirectory(prefix="actionlake-review-") as folder:
+        session = Review(reader, lake, book, who, Path(folder), where, model, videos_root)
+        title = posixpath.basename(lake.rstrip("/")) or lake
+        with ReviewServer(session, title, port) as server:
+            ended = threading.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: ended.set())
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            # Nothing may come between, so that the address can be copied, or opened by a program.
+            print(server.url, flush=True)
+            out.print(f"answers go to {plain(str(path))}; Ctrl-C ends the review", highlight=False, soft_wrap=True)
+            ended.wait()
+            server.shutdown()
+        out.print(f"{plain(str(path))}: {len(book.answers)} answers", highlight=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=TEACH)
+def agreement(
+    one: Annotated[Path, typer.Argument(help="Answers of one reviewer.")],
+    other: Annotated[Path, typer.Argument(help="Answers of another.")],
+) -> None:
+    """Show how far two reviewers agree, label by label: Cohen's kappa."""
+    from pipeline.errors import UsageError
+    from pipeline.training.answers import agreement as measured
+    from pipeline.training.answers import read_answers
+
+    n_both, by_label = measured(read_answers(one), read_answers(other))
+    if not n_both:
+        raise UsageError(f"{one} and {other}: no segment was answered in both; review the same lake")
+    agreement_table(out, n_both, by_label)
+    if all(math.isnan(kappa) for _, _, kappa in by_label.values()):
+        out.print("both gave one label to all, so kappa says nothing", highlight=False)
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "reviewer"
+
+
+def _file_name(name: str) -> str:
+    return "".join(char if char.isalnum() or char in "-_." else "-" for char in name)[:60]

@@ -1,0 +1,233 @@
+"""One review: which segment is next, what was answered, and the clips that are looked at meanwhile."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pyarrow.compute as pc
+
+from pipeline.activity.bundle import BACKGROUND, EMBEDDED_BUNDLES, load_bundle
+from pipeline.errors import UsageError
+from pipeline.lake.query import LakeReader
+from pipeline.report.cutting import LONGEST_S, Cut, CutOptions, Cutter
+from pipeline.report.ordering import order
+from pipeline.report.page import page_data
+from pipeline.training.answers import Answer, AnswerBook, label_for
+
+# So many clips are kept; the oldest go first.
+_KEPT_CLIPS = 100
+_CLIP = re.compile(r"([0-9a-f]{16})/(\d{1,7})-(\d{1,7})\.(mp4|js)")
+_LABEL_CHARS = 100
+
+
+class _Box(TypedDict, total=False):
+    """Of somebody, in source pixels; empty where the whole frame is meant."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class Review:
+    """A person's way through the segments of a lake. Its methods may be called from several threads."""
+
+    def __init__(
+        self,
+        lake: LakeReader,
+        uri: str,
+        book: AnswerBook,
+        reviewer: str,
+        folder: Path,
+        where: str | None = None,
+        model: str | None = None,
+        videos_root: str | None = None,
+    ) -> None:
+        """Choose the segments and their order.
+
+        Args:
+            lake: The lake.
+            uri: Where it lies.
+            book: Where the answers go.
+            reviewer: Who answers.
+            folder: Where clips are kept meanwhile.
+            where: A condition in SQL on the columns of `segments`. None: all of them.
+            model: Whose segments. None: those of the only model.
+            videos_root: Where the videos lie now, if they were moved.
+
+        Raises:
+            UsageError: There is no such model, or no segment meets the condition.
+        """
+        self._lake, self._book, self._reviewer, self._folder = lake, book, reviewer, folder
+        self._segments = lake.segments(where, model)
+        if not self._segments.num_rows:
+            raise UsageError(f"{uri}: no segment {'meets --where' if where else 'in it'}; there is nothing to review")
+        rows = self._segments.to_pylist()
+        self._queue = [(rows[number]["segment_id"], drawn) for number, drawn in order(rows)]
+        self._drawn = dict(self._queue)
+        self._rows: dict[str, dict[str, Any]] = {row["segment_id"]: row for row in rows}
+        names = ["video_id", "uri", "size_bytes", "duration_s"]
+        self._videos = {row["video_id"]: row for row in lake.table("videos", names).to_pylist()}
+        self._labels = _labels(rows)
+        self._skipped: set[str] = set()
+        self._cutter = Cutter(CutOptions(uri, str(folder), videos_root, rows[0]["model"]))
+        self._answering, self._cutting = threading.Lock(), threading.Lock()
+
+    def page(self, title: str) -> dict[str, Any]:
+        """Return what the page shows."""
+        review = {
+            "reviewer": self._reviewer, "file": self._book.path.name, "labels": self._labels, "longest_s": LONGEST_S,
+        }  # fmt: skip
+        return page_data(self._lake, self._segments, title, review=review)
+
+    def state(self, said: str = "", undone: str | None = None) -> dict[str, Any]:
+        """Return how far the review is, and which segment is next."""
+        answers = self._book.by_segment()
+        waiting = [each for each, _ in self._queue if each not in answers]
+        following = [each for each in waiting if each not in self._skipped] or waiting
+        drawn = [answer for answer in answers.values() if answer.drawn == "random"]
+        right = sum(answer.is_right for answer in drawn)
+        return {
+            "answered": {each: answer.verdict for each, answer in answers.items()},
+            "n_answered": len(answers.keys() & self._rows.keys()),
+            "n_left": len(waiting),
+            "next": following[0] if following else None,
+            "random": f"of {len(drawn)} drawn at random {right} are right" if drawn else "",
+            "said": said,
+            "undone": undone,
+        }
+
+    def answer(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Write an answer, and return how far the review is.
+
+        Args:
+            given: `verdict`, `start_s`, `end_s`, `label` where the verdict needs one, and either `segment_id`, or for a
+                new segment `video_id` and `track_id`.
+
+        Raises:
+            UsageError: The answer makes no sense, or can't be written.
+        """
+        verdict = str(given.get("verdict", ""))
+        start_s, end_s = (_seconds(given, name) for name in ("start_s", "end_s"))
+        if end_s <= start_s:
+            raise UsageError(f"it would end at {end_s:g} s, before its start at {start_s:g} s")
+        named = given.get("label")
+        if named is not None and (not isinstance(named, str) or len(named) > _LABEL_CHARS):
+            raise UsageError(f"a label is a text of at most {_LABEL_CHARS} letters")
+        with self._answering:
+            if verdict == "new":
+                answer = self._of_new(given, start_s, end_s, label_for(verdict, "", named))
+            else:
+                answer = self._of_found(given, start_s, end_s, verdict, named)
+            self._book.add(answer)
+            if answer.label not in (*self._labels, BACKGROUND):
+                self._labels.append(answer.label)
+            return self.state(f"saved: {answer.label}, {start_s:.2f} to {end_s:.2f} s ({verdict})")
+
+    def skip(self, segment_id: str) -> dict[str, Any]:
+        """Put a segment off to the end of the review."""
+        with self._answering:
+            self._skipped.add(segment_id)
+            return self.state("skipped")
+
+    def undo(self) -> dict[str, Any]:
+        """Take the last answer back.
+
+        Raises:
+            UsageError: The file can't be written.
+        """
+        with self._answering:
+            taken = self._book.undo()
+            if taken is None:
+                return self.state("there is nothing to undo")
+            return self.state(f"taken back: {taken.label} ({taken.verdict})", taken.segment_id or None)
+
+    def clip(self, name: str) -> Path:
+        """Return the file of a clip, or of who is where in it, cut now if it was not before.
+
+        Args:
+            name: `<video_id>/<start>-<end>` in whole seconds, with the suffix `.mp4` or `.js`.
+
+        Raises:
+            UsageError: There is no such video in the lake, or its clip can't be cut.
+        """
+        match = _CLIP.fullmatch(name)
+        video = self._videos.get(match[1]) if match else None
+        if match is None or video is None:
+            raise UsageError("no such clip")
+        start_s, end_s = float(match[2]), float(match[3])
+        if not 0 < end_s - start_s <= LONGEST_S:
+            raise UsageError(f"a clip lasts at most {LONGEST_S:g} s")
+        stem = f"{match[1]}/{match[2]}-{match[3]}"
+        with self._cutting:
+            path = self._folder / f"{stem}.{match[4]}"
+            if not path.exists():
+                cut = Cut(stem, match[1], video["uri"], video["size_bytes"], start_s, end_s)
+                result = self._cutter.cut(cut)
+                if result.failure:
+                    raise UsageError(result.failure)
+                self._forget_oldest()
+        return path
+
+    def _of_found(
+        self, given: Mapping[str, Any], start_s: float, end_s: float, verdict: str, named: str | None
+    ) -> Answer:
+        row = self._rows.get(str(given.get("segment_id")))
+        if row is None:
+            raise UsageError("there is no such segment")
+        label = label_for(verdict, row["label"], named)
+        box = self._box(row["video_id"], row["track_id"], start_s, end_s)
+        answer = Answer(
+            row["uri"], start_s, end_s, label, verdict, video_id=row["video_id"], segment_id=row["segment_id"],
+            found_label=row["label"], found_start_s=row["start_s"], found_end_s=row["end_s"],
+            found_score=row["score"], model=row["model"], drawn=self._drawn[row["segment_id"]],
+            reviewer=self._reviewer,
+        )  # fmt: skip
+        return replace(answer, **box)
+
+    def _of_new(self, given: Mapping[str, Any], start_s: float, end_s: float, label: str) -> Answer:
+        video = self._videos.get(str(given.get("video_id")))
+        if video is None:
+            raise UsageError("there is no such video")
+        track_id = given.get("track_id")
+        box = self._box(video["video_id"], track_id if isinstance(track_id, int) else None, start_s, end_s)
+        answer = Answer(video["uri"], start_s, end_s, label, "new", video_id=video["video_id"], reviewer=self._reviewer)
+        return replace(answer, **box)
+
+    def _box(self, video_id: str, track_id: int | None, start_s: float, end_s: float) -> _Box:
+        """Return the mean box of a track over a span: it tells who is meant in any lake of the video."""
+        if track_id is None:
+            return {}
+        seen = (pc.field("video_id") == video_id) & (pc.field("track_id") == track_id)
+        seen &= (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
+        boxes = self._lake.table("detections", ["x1", "y1", "x2", "y2"], seen)
+        if not boxes.num_rows:
+            return {}
+        x1, y1, x2, y2 = (float(pc.mean(column).as_py()) for column in boxes.columns)
+        return {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+
+    def _forget_oldest(self) -> None:
+        clips = sorted(self._folder.rglob("*.mp4"), key=lambda path: path.stat().st_mtime)
+        for path in clips[: max(0, len(clips) - _KEPT_CLIPS)]:
+            path.with_suffix(".js").unlink(missing_ok=True)
+            path.unlink()
+
+
+def _labels(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the labels to choose from: those of the segments, and all of a bundled model."""
+    labels = {row["label"] for row in rows}
+    if rows[0]["model"] in EMBEDDED_BUNDLES:
+        labels.update(load_bundle(rows[0]["model"]).labels)
+    return sorted(labels - {BACKGROUND})
+
+
+def _seconds(given: Mapping[str, Any], name: str) -> float:
+    value = given.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e7:
+        raise UsageError(f"{name} = {value!r} is no number of seconds")
+    return float(value)

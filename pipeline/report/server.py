@@ -1,0 +1,190 @@
+"""Serves a review on this machine alone: who does not know the token in its address gets nothing."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ActionlakeError, UsageError
+from pipeline.report.page import render
+from pipeline.report.review import Review
+
+_HOST = "127.0.0.1"
+_KINDS = {".mp4": "video/mp4", ".js": "text/javascript; charset=utf-8"}
+_MOST_BYTES = 65_536
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_BLOCK_BYTES = 1 << 18
+# Nothing of the page comes from elsewhere, and nobody else may show it or read it.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src 'self' data:; media-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+class ReviewServer(ThreadingHTTPServer):
+    """Serves one review; `url` is where."""
+
+    daemon_threads = True
+
+    def __init__(self, review: Review, title: str, port: int = 0) -> None:
+        """Take a port of the loopback interface.
+
+        Args:
+            review: What is served.
+            title: Of the page.
+            port: Which port. 0: any that is free.
+
+        Raises:
+            UsageError: The port is taken, or may not be used.
+        """
+        self.review, self.title, self.token = review, title, secrets.token_urlsafe(18)
+        try:
+            super().__init__((_HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            cause = getattr(error, "strerror", None) or error
+            raise UsageError(f"port {port} can't be had ({cause}); name another by --port, or 0 for any") from error
+        number = self.server_address[1]
+        self.hosts = {f"{_HOST}:{number}", f"localhost:{number}"}
+        self.url = f"http://{_HOST}:{number}/{self.token}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ReviewServer
+    protocol_version = "HTTP/1.1"
+    # A connection that says nothing is closed.
+    timeout = 60
+
+    def do_GET(self) -> None:
+        path = self._path()
+        if path is None:
+            return
+        if path == "":
+            page = render(self.server.review.page(self.server.title))
+            self._send(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
+        elif path.startswith("clips/"):
+            try:
+                self._send_file(self.server.review.clip(path.removeprefix("clips/")))
+            except ActionlakeError as error:
+                self._send(HTTPStatus.NOT_FOUND, str(error).encode(), "text/plain; charset=utf-8")
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "no such page")
+
+    def do_POST(self) -> None:
+        path = self._path()
+        if path is None:
+            return
+        review = self.server.review
+        actions: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+            "state": lambda _: review.state(),
+            "answers": review.answer,
+            "skip": lambda given: review.skip(str(given.get("segment_id"))),
+            "undo": lambda _: review.undo(),
+        }
+        if path not in actions:
+            self._refuse(HTTPStatus.NOT_FOUND, "no such page")
+            return
+        given = self._given()
+        if given is None:
+            return
+        try:
+            told = actions[path](given)
+        except ActionlakeError as error:
+            self._send(HTTPStatus.CONFLICT, json.dumps({"error": str(error)}).encode(), "application/json")
+            return
+        self._send(HTTPStatus.OK, json.dumps(told).encode(), "application/json")
+
+    def _path(self) -> str | None:
+        """Return what is asked for, below the token; None: the request was refused.
+
+        A page of another origin may send its visitor's browser here, under any name that leads to this machine; so the
+        name is checked, where the request comes from, and the token, which no such page knows.
+        """
+        origin = self.headers.get("Origin")
+        same = origin is None or origin.removeprefix("http://") in self.server.hosts
+        fetched = self.headers.get("Sec-Fetch-Site", "none")
+        if self.headers.get("Host") not in self.server.hosts or not same or fetched not in ("same-origin", "none"):
+            self._refuse(HTTPStatus.FORBIDDEN, "asked from elsewhere")
+            return None
+        token, slash, path = self.path.removeprefix("/").partition("?")[0].partition("/")
+        if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
+            self._refuse(HTTPStatus.FORBIDDEN, "the address lacks its token; take the whole one that the command shows")
+            return None
+        return path
+
+    def _given(self) -> dict[str, Any] | None:
+        """Return the JSON object of a request; None: it was refused."""
+        length = self.headers.get("Content-Length", "")
+        if self.headers.get_content_type() != "application/json" or not length.isdecimal():
+            self._refuse(HTTPStatus.BAD_REQUEST, "JSON is wanted")
+            return None
+        if int(length) > _MOST_BYTES:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too long")
+            return None
+        try:
+            given = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            given = None
+        if not isinstance(given, dict):
+            self._refuse(HTTPStatus.BAD_REQUEST, "JSON is wanted")
+            return None
+        return given
+
+    def _send_file(self, path: Path) -> None:
+        """Send a file, or the range of its bytes that is asked for: that is how a player moves about."""
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            wanted = _RANGE.fullmatch(self.headers.get("Range", "").strip())
+            first, last = 0, size - 1
+            if wanted and (wanted[1] or wanted[2]):
+                first = int(wanted[1]) if wanted[1] else max(0, size - int(wanted[2]))
+                last = min(size - 1, int(wanted[2])) if wanted[1] and wanted[2] else size - 1
+                if first > last:
+                    self._send(
+                        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"", "", {"Content-Range": f"bytes */{size}"}
+                    )
+                    return
+            partial = {"Content-Range": f"bytes {first}-{last}/{size}"} if wanted else {}
+            status = HTTPStatus.PARTIAL_CONTENT if wanted else HTTPStatus.OK
+            self._head(status, last - first + 1, _KINDS[path.suffix], {"Accept-Ranges": "bytes", **partial})
+            file.seek(first)
+            left = last - first + 1
+            while left > 0 and (block := file.read(min(_BLOCK_BYTES, left))):
+                self.wfile.write(block)
+                left -= len(block)
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        # What it sent was not read, so the connection can't go on.
+        self.close_connection = True
+        self._send(status, why.encode(), "text/plain; charset=utf-8", {"Connection": "close"})
+
+    def _send(self, status: HTTPStatus, content: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        self._head(status, len(content), kind, headers or {})
+        self.wfile.write(content)
+
+    def _head(self, status: HTTPStatus, length: int, kind: str, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(length), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def handle(self) -> None:
+        """Answer requests until the browser has enough, which it may have at any moment."""
+        try:
+            super().handle()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: whoever reviews looks at the page."""
