@@ -38,6 +38,7 @@ _FIRST_DAY = [
     "review",
     "agreement",
     "train",
+    "teach",
     "evaluate",
     "classify",
     "verify",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.engine.benchmark import Benchmark
     from pipeline.engine.board import JobState
     from pipeline.engine.relabel import ClassifyState
+    from pipeline.engine.teach import TeachResult
     from pipeline.engine.train import TrainResult
     from pipeline.lake.query import LakeReader
     from pipeline.lake.store import Lake
@@ -138,6 +139,20 @@ def training_table(console: Console, result: TrainResult) -> None:
         table.add_row(name, *(f"{split[figure]:.3f}" for figure in FIGURES), str(split["n_spans"]))
     for kind, mean in result.metrics["means"].items():
         table.add_row(f"mean of {kind}", *(f"{mean[figure]:.3f}" for figure in FIGURES), "")
+    console.print(table)
+
+
+def teaching_table(console: Console, result: TeachResult) -> None:
+    """Print what answers changed, on those of them that were held out."""
+    if not result.results:
+        console.print("the answers are of too few videos to measure on some of them", highlight=False)
+        return
+    table = Table(title=f"{result.n_answers} answers, {result.n_held_out} of them held out to measure on")
+    for heading in ("model", "right spans", "right time", "segment F1"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, found in result.results.items():
+        figures = (found[figure] for figure in ("accuracy", "frame_accuracy", "segment_f1"))
+        table.add_row(name, *(f"{figure:.3f}" for figure in figures))
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Teach a model, measure what it finds, use it on what was seen before: `train`, `evaluate`, `classify`."""
+"""Teach a model, measure what it finds, use it on what was seen before: `train`, `teach`, `evaluate`, `classify`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from pipeline.cli.common import (
 from pipeline.cli.tables import (
     evaluation_tables,
     labelled_table,
+    teaching_table,
     training_table,
 )
 from pipeline.cli.terminal import ProgressDisplay, plain
@@ -149,6 +150,39 @@ def train(
         )  # fmt: skip
     training_table(out, result)
     out.print(f"bundle: {result.folder}")
+
+
+@app.command(rich_help_panel=TEACH)
+def teach(
+    lake: LakeUri,
+    answers: Annotated[Path, typer.Argument(help="What is right: answers of `review`, or labels in any format.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the model's.")],
+    model: Annotated[
+        str | None, typer.Option(help="Bundle to go on from.", show_default="the bundled one that labelled the lake")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the answers.", min=1)] = 15,
+    replay: Annotated[Path | None, typer.Option(help="Labels that it learnt from before, to learn from again.")] = None,
+    replay_lake: Annotated[str | None, typer.Option(help="Lake of those.")] = None,
+    relabel: Annotated[bool, typer.Option(help="Label the lake with what comes out.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Teach a model by answers and label the lake anew. Nothing is decoded; what nobody corrected stays."""
+    from pipeline.engine.relabel import classify as label_anew
+    from pipeline.engine.teach import teach as run
+    from pipeline.training.teaching import TeachOptions
+
+    log_to_console(verbose)
+    options = TeachOptions(epochs=epochs, seed=seed)
+    with ProgressDisplay(console) as display:
+        result = run(
+            lake, answers, out_folder, model, options, replay, replay_lake,
+            lambda epoch, loss: display.epoch("answers", epoch, loss),
+        )  # fmt: skip
+    teaching_table(out, result)
+    out.print(f"bundle: {plain(str(result.folder))}", highlight=False, soft_wrap=True)
+    if relabel:
+        labelled_table(out, label_anew(lake, str(out_folder)))
 
 
 @app.command(rich_help_panel=TEACH)

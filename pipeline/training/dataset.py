@@ -128,8 +128,8 @@ def load_videos(
 def _items(annotations: Sequence[Annotation], n_steps: int, rate: float, labels: Sequence[str]) -> Iterator[Item]:
     """Yield the annotated spans of a video as spans of its steps, those that win over others last."""
     for annotation in sorted(annotations, key=lambda a: (a.label != BACKGROUND, a.start_s or 0.0)):
-        first = min(n_steps, _step_at(annotation.start_s or 0.0, rate))
-        end = n_steps if annotation.end_s is None else min(n_steps, _step_at(annotation.end_s, rate))
+        first = min(n_steps, step_at(annotation.start_s or 0.0, rate))
+        end = n_steps if annotation.end_s is None else min(n_steps, step_at(annotation.end_s, rate))
         if annotation.is_point:
             # The step that shows it; a person may also have marked the very end.
             shown = int(np.floor((annotation.start_s or 0.0) * rate + 1e-6))
@@ -139,7 +139,8 @@ def _items(annotations: Sequence[Annotation], n_steps: int, rate: float, labels:
             yield Item(annotation, labels.index(annotation.label), first, end)
 
 
-def _step_at(time_s: float, rate: float) -> int:
+def step_at(time_s: float, rate: float) -> int:
+    """Return the first step of the sampling grid that is not before a time."""
     return int(np.ceil(time_s * rate - 1e-6))
 
 
@@ -150,17 +151,17 @@ def _parts(
     by_box = scope == "person"
     plain = [item for item in items if not by_box or item.annotation.box is None]
     if plain:
-        yield video, plain, _main_tracks(sequences) if by_box else list(sequences)
+        yield video, plain, main_tracks(sequences) if by_box else list(sequences)
     of_person: dict[int, list[Item]] = defaultdict(list)
     for item in items:
         if by_box and item.annotation.box is not None:
-            of_person[_who(item, sequences)].append(item)
+            of_person[who(item, sequences)].append(item)
     for number, of_part in sorted(of_person.items()):
         its_sequences = [sequences[number]] if number >= 0 else []
         yield f"{video} (person {its_sequences[0].track_id if its_sequences else '?'})", of_part, its_sequences
 
 
-def _who(item: Item, tracks: Sequence[StepSequence]) -> int:
+def who(item: Item, tracks: Sequence[StepSequence]) -> int:
     """Return the number of the track that is meant by a box, or -1: nobody was seen there."""
     shared = [-1.0] * len(tracks)
     box = np.array(item.annotation.box, np.float32)
@@ -182,7 +183,8 @@ def iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return common / max(1e-6, float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - common)
 
 
-def _main_tracks(tracks: Sequence[StepSequence]) -> list[StepSequence]:
+def main_tracks(tracks: Sequence[StepSequence]) -> list[StepSequence]:
+    """Return the tracks of those who are not much smaller than anybody in sight at the same time."""
     spans = [(track.first_step, track.first_step + track.n_steps) for track in tracks]
     areas = [float(np.average(_areas(track), weights=track.counts)) for track in tracks]
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ class Fitting:
         share: Share = Share(),
         distribute: Callable[[nn.Module], nn.Module] | None = None,
         device: torch.device | None = None,
+        start: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         """Prepare the first epoch.
 
@@ -103,6 +104,7 @@ class Fitting:
             share: Of data-parallel workers, which one this is.
             distribute: Wraps the network so that the workers' gradients are averaged.
             device: Where to train. None: the first GPU, else the CPU.
+            start: Weights to go on from. None: random ones.
         """
         self._options, self._share = options, share
         self._purpose = _purpose(sequences, validation, spec, options)
@@ -114,6 +116,8 @@ class Fitting:
         torch.manual_seed(options.seed)
         self._spec = spec
         self.model = Member(spec, 0, options.input_dropout, options.dropout).to(self._device)
+        if start is not None:
+            self.model.load_state_dict(dict(start))
         self._network = distribute(self.model) if distribute else self.model
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay

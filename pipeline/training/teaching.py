@@ -1,0 +1,167 @@
+"""Teach a trained model by corrections: it goes on from its weights, and keeps saying what nobody has corrected."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.activity.bundle import Bundle
+from pipeline.activity.classifier import SequenceClassifier
+from pipeline.activity.model import ActivityModel, Member
+from pipeline.activity.spec import of_tracks_alone
+from pipeline.lake.query import LakeReader
+from pipeline.lake.sequences import StepSequence
+from pipeline.training.annotations import Annotation
+from pipeline.training.calibration import with_energies
+from pipeline.training.dataset import Item, LabelledVideo, main_tracks, step_at, who
+from pipeline.training.fit import FitOptions, Fitting
+from pipeline.training.sequences import IGNORE, LabelledSequence
+
+OnEpoch = Callable[[int, float], None]
+
+# What the model says as surely as this, where nobody has corrected it, it is to go on saying.
+_SURE = 0.7
+# Of so many sequences at most: what a model knows shows in fewer.
+_MOST_REMEMBERED = 2000
+_REMEMBERED_STEPS = 1024
+# No answer is drawn more often in an epoch, however few there are.
+_MOST_DRAWS = 50
+
+
+@dataclass(frozen=True)
+class TeachOptions:
+    """How a model goes on learning."""
+
+    epochs: int = 15
+    learning_rate: float = 5e-4
+    """A third of that of a training from the start: what was learnt is not to be lost."""
+    answers_share: float = 0.5
+    """Share of the sequences of an epoch that hold answers; the others hold what the model said before."""
+    seed: int = 0
+
+
+def labels_with(bundle: Bundle, annotations: Sequence[Annotation]) -> tuple[str, ...]:
+    """Return the labels of a model, and behind them those that only the annotations have."""
+    new = sorted({annotation.label for annotation in annotations} - set(bundle.labels))
+    return (*bundle.labels, *new)
+
+
+def grown(bundle: Bundle, n_labels: int) -> ActivityModel:
+    """Return a model with further outputs, which say nothing yet: they are below all others."""
+    n_new = n_labels - len(bundle.labels)
+    spec = replace(bundle.spec, n_labels=n_labels)
+    model = ActivityModel(spec)
+    weights = {name: torch.from_numpy(values.copy()).float() for name, values in bundle.weights.items()}
+    for name, shape in ((name, tensor.shape) for name, tensor in model.state_dict().items()):
+        old = weights[name]
+        if old.shape != shape:
+            # The output layer: a row, and a bias, for each label.
+            new = old.mean(dim=0, keepdim=True).expand(n_new, *old.shape[1:]) - (3.0 if old.dim() == 1 else 0.0)
+            weights[name] = torch.cat([old, new])
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def remembered(
+    lake: LakeReader, bundle: Bundle, uris: Mapping[str, str], annotations: Sequence[Annotation]
+) -> list[LabelledVideo]:
+    """Return what a model surely says of a lake where nobody has answered, as labelled videos without annotated spans.
+
+    Args:
+        lake: The lake, with the features that the model reads.
+        bundle: The model.
+        uris: For each video, as annotated, the URI that the lake knows it by.
+        annotations: The answers; whom they are about is left out.
+    """
+    rate = float(lake.feature_options["sample_fps"])
+    answered: dict[str, list[Annotation]] = defaultdict(list)
+    for annotation in annotations:
+        answered[uris[annotation.video]].append(annotation)
+    uri_of = {row["video_id"]: row["uri"] for row in lake.table("videos", ["video_id", "uri"]).to_pylist()}
+    classifier = SequenceClassifier(bundle.model)
+    found: list[LabelledVideo] = []
+    n_left = _MOST_REMEMBERED
+    for video_id, rows, track_ids in lake.videos(uri_of):
+        if n_left <= 0:
+            break
+        by_person = bundle.scope == "person"
+        sequences = list(rows.track_sequences(track_ids) if by_person else rows.frame_sequences())
+        known = _answered(answered.get(uri_of[video_id], ()), sequences, rate, by_person)
+        kept = []
+        for number, sequence in enumerate(sequences[:n_left]):
+            if number in known:
+                continue
+            inputs = np.concatenate(list(rows.inputs(sequence, bundle.spec.inputs)))[:_REMEMBERED_STEPS]
+            scores = np.concatenate(list(classifier.scores([inputs])))
+            label_ids = np.where(scores.max(axis=1) >= _SURE, scores.argmax(axis=1), IGNORE).astype(np.int64)
+            if (label_ids != IGNORE).any():
+                kept.append(LabelledSequence(inputs, label_ids, sequence.first_step))
+        n_left -= len(kept)
+        if kept:
+            found.append(LabelledVideo(f"{uri_of[video_id]} (as before)", tuple(kept), ()))
+    return found
+
+
+def _answered(
+    annotations: Sequence[Annotation], sequences: Sequence[StepSequence], rate: float, by_person: bool
+) -> set[int]:
+    """Return the numbers of the sequences that answers are about."""
+    found: set[int] = set()
+    for annotation in annotations:
+        if by_person and annotation.box is None:
+            found.update(sequences.index(track) for track in main_tracks(sequences))
+        elif by_person:
+            first, end = (step_at(t or 0.0, rate) for t in (annotation.start_s, annotation.end_s))
+            found.add(who(Item(annotation, 0, first, max(end, first + 1)), sequences))
+        else:
+            found.update(range(len(sequences)))
+    return found
+
+
+def taught(
+    model: ActivityModel,
+    answered: Sequence[LabelledVideo],
+    before: Sequence[LabelledVideo],
+    trained_with: Mapping[str, Any],
+    options: TeachOptions,
+    on_epoch: OnEpoch = lambda *_: None,
+) -> ActivityModel:
+    """Return a model that goes on from another by what was answered, and by what that one said before.
+
+    Args:
+        model: Where it starts.
+        answered: The answers.
+        before: What it shall go on saying.
+        trained_with: The options of its own training: regularisation, and how sequences are drawn.
+        options: How it goes on.
+        on_epoch: Called with the epoch, from 1, counted through all networks, and its mean loss.
+    """
+    own = [sequence for video in answered for sequence in video.sequences]
+    others = [sequence for video in before for sequence in video.sequences]
+    share = options.answers_share / (1 - options.answers_share)
+    draws = int(np.clip(round(share * len(others) / max(1, len(own))), 1, _MOST_DRAWS))
+    sequences = [*(replace(sequence, draws=draws * sequence.draws) for sequence in own), *others]
+    known = {name: value for name, value in trained_with.items() if name in _KEPT_OPTIONS}
+    members = []
+    for number, member in enumerate(model.members):
+        assert isinstance(member, Member)
+        fit_options = FitOptions(
+            **known, members=1, view=model.spec.views[number], epochs=options.epochs,
+            learning_rate=options.learning_rate, seed=options.seed + number,
+            mirror=of_tracks_alone(model.spec.inputs),
+        )  # fmt: skip
+        spec = replace(model.spec, views=(model.spec.views[number],), temperature=1.0, energies=())
+        fitting = Fitting(sequences, (), spec, fit_options, start=member.state_dict())
+        for epoch, loss in fitting.epochs():
+            on_epoch(number * options.epochs + epoch, loss)
+        members.append(fitting.result())
+    spec = replace(model.spec, energies=())
+    return with_energies(ActivityModel(spec, members).eval(), [*answered, *before], FitOptions.max_steps)
+
+
+_KEPT_OPTIONS = ("batch_size", "weight_decay", "input_dropout", "dropout", "label_smoothing", "row_steps", "min_crop")
