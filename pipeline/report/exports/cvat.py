@@ -27,7 +27,7 @@ def write_cvat(out: Path, found: Found) -> None:
     Each track is one of CVAT, with all its boxes; its attribute `activity` is `__undefined__` where no segment is.
     CVAT's videos have no tags, so a segment of the whole picture is a track labelled `picture` with a box around it.
     A second activity at the same time is a second track of the same `group_id`. Two spans of one activity that touch
-    become one. Frames count from 0, by the average rate of the file.
+    become one. Scores have no place. Frames count from 0, by the average rate of the file.
     """
     paths = paths_like_videos(out, [video.uri for video in found.videos], ".xml")
     activities = sorted({one_line(segment.label) for segment in found.segments})
@@ -70,7 +70,7 @@ def _tracks(video: Video, segments: Sequence[Segment], boxes: Sequence[Box]) -> 
     for group, track in enumerate(sorted({*of_track, *placed}, key=lambda track: -1 if track is None else track), 1):
         spans = [(*video.frames_of(each), one_line(each.label)) for each in of_track[track]]
         # Tracks may be kept without boxes: the mean box of the segment then tells best where it is.
-        stand_in = {video.frames_of(each)[0]: each.box or picture for each in of_track[track]}
+        stand_in = {frame: each.box or picture for each in of_track[track] for frame in video.frames_of(each)}
         places = placed[track] or stand_in
         of_lane = lanes([span[:2] for span in spans]) or [0]
         for lane in range(max(of_lane) + 1):
@@ -93,7 +93,7 @@ def _add(root: Element, number: int, track: _Track, video: Video) -> None:
     last = max([*ends, *(frame + 1 for frame in track.boxes if track.shows_all)])
     seen = sorted(track.boxes)
     sides = np.array([track.boxes[frame] for frame in seen])
-    for frame in sorted({*keys, last, *(seen if track.shows_all or len(seen) > 1 else ())}):
+    for frame in sorted({*keys, last, *seen}):
         activity = next((label for start, end, label in track.spans if start <= frame < end), UNDEFINED)
         outside = frame >= last or (activity == UNDEFINED and not track.shows_all)
         is_known = frame in keys or not outside or frame == last

@@ -35,14 +35,14 @@ def write_elan(out: Path, found: Found) -> None:
     paths = paths_in_one_folder(out, [video.uri for video in found.videos], ".eaf")
     for video, segments in found.by_video():
         path = make_room(paths[video.uri])
-        root = _document(video, path)
+        root = _document(video, path, len(segments))
         _add_tiers(root, segments, found.model)
         _add_types(root)
         indent(root)
         ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
-def _document(video: Video, path: Path) -> Element:
+def _document(video: Video, path: Path, n_annotations: int) -> Element:
     root = Element(
         "ANNOTATION_DOCUMENT",
         {
@@ -62,6 +62,8 @@ def _document(video: Video, path: Path) -> Element:
     if is_local:
         relative = Path(os.path.relpath(video.uri, path.parent.resolve())).as_posix()
         media.set("RELATIVE_MEDIA_URL", _url(relative if relative.startswith(".") else f"./{relative}"))
+    # ELAN numbers new annotations from here.
+    SubElement(header, "PROPERTY", NAME="lastUsedAnnotationId").text = str(n_annotations)
     return root
 
 

@@ -24,11 +24,11 @@ def write_label_studio(out: Path, found: Found) -> None:
         opening = "[\n"
         for video, segments in found.by_video():
             boxes = found.boxes(video)
-            kinds.update(box.label for box in boxes if box.track_id is not None)
+            kinds.update(cleaned(box.label) for box in boxes if box.track_id is not None)
             file.write(f"{opening}{json.dumps(_task(video, segments, boxes, found.model))}")
             opening = ",\n"
         file.write("]\n" if opening == ",\n" else "[]\n")
-    _write_config(out.with_suffix(".config.xml"), {segment.label for segment in found.segments}, kinds)
+    _write_config(out.with_suffix(".config.xml"), {cleaned(segment.label) for segment in found.segments}, kinds)
 
 
 def _task(video: Video, segments: list[Segment], boxes: list[Box], model: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _timeline(video: Video, number: int, segment: Segment) -> dict[str, Any]:
         "type": "timelinelabels",
         "origin": "prediction",
         "score": segment.score,
-        "value": {"ranges": [{"start": first + 1, "end": end}], "timelinelabels": [segment.label]},
+        "value": {"ranges": [{"start": first + 1, "end": end}], "timelinelabels": [cleaned(segment.label)]},
     }
     return {**region, "meta": {"text": [segment.who]}} if segment.who else region
 
@@ -84,7 +84,7 @@ def _rectangle(video: Video, track: int, boxes: list[Box]) -> dict[str, Any]:
         "value": {
             "framesCount": video.n_frames or max(sequence),
             "duration": duration_s,
-            "labels": [boxes[0].label],
+            "labels": [cleaned(boxes[0].label)],
             "sequence": list(sequence.values()),
         },
     }
@@ -98,7 +98,7 @@ def _write_config(path: Path, activities: Iterable[str], kinds: Iterable[str]) -
     ):
         control = SubElement(view, tag, name=name, toName="video")
         for value in sorted(values):
-            SubElement(control, child, value=cleaned(value))
+            SubElement(control, child, value=value)
     SubElement(view, "Video", name="video", value="$video", framerate="$fps")
     SubElement(view, "VideoRectangle", name="box", toName="video", smart="true")
     indent(view)

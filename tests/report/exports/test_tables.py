@@ -67,6 +67,9 @@ def test_events_as_boris_writes_them(lake: LakeReader, tmp_path: Path) -> None:
         ("fall", "STOP", "4.0", "40"),
     ]
     assert (of_7[0]["Source"], of_7[0]["Media duration (s)"], of_7[0]["FPS"]) == (f"player #1:{A}", "4.000", "10.000")
+    tiny = [segment(A, "walk", 0.00001, 1.0, 7)]
+    export_segments(make_lake(tmp_path / "tiny", tiny), tmp_path / "tiny.tsv", "boris")
+    assert "\t0.00001\t" in (tmp_path / "tiny.tsv").read_text()
     assert of_7[0]["Observation date"] == "2024-05-03 14:22:10"
 
 

@@ -63,6 +63,7 @@ def test_structure_of_elan(tmp_path: Path) -> None:
     media = root.find("HEADER/MEDIA_DESCRIPTOR")
     assert media is not None
     assert media.get("MEDIA_URL") == f"file://{A}"
+    assert root.findtext("HEADER/PROPERTY[@NAME='lastUsedAnnotationId']") == str(len(hard))
     assert (tmp_path / "out" / (media.get("RELATIVE_MEDIA_URL") or "")).resolve() == Path(A)
     slots = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "")) for slot in root.iter("TIME_SLOT")}
     assert list(slots.values()) == sorted(slots.values())
@@ -174,6 +175,8 @@ def test_cvat_without_boxes_takes_the_segments_own(tmp_path: Path) -> None:
     ((_, boxes),) = cvat_tracks(path)
     seen = [(box["frame"], float(box["xtl"]), float(box["ybr"])) for box in boxes if box["outside"] == "0"]
     assert seen == [("10", 1.0, 4.0), ("40", 5.0, 8.0)]
+    # It stays where it is until it leaves.
+    assert [(box["frame"], float(box["xtl"])) for box in boxes if box["outside"] == "1"] == [("20", 1.0), ("50", 5.0)]
 
 
 def label_studio_tasks(path: Path) -> dict[str, dict[str, Any]]:
@@ -221,6 +224,15 @@ def test_regions_of_label_studio(lake: LakeReader, tmp_path: Path) -> None:
     assert {label.get("value") for label in controls["activity"]} == {each["label"] for each in SEGMENTS}
 
 
+def test_label_studio_knows_every_label_by_the_same_name(tmp_path: Path) -> None:
+    export_segments(make_lake(tmp_path / "lake", [segment(A, "a\x03b", 0.0, 1.0)]), tmp_path / "t.json", "label-studio")
+    region = label_studio_tasks(tmp_path / "t.json")[A]["predictions"][0]["result"][0]
+    config = ElementTree.parse(tmp_path / "t.config.xml").getroot()
+    assert [label.get("value") for label in config.iterfind("TimelineLabels/Label")] == region["value"][
+        "timelinelabels"
+    ]
+
+
 def test_fiftyone(lake: LakeReader, tmp_path: Path) -> None:
     export_segments(lake, tmp_path / "out", "fiftyone")
     about = json.loads((tmp_path / "out" / "metadata.json").read_text())
@@ -248,6 +260,15 @@ def test_fiftyone(lake: LakeReader, tmp_path: Path) -> None:
     (pose,) = frames["3"]["poses"]["keypoints"]
     assert (pose["index"], pose["points"][0], pose["confidence"][0]) == (7, [0.1, 0.1], 0.5)
     assert json.loads((tmp_path / "out" / samples[EMPTY]["frames"]).read_text()) == {"frames": {}}
+
+
+def test_of_two_steps_of_one_frame_the_last_counts(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path / "lake", fps={A: 2.5})
+    export_segments(lake, tmp_path / "out", "fiftyone")
+    frames = json.loads((tmp_path / "out" / "frames" / f"{NAMES[A]}.json").read_text())["frames"]
+    # Steps at 0.2 s and 0.4 s are both of the frame at 0.4 s.
+    person, dog = frames["2"]["people"]["detections"]
+    assert (person["bounding_box"][0] * 640, person["index"], dog["index"]) == (20.0, 7, 9)
 
 
 @pytest.mark.parametrize("model", ["frames", "2 fast", "_x.y", "m\u00fc"])
