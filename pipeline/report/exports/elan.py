@@ -57,7 +57,9 @@ def _document(video: Video, path: Path, n_annotations: int) -> Element:
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     media = SubElement(header, "MEDIA_DESCRIPTOR")
     is_local = "://" not in video.uri
-    media.set("MEDIA_URL", _url(f"file://{video.uri}" if is_local else video.uri))
+    # A name that is no text is a URL in the lake already.
+    is_url = video.uri.startswith("file://")
+    media.set("MEDIA_URL", video.uri if is_url else _url(f"file://{video.uri}" if is_local else video.uri))
     media.set("MIME_TYPE", mimetypes.guess_type(video.uri)[0] or "video/mp4")
     if is_local:
         relative = Path(os.path.relpath(video.uri, path.parent.resolve())).as_posix()
