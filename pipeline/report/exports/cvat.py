@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,22 +89,22 @@ def _add(root: Element, number: int, track: _Track, video: Video) -> None:
     element = SubElement(root, "track", id=str(number), label=track.kind, source="auto")
     if track.group:
         element.set("group_id", str(track.group))
-    ends = [end for _, end, _ in track.spans]
-    keys = {frame for start, end, _ in track.spans for frame in (start, end)}
+    starts, ends = [start for start, *_ in track.spans], [end for _, end, _ in track.spans]
     last = max([*ends, *(frame + 1 for frame in track.boxes if track.shows_all)])
-    seen = sorted(track.boxes)
-    sides = np.array([track.boxes[frame] for frame in seen])
-    for frame in sorted({*keys, last, *seen}):
-        activity = next((label for start, end, label in track.spans if start <= frame < end), UNDEFINED)
+    seen, keys = sorted(track.boxes), {*starts, *ends, last}
+    frames = sorted({*keys, *seen})
+    corners = [np.interp(frames, seen, side) for side in zip(*(track.boxes[frame] for frame in seen), strict=True)]
+    for frame, *sides in zip(frames, *corners, strict=True):
+        span = bisect.bisect_right(starts, frame) - 1
+        activity = track.spans[span][2] if span >= 0 and frame < ends[span] else UNDEFINED
         outside = frame >= last or (activity == UNDEFINED and not track.shows_all)
-        is_known = frame in keys or not outside or frame == last
         # A track that goes on to the last frame does not leave: there is no frame behind it.
-        if not is_known or (video.n_frames is not None and frame >= video.n_frames):
+        if (outside and frame not in keys) or (video.n_frames is not None and frame >= video.n_frames):
             continue
-        x1, y1, x2, y2 = (f"{np.interp(frame, seen, side):.2f}" for side in sides.T)
         box = SubElement(element, "box", frame=str(frame), keyframe="1", outside=str(int(outside)), occluded="0")
-        for name, value in (("xtl", x1), ("ytl", y1), ("xbr", x2), ("ybr", y2), ("z_order", "0")):
-            box.set(name, value)
+        for name, value in zip(("xtl", "ytl", "xbr", "ybr"), sides, strict=True):
+            box.set(name, f"{value:.2f}")
+        box.set("z_order", "0")
         SubElement(box, "attribute", name=ATTRIBUTE).text = activity
 
 
