@@ -37,7 +37,7 @@ def write_excel(out: Path, found: Found) -> None:
 
     A budget is how many seconds a person (or the whole picture, without `track_id`) spends with a label in a video,
     what share of the video's length that is, and in how many segments; what overlaps counts once. Times of day are in
-    UTC, where it is known when a video was recorded.
+    UTC, where it is known when a video was recorded. Numbers have 16 digits.
 
     Raises:
         UsageError: The file is to be called otherwise than `.xlsx`, or there are more segments than a sheet holds.
