@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,14 @@ def leftovers(lake: Path) -> list[str]:
 
 
 def lake_of_segments(
-    folder: Path, duration_s: dict[str, float], segments: Sequence[dict[str, Any]], models: Sequence[str] = ("m",)
-) -> Path:
-    """Write a lake of one shard that holds given segments of given videos; `model` may name whose they are."""
+    folder: Path, duration_s: dict[str, float], segments: Sequence[dict[str, Any]], models: Sequence[str] = ("m",),
+    boxes: Sequence[dict[str, Any]] = (), failures: Sequence[dict[str, Any]] = (),
+    columns: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:  # fmt: skip
+    """Write a lake of one shard that holds given segments of given videos; `model` may name whose they are.
+
+    `columns` of the videos, by their names, hold what is given for each URI.
+    """
     lake = Lake(str(folder))
     lake.claim(Config(scope="frame", sample_fps=10.0).feature_options())
     for model in models:
@@ -63,10 +68,19 @@ def lake_of_segments(
             part.write_rows(
                 [{"video_id": each["uri"], **each} for each in segments if each.get("model", models[0]) == model]
             )
-    with open_part(lake, "videos", 0, schemas.with_footer(schemas.VIDEOS)) as part:
-        part.write_rows(
-            [{"video_id": uri, "uri": uri, "duration_s": end_s, "fps": 10.0} for uri, end_s in duration_s.items()]
+    for table, rows in (("detections", boxes), ("failures", failures)):
+        if rows:
+            with open_part(lake, table, 0, schemas.with_footer(schemas.TABLES[table])) as part:
+                part.write_rows([{"video_id": each["uri"], **each} for each in rows])
+    videos: list[dict[str, Any]] = [
+        {"video_id": uri, "uri": uri, "duration_s": end_s, "fps": 10.0, "shard": 0} for uri, end_s in duration_s.items()
+    ]
+    for video in videos:
+        video.update(
+            {column: given[video["uri"]] for column, given in (columns or {}).items() if video["uri"] in given}
         )
+    with open_part(lake, "videos", 0, schemas.with_footer(schemas.VIDEOS)) as part:
+        part.write_rows(videos)
     return folder
 
 

@@ -9,6 +9,7 @@ import unicodedata
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import pytest
@@ -22,7 +23,7 @@ from pipeline.config import Config, VideoLimits
 from pipeline.engine.models import choose_models
 from pipeline.errors import UsageError, VideoError
 from pipeline.lake.query import open_lake
-from pipeline.report.exports import export_segments
+from pipeline.report.exports import EXPORTS, FOLDERS, export_segments
 from pipeline.steps.extract import Extractor
 from pipeline.training.formats import read_annotations
 from pipeline.video.decode import decode_chunk
@@ -110,6 +111,26 @@ def test_subtitles_stay_in_their_folder_whatever_the_videos_are_called(odd: Path
     assert len(files) == len(NAMES) + 2
     assert sum(path.read_text().count(" --> ") for path in files) == n_segments
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_hold_whatever_videos_and_labels_are_called(odd: Path, tmp_path: Path, name: str) -> None:
+    """Each video has its own file, in the folder, and what is XML or JSON can be read."""
+    out = tmp_path / "out" / {"excel": "a.xlsx"}.get(name, "a")
+    (tmp_path / "out").mkdir()
+    lake = open_lake(str(odd / "lake"))
+    # BORIS can't name one of the videos, and says so.
+    where = "uri NOT LIKE '%;%'" if name == "boris" else None
+    assert export_segments(lake, out, name, where=where) == lake.segments(where).num_rows
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    for path in files:
+        if path.suffix in (".eaf", ".xml"):
+            ElementTree.parse(path)
+        elif path.suffix == ".json" or name == "label-studio":
+            json.loads(path.read_text())
+    n_more = {"cvat": 1, "fiftyone": 2}.get(name, 0)
+    assert len(files) == (len(NAMES) + 2 + n_more if name in FOLDERS else 1 + (name == "label-studio"))
 
 
 def test_what_a_video_may_claim_is_limited_and_the_limit_named(tmp_path: Path) -> None:

@@ -68,13 +68,25 @@ def query(
 @app.command(rich_help_panel=ASK)
 def export(
     lake: LakeUri,
-    out_path: Annotated[Path, typer.Option("--out", help="A file; a folder for vtt.")],
-    export_format: Annotated[str, typer.Option("--format", help="activitynet, csv or vtt.")],
+    out_path: Annotated[
+        Path, typer.Option("--out", help="A file; a folder for vtt, elan, cvat and fiftyone, which hold one a video.")
+    ],
+    export_format: Annotated[
+        str,
+        typer.Option("--format", help="activitynet, csv, excel, vtt, boris, elan, cvat, label-studio or fiftyone."),
+    ],
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="Only segments that meet this condition in SQL, such as \"label = 'fall' AND score > 0.5\".",
+            show_default="all",
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
 ) -> None:
-    """Write a model's segments for other tools: ActivityNet's results JSON, CSV, or WebVTT subtitles."""
+    """Write a model's segments for other tools: spreadsheets, subtitles, tools to annotate and to look at videos."""
     from pipeline.lake.query import open_lake
     from pipeline.report.exports import export_segments
 
-    n_segments = export_segments(open_lake(lake), out_path, export_format, model)
+    n_segments = export_segments(open_lake(lake), out_path, export_format, model, where)
     out.print(f"{plain(str(out_path))}: {n_segments} segments", highlight=False, soft_wrap=True)

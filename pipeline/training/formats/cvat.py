@@ -12,6 +12,8 @@ from pipeline.training.formats.located import read_xml
 
 # An attribute of one of these names tells what a tracked person does; otherwise the track's own label does.
 _ACTIVITY = ("activity", "action", "activities", "actions", "behavior", "behaviour", "label")
+# Its value while nothing is chosen: the person is seen, and does nothing that has a name.
+_UNDEFINED = "__undefined__"
 
 
 def read(path: Path) -> list[Annotation]:
@@ -61,6 +63,7 @@ def _runs(track: Element, last_frame: int | None) -> Iterator[tuple[str, int, in
         frame = int(shape.get("frame", ""))
         outside = shape.get("outside") == "1"
         label = _label(track, shape)
+        outside = outside or label == _UNDEFINED
         if current and (outside or label != current[0]):
             yield current[0], current[1], frame, current[2]
             current = None

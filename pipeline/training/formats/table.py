@@ -31,6 +31,7 @@ _NAMES = {
     "duration": ("duration", "length"),
     "group": ("group",),
     "draws": ("draws",),
+    "who": ("track id",),
     "fps": ("fps", "frame rate", "framerate", "rate"),
 }  # fmt: skip
 # Times in these are not read: better refused than taken for whole videos.
@@ -89,7 +90,15 @@ def _read_spans(path: Path, table: Table) -> list[Annotation]:
     used = [columns[name] for name in ("video", "start", "end", "duration", "label") if name in columns]
     spelling = spelling_of(row.cells.get(column, "") for row in table.rows for column in timed)
     log.info("%s: columns: %s; times as %s; separated by %s", path, ", ".join(used), spelling, table.separator)
-    return [_annotation(row, columns, splits) for row in table.rows]
+    found = [_annotation(row, columns, splits) for row in table.rows]
+    return _apart(found, [row.cells.get(columns.get("who", ""), "") for row in table.rows])
+
+
+def _apart(annotations: list[Annotation], people: list[str]) -> list[Annotation]:
+    """Return annotations without those that another person's repeats: that is one span of the video."""
+    first: dict[Annotation, str] = {}
+    # One person's own row that stands there twice is kept, to be told as a mistake.
+    return [each for each, who in zip(annotations, people, strict=True) if first.setdefault(each, who) == who]
 
 
 def _annotation(row: Row, columns: dict[str, str], splits: list[str]) -> Annotation:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from pipeline.errors import UsageError
 
-_SECONDS = re.compile(r"(\d+(?:[.,]\d*)?|[.,]\d+)(?:\s*s)?$")
+# Programs write the smallest with an exponent.
+_SECONDS = re.compile(r"(\d+(?:[.,]\d*)?(?:[eE]-\d+)?|[.,]\d+)(?:\s*s)?$")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,3}):(\d{1,2}(?:[.,]\d*)?)$")
 _FRAMES = re.compile(r"(\d+):(\d{1,2}):(\d{1,2})[:;](\d{1,3})$")
 

@@ -75,8 +75,13 @@ def test_the_command(lake: Path, tmp_path: Path) -> None:
     done = run("export", "--lake", lake, "--out", tmp_path / "found.csv", "--format", "csv")
     assert done.returncode == 0, done.stderr.decode()
     assert "found.csv: 3 segments" in text(done.stdout)
-    assert "known are activitynet, csv, vtt" in usage_error(
+    assert "known are activitynet, csv, excel, vtt, boris, elan, cvat, label-studio, fiftyone" in usage_error(
         "export", "--lake", lake, "--out", tmp_path / "x", "--format", "srt"
+    )
+    done = run("export", "--lake", lake, "--out", tmp_path / "some", "--format", "elan", "--where", "label = 'fall'")
+    assert "some: 1 segments" in text(done.stdout)
+    assert "--where 'label'" in usage_error(
+        "export", *("--lake", lake, "--out", tmp_path / "x"), *("--format", "csv", "--where", "label")
     )
     with pytest.raises(UsageError, match="can't be written to"):
         export_segments(open_lake(str(lake)), tmp_path / "gone" / "found.csv", "csv")

@@ -1,0 +1,200 @@
+"""What is exported: the videos of a lake, a model's segments in them, and the boxes of one video at a time."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import logging
+import math
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from pipeline.lake.query import LakeReader
+from pipeline.lake.store import part_name
+
+log = logging.getLogger(__name__)
+
+_VIDEO_COLUMNS = ["video_id", "uri", "size_bytes", "duration_s", "width", "height", "fps", "recorded_at", "shard"]
+_BOX_COLUMNS = ["pts_s", "track_id", "label", "score", "x1", "y1", "x2", "y2"]
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video as tools of annotation know it: by its frames, numbered from 0.
+
+    Numbers of frames are `round(seconds * fps)`. `fps` is the average rate of the file: in files of a variable rate the
+    numbers may be off by as much as the rate varies.
+    """
+
+    video_id: str
+    uri: str
+    size_bytes: int | None
+    duration_s: float | None
+    width: int | None
+    height: int | None
+    fps: float | None
+    recorded_at: datetime.datetime | None
+    shard: int | None
+
+    @property
+    def has_numbered_frames(self) -> bool:
+        """Whether its frame rate and size are known."""
+        return bool(self.fps and self.width and self.height)
+
+    @property
+    def n_frames(self) -> int | None:
+        """How many frames it has; None if that is not known."""
+        return max(1, _nearest(self.duration_s * self.fps)) if self.duration_s and self.fps else None
+
+    def frame_at(self, seconds: float) -> int:
+        """Return the number of the frame at a time."""
+        assert self.fps
+        return max(0, _nearest(seconds * self.fps))
+
+    def frames_of(self, segment: Segment) -> tuple[int, int]:
+        """Return the half-open span of frames of a segment: at least one, and none behind the video's end."""
+        first = self.frame_at(segment.start_s)
+        if self.n_frames is not None:
+            first = min(first, self.n_frames - 1)
+            return first, max(first + 1, min(self.frame_at(segment.end_s), self.n_frames))
+        return first, max(first + 1, self.frame_at(segment.end_s))
+
+    def at(self, seconds: float) -> datetime.datetime | None:
+        """Return when a moment of it was, in UTC; None where nothing tells when it was recorded."""
+        return None if self.recorded_at is None else self.recorded_at + datetime.timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A span of a video, and of a person of it if it has a track."""
+
+    uri: str
+    label: str
+    start_s: float
+    end_s: float
+    score: float
+    track_id: int | None
+    box: tuple[float, float, float, float] | None
+    """Mean box `x1, y1, x2, y2` in pixels; None where it has none."""
+
+    @property
+    def who(self) -> str:
+        """Whose it is: `person 7`; empty for that of the whole picture."""
+        return "" if self.track_id is None else f"person {self.track_id}"
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box of one frame, in pixels."""
+
+    pts_s: float
+    track_id: int | None
+    label: str
+    score: float
+    xyxy: tuple[float, float, float, float]
+    keypoints: Sequence[Sequence[float]] | None
+    """`(x, y, score)` each; None without a pose network, or where they are not asked for."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is exported."""
+
+    lake: LakeReader
+    model: str
+    videos: Sequence[Video]
+    """In the order of their URIs."""
+    segments: Sequence[Segment]
+    """In the order of URI, start and track."""
+
+    def by_video(self) -> Iterator[tuple[Video, list[Segment]]]:
+        """Yield each video with its segments."""
+        segments: dict[str, list[Segment]] = defaultdict(list)
+        for segment in self.segments:
+            segments[segment.uri].append(segment)
+        for video in self.videos:
+            yield video, segments[video.uri]
+
+    def boxes(self, video: Video, keypoints: bool = False) -> list[Box]:
+        """Return the boxes of a video in the order of their times; of the lake, only its own rows are read."""
+        parts = [part for name, part in self._parts if video.shard is None or name == part_name(video.shard)]
+        columns, own = [*_BOX_COLUMNS, *(["keypoints"] if keypoints else [])], pc.field("video_id") == video.video_id
+        rows = [row for part in parts for row in part.to_table(self._schema, columns=columns, filter=own).to_pylist()]
+        return [
+            Box(
+                row["pts_s"], row["track_id"], row["label"] or "person", row["score"], _sides(row), row.get("keypoints")
+            )
+            for row in sorted(rows, key=lambda row: float(row["pts_s"]))
+        ]
+
+    @functools.cached_property
+    def _parts(self) -> list[tuple[str, Any]]:
+        """Return the files of detections by name; there is one for each shard."""
+        detections = self.lake.dataset("detections")
+        if not isinstance(detections, pads.FileSystemDataset):
+            return []
+        return [(posixpath.basename(part.path), part) for part in detections.get_fragments()]
+
+    @functools.cached_property
+    def _schema(self) -> pa.Schema:
+        return self.lake.dataset("detections").schema
+
+    def with_numbered_frames(self) -> Found:
+        """Return what can be written in numbers of frames; what can't is told in the log."""
+        kept = [video for video in self.videos if video.has_numbered_frames]
+        lost = [video.uri for video in self.videos if not video.has_numbered_frames]
+        if not lost:
+            return self
+        more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+        log.warning(
+            "left out, for their frame rate or size is not known and this format counts frames: %s%s; csv, boris, elan "
+            "and excel count seconds",
+            ", ".join(lost[:_MOST_NAMED]),
+            more,
+        )
+        uris = {video.uri for video in kept}
+        return replace(self, videos=kept, segments=[each for each in self.segments if each.uri in uris])
+
+
+def find(lake: LakeReader, where: str | None, model: str | None) -> Found:
+    """Return the segments of a model that meet a condition, with their videos; without a condition, all videos.
+
+    Raises:
+        UsageError: There is no such model, or `where` is no condition.
+    """
+    table = lake.segments(where, model)
+    segments = [
+        Segment(row["uri"], row["label"], row["start_s"], row["end_s"], row["score"], row["track_id"], _sides_of(row))
+        for row in table.select(
+            ["uri", "label", "start_s", "end_s", "score", "track_id", "x1", "y1", "x2", "y2"]
+        ).to_pylist()
+    ]
+    videos = lake.table("videos", _VIDEO_COLUMNS, _with_segments(table) if where is not None else None)
+    rows = sorted(videos.to_pylist(), key=lambda row: str(row["uri"]))
+    return Found(lake, lake.model(model), [Video(**row) for row in rows], segments)
+
+
+def _with_segments(segments: pa.Table) -> pc.Expression:
+    return pc.field("uri").isin(pc.unique(segments["uri"].combine_chunks()))
+
+
+def _sides(row: dict[str, Any]) -> tuple[float, float, float, float]:
+    return row["x1"], row["y1"], row["x2"], row["y2"]
+
+
+def _sides_of(row: dict[str, Any]) -> tuple[float, float, float, float] | None:
+    sides = _sides(row)
+    return None if any(side is None or math.isnan(side) for side in sides) else sides
+
+
+def _nearest(value: float) -> int:
+    """Return the nearest whole number; halves go up, so that equal spans stay equal."""
+    return math.floor(value + 0.5)
