@@ -138,6 +138,7 @@ def _packets(
     first_pts, end_pts = (probe.origin_pts + round(t / float(probe.time_base)) for t in (start_s, end_s))
     found: list[Packet[VideoStream]] = []
     n_bytes, most_bytes = 0, _MOST_COPIED_BYTES_PER_S * (end_s - start_s)
+    last_pts = first_pts
     container.seek(first_pts, stream=stream, backward=True)
     for packet in container.demux(stream):
         if packet.pts is None or packet.dts is None or packet.is_corrupt:
@@ -151,9 +152,10 @@ def _packets(
                 return []
         elif packet.pts < (found[0].pts or 0):
             continue  # It leans on what lies before the keyframe.
-        if packet.dts >= end_pts:
-            break
+        if packet.dts >= end_pts and packet.pts > last_pts:
+            break  # All that is shown before the latest frame is there; between frames a clip would have holes.
         found.append(packet)
+        last_pts = max(last_pts, packet.pts)
         n_bytes += packet.size
         if n_bytes > most_bytes:
             return []
@@ -223,15 +225,13 @@ def _shown(
         if at_s >= end_s:
             break
         if current is None or at_s <= start_s:
-            current = max(start_s, at_s), timed.frame
+            current = at_s, timed.frame
         elif at_s - current[0] >= 1 / _MOST_FPS:
-            yield current[0], at_s, current[1]
+            yield max(start_s, current[0]), at_s, current[1]
             current = at_s, timed.frame
     else:
+        # The video ends, perhaps before the stretch begins.
         if current is not None:
-            held_s = float(last_duration(current[1], probe) * probe.time_base)
-            # The last frame of the video; what was asked for may lie behind it.
-            yield (current[0], min(end_s, current[0] + held_s), current[1])
-        return
-    if current is not None:
-        yield current[0], end_s, current[1]
+            end_s = min(end_s, current[0] + float(last_duration(current[1], probe) * probe.time_base))
+    if current is not None and start_s < end_s:
+        yield max(start_s, current[0]), end_s, current[1]

@@ -1,0 +1,122 @@
+"""A review by the keyboard alone, in a real browser, against the real command; every answer outlives its death."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from pipeline.training.answers import Answer, read_answers
+from tests.browser.conftest import Wait
+from tests.reviews import review
+from tests.test_cli import run, text
+
+
+def test_answers_by_keys_are_on_disk_after_a_kill(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    with review(lake, path, "--reviewer", "ann") as running:
+        page.goto(running.url)
+        until("document.querySelector('#review .ask') !== null")
+        asked = [_asked(page)]
+        for keys in (["y"], ["n"], ["l", "2"]):
+            for key in keys:
+                page.keyboard.press(key)
+            until(f"document.querySelector('#review .hint').textContent.startsWith('{len(asked)} answered')")
+            asked.append(_asked(page))
+        running.kill()
+        found = read_answers(path)
+        assert [answer.verdict for answer in found] == ["right", "wrong", "label"]
+        assert found[0].label == found[0].found_label
+        assert (found[1].label, found[1].reviewer) == ("background", "ann")
+        assert len(set(asked)) == 4
+        page.keyboard.press("y")
+        until("document.querySelector('#review .said').textContent.startsWith('Not saved: the server is gone')")
+        assert read_answers(path) == found
+    with review(lake, path) as running:
+        page.goto(running.url)
+        until("document.querySelector('#review .hint')?.textContent.startsWith('3 answered, 15 left')")
+        # The order is the same, so it goes on where it was.
+        assert _asked(page) == asked[-1]
+        assert text(running.stop().encode()).endswith("answers.csv: 3 answers")
+
+
+def test_starts_ends_new_segments_skips_and_undo(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    with review(lake, path, "--where", "label = 'sit' AND track_id = 1") as running:
+        page.goto(running.url)
+        until("document.getElementById('video').currentTime > 0.1 && PLAYER.now() !== null")
+        _put(page, 2.5, until)
+        page.keyboard.press("[")
+        _put(page, 3.5, until)
+        page.keyboard.press("]")
+        assert "0:02.50 to 0:03.50" in page.inner_text("#review .ask")
+        page.keyboard.press("y")
+        until("document.querySelector('#review .hint').textContent.startsWith('1 answered')")
+        (answer,) = read_answers(path)
+        assert (answer.start_s, answer.end_s, answer.found_start_s, answer.found_end_s) == (2.5, 3.5, 2.0, 4.0)
+        # In step k that person's left side is at 50 + 2 k pixels.
+        assert answer.x1 == 50 + 2 * (25 + 34) / 2
+        before = _asked(page)
+        page.keyboard.press("s")
+        until(f"document.querySelector('#facts dd:last-of-type').textContent !== {before!r}")
+        until("PLAYER.now() !== null && !document.getElementById('video').seeking")
+        _put(page, 0.5, until)
+        page.keyboard.press("a")
+        _put(page, 1.5, until)
+        page.keyboard.press("a")
+        page.fill("#review input", "juggle")
+        page.keyboard.press("Enter")
+        until("document.querySelector('#review .said').textContent.startsWith('saved: juggle')")
+        new = read_answers(path)[-1]
+        assert (new.verdict, new.label, new.segment_id, new.start_s, new.end_s) == ("new", "juggle", "", 0.5, 1.5)
+        assert new.x1 == 50 + 2 * (5 + 14) / 2
+        page.keyboard.press("u")
+        until("document.querySelector('#review .said').textContent.startsWith('taken back: juggle')")
+        assert read_answers(path) == [answer]
+        page.keyboard.press("u")
+        until("document.querySelector('#review .hint').textContent.startsWith('0 answered, 3 left')")
+        assert read_answers(path) == []
+
+
+def test_the_clip_of_a_video_that_moved_says_why(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
+    videos = lake.parent / "videos"
+    moved = videos.rename(tmp_path / "moved")
+    try:
+        with review(lake, tmp_path / "a.csv") as running:
+            page.goto(running.url)
+            until("document.getElementById('no-clip').textContent.includes('--videos-root')")
+        with review(lake, tmp_path / "a.csv", "--videos-root", str(moved)) as running:
+            page.goto(running.url)
+            until("document.getElementById('video').currentTime > 0.1")
+    finally:
+        moved.rename(videos)
+
+
+def test_two_reviewers_are_asked_the_same(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
+    paths = [tmp_path / "ann.csv", tmp_path / "ben.csv"]
+    for path, keys in zip(paths, ("yyynn", "yyyny"), strict=True):
+        with review(lake, path) as running:
+            page.goto(running.url)
+            until("document.querySelector('#review .ask') !== null")
+            for n, key in enumerate(keys, start=1):
+                page.keyboard.press(key)
+                until(f"document.querySelector('#review .hint').textContent.startsWith('{n} answered')")
+    answers: list[list[Answer]] = [read_answers(path) for path in paths]
+    assert [a.segment_id for a in answers[0]] == [b.segment_id for b in answers[1]]
+    shown = text(run("agreement", *paths).stdout)
+    assert "5 segments answered by both" in shown
+    assert "all labels │ 5 │ 0.800" in shown
+
+
+def _asked(page: Page) -> str:
+    """Return the segment that is shown: others may be asked for in the same words."""
+    return page.locator("#facts dd").last.text_content() or ""
+
+
+def _put(page: Page, seconds: float, until: Wait) -> None:
+    """Let the video stand at a second of the video, in the middle of a frame's time."""
+    page.evaluate(
+        "(seconds) => { const v = document.getElementById('video'); v.pause();"
+        " v.currentTime += seconds - PLAYER.now().seconds; }", seconds,
+    )  # fmt: skip
+    until("!document.getElementById('video').seeking")
