@@ -51,15 +51,23 @@ class CutWorker:
         yield self._cutter.cut(cut)
 
 
-def cut_here(options: CutOptions, cuts: Iterable[Cut], workers: int | None = None) -> Iterator[tuple[Cut, CutResult]]:
+def cut_here(
+    options: CutOptions, cuts: Iterable[Cut], workers: int | None = None, make: type[CutWorker] = CutWorker
+) -> Iterator[tuple[Cut, CutResult]]:
     """Yield each cut with what became of it, as they are finished; no more are drawn than are being cut.
+
+    Args:
+        options: How they are cut.
+        cuts: What is cut.
+        workers: Processes. None: one per CPU.
+        make: What does the work in each.
 
     Raises:
         ActionlakeError: The folder can't be written to, or no worker can be started.
     """
     waiting, asked = iter(cuts), dict[int, Cut]()
     numbers = itertools.count()
-    with closing(Pool(CutWorker, (options,), workers or os.cpu_count() or 1)) as pool:
+    with closing(Pool(make, (options,), workers or os.cpu_count() or 1)) as pool:
         while True:
             while pool.has_room and (cut := next(waiting, None)) is not None:
                 number = next(numbers)

@@ -1,0 +1,281 @@
+"""The server of a review: who may ask, for what, and what becomes of bad answers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from pipeline.report.ordering import order
+from pipeline.training.answers import read_answers
+from tests.conftest import REPOSITORY
+from tests.reviews import Process, review
+from tests.shown import make_lake, video_id
+from tests.test_cli import run, text, usage_error
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_lake(tmp_path_factory.mktemp("shown"))
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    return tmp_path / "answers.csv"
+
+
+@pytest.fixture
+def running(lake: Path, answers: Path) -> Iterator[Process]:
+    with review(lake, answers) as process:
+        yield process
+
+
+def ask(
+    url: str, path: str = "", content: Any = None, method: str | None = None, raw: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """Send one request, below the token unless `path` begins with a slash; an underscore in a header is a dash."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    body = raw if raw is not None else None if content is None else json.dumps(content).encode()
+    given = {"Content-Type": "application/json"} if body is not None else {}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(
+        method or ("GET" if body is None else "POST"), path if path[:1] == "/" else parts.path + path, body, given
+    )
+    answer = connection.getresponse()
+    found = answer.status, dict(answer.getheaders()), answer.read()
+    connection.close()
+    return found
+
+
+def told(url: str, path: str, content: Any) -> dict[str, Any]:
+    status, _, body = ask(url, path, content)
+    assert status == 200, body
+    answer: dict[str, Any] = json.loads(body)
+    return answer
+
+
+def refusal(url: str, content: Any) -> str:
+    status, _, body = ask(url, "answers", content)
+    assert status == 409
+    return str(json.loads(body)["error"])
+
+
+def test_only_who_knows_the_token_and_comes_from_here_is_served(running: Process) -> None:
+    port = urlsplit(running.url).port
+    assert ask(running.url)[0] == 200
+    for path in ("/", "/index.html", "/" + "x" * 24 + "/", "/../etc/passwd", "//"):
+        assert ask(running.url, path)[0] == 403, path
+    elsewhere = [{"Host": "evil.example"}, {"Host": f"evil.example:{port}"}, {"Origin": "http://evil.example"},
+                 {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}]  # fmt: skip
+    for headers in elsewhere:
+        assert ask(running.url, **headers)[0] == 403, headers
+        assert ask(running.url, "undo", {}, **headers)[0] == 403, headers
+    assert ask(running.url, Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+    headers = ask(running.url)[1]
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "Access-Control-Allow-Origin" not in headers
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_it_listens_on_the_loopback_interface_alone(running: Process) -> None:
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    for address in others:
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection((address, urlsplit(running.url).port or 0), timeout=5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../../../etc/passwd", "..%2f..%2fetc/passwd", f"{'f' * 16}/0-10.mp4", f"{video_id(0)}/0-10.csv",
+     f"{video_id(0)}/../{video_id(0)}/0-10.mp4", f"{video_id(0)}/5-5.mp4", f"{video_id(0)}/0-9999.mp4"],
+)  # fmt: skip
+def test_there_is_no_way_out_of_the_videos(running: Process, name: str) -> None:
+    status, _, body = ask(running.url, f"clips/{name}")
+    assert status == 404
+    assert b"root:" not in body
+
+
+def test_media_come_by_ranges_of_bytes(running: Process) -> None:
+    name = f"clips/{video_id(1)}/1-4.mp4"  # Of an AVI, which no browser plays.
+    status, headers, whole = ask(running.url, name)
+    assert (status, headers["Content-Type"], headers["Accept-Ranges"]) == (200, "video/mp4", "bytes")
+    assert whole[4:8] == b"ftyp"
+    for wanted, part in (("bytes=0-9", whole[:10]), ("bytes=100-", whole[100:]), ("bytes=-7", whole[-7:]),
+                         ("bytes=5-99999999", whole[5:])):  # fmt: skip
+        status, headers, body = ask(running.url, name, Range=wanted)
+        assert (status, body) == (206, part), wanted
+        assert headers["Content-Range"] == f"bytes {whole.index(part)}-{whole.index(part) + len(part) - 1}/{len(whole)}"
+    status, headers, _ = ask(running.url, name, Range="bytes=99999999-")
+    assert (status, headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
+    scene = ask(running.url, name.replace("mp4", "js"))[2].decode()
+    assert scene.startswith(f'actionlakeScene("{name.replace("mp4", "js")}", {{"tracks":[{{"id":1,"times":[0.0,0.1')
+
+
+def test_answers_that_make_no_sense_are_told_and_not_written(running: Process, answers: Path) -> None:
+    segment = told(running.url, "state", {})["next"]
+    good = {"segment_id": segment, "verdict": "right", "start_s": 0.0, "end_s": 2.0}
+    for change, words in (
+        ({"segment_id": "nobody"}, "no such segment"), ({"verdict": "maybe"}, "not one of right, wrong, label, new"),
+        ({"end_s": 0.0}, "before its start"), ({"start_s": "0"}, "no number of seconds"),
+        ({"start_s": -1}, "no number of seconds"),
+        ({"end_s": True}, "no number of seconds"), ({"verdict": "label"}, "the label is empty"),
+        ({"verdict": "label", "label": " "}, "the label is empty"),
+        ({"verdict": "label", "label": "x" * 200}, "at most 100"),
+        ({"verdict": "label", "label": ["x"]}, "a text"), ({"verdict": "new", "label": "x"}, "no such video"),
+    ):  # fmt: skip
+        assert words in refusal(running.url, good | change), change
+    for raw in (b"", b"[]", b"{", b"[" * 60_000, b"\xff"):
+        assert ask(running.url, "answers", raw=raw)[0] == 400
+    assert ask(running.url, "answers", raw=b"{}", Content_Type="text/plain")[0] == 400
+    assert ask(running.url, "answers", raw=b" " * 70_000)[0] == 413
+    assert ask(running.url, "nonsense", {})[0] == 404
+    assert not answers.exists()
+    assert told(running.url, "answers", good)["n_answered"] == 1
+    assert len(read_answers(answers)) == 1
+
+
+def test_another_answer_takes_the_place_of_the_first_and_undo_brings_it_back(running: Process, answers: Path) -> None:
+    segment = told(running.url, "state", {})["next"]
+    given = {"segment_id": segment, "start_s": 0.0, "end_s": 2.0}
+    told(running.url, "answers", given | {"verdict": "right"})
+    first = read_answers(answers)
+    assert told(running.url, "answers", given | {"verdict": "label", "label": 'hop, skip\n"jump"'})["n_answered"] == 1
+    assert read_answers(answers)[0].label == 'hop, skip\n"jump"'
+    assert told(running.url, "undo", {})["undone"] == segment
+    assert read_answers(answers) == first
+    assert told(running.url, "undo", {})["n_answered"] == 0
+    assert told(running.url, "undo", {})["said"] == "there is nothing to undo"
+
+
+def test_a_second_review_of_one_file_is_refused(running: Process, lake: Path, answers: Path) -> None:
+    assert "another review writes to it; give each reviewer a file" in usage_error(
+        "review", "--lake", lake, "--answers", answers
+    )
+    with review(lake, answers.with_name("other.csv")) as other:
+        assert other.url.startswith("http://127.0.0.1:")
+
+
+def test_a_taken_port_is_told(running: Process, lake: Path, tmp_path: Path) -> None:
+    port = str(urlsplit(running.url).port)
+    assert f"port {port} can't be had" in usage_error(
+        "review", "--lake", lake, "--answers", tmp_path / "b.csv", "--port", port
+    )
+    assert "port 70000" in usage_error("review", "--lake", lake, "--answers", tmp_path / "b.csv", "--port", "70000")
+
+
+def test_answers_of_another_lake_and_other_tables_are_refused(lake: Path, tmp_path: Path) -> None:
+    other = make_lake(tmp_path / "other", 1)
+    with review(other, tmp_path / "a.csv") as running:
+        segment = told(running.url, "state", {})["next"]
+        told(running.url, "answers", {"segment_id": segment, "verdict": "right", "start_s": 0.0, "end_s": 2.0})
+    assert "is of another lake" in usage_error("review", "--lake", lake, "--answers", tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("video,start_s,end_s,label\na.mp4,0,1,walk\n")
+    assert "no file of answers, for it has no column verdict" in usage_error(
+        "review", "--lake", lake, "--answers", tmp_path / "b.csv"
+    )
+    assert "no segment meets --where" in usage_error(
+        "review", "--lake", lake, "--answers", tmp_path / "c.csv", "--where", "score > 2"
+    )
+    assert "no segment was answered in both" in usage_error(
+        "agreement", *[_one_answer(tmp_path / n, n) for n in ("x", "y")]
+    )
+
+
+def _one_answer(path: Path, segment: str) -> Path:
+    columns = read_columns()
+    cells = {"video": "v", "start_s": "0", "end_s": "1", "label": "walk", "verdict": "right", "segment_id": segment}
+    path.write_text(",".join(columns) + "\n" + ",".join(cells.get(name, "") for name in columns) + "\n")
+    return path
+
+
+def read_columns() -> tuple[str, ...]:
+    from pipeline.training.answers import COLUMNS
+
+    return COLUMNS
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(lake: Path, tmp_path: Path) -> None:
+    """No file may grow beyond a kilobyte in that process: what a full disk does to it."""
+    answers = tmp_path / "answers.csv"
+    command = [sys.executable, "-m", "pipeline.cli", "review", "--lake", str(lake), "--answers", str(answers)]
+    process = subprocess.Popen(
+        ["sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *command],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert process.stdout
+    url = process.stdout.readline().strip()
+    try:
+        saved = 0
+        while True:
+            segment = told(url, "state", {})["next"]
+            status, _, body = ask(
+                url, "answers", {"segment_id": segment, "verdict": "right", "start_s": 0.0, "end_s": 2.0}
+            )
+            if status != 200:
+                break
+            saved += 1
+        assert status == 409
+        assert "answers.csv: can't be written (File too large); make room, and go on" in json.loads(body)["error"]
+        assert saved > 0
+        assert len(read_answers(answers)) == told(url, "state", {})["n_answered"] == saved
+        assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def test_what_teaches_most_comes_first_and_a_share_is_random() -> None:
+    rows = [
+        {
+            "video_id": f"{n % 20:02d}",
+            "label": "walk" if n % 10 else "fall",
+            "score": 0.99 - n % 7 / 100,
+            "novelty": 0.1,
+        }
+        for n in range(200)
+    ]
+    rows[150] |= {"score": 0.3}
+    rows[7] |= {"novelty": 0.99, "score": 0.5}
+    found = list(order(rows))
+    assert sorted(number for number, _ in found) == list(range(200))
+    assert [drawn for _, drawn in found[:8]] == ["asked", "asked", "asked", "random"] * 2
+    assert {number for number, _ in found[:2]} == {150, 7}
+    assert list(order(rows)) == found
+    asked = [rows[number] for number, drawn in found[:40] if drawn == "asked"]
+    assert len({row["video_id"] for row in asked[:20]}) >= 15
+    assert {row["label"] for row in asked[:6]} == {"walk", "fall"}
+    assert list(order([])) == []
+
+
+def test_whole_frames_can_be_reviewed(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 1, frame_scope=True)
+    with review(lake, tmp_path / "a.csv") as running:
+        segment = told(running.url, "state", {})["next"]
+        told(running.url, "answers", {"segment_id": segment, "verdict": "right", "start_s": 0.5, "end_s": 2.0})
+    (answer,) = read_answers(tmp_path / "a.csv")
+    assert (answer.x1, answer.start_s) == (None, 0.5)
+
+
+def test_a_random_share_keeps_the_figure_honest(running: Process) -> None:
+    for _ in range(8):
+        segment = told(running.url, "state", {})["next"]
+        state = told(running.url, "answers", {"segment_id": segment, "verdict": "right", "start_s": 0.0, "end_s": 2.0})
+    assert state["random"] == "of 2 drawn at random 2 are right"
+
+
+def test_an_empty_lake_has_nothing_to_review(tmp_path: Path) -> None:
+    shutil.copytree(make_lake(tmp_path, 1), tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "segments")
+    shown = run("review", "--lake", tmp_path / "copy", "--answers", tmp_path / "a.csv")
+    assert shown.returncode == 2
+    assert "no model has labelled it" in text(shown.stderr)
