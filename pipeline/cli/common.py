@@ -31,6 +31,7 @@ _FIRST_DAY = [
     "picture",
     "config",
     "query",
+    "search",
     "export",
     "train",
     "evaluate",
