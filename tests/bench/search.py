@@ -179,8 +179,8 @@ def measure_seconds(n: int, n_shards: int = 50, n_trials: int = 5) -> None:
                 assert len(nearest(basis, shards, shown, videos, N_NEAREST)) == N_NEAREST
                 seconds.append(time.perf_counter() - started)
             print(
-                f"{of_shard * n_shards} stretches of {basis.dim} numbers in {n_shards} files, {n_examples} examples and "
-                f"their mirrors: {np.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+                f"{of_shard * n_shards} stretches of {basis.dim} numbers in {n_shards} files, {n_examples} examples, "
+                f"mirrored, too: {np.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
             )
 
 
