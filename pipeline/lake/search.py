@@ -20,6 +20,8 @@ from pipeline.motion.tracking import NO_TRACK
 
 # So many products of vectors are held at a time.
 _AT_ONCE = 1 << 22
+# A stretch overlaps at most so many others of its track: those before and after it, and that which ends the track.
+_OVERLAPPING = 3
 # Times are multiples of a step, but for their last bits.
 _EPSILON_S = 1e-6
 
@@ -186,27 +188,25 @@ def _apart(
     shards: Sequence[ShardIndex], likeness: NDArray[np.float32], bounds: NDArray[np.int64], limit: int
 ) -> Iterator[tuple[int, float]]:
     """Yield the rows that are most like an example, the best of those of one track that overlap; and how like."""
-    n_wanted = int(np.isfinite(likeness).sum())
+    most = min((1 + _OVERLAPPING) * limit, int(np.isfinite(likeness).sum()))
+    if not most:
+        return
+    # Ties are broken by the place in the lake: the same search gives the same hits.
+    bar = np.partition(likeness, len(likeness) - most)[len(likeness) - most]
+    candidates = np.flatnonzero(likeness >= bar)
     taken: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-    n_looked, n_found, most = 0, 0, 8 * limit
-    while n_looked < n_wanted and n_found < limit:
-        most = min(most, n_wanted)
-        # Ties are broken by the place in the lake: the same search gives the same hits.
-        bar = np.partition(likeness, len(likeness) - most)[len(likeness) - most]
-        candidates = np.flatnonzero(likeness >= bar)
-        candidates = candidates[np.argsort(-likeness[candidates], kind="stable")]
-        for row in candidates[n_looked:].tolist():
-            number = int(np.searchsorted(bounds, row, side="right")) - 1
-            shard, place = shards[number], row - int(bounds[number])
-            start_s, end_s = float(shard.start_s[place]), float(shard.end_s[place])
-            of_track = taken[shard.video_ids[shard.video[place]], int(shard.track_id[place])]
-            if all(start_s >= end - _EPSILON_S or end_s <= start + _EPSILON_S for start, end in of_track):
-                of_track.append((start_s, end_s))
-                yield row, float(likeness[row])
-                n_found += 1
-                if n_found == limit:
-                    return
-        n_looked, most = len(candidates), 4 * most
+    n_found = 0
+    for row in candidates[np.argsort(-likeness[candidates], kind="stable")].tolist():
+        number = int(np.searchsorted(bounds, row, side="right")) - 1
+        shard, place = shards[number], row - int(bounds[number])
+        start_s, end_s = float(shard.start_s[place]), float(shard.end_s[place])
+        of_track = taken[shard.video_ids[shard.video[place]], int(shard.track_id[place])]
+        if all(start_s >= end - _EPSILON_S or end_s <= start + _EPSILON_S for start, end in of_track):
+            of_track.append((start_s, end_s))
+            yield row, float(likeness[row])
+            n_found += 1
+            if n_found == limit:
+                return
 
 
 def _videos(lake: LakeReader, where: str | None) -> dict[str, Video]:
