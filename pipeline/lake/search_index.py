@@ -32,6 +32,8 @@ _KEY = b"made_of"
 _BASIS = "basis.npz"
 # The basis is fitted to so many stretches, of so many videos of each of so many shards.
 _SAMPLE, _SAMPLE_VIDEOS, _SAMPLE_SHARDS = 4096, 64, 16
+# So many stretches of a long recording are described at a time, some thousand numbers each.
+_AT_ONCE = 1024
 
 Progress = Callable[[int, int], None]
 """Is told how many shards are ready, and how many there are."""
@@ -108,8 +110,9 @@ def _make(lake: Lake, options: dict[str, Any], kind: str, shard: int, basis: Bas
             videos += [len(video_ids) - 1] * len(stretches)
             tracks += [NO_TRACK if sequence.track_id is None else sequence.track_id] * len(stretches)
             spans.append((stretches + sequence.first_step) / float(rate))
-            parts = describe(rows, sequence, stretches, options["inputs"])
-            vectors.append(basis.vectors(parts).astype(np.float16))
+            for first in range(0, len(stretches), _AT_ONCE):
+                parts = describe(rows, sequence, stretches[first : first + _AT_ONCE], options["inputs"])
+                vectors.append(basis.vectors(parts).astype(np.float16))
     times = np.concatenate(spans)
     return ShardIndex(
         tuple(video_ids), np.array(videos, np.int32), np.array(tracks, np.int64),

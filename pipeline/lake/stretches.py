@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from pipeline.errors import UsageError
 from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.motion.kinematics import BOX_MIRROR_SIGNS
 from pipeline.motion.poses import MIRROR_ORDER, MIRROR_SIGNS
@@ -114,28 +114,47 @@ def describe(
     """
     prefix = "frame" if sequence.box is None else "crop"
     parts: Parts = {}
-    means = _means(stretches, sequence.n_steps)
     for name, part in ((prefix, "embedding"), (f"{prefix}_flow", "flow")):
         if name in inputs:
-            parts[part] = _mean_vectors(rows, sequence, name, means)
+            parts[part] = _mean_vectors(rows, sequence, stretches, name)
     if sequence.box is not None:
         parts |= _of_body(rows, sequence, stretches, mirrored)
     return parts
 
 
-def _mean_vectors(rows: VideoRows, sequence: StepSequence, name: str, means: csr_matrix) -> NDArray[np.float32]:
-    """Return the mean of an input over each stretch, `float32 [n, D]`; a long sequence is read block by block."""
+def _mean_vectors(
+    rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64], name: str
+) -> NDArray[np.float32]:
+    """Return the mean of an input over each stretch, `float32 [n, D]`; only what lies in these is read."""
+    part, offset = _between(sequence, int(stretches.min()), int(stretches.max()))
+    means = _means(stretches - offset, part.n_steps)
     total, first = None, 0
-    for block in rows.inputs(sequence, [name]):
+    for block in rows.inputs(part, [name]):
         vectors = block.astype(np.float32)
         if name in ("crop", "frame"):
             vectors = unit(vectors)
-        part = means[:, first : first + len(block)] @ vectors
-        total = part if total is None else total + part
+        of_block = means[:, first : first + len(block)] @ vectors
+        total = of_block if total is None else total + of_block
         first += len(block)
-    if total is None:
-        raise UsageError("a sequence without a step has no features; `actionlake verify` tells what is wrong")
+    assert total is not None, "a stretch has a step at least"
     return np.asarray(total, np.float32)
+
+
+def _between(sequence: StepSequence, first: int, end: int) -> tuple[StepSequence, int]:
+    """Return the views of a sequence that a range of its steps needs, and how many steps lie before them."""
+    ends = np.cumsum(sequence.counts)
+    starts = ends - sequence.counts
+    views = slice(int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(starts, end, side="left")))
+    offset = int(starts[views][0])
+    part = replace(
+        sequence,
+        first_step=sequence.first_step + offset,
+        counts=sequence.counts[views],
+        frame=sequence.frame[views],
+        box=None if sequence.box is None else sequence.box[views],
+        xyxy=None if sequence.xyxy is None else sequence.xyxy[views],
+    )
+    return part, offset
 
 
 def _of_body(

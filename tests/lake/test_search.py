@@ -290,6 +290,20 @@ def test_the_same_lake_gives_the_same_index(made_once: Path, tmp_path: Path) -> 
     assert contents[0] == contents[1]
 
 
+def test_a_long_recording_is_described_a_part_at_a_time(
+    made_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which leaves no trace but in the last bits."""
+    found = []
+    for name, at_once in (("a", 1024), ("b", 2)):
+        monkeypatch.setattr(search_index, "_AT_ONCE", at_once)
+        lake = open_lake(str(shutil.copytree(made_once, tmp_path / name)))
+        opened = open_index(lake.store, lake.feature_options, PERSON)
+        assert opened is not None
+        found.append(np.concatenate([shard.vectors for shard in opened[1]]).astype(np.float32))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+
+
 def test_a_lake_that_grows_keeps_its_index(tmp_path: Path) -> None:
     """With three shards the basis is that of the first two, as it was before the third."""
     store = made(tmp_path / "lake", SHARDS[:2])
