@@ -67,7 +67,8 @@ def search(
         typer.Option(help="Labelled spans that show what to look for; those labelled background, what not."),
     ] = None,
     annotation_format: Annotated[
-        str | None, typer.Option("--annotations", help="Format of the examples.", show_default="by its looks")
+        str | None,
+        typer.Option("--examples-format", help="Format of the examples.", show_default="what they look like"),
     ] = None,
     limit: Annotated[int, typer.Option(help="Most stretches to show.")] = 10,
     where: Annotated[

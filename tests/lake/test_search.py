@@ -445,6 +445,9 @@ def test_mistaken_examples(lake: LakeReader, tmp_path: Path, caplog: pytest.LogC
     table = tmp_path / "answers.csv"
     with pytest.raises(UsageError, match=r"answers.csv: no such file"):
         read_examples(lake, table)
+    (tmp_path / "answers.odt").write_text("one")
+    with pytest.raises(UsageError, match=r"answers.odt: not a format .* or of search with --examples-format"):
+        read_examples(lake, tmp_path / "answers.odt")
     table.write_text("video,start_s,end_s,label\nelsewhere.mp4,1,9,one\n")
     with pytest.raises(UsageError, match=r"answers.csv.*: no video 'elsewhere.mp4' in lake"):
         read_examples(lake, table)
