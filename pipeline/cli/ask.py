@@ -68,7 +68,7 @@ def search(
     ] = None,
     annotation_format: Annotated[
         str | None,
-        typer.Option("--examples-format", help="Format of the examples.", show_default="what they look like"),
+        typer.Option("--examples-format", help="Format of the examples.", show_default="by its looks"),
     ] = None,
     limit: Annotated[int, typer.Option(help="Most stretches to show.")] = 10,
     where: Annotated[
