@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.archive.plan import plan_video
@@ -24,7 +20,6 @@ from pipeline.steps.commit import ShardCommitter, ShardSummary
 from pipeline.steps.extract import Extractor, describe_networks
 from pipeline.steps.in_order import extract_shard
 from pipeline.steps.plan import probe_patiently
-from pipeline.vision.keypoints import MIRRORED
 
 # What a run may write differently: when it ran, where, and how the work was cut.
 _OF_THE_RUN = {"run_id", "processed_at", "worker", "attempts"}
@@ -89,79 +84,3 @@ def analyze_here(
     for _ in extract_shard(lake, shard, config, extractor):
         pass
     return ShardCommitter(config, bundles, threads).commit(lake, shard, describe_networks(config))
-
-
-@dataclass(frozen=True)
-class MadeUpPerson:
-    """Somebody who does one thing for a while; who does the same thing looks, stands and moves alike."""
-
-    track_id: int
-    does: int
-    first_step: int
-    n_steps: int
-    size_px: float = 100.0
-    mirrored: bool = False
-
-
-def write_people(
-    lake: Lake, shard: int, videos: Mapping[str, Sequence[MadeUpPerson]], n_steps: int, config: Config
-) -> None:
-    """Write a shard whose videos, named by id, show made-up people, and frames that look like what the first does."""
-    dims = schemas.vector_dims(config.embedded, 16)
-    footer = {"config": {"keep_features": True}, "shard": shard}
-    with (
-        open_part(lake, "features", shard, schemas.with_footer(schemas.features_schema(dims), **footer)) as features,
-        open_part(lake, "detections", shard, schemas.with_footer(schemas.detections_schema(17), **footer)) as boxes,
-        open_part(lake, "videos", shard, schemas.with_footer(schemas.VIDEOS, **footer)) as of_videos,
-    ):
-        for video_id, people in sorted(videos.items()):
-            seed = zlib.crc32(video_id.encode())
-            of_frames, of_boxes = _made_up_rows(video_id, people, n_steps, config, np.random.default_rng(seed))
-            features.write_rows(of_frames)
-            boxes.write_rows(of_boxes)
-            duration_s = n_steps / config.chosen_fps
-            of_videos.write_rows(
-                [{"video_id": video_id, "uri": f"/videos/{video_id}.mp4", "duration_s": duration_s, "fps": 25.0,
-                  "shard": shard, "status": "ok", "n_frames_sampled": n_steps}]
-            )  # fmt: skip
-
-
-def _made_up_rows(
-    video_id: str, people: Sequence[MadeUpPerson], n_steps: int, config: Config, rng: np.random.Generator
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a video's rows of `features` and of `detections`."""
-    frames, crops, boxes = [], [], []
-    for step in range(n_steps):
-        time_s = step / config.chosen_fps
-        there = [each for each in people if each.first_step <= step < each.first_step + each.n_steps]
-        row = {"video_id": video_id, "pts_s": time_s, "step": step, "n_steps": 1}
-        frames.append(row | {"scope": "frame", "embedding": _looks(people[0].does if people else 0, rng)})
-        for each in there:
-            crops.append(row | {"scope": "person", "track_id": each.track_id, "embedding": _looks(each.does, rng)})
-            xyxy, points = _pose(each, step, rng)
-            boxes.append(
-                {"video_id": video_id, "frame_index": step, "pts_s": time_s, "track_id": each.track_id, "class_id": 0,
-                 "label": "person", "score": 0.9, "keypoints": points.tolist(),
-                 **dict(zip(("x1", "y1", "x2", "y2"), xyxy, strict=True))}
-            )  # fmt: skip
-    return [*frames, *crops], boxes
-
-
-def _looks(does: int, rng: np.random.Generator) -> list[float]:
-    mean = np.random.default_rng(does).standard_normal(16)
-    return (mean + 0.3 * rng.standard_normal(16)).astype(np.float16).tolist()
-
-
-def _pose(person: MadeUpPerson, step: int, rng: np.random.Generator) -> tuple[list[float], NDArray[np.float64]]:
-    """Return a person's box and keypoints `[17, 3]`: swinging about a pose, in a picture 640 px wide."""
-    style = np.random.default_rng(100 + person.does)
-    rest, swing = style.uniform(0.1, 0.9, (17, 2)), style.uniform(0, 0.1, (17, 2))
-    places = rest + swing * np.sin(step) + 0.02 * rng.standard_normal((17, 2))
-    left, size = 50.0 + 40 * person.track_id, person.size_px
-    points = np.column_stack([left + size * 0.5 * places[:, 0], 50 + size * places[:, 1], np.full(17, 0.9)])
-    x1, x2 = left, left + size * 0.5
-    if person.mirrored:
-        points[:, 0] = 640 - points[:, 0]
-        points = points[list(MIRRORED)]
-        x1, x2 = 640 - x2, 640 - x1
-    return [x1, 50.0, x2, 50.0 + size], points
