@@ -86,7 +86,7 @@ def lake_of_segments(
 
 def analyze_here(
     sources: list[str], lake_uri: str | Path, config: Config, bundles: Sequence[Bundle], extractor: Extractor,
-    threads: int = 1,
+    threads: int = 1, shard: int = 0,
 ) -> ShardSummary:  # fmt: skip
     """Do a job in this process as one shard, in chunks of just `chunk_s`; `threads` label."""
     lake = Lake(str(lake_uri))
@@ -94,7 +94,7 @@ def analyze_here(
     planned = []
     for ref in list_videos(sources):
         planned.append(plan_video(ref, probe_patiently(ref, config), config.grid_rate, config.chunk_s))
-    write_plan(lake, 0, planned)
-    for _ in extract_shard(lake, 0, config, extractor):
+    write_plan(lake, shard, planned)
+    for _ in extract_shard(lake, shard, config, extractor):
         pass
-    return ShardCommitter(config, bundles, threads).commit(lake, 0, describe_networks(config))
+    return ShardCommitter(config, bundles, threads).commit(lake, shard, describe_networks(config))

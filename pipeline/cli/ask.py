@@ -1,4 +1,4 @@
-"""Ask what was found: `query`, `export`."""
+"""Ask what was found: `query`, `search`, `export`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.common import (
     ASK,
     LakeUri,
+    Verbose,
     app,
+    console,
+    log_to_console,
     out,
 )
-from pipeline.cli.tables import (
-    answer_table,
-)
+from pipeline.cli.tables import answer_table, hits_table
 from pipeline.cli.terminal import plain
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Format(StrEnum):
@@ -45,7 +49,64 @@ def query(
     """Ask a lake a question in SQL (DuckDB). It only reads, and reaches no other files, nor the network."""
     from pipeline.lake.query import open_lake
 
-    answer = open_lake(lake).sql(sql, timeout_s, memory_gb)
+    _write(open_lake(lake).sql(sql, timeout_s, memory_gb), output_format)
+
+
+@app.command(rich_help_panel=ASK)
+def search(
+    lake: LakeUri,
+    like: Annotated[
+        str | None,
+        typer.Option(help="What to look for: VIDEO@12.5, part of one path and seconds, or a segment_id."),
+    ] = None,
+    person: Annotated[
+        int | None, typer.Option(help="Whom, by track_id, at that moment.", show_default="with the largest box")
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Labelled spans that show what to look for; those labelled background, what not."),
+    ] = None,
+    annotation_format: Annotated[
+        str | None,
+        typer.Option("--examples-format", help="Format of the examples.", show_default="by its looks"),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most stretches to show.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(help="Condition in SQL on the columns of videos: look through those alone.")
+    ] = None,
+    other_videos: Annotated[
+        bool, typer.Option("--other-videos", help="Leave out the videos that show what is looked for.")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="all models'")] = None,
+    output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
+    verbose: Verbose = False,
+) -> None:
+    """Find the stretches of about two seconds that are most like given ones, by poses and looks. Nothing is decoded."""
+    from pipeline.lake.examples import example_like
+    from pipeline.lake.query import open_lake
+    from pipeline.lake.search import search as find
+    from pipeline.report.examples import read_examples
+
+    log_to_console(verbose)
+    if (like is None) == (examples is None):
+        raise UsageError("name what to look for: either --like VIDEO@SECONDS, or --examples FILE")
+    reader = open_lake(lake)
+    if examples is not None:
+        if person is not None:
+            raise UsageError("--person goes with --like VIDEO@SECONDS; examples show the person with the largest box")
+        shown = read_examples(reader, examples, annotation_format)
+    else:
+        shown = [example_like(reader, like or "", person, model)]
+    with console.status("looking") as status:
+        hits = find(
+            reader, shown, limit, where, other_videos, model,
+            lambda done, n: status.update(f"looking: {done} of {n} shards are ready"),
+        )  # fmt: skip
+    _write(hits_table(hits, labelled=examples is not None), output_format)
+
+
+def _write(answer: pa.Table, output_format: Format) -> None:
+    """Write an answer as it is wanted."""
     if output_format is Format.table:
         answer_table(out, answer)
     elif output_format is Format.csv:

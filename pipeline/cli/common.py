@@ -34,6 +34,7 @@ _FIRST_DAY = [
     "video",
     "config",
     "query",
+    "search",
     "export",
     "review",
     "agreement",

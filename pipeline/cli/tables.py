@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.engine.teach import TeachResult
     from pipeline.engine.train import TrainResult
     from pipeline.lake.query import LakeReader
+    from pipeline.lake.search import Hit
     from pipeline.lake.store import Lake
     from pipeline.training.cases import LakeEvaluation
 
@@ -186,6 +187,23 @@ def answer_table(console: Console, answer: pa.Table) -> None:
     for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
+
+
+def hits_table(hits: Sequence[Hit], labelled: bool) -> pa.Table:
+    """Return what a search found as a table; `labelled` tells whether the examples had labels, which are shown then."""
+    import pyarrow as pa
+
+    columns = {
+        "likeness": pa.array([hit.likeness for hit in hits], pa.float64()),
+        "video": pa.array([hit.uri for hit in hits], pa.string()),
+        "start_s": pa.array([hit.start_s for hit in hits], pa.float64()),
+        "end_s": pa.array([hit.end_s for hit in hits], pa.float64()),
+        "person": pa.array([hit.track_id for hit in hits], pa.int64()),
+        "labels": pa.array([", ".join(hit.labels) for hit in hits], pa.string()),
+    }
+    if labelled:
+        columns["like"] = pa.array([hit.like for hit in hits], pa.string())
+    return pa.table(columns)
 
 
 def benchmark_table(console: Console, found: Benchmark) -> None:

@@ -91,6 +91,11 @@ class LakeReader:
         self._lake = Lake(uri)
         self.feature_options = self._lake.features_made_with()
 
+    @property
+    def store(self) -> Lake:
+        """Where its files are."""
+        return self._lake
+
     def dataset(self, table: str) -> pads.Dataset:
         """Return a table as a pyarrow data set, for filters and columns to be pushed down.
 

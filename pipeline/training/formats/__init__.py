@@ -69,5 +69,6 @@ def _format_of(source: Path) -> str:
             if module.is_one(content):
                 return name
     raise UsageError(
-        f"{source}: not a format of annotations that is known; it may be {', '.join(FORMATS)}, name one with --format"
+        f"{source}: not a format of annotations that is known; it may be {', '.join(FORMATS)}; name one with --format, "
+        "or of search with --examples-format"
     )

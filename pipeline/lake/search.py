@@ -1,0 +1,242 @@
+"""Find the stretches of a lake that are most like given ones."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from pipeline.lake.examples import Example, Shown, show
+from pipeline.lake.likeness import Basis
+from pipeline.lake.query import LakeReader
+from pipeline.lake.search_index import Progress, ShardIndex, open_index
+from pipeline.motion.tracking import NO_TRACK
+
+# So many products of vectors are held at a time.
+_AT_ONCE = 1 << 22
+# A stretch overlaps at most so many others of its track: those before and after it, and that which ends the track.
+_OVERLAPPING = 3
+# Times are multiples of a step, but for their last bits.
+_EPSILON_S = 1e-6
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to look through."""
+
+    uri: str
+    duration_s: float
+    """Infinite where it is not known."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A stretch that is like an example."""
+
+    likeness: float
+    """Cosine to the nearest example: 1 is the same, 0 has nothing in common."""
+    video_id: str
+    uri: str
+    start_s: float
+    end_s: float
+    track_id: int | None
+    """The person; None for whole frames."""
+    like: str
+    """Label of the nearest example."""
+    labels: tuple[str, ...]
+    """What models call the segments that overlap it, the longest overlap first."""
+
+
+def search(
+    lake: LakeReader,
+    examples: Sequence[Example],
+    limit: int = 10,
+    where: str | None = None,
+    other_videos: bool = False,
+    model: str | None = None,
+    progress: Progress | None = None,
+) -> list[Hit]:
+    """Return the stretches of a lake that are most like any of some examples, the most like first.
+
+    A stretch is about two seconds of one person, or of whole frames. Of those of one person that overlap, the most like
+    one is returned. What overlaps an example is left out, and what is more like a negative example than like any other.
+    Likeness is the same for a mirrored pose. The search is exact. Its index is made by the first search, and kept.
+
+    Args:
+        lake: An open lake.
+        examples: What is looked for: parts of videos of this lake.
+        limit: At most so many.
+        where: A condition in SQL on the columns of `videos`: only those are looked through.
+        other_videos: Leave out the videos of the examples.
+        model: Whose segments give the labels. None: those of all models.
+        progress: Is told of each shard that is read for the index: how many are ready, and how many there are.
+
+    Raises:
+        UsageError: The lake is empty or without features, nobody was followed where the examples are, or the condition
+            can't be understood.
+    """
+    if limit < 1:
+        raise UsageError(f"limit {limit}: at least 1 is wanted")
+    if not any(not example.is_negative for example in examples):
+        raise UsageError("all examples are negative; at least one has to show what is looked for")
+    videos = _videos(lake, where)
+    shown = show(lake, examples)
+    if other_videos:
+        for each in shown:
+            videos.pop(each.example.video_id, None)
+    hits = []
+    for kind in sorted({each.kind for each in shown if not each.example.is_negative}):
+        opened = open_index(lake.store, lake.feature_options, kind, progress)
+        if opened is not None:
+            basis, shards = opened
+            hits += nearest(basis, shards, [each for each in shown if each.kind == kind], videos, limit)
+    hits.sort(key=lambda hit: (-hit.likeness, hit.uri, hit.start_s, hit.track_id or 0))
+    return _with_labels(lake, hits[:limit], model)
+
+
+def nearest(
+    basis: Basis, shards: Sequence[ShardIndex], shown: Sequence[Shown], videos: Mapping[str, Video], limit: int
+) -> list[Hit]:
+    """Return the best hits of one kind, without labels of segments.
+
+    Args:
+        basis: The basis of the index.
+        shards: The index.
+        shown: The examples.
+        videos: Those to look through, by id.
+        limit: At most so many.
+    """
+    queries, of_query, signs = [], [], []
+    for number, each in enumerate(shown):
+        for parts in each.parts:
+            vectors = basis.vectors(parts)
+            queries.append(vectors)
+            of_query += [number] * len(vectors)
+            signs += [each.example.is_negative] * len(vectors)
+    matrix, is_negative, numbers = np.concatenate(queries), np.array(signs), np.array(of_query)
+    positives = numbers[~is_negative]
+    likeness, best = [], []
+    for shard in shards:
+        near, which = _likenesses(shard.vectors, matrix[~is_negative], matrix[is_negative])
+        near[~_wanted(shard, shown, videos)] = -np.inf
+        likeness.append(near)
+        best.append(positives[which])
+    hits = []
+    bounds = np.cumsum([0, *(len(near) for near in likeness)])
+    for row, value in _apart(shards, np.concatenate(likeness), bounds, limit):
+        number = int(np.searchsorted(bounds, row, side="right")) - 1
+        shard, place = shards[number], row - int(bounds[number])
+        video_id, track_id = shard.video_ids[shard.video[place]], int(shard.track_id[place])
+        video = videos[video_id]
+        hits.append(
+            Hit(
+                likeness=value,
+                video_id=video_id,
+                uri=video.uri,
+                start_s=float(shard.start_s[place]),
+                # The last step may reach past the end of the last frame.
+                end_s=min(float(shard.end_s[place]), video.duration_s),
+                track_id=None if track_id == NO_TRACK else track_id,
+                like=shown[best[number][place]].example.label,
+                labels=(),
+            )
+        )
+    return hits
+
+
+def _likenesses(
+    vectors: NDArray[np.float16], positive: NDArray[np.float32], negative: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the likeness of each vector `[n, d]` to the nearest positive query, and which that is.
+
+    Those that are nearer to a negative one are as far away as can be.
+    """
+    n = len(vectors)
+    near, which = np.empty(n, np.float32), np.empty(n, np.int64)
+    block = max(64, _AT_ONCE // (len(positive) + len(negative)) // 64)
+    for start in range(0, n, block):
+        # NumPy multiplies half floats one by one, but float32 by a library.
+        some = vectors[start : start + block].astype(np.float32)
+        products = some @ positive.T
+        chosen = products.argmax(axis=1)
+        found = products[np.arange(len(some)), chosen]
+        if len(negative):
+            found[(some @ negative.T).max(axis=1) > found] = -np.inf
+        near[start : start + block], which[start : start + block] = found, chosen
+    return near, which
+
+
+def _wanted(shard: ShardIndex, shown: Sequence[Shown], videos: Mapping[str, Video]) -> NDArray[np.bool_]:
+    """Tell which stretches are of the wanted videos, and no part of an example."""
+    wanted = np.array([video_id in videos for video_id in shard.video_ids], np.bool_)[shard.video]
+    numbers = {video_id: number for number, video_id in enumerate(shard.video_ids)}
+    for each in shown:
+        number = numbers.get(each.example.video_id)
+        if number is not None:
+            own = (shard.video == number) & (shard.track_id == each.track_id)
+            wanted &= ~(own & (shard.start_s < each.end_s - _EPSILON_S) & (shard.end_s > each.start_s + _EPSILON_S))
+    return wanted
+
+
+def _apart(
+    shards: Sequence[ShardIndex], likeness: NDArray[np.float32], bounds: NDArray[np.int64], limit: int
+) -> Iterator[tuple[int, float]]:
+    """Yield the rows that are most like an example, the best of those of one track that overlap; and how like."""
+    most = min((1 + _OVERLAPPING) * limit, int(np.isfinite(likeness).sum()))
+    if not most:
+        return
+    # Ties are broken by the place in the lake: the same search gives the same hits.
+    bar = np.partition(likeness, len(likeness) - most)[len(likeness) - most]
+    candidates = np.flatnonzero(likeness >= bar)
+    taken: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    n_found = 0
+    for row in candidates[np.argsort(-likeness[candidates], kind="stable")].tolist():
+        number = int(np.searchsorted(bounds, row, side="right")) - 1
+        shard, place = shards[number], row - int(bounds[number])
+        start_s, end_s = float(shard.start_s[place]), float(shard.end_s[place])
+        of_track = taken[shard.video_ids[shard.video[place]], int(shard.track_id[place])]
+        if all(start_s >= end - _EPSILON_S or end_s <= start + _EPSILON_S for start, end in of_track):
+            of_track.append((start_s, end_s))
+            yield row, float(likeness[row])
+            n_found += 1
+            if n_found == limit:
+                return
+
+
+def _videos(lake: LakeReader, where: str | None) -> dict[str, Video]:
+    """Return the videos that are to be looked through, by id."""
+    if not lake.table("videos", ["video_id"]).num_rows:
+        raise UsageError(f"{lake.store.uri}: no video is finished yet; `actionlake status` tells how far it is")
+    if where is None:
+        rows = lake.table("videos", ["video_id", "uri", "duration_s"])
+    else:
+        try:
+            rows = lake.sql(f"SELECT video_id, uri, duration_s FROM videos WHERE ({where}\n)")
+        except UsageError as error:
+            raise UsageError(f"--where {where!r}: no condition on the columns of videos ({error})") from error
+    return {row["video_id"]: Video(row["uri"], row["duration_s"] or math.inf) for row in rows.to_pylist()}
+
+
+def _with_labels(lake: LakeReader, hits: Sequence[Hit], model: str | None) -> list[Hit]:
+    """Return hits with the labels of the segments of the same person, or of whole frames, that overlap them."""
+    columns = ["video_id", "track_id", "label", "start_s", "end_s"]
+    of_videos = pc.field("video_id").isin(sorted({hit.video_id for hit in hits}))
+    by_model = of_videos if model is None else of_videos & (pc.field("model") == lake.model(model))
+    segments = defaultdict(list)
+    for row in lake.table("segments", columns, by_model).to_pylist() if hits else ():
+        segments[row["video_id"]].append(row)
+    labelled = []
+    for hit in hits:
+        seconds: Counter[str] = Counter()
+        for row in segments[hit.video_id]:
+            overlap_s = min(row["end_s"], hit.end_s) - max(row["start_s"], hit.start_s)
+            if overlap_s > _EPSILON_S and row["track_id"] in (None, hit.track_id):
+                seconds[row["label"]] += overlap_s
+        labelled.append(replace(hit, labels=tuple(label for label, _ in seconds.most_common())))
+    return labelled

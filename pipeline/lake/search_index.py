@@ -1,0 +1,290 @@
+"""The vectors of a lake's stretches, kept in `_search/` beside its tables: a file for each shard, and their basis.
+
+All of it follows from the tables, so it may be deleted at any time. What does not fit the tables any more is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import fs as pafs
+
+from pipeline.errors import ActionlakeError
+from pipeline.lake.likeness import WEIGHTS, Basis, thinned
+from pipeline.lake.sequences import committed_videos
+from pipeline.lake.store import Lake, part_name, read_part
+from pipeline.lake.stretches import Parts, cut, describe, sequences_of, steps_per_second
+from pipeline.motion.tracking import NO_TRACK
+
+log = logging.getLogger(__name__)
+
+FOLDER = "_search"
+_VERSION = 1
+_KEY = b"made_of"
+_BASIS = "basis.npz"
+# The basis is fitted to so many stretches, of so many videos of each of so many shards.
+_SAMPLE, _SAMPLE_VIDEOS, _SAMPLE_SHARDS = 4096, 64, 16
+# So many stretches of a long recording are described at a time, some thousand numbers each.
+_AT_ONCE = 1024
+
+Progress = Callable[[int, int], None]
+"""Is told how many shards are ready, and how many there are."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The stretches of one kind in one shard, in the order of its videos; arrays of one length."""
+
+    video_ids: tuple[str, ...]
+    """The videos that have any."""
+    video: NDArray[np.int32]
+    """Index in `video_ids`."""
+    track_id: NDArray[np.int64]
+    """`NO_TRACK` for whole frames."""
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    vectors: NDArray[np.float16]
+    """`float16 [n, d]`, of length 1; mapped from the file where that is local."""
+
+
+def open_index(
+    lake: Lake, options: dict[str, Any], kind: str, progress: Progress | None = None
+) -> tuple[Basis, list[ShardIndex]] | None:
+    """Return the index of a lake's stretches of one kind; what is missing or out of date is made, and kept.
+
+    Where the lake can't be written to it is not kept, which is logged. The same lake gives the same index.
+
+    Args:
+        lake: The lake.
+        options: What its features were made with.
+        kind: `PERSON` or `FRAME`.
+        progress: Is told of each shard.
+
+    Returns:
+        None where the lake has no such stretch.
+
+    Raises:
+        UsageError: A shard's features were not kept.
+        ActionlakeError: A part is damaged.
+    """
+    keeper = _Keeper(lake, kind)
+    shards = lake.committed()
+    made_of = {shard: _content(lake, shard) for shard in shards}
+    basis_key, basis = _basis(keeper, options, made_of)
+    if basis is None:
+        return None
+    indexes = []
+    for number, shard in enumerate(shards):
+        if progress is not None:
+            progress(number, len(shards))
+        key = _digest(basis_key, made_of[shard])
+        index = keeper.read(shard, key)
+        if index is None:
+            index = _make(lake, options, kind, shard, basis)
+            keeper.write(shard, key, index)
+        indexes.append(index)
+    keeper.tidy(shards)
+    return basis, indexes
+
+
+def _make(lake: Lake, options: dict[str, Any], kind: str, shard: int, basis: Basis) -> ShardIndex:
+    """Return the stretches of a shard."""
+    rate = steps_per_second(options)
+    video_ids: list[str] = []
+    videos: list[int] = []
+    tracks: list[int] = []
+    spans, vectors = [np.empty((0, 2))], [np.empty((0, basis.dim), np.float16)]
+    for video_id, rows, track_ids, _ in committed_videos(lake, shard):
+        for sequence in sequences_of(rows, track_ids, kind, rate):
+            stretches = cut(sequence.n_steps, rate)
+            if not video_ids or video_ids[-1] != video_id:
+                video_ids.append(video_id)
+            videos += [len(video_ids) - 1] * len(stretches)
+            tracks += [NO_TRACK if sequence.track_id is None else sequence.track_id] * len(stretches)
+            spans.append((stretches + sequence.first_step) / float(rate))
+            for first in range(0, len(stretches), _AT_ONCE):
+                parts = describe(rows, sequence, stretches[first : first + _AT_ONCE], options["inputs"])
+                vectors.append(basis.vectors(parts).astype(np.float16))
+    times = np.concatenate(spans)
+    return ShardIndex(
+        tuple(video_ids), np.array(videos, np.int32), np.array(tracks, np.int64),
+        np.ascontiguousarray(times[:, 0]), np.ascontiguousarray(times[:, 1]), np.concatenate(vectors),
+    )  # fmt: skip
+
+
+def _basis(keeper: _Keeper, options: dict[str, Any], made_of: dict[int, str]) -> tuple[str, Basis | None]:
+    """Return the basis of a lake's vectors, and what it was made of; None where there is no stretch to fit it to."""
+    recipe = json.dumps([_VERSION, sorted(WEIGHTS.items()), options], sort_keys=True)
+    shards = sorted(made_of)
+    # Of the first 2^k shards: a lake that grows keeps its basis, and with it its index, until it has twice as many.
+    first = shards[: 1 << (len(shards).bit_length() - 1)] if shards else []
+    some = first[:: -(-len(first) // _SAMPLE_SHARDS) or 1]
+    for chosen, most_videos in ((some, _SAMPLE_VIDEOS), (shards, None)):
+        # Where nobody is in those, somebody may be in others.
+        key = _digest(recipe, *(made_of[shard] for shard in chosen))
+        known = keeper.read_basis(key)
+        if known is not None:
+            return key, known
+        most = max(1, _SAMPLE // max(1, len(chosen)))
+        found = (_sample(keeper.lake, options, keeper.kind, shard, most_videos, most) for shard in chosen)
+        samples = [sample for sample in found if sample is not None]
+        if samples:
+            basis = Basis.fit(thinned(samples, _SAMPLE))
+            keeper.write_basis(key, basis)
+            return key, basis
+    return "", None
+
+
+def _sample(
+    lake: Lake, options: dict[str, Any], kind: str, shard: int, most_videos: int | None, most: int
+) -> Parts | None:
+    """Return what some stretches of a shard are like, evenly drawn from some or all of its videos, if it has any."""
+    rate = steps_per_second(options)
+    n_videos = len(read_part(lake, "videos", shard, ["video_id"]))
+    every = max(1, -(-n_videos // most_videos)) if most_videos else 1
+    found = []
+    for number, (_, rows, track_ids, _) in enumerate(committed_videos(lake, shard)):
+        of_video = []
+        for sequence in sequences_of(rows, track_ids, kind, rate) if number % every == 0 else ():
+            stretches = cut(sequence.n_steps, rate)
+            some = stretches[:: -(-len(stretches) // _SAMPLE_VIDEOS)]
+            of_video.append(describe(rows, sequence, some, options["inputs"]))
+        if of_video:
+            found.append(thinned(of_video, most))
+    return thinned(found, most) if found else None
+
+
+class _Keeper:
+    """Reads and writes the files of an index; after the first that can't be written it keeps none."""
+
+    def __init__(self, lake: Lake, kind: str) -> None:
+        self.lake, self.kind = lake, kind
+        self._writable = True
+
+    def read(self, shard: int, key: str) -> ShardIndex | None:
+        """Return a shard's stretches, if they are there and made of what the shard holds now."""
+        try:
+            path = self.lake.path(FOLDER, self.kind, _name(shard))
+            if isinstance(self.lake.fs, pafs.LocalFileSystem):
+                source = pa.memory_map(path)
+            else:
+                source = self.lake.fs.open_input_file(path)
+            reader = pa.ipc.open_file(source)
+            if (reader.schema.metadata or {}).get(_KEY) != key.encode():
+                return None
+            return _from_batch(reader.get_batch(0))
+        except (OSError, pa.ArrowException, KeyError, ValueError):
+            # Not there, or cut off: it is made again.
+            return None
+
+    def write(self, shard: int, key: str, index: ShardIndex) -> None:
+        """Keep a shard's stretches."""
+        batch = _to_batch(index, key)
+
+        def put(sink: pa.NativeFile) -> None:
+            with pa.ipc.new_file(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+
+        self._put(_name(shard), put)
+
+    def read_basis(self, key: str) -> Basis | None:
+        """Return the basis, if it is there and made of what the lake holds now."""
+        try:
+            made_of, _, content = self.lake.read_bytes(FOLDER, self.kind, _BASIS).partition(b"\n")
+            return Basis.from_bytes(content) if made_of == key.encode() else None
+        except (OSError, ValueError, KeyError, EOFError):
+            return None
+
+    def write_basis(self, key: str, basis: Basis) -> None:
+        """Keep the basis."""
+        content = key.encode() + b"\n" + basis.to_bytes()
+        self._put(_BASIS, lambda sink: sink.write(content))
+
+    def _put(self, name: str, write: Callable[[pa.NativeFile], Any]) -> None:
+        if not self._writable:
+            return
+        try:
+            with self.lake.open_new(FOLDER, self.kind, name) as sink:
+                write(sink)
+        except (OSError, ActionlakeError) as error:
+            self._writable = False
+            log.warning(
+                "%s: can't be written to (%s); the search works, but keeps no index: the next makes it again",
+                self.lake.uri, error,
+            )  # fmt: skip
+
+    def tidy(self, shards: Sequence[int]) -> None:
+        """Delete the files of shards that are no more, as after `compact`."""
+        selector = pafs.FileSelector(self.lake.path(FOLDER, self.kind), allow_not_found=True)
+        expected = {_BASIS, *map(_name, shards)}
+        try:
+            for info in self.lake.fs.get_file_info(selector):
+                if self._writable and info.base_name.endswith(".arrow") and info.base_name not in expected:
+                    self.lake.fs.delete_file(info.path)
+        except OSError as error:
+            log.info("%s: an old file of its search index stays (%s)", self.lake.uri, error)
+
+
+def _name(shard: int) -> str:
+    return f"{shard:05d}.arrow"
+
+
+def _to_batch(index: ShardIndex, key: str) -> pa.RecordBatch:
+    n, dim = index.vectors.shape
+    videos = pa.DictionaryArray.from_arrays(pa.array(index.video), pa.array(index.video_ids, pa.string()))
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(index.vectors.reshape(n * dim)), dim)
+    columns = {
+        "video_id": videos, "track_id": pa.array(index.track_id), "start_s": pa.array(index.start_s),
+        "end_s": pa.array(index.end_s), "vector": vectors,
+    }  # fmt: skip
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+    return batch.replace_schema_metadata({_KEY: key})
+
+
+def _from_batch(batch: pa.RecordBatch) -> ShardIndex:
+    vectors, videos = batch.column("vector"), batch.column("video_id")
+    # Arrow's half floats are 16 bits of a buffer to NumPy: nothing is copied, so the file stays mapped.
+    numbers = np.frombuffer(vectors.values.buffers()[1] or b"", np.float16)
+    dim = vectors.type.list_size
+    return ShardIndex(
+        tuple(videos.dictionary.to_pylist()), videos.indices.to_numpy(), batch.column("track_id").to_numpy(),
+        batch.column("start_s").to_numpy(), batch.column("end_s").to_numpy(),
+        numbers[: len(batch) * dim].reshape(len(batch), dim),
+    )  # fmt: skip
+
+
+def _content(lake: Lake, shard: int) -> str:
+    """Return what changes whenever a shard's features or boxes do: a digest of the footers of both parts.
+
+    A footer tells the sizes, the extremes and the places of all columns, and the run that wrote them. A copy of a lake
+    has the same.
+    """
+    return _digest(*(_footer(lake, lake.path(table, part_name(shard))) for table in ("features", "detections")))
+
+
+def _footer(lake: Lake, path: str) -> bytes:
+    """Return the footer of a Parquet file; nothing where there is no such file."""
+    try:
+        with lake.fs.open_input_file(path) as file:
+            size = file.size()
+            length = int.from_bytes(file.read_at(8, max(0, size - 8))[:4], "little")
+            start = max(0, size - 8 - length)
+            return bytes(file.read_at(size - start, start))
+    except FileNotFoundError:
+        return b""
+
+
+def _digest(*parts: str | bytes) -> str:
+    made = hashlib.sha1()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        made.update(len(content).to_bytes(8, "little") + content)
+    return made.hexdigest()

@@ -1,0 +1,208 @@
+"""Stretches of about two seconds of a person, or of whole frames, and what stored features tell of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from pipeline.lake.sequences import StepSequence, VideoRows
+from pipeline.motion.kinematics import BOX_MIRROR_SIGNS
+from pipeline.motion.poses import MIRROR_ORDER, MIRROR_SIGNS
+from pipeline.vision.keypoints import KEYPOINTS
+
+HOP_S = 1.0
+"""From the start of a stretch to that of the next; a stretch is twice as long."""
+# A shorter track is a glimpse of somebody; `min_track_s` is the same for segments.
+_SHORTEST_S = 0.5
+# Added before the logarithm: a speed or a spread below this, in lengths a second, is the trembling of the boxes.
+_STILL, _STEADY = 0.1, 0.05
+_PLACES = slice(0, 2 * len(KEYPOINTS))
+_VELOCITIES = slice(3 * len(KEYPOINTS), 5 * len(KEYPOINTS))
+
+PERSON, FRAME = "person", "frame"
+Parts = dict[str, NDArray[np.float32]]
+"""What is known of `n` stretches, each part `float32 [n, D]`; NaN where a lake does not know it of some."""
+
+
+def kinds_of(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a lake with these options of its features has stretches of: `person`, `frame`, or both."""
+    people = options["scope"] in ("person", "both")
+    frames = options["scope"] in ("frame", "both") and {"frame", "frame_flow"} & set(options["inputs"])
+    return (*([PERSON] if people else []), *([FRAME] if frames else []))
+
+
+def steps_per_second(options: dict[str, Any]) -> Fraction:
+    """Return the rate of a lake's sampling grid."""
+    return Fraction(options["sample_fps"]).limit_denominator(100_000)
+
+
+def sequences_of(rows: VideoRows, track_ids: NDArray[np.int64], kind: str, rate: Fraction) -> Iterator[StepSequence]:
+    """Yield what a video's stretches are cut from: the tracks that last, or the frames without a gap.
+
+    Args:
+        rows: The video.
+        track_ids: `int64 [N]`, for every box.
+        kind: `PERSON` or `FRAME`.
+        rate: Steps per second.
+    """
+    if kind == FRAME:
+        yield from rows.frame_sequences()
+        return
+    for sequence in rows.track_sequences(track_ids):
+        if sequence.n_steps >= _SHORTEST_S * rate:
+            yield sequence
+
+
+def cut(n_steps: int, rate: Fraction) -> NDArray[np.int64]:
+    """Return the stretches of a sequence, `int64 [n, 2]`: first step and end, counted from its start.
+
+    They are two hops long, and the last ends where the sequence does. A shorter sequence is one stretch.
+
+    Args:
+        n_steps: Length of the sequence.
+        rate: Steps per second.
+    """
+    hop = max(1, round(HOP_S * rate))
+    starts = list(range(0, max(1, n_steps - 2 * hop + 1), hop))
+    if starts[-1] + 2 * hop < n_steps:
+        starts.append(n_steps - 2 * hop)
+    return np.array([(start, min(start + 2 * hop, n_steps)) for start in starts], np.int64)
+
+
+def cut_around(start: float, end: float, n_steps: int, rate: Fraction) -> NDArray[np.int64]:
+    """Return the stretches that stand for a part of a sequence, `int64 [n, 2]`, as `cut` does for all of it.
+
+    A part shorter than a stretch is widened to one around its middle, as far as the sequence reaches: stretches of a
+    lake are compared with something of their own length.
+
+    Args:
+        start: Where the part starts, in steps from the sequence's start.
+        end: Where it ends.
+        n_steps: Length of the sequence.
+        rate: Steps per second.
+    """
+    length = min(2 * max(1, round(HOP_S * rate)), n_steps)
+    first, last = max(0, int(np.floor(start))), min(n_steps, int(np.ceil(end)))
+    if last - first < length:
+        first = min(max(0, round((start + end - length) / 2)), n_steps - length)
+        last = first + length
+    return cut(last - first, rate) + first
+
+
+def describe(
+    rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64], inputs: Sequence[str], mirrored: bool = False
+) -> Parts:
+    """Return what is known of some stretches of a sequence.
+
+    `embedding` is the mean of the CNN's vectors, each of length 1, and `flow` that of the histograms of motion. Of
+    people also: `places`, the mean pose, `trend`, the change of it from the first to the second half of the stretch,
+    `pace`, the logarithm of the mean speed of each keypoint, and `box`, how the box moves: the mean and the logarithm
+    of the spread of each of the numbers of `box_motion`. Found by measurement: see `tests/bench/search.py`.
+
+    Args:
+        rows: The video.
+        sequence: A track of it, or frames.
+        stretches: `int64 [n, 2]`, as `cut` gives them.
+        inputs: Which inputs the lake's features hold.
+        mirrored: Whether the poses and boxes are those of the mirrored picture.
+    """
+    prefix = "frame" if sequence.box is None else "crop"
+    parts: Parts = {}
+    for name, part in ((prefix, "embedding"), (f"{prefix}_flow", "flow")):
+        if name in inputs:
+            parts[part] = _mean_vectors(rows, sequence, stretches, name)
+    if sequence.box is not None:
+        parts |= _of_body(rows, sequence, stretches, mirrored)
+    return parts
+
+
+def _mean_vectors(
+    rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64], name: str
+) -> NDArray[np.float32]:
+    """Return the mean of an input over each stretch, `float32 [n, D]`; only what lies in these is read."""
+    part, offset = _between(sequence, int(stretches.min()), int(stretches.max()))
+    means = _means(stretches - offset, part.n_steps)
+    total, first = None, 0
+    for block in rows.inputs(part, [name]):
+        vectors = block.astype(np.float32)
+        if name in ("crop", "frame"):
+            vectors = unit(vectors)
+        of_block = means[:, first : first + len(block)] @ vectors
+        total = of_block if total is None else total + of_block
+        first += len(block)
+    assert total is not None, "a stretch has a step at least"
+    return np.asarray(total, np.float32)
+
+
+def _between(sequence: StepSequence, first: int, end: int) -> tuple[StepSequence, int]:
+    """Return the views of a sequence that a range of its steps needs, and how many steps lie before them."""
+    ends = np.cumsum(sequence.counts)
+    starts = ends - sequence.counts
+    views = slice(int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(starts, end, side="left")))
+    offset = int(starts[views][0])
+    part = replace(
+        sequence,
+        first_step=sequence.first_step + offset,
+        counts=sequence.counts[views],
+        frame=sequence.frame[views],
+        box=None if sequence.box is None else sequence.box[views],
+        xyxy=None if sequence.xyxy is None else sequence.xyxy[views],
+    )
+    return part, offset
+
+
+def _of_body(
+    rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64], mirrored: bool
+) -> dict[str, NDArray[np.float32]]:
+    (moves,) = _joined(rows, sequence, "box")
+    if mirrored:
+        moves = moves * BOX_MIRROR_SIGNS
+    n_steps = sequence.n_steps
+    means = _means(stretches, n_steps)
+    mean = means @ moves
+    spread = np.sqrt(np.maximum(means @ moves**2 - mean**2, 0))
+    parts = {"box": np.hstack([mean, np.log(_STEADY + spread)])}
+    n_keypoints = rows.boxes.keypoints.shape[1]
+    if n_keypoints != len(KEYPOINTS):
+        # Parts of earlier releases, and weights with other keypoints than COCO's.
+        unknown = np.full((len(stretches), 2 * len(KEYPOINTS)), np.nan, np.float32)
+        return parts | dict.fromkeys(("places", "trend", "pace"), unknown)
+    (poses,) = _joined(rows, sequence, "pose")
+    if mirrored:
+        poses = poses[:, MIRROR_ORDER] * MIRROR_SIGNS
+    places, speeds = poses[:, _PLACES], np.abs(poses[:, _VELOCITIES])
+    start, end = stretches.T
+    middle = (start + end) // 2
+    early = _means(np.stack([start, np.maximum(middle, start + 1)], axis=1), n_steps)
+    late = _means(np.stack([middle, end], axis=1), n_steps)
+    return parts | {
+        "places": means @ places,
+        "trend": late @ places - early @ places,
+        "pace": np.log(_STILL + means @ speeds),
+    }
+
+
+def _joined(rows: VideoRows, sequence: StepSequence, *names: str) -> Iterator[NDArray[np.float32]]:
+    for name in names:
+        yield np.concatenate(list(rows.inputs(sequence, [name]))).astype(np.float32)
+
+
+def _means(stretches: NDArray[np.int64], n_steps: int) -> csr_matrix:
+    """Return the matrix that takes a sequence's steps to the means over stretches, sparse `float32 [n, n_steps]`."""
+    lengths = stretches[:, 1] - stretches[:, 0]
+    ends = np.cumsum(lengths)
+    steps = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(stretches[:, 0], lengths)
+    weights = np.repeat(1 / lengths, lengths).astype(np.float32)
+    return csr_matrix((weights, steps, np.append(0, ends)), shape=(len(stretches), n_steps))
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors `float32 [n, D]` scaled to length 1; those without length as they are."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
