@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader
-from pipeline.lake.sequences import StepSequence, VideoRows
+from pipeline.lake.sequences import StepSequence, VideoRows, track_at
 from pipeline.lake.stretches import FRAME, PERSON, Parts, cut_around, describe, kinds_of, steps_per_second
 from pipeline.motion.tracking import NO_TRACK
 
 log = logging.getLogger(__name__)
 
-# So many videos, or tracks, are named in a message.
+# So many tracks are named in a message.
 _NAMED = 5
 
 
@@ -35,6 +35,8 @@ class Example:
     """The same as the start: a moment. What is shorter than a stretch stands for the stretch around it."""
     track_id: int | None = None
     """Whom it shows. None: the person whose boxes are largest, or the whole frame where people are not followed."""
+    box: tuple[float, float, float, float] | None = None
+    """Whom it shows, by the mean box in source pixels, where no `track_id` tells."""
     label: str = ""
     is_negative: bool = False
     """Whether it shows what is not looked for."""
@@ -80,31 +82,12 @@ def example_like(lake: LakeReader, text: str, track_id: int | None = None, model
         at_s = float(seconds)
     except ValueError as error:
         raise UsageError(f"--like {text!r}: {seconds!r} are no seconds; write VIDEO@12.5") from error
-    row = _video(lake, video)
+    row = lake.video(video)
     if not (math.isfinite(at_s) and at_s >= 0):
         raise UsageError(f"--like {text!r}: a video starts at 0 s")
     if row["duration_s"] and at_s >= row["duration_s"]:
         raise UsageError(f"--like {text!r}: {row['uri']} ends at {row['duration_s']:.2f} s")
     return Example(row["video_id"], at_s, at_s, track_id, where=f"{row['uri']} at {at_s:g} s")
-
-
-def _video(lake: LakeReader, part: str) -> dict[str, Any]:
-    """Return the row of the one video that has something in its path, or is that path."""
-    rows: list[dict[str, Any]] = lake.table("videos", ["video_id", "uri", "duration_s"]).to_pylist()
-    found = [row for row in rows if part in row["uri"]]
-    exact = [row for row in rows if row["uri"] == part]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
-    if found:
-        raise UsageError(f"--like: {len(found)} videos have {part!r} in their path: {_some(found)}; name more of one")
-    if not rows:
-        raise UsageError(f"{lake.store.uri}: no video is finished yet; `actionlake status` tells how far it is")
-    raise UsageError(f"--like: no video of {lake.store.uri} has {part!r} in its path; it holds {_some(rows)}")
-
-
-def _some(rows: Sequence[dict[str, Any]]) -> str:
-    uris = sorted(row["uri"] for row in rows)
-    return ", ".join(uris[:_NAMED]) + (", ..." if len(uris) > _NAMED else "")
 
 
 def _of_segment(lake: LakeReader, segment_id: str, model: str | None) -> Example:
@@ -124,7 +107,12 @@ def _of_segment(lake: LakeReader, segment_id: str, model: str | None) -> Example
         )
     (row,) = rows
     return Example(
-        row["video_id"], row["start_s"], row["end_s"], row["track_id"], row["label"], where=f"segment {segment_id}"
+        row["video_id"],
+        row["start_s"],
+        row["end_s"],
+        row["track_id"],
+        label=row["label"],
+        where=f"segment {segment_id}",
     )
 
 
@@ -186,6 +174,9 @@ def _sequence(
     kinds = kinds_of(options)
     tracks = list(rows.track_sequences(track_ids)) if PERSON in kinds else []
     there = [track for track in tracks if is_there(track) and example.track_id in (None, track.track_id)]
+    if example.box is not None and example.track_id is None:
+        meant = track_at(np.array(example.box, np.float32), math.floor(start), math.ceil(end), there)
+        there = [] if meant is None else [meant]
     if there:
         return max(there, key=lambda track: _area(track, start, end))
     if FRAME in kinds and example.track_id is None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 QUERY_TIMEOUT_S = 300.0
 QUERY_MEMORY_GB = 4.0
 _ANSWER_ROWS = 100_000
+# So many videos are named in a message.
+_NAMED = 5
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # DuckDB reads half floats from Parquet, but not from Arrow: an empty table of features goes without them.
 _READABLE = {"features": [name for name in TABLES["features"].names if name not in VECTOR_COLUMNS]}
@@ -154,22 +156,22 @@ class LakeReader:
             raise UsageError(f"{self._lake.uri}: not labelled by {name!r}, but by {', '.join(models)}")
         return name or models[0]
 
-    def video(self, name: str) -> dict[str, Any]:
-        """Return the row of `videos` whose URI is a name, or alone holds it.
+    def video(self, part: str) -> dict[str, Any]:
+        """Return the row of `videos` of the one that has something in its path, or is that path.
 
         Raises:
             UsageError: There is no such video, or there are several.
         """
-        rows = self.table("videos").to_pylist()
-        found = [row for row in rows if row["uri"] == name] or [row for row in rows if name in row["uri"]]
-        if len(found) != 1:
-            some = ", ".join(sorted(row["uri"] for row in found or rows)[:3])
-            cause = (
-                f"{name!r} may be {len(found)} videos, such as" if found else f"no video {name!r}; there are such as"
-            )
-            raise UsageError(f"{self._lake.uri}: {cause} {some}; write more of its path")
-        row: dict[str, Any] = found[0]
-        return row
+        rows: list[dict[str, Any]] = self.table("videos").to_pylist()
+        found = [row for row in rows if part in row["uri"]]
+        exact = [row for row in rows if row["uri"] == part]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        if found:
+            raise UsageError(f"{len(found)} videos have {part!r} in their path: {_some(found)}; name more of one")
+        if not rows:
+            raise UsageError(f"{self._lake.uri}: no video is finished yet; `actionlake status` tells how far it is")
+        raise UsageError(f"no video of {self._lake.uri} has {part!r} in its path; it holds {_some(rows)}")
 
     def segments(self, where: str | None = None, model: str | None = None) -> pa.Table:
         """Return the segments of a model that meet a condition, sorted by `uri`, `start_s`, `track_id` (null first).
@@ -298,6 +300,11 @@ def _check_condition(where: str) -> None:
             connection.extract_statements(f"SELECT {where}")
         except duckdb.Error as error:
             raise UsageError(str(error)) from error
+
+
+def _some(videos: Sequence[dict[str, Any]]) -> str:
+    uris = sorted(row["uri"] for row in videos)
+    return ", ".join(uris[:_NAMED]) + (", ..." if len(uris) > _NAMED else "")
 
 
 def _gathered(reader: pa.RecordBatchReader, memory_gb: float) -> pa.Table:

@@ -37,6 +37,10 @@ class Rows(Protocol):
         """Whether there is a column of that name."""
 
 
+LEAST_SHARED = 0.3
+"""Who is meant by a box shares at least so much of the union with it, on the mean over the span."""
+
+
 @dataclass(frozen=True)
 class FrameRows:
     """The sampled frames of a video, in order, each once; arrays of one length."""
@@ -98,6 +102,36 @@ class _Source:
 
     piece: NDArray[np.int64]
     row: NDArray[np.int64]
+
+
+def track_at(
+    box: NDArray[np.float32], first_step: int, end_step: int, tracks: Sequence[StepSequence]
+) -> StepSequence | None:
+    """Return the track of whoever has a mean box over a span of steps; None: nobody was seen there.
+
+    Who is there for a part of the span is less likely meant than who is there all along.
+
+    Args:
+        box: `float32 [4]`: left, top, right, bottom in source pixels.
+        first_step: Of the sampling grid.
+        end_step: Of the sampling grid.
+        tracks: Those of the video.
+    """
+    best, most = None, LEAST_SHARED
+    for track in tracks:
+        first, end = max(track.first_step, first_step), min(track.first_step + track.n_steps, end_step)
+        mean = track.mean_box(first, end) if first < end else None
+        shared = 0.0 if mean is None else iou(box, mean) * (end - first) / (end_step - first_step)
+        if shared >= most:
+            best, most = track, shared
+    return best
+
+
+def iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the area that two boxes `float32 [4]` share, as share of their union."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    common = float(np.prod(sides.clip(0)))
+    return common / max(1e-6, float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - common)
 
 
 class VideoRows:

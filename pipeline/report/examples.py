@@ -31,5 +31,5 @@ def read_examples(lake: LakeReader, path: str | Path, annotation_format: str | N
         start_s = each.start_s or 0.0
         end_s = each.end_s if each.end_s is not None else max(start_s, row["duration_s"] or 0.0)
         is_negative = each.label == BACKGROUND
-        examples.append(Example(row["video_id"], start_s, end_s, None, each.label, is_negative, each.where))
+        examples.append(Example(row["video_id"], start_s, end_s, None, each.box, each.label, is_negative, each.where))
     return examples

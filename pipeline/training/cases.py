@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
+from pipeline.lake.sequences import LEAST_SHARED, iou
 from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
-from pipeline.training.dataset import LEAST_SHARED, iou
 from pipeline.training.evaluation import Case, Evaluation, evaluate_cases
 from pipeline.training.formats import read_annotations
 from pipeline.training.metrics import Span

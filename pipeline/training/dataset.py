@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.lake.query import LakeReader
-from pipeline.lake.sequences import StepSequence
+from pipeline.lake.sequences import StepSequence, track_at
 from pipeline.training.annotations import Annotation
 from pipeline.training.sequences import IGNORE, LabelledSequence
 
 # Most annotations tell what is done in a video, not by whom: by those not much smaller than anybody beside them.
 _LEAST_PROMINENT = 0.4
-LEAST_SHARED = 0.3
-"""Who is meant by a box shares at least so much of the union with it, on the mean over the span."""
 
 
 @dataclass(frozen=True)
@@ -152,35 +150,19 @@ def _parts(
     plain = [item for item in items if not by_box or item.annotation.box is None]
     if plain:
         yield video, plain, main_tracks(sequences) if by_box else list(sequences)
-    of_person: dict[int, list[Item]] = defaultdict(list)
+    of_person: dict[int | None, list[Item]] = defaultdict(list)
     for item in items:
         if by_box and item.annotation.box is not None:
-            of_person[who(item, sequences)].append(item)
-    for number, of_part in sorted(of_person.items()):
-        its_sequences = [sequences[number]] if number >= 0 else []
-        yield f"{video} (person {its_sequences[0].track_id if its_sequences else '?'})", of_part, its_sequences
+            track = who(item, sequences)
+            of_person[None if track is None else track.track_id].append(item)
+    for track_id, of_part in of_person.items():
+        its_sequences = [sequence for sequence in sequences if track_id is not None and sequence.track_id == track_id]
+        yield f"{video} (person {'?' if track_id is None else track_id})", of_part, its_sequences
 
 
-def who(item: Item, tracks: Sequence[StepSequence]) -> int:
-    """Return the number of the track that is meant by a box, or -1: nobody was seen there."""
-    shared = [-1.0] * len(tracks)
-    box = np.array(item.annotation.box, np.float32)
-    for number, track in enumerate(tracks):
-        first, end = max(track.first_step, item.first_step), min(track.first_step + track.n_steps, item.end_step)
-        if first < end:
-            mean = track.mean_box(first, end)
-            assert mean is not None
-            # Who is there for a part of the span is less likely meant than who is there all along.
-            shared[number] = iou(box, mean) * (end - first) / (item.end_step - item.first_step)
-    best = int(np.argmax(shared)) if tracks else -1
-    return best if tracks and shared[best] >= LEAST_SHARED else -1
-
-
-def iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the area that two boxes `float32 [4]` share, as share of their union."""
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    common = float(np.prod(sides.clip(0)))
-    return common / max(1e-6, float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - common)
+def who(item: Item, tracks: Sequence[StepSequence]) -> StepSequence | None:
+    """Return the track that is meant by the box of a span; None: nobody was seen there."""
+    return track_at(np.array(item.annotation.box, np.float32), item.first_step, item.end_step, tracks)
 
 
 def main_tracks(tracks: Sequence[StepSequence]) -> list[StepSequence]:

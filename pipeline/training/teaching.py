@@ -93,8 +93,8 @@ def remembered(
         sequences = list(rows.track_sequences(track_ids) if by_person else rows.frame_sequences())
         known = _answered(answered.get(uri_of[video_id], ()), sequences, rate, by_person)
         kept = []
-        for number, sequence in enumerate(sequences[:n_left]):
-            if number in known:
+        for sequence in sequences[:n_left]:
+            if any(sequence is each for each in known):
                 continue
             inputs = np.concatenate(list(rows.inputs(sequence, bundle.spec.inputs)))[:_REMEMBERED_STEPS]
             scores = np.concatenate(list(classifier.scores([inputs])))
@@ -109,17 +109,18 @@ def remembered(
 
 def _answered(
     annotations: Sequence[Annotation], sequences: Sequence[StepSequence], rate: float, by_person: bool
-) -> set[int]:
-    """Return the numbers of the sequences that answers are about."""
-    found: set[int] = set()
+) -> list[StepSequence]:
+    """Return the sequences that answers are about."""
+    found: list[StepSequence] = []
     for annotation in annotations:
-        if by_person and annotation.box is None:
-            found.update(sequences.index(track) for track in main_tracks(sequences))
-        elif by_person:
-            first, end = (step_at(t or 0.0, rate) for t in (annotation.start_s, annotation.end_s))
-            found.add(who(Item(annotation, 0, first, max(end, first + 1)), sequences))
-        else:
-            found.update(range(len(sequences)))
+        if not by_person:
+            return list(sequences)
+        if annotation.box is None:
+            found += main_tracks(sequences)
+            continue
+        first, end = (step_at(t or 0.0, rate) for t in (annotation.start_s, annotation.end_s))
+        track = who(Item(annotation, 0, first, max(end, first + 1)), sequences)
+        found += [] if track is None else [track]
     return found
 
 

@@ -153,8 +153,8 @@ def test_people_are_drawn_in(lake: Path, tmp_path: Path) -> None:
         x = round(50 + 2 * number / 3)
         edge = drawn[number][90:130, x - 1 : x + 2]
         assert np.ptp(edge.mean(axis=(0, 1))) > 40, number
-    assert "there are such as" in usage_error("video", "--lake", lake, "nothing", "--out", tmp_path / "a.mp4")
-    assert "may be 3 videos" in usage_error("video", "--lake", lake, "2024", "--out", tmp_path / "a.mp4")
+    assert "has 'nothing' in its path; it holds" in usage_error("video", "--lake", lake, "nothing", "--out", tmp_path / "a.mp4")
+    assert "3 videos have" in usage_error("video", "--lake", lake, "2024", "--out", tmp_path / "a.mp4")
     assert "name it .mp4" in usage_error("video", "--lake", lake, "140000", "--out", tmp_path / "a.avi")
 
 
