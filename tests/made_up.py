@@ -102,7 +102,7 @@ def write_people(
             duration_s = n_steps / config.chosen_fps
             of_videos.write_rows(
                 [{"video_id": video_id, "uri": f"/videos/{video_id}.mp4", "duration_s": duration_s, "fps": 25.0,
-                  "shard": shard, "status": "ok", "n_frames_sampled": n_steps}]
+                  "covered_s": duration_s, "shard": shard, "status": "ok", "n_frames_sampled": n_steps}]
             )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from pipeline.training.annotations import Annotation
 from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.formats import read_annotations
-from pipeline.training.splits import hold_out
-from pipeline.training.teaching import OnEpoch, TeachOptions, grown, labels_with, remembered, taught
+from pipeline.training.splits import hold_out_some
+from pipeline.training.teaching import OnEpoch, TeachOptions, contradicted, grown, labels_with, remembered, taught
 from pipeline.training.validation import validate
 from pipeline.training.videos import LakeVideos
 
@@ -50,10 +50,10 @@ def teach(
 ) -> TeachResult:
     """Teach a model by answers and write it as a bundle.
 
-    It goes on from the weights of the model that labelled the lake. Beside the answers it learns what that one surely
-    says of those whom no answer is about, and where there is one, from its old data: so it forgets little. What it is
-    measured on are the answers of every fifth video, by a model that was not taught by them; the one that is written
-    was taught by all.
+    It goes on from the weights of the model that labelled the lake. So that it forgets little, it learns not only the
+    answers: also what that model surely says of those whom no answer is about, but for labels that the answers mostly
+    contradict; and its old data, where they are named. It is measured on the answers of a fifth of the videos, by a
+    model that was not taught by them; the one that is written was taught by all.
 
     Args:
         lake: The lake, with its features.
@@ -88,7 +88,7 @@ def teach(
         raise UsageError(
             f"{answers}: nobody was seen in this lake where its answers are; there is nothing to learn from"
         )
-    before = remembered(reader, bundle, videos, annotations)
+    before = remembered(reader, bundle, videos, annotations, contradicted(bundle, answered))
     if old_reader is not None:
         uris = {each.video: each.video for each in old}
         before += load_videos(old_reader, uris, old, labels, bundle.scope, bundle.spec.inputs)
@@ -98,7 +98,7 @@ def teach(
     def learnt(part: list[LabelledVideo]) -> ActivityModel:
         return taught(start, part, before, trained_with, options, on_epoch)
 
-    kept, held_out = hold_out(answered)
+    kept, held_out = hold_out_some(answered)
     results: dict[str, dict[str, Any]] = {}
     n_held_out = sum(len(video.items) for video in held_out)
     if any(video.sequences for video in kept) and n_held_out:

@@ -122,7 +122,7 @@ class Fitting:
         self._optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        self._draws = _draw_options(options, spec)
+        self._draws = draw_options(options, spec)
         self._n_batches = count_batches(self._sequences, self._draws)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, options.learning_rate, total_steps=options.epochs * self._n_batches, pct_start=0.15
@@ -342,7 +342,8 @@ def _purpose(
     return repr((asdict(spec), asdict(options), len(validation), steps))
 
 
-def _draw_options(options: FitOptions, spec: ModelSpec) -> DrawOptions:
+def draw_options(options: FitOptions, spec: ModelSpec) -> DrawOptions:
+    """Return how an epoch draws its sequences."""
     return DrawOptions(
         options.batch_size,
         options.max_steps,

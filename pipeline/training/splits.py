@@ -23,6 +23,24 @@ class Parts:
     """What is measured on; `val` where nothing is `test`, which is empty then."""
 
 
+def hold_out_some(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
+    """Return the videos of four fifths of the groups and those of the rest, of which there is one at least.
+
+    None is held out where there are fewer than four groups: what is left would be too few to learn from.
+    """
+    groups = sorted({_group(video) for video in data}, key=lambda group: zlib.crc32(group.encode()))
+    held_out = set(groups[: max(1, round(len(groups) / 5))]) if len(groups) >= 4 else set()
+    parts: tuple[list[LabelledVideo], list[LabelledVideo]] = ([], [])
+    for video in data:
+        parts[_group(video) in held_out].append(video)
+    return parts
+
+
+def _group(video: LabelledVideo) -> str:
+    first = video.items[0].annotation
+    return first.group or first.video
+
+
 def hold_out(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
     """Return about four fifths of the videos and the rest, by the names of their groups; a group is never divided.
 
@@ -33,9 +51,7 @@ def hold_out(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[L
         if not video.items:
             parts[0].append(video)
             continue
-        first = video.items[0].annotation
-        group = first.group or first.video
-        parts[zlib.crc32(group.encode()) % 5 == 0].append(video)
+        parts[zlib.crc32(_group(video).encode()) % 5 == 0].append(video)
     return parts
 
 

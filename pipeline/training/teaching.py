@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +19,8 @@ from pipeline.lake.sequences import StepSequence
 from pipeline.training.annotations import Annotation
 from pipeline.training.calibration import with_energies
 from pipeline.training.dataset import Item, LabelledVideo, main_tracks, step_at, who
-from pipeline.training.fit import FitOptions, Fitting
-from pipeline.training.sequences import IGNORE, LabelledSequence
+from pipeline.training.fit import FitOptions, Fitting, draw_options
+from pipeline.training.sequences import IGNORE, LabelledSequence, count_batches
 
 OnEpoch = Callable[[int, float], None]
 
@@ -38,8 +38,12 @@ class TeachOptions:
     """How a model goes on learning."""
 
     epochs: int = 15
-    learning_rate: float = 5e-4
-    """A third of that of a training from the start: what was learnt is not to be lost."""
+    learning_rate: float = 1e-3
+    """Less than that of a training from the start, so that what was learnt is not lost; a new label needs so much."""
+    batch_size: int = 16
+    """Smaller than in a training from the start, since there is less to learn from."""
+    least_batches: int = 8
+    """An epoch has so many at least: it repeats what it has, if that is less."""
     answers_share: float = 0.5
     """Share of the sequences of an epoch that hold answers; the others hold what the model said before."""
     seed: int = 0
@@ -52,7 +56,7 @@ def labels_with(bundle: Bundle, annotations: Sequence[Annotation]) -> tuple[str,
 
 
 def grown(bundle: Bundle, n_labels: int) -> ActivityModel:
-    """Return a model with further outputs, which say nothing yet: they are below all others."""
+    """Return a model with further outputs, which say nothing yet: each is below the mean of the others."""
     n_new = n_labels - len(bundle.labels)
     spec = replace(bundle.spec, n_labels=n_labels)
     model = ActivityModel(spec)
@@ -61,15 +65,28 @@ def grown(bundle: Bundle, n_labels: int) -> ActivityModel:
         old = weights[name]
         if old.shape != shape:
             # The output layer: a row, and a bias, for each label.
-            new = old.mean(dim=0, keepdim=True).expand(n_new, *old.shape[1:]) - (3.0 if old.dim() == 1 else 0.0)
+            new = old.mean(dim=0, keepdim=True).expand(n_new, *old.shape[1:]) - (1.0 if old.dim() == 1 else 0.0)
             weights[name] = torch.cat([old, new])
     model.load_state_dict(weights)
     return model.eval()
 
 
+def contradicted(bundle: Bundle, answered: Sequence[LabelledVideo]) -> set[int]:
+    """Return the label ids of a model that answers mostly contradict, where it gives them."""
+    said, right = np.zeros(len(bundle.labels)), np.zeros(len(bundle.labels))
+    classifier = SequenceClassifier(bundle.model)
+    for sequence in (sequence for video in answered for sequence in video.sequences):
+        given = np.concatenate(list(classifier.scores([sequence.inputs]))).argmax(axis=1)
+        known = sequence.label_ids != IGNORE
+        np.add.at(said, given[known], 1)
+        np.add.at(right, given[known & (given == sequence.label_ids)], 1)
+    return set(np.flatnonzero((said > 0) & (right < said / 2)).tolist())
+
+
 def remembered(
-    lake: LakeReader, bundle: Bundle, uris: Mapping[str, str], annotations: Sequence[Annotation]
-) -> list[LabelledVideo]:
+    lake: LakeReader, bundle: Bundle, uris: Mapping[str, str], annotations: Sequence[Annotation],
+    but: Collection[int] = (),
+) -> list[LabelledVideo]:  # fmt: skip
     """Return what a model surely says of a lake where nobody has answered, as labelled videos without annotated spans.
 
     Args:
@@ -77,6 +94,7 @@ def remembered(
         bundle: The model.
         uris: For each video, as annotated, the URI that the lake knows it by.
         annotations: The answers; whom they are about is left out.
+        but: Label ids that it shall not go on giving as before.
     """
     rate = float(lake.feature_options["sample_fps"])
     answered: dict[str, list[Annotation]] = defaultdict(list)
@@ -98,7 +116,8 @@ def remembered(
                 continue
             inputs = np.concatenate(list(rows.inputs(sequence, bundle.spec.inputs)))[:_REMEMBERED_STEPS]
             scores = np.concatenate(list(classifier.scores([inputs])))
-            label_ids = np.where(scores.max(axis=1) >= _SURE, scores.argmax(axis=1), IGNORE).astype(np.int64)
+            label_ids = scores.argmax(axis=1).astype(np.int64)
+            label_ids[(scores.max(axis=1) < _SURE) | np.isin(label_ids, list(but))] = IGNORE
             if (label_ids != IGNORE).any():
                 kept.append(LabelledSequence(inputs, label_ids, sequence.first_step))
         n_left -= len(kept)
@@ -153,11 +172,14 @@ def taught(
         assert isinstance(member, Member)
         fit_options = FitOptions(
             **known, members=1, view=model.spec.views[number], epochs=options.epochs,
-            learning_rate=options.learning_rate, seed=options.seed + number,
+            batch_size=options.batch_size, learning_rate=options.learning_rate, seed=options.seed + number,
             mirror=of_tracks_alone(model.spec.inputs),
         )  # fmt: skip
         spec = replace(model.spec, views=(model.spec.views[number],), temperature=1.0, energies=())
-        fitting = Fitting(sequences, (), spec, fit_options, start=member.state_dict())
+        n_batches = count_batches(sequences, draw_options(fit_options, spec))
+        again = -(-options.least_batches // n_batches)
+        repeated = [replace(sequence, draws=again * sequence.draws) for sequence in sequences]
+        fitting = Fitting(repeated, (), spec, fit_options, start=member.state_dict())
         for epoch, loss in fitting.epochs():
             on_epoch(number * options.epochs + epoch, loss)
         members.append(fitting.result())
@@ -165,4 +187,5 @@ def taught(
     return with_energies(ActivityModel(spec, members).eval(), [*answered, *before], FitOptions.max_steps)
 
 
-_KEPT_OPTIONS = ("batch_size", "weight_decay", "input_dropout", "dropout", "label_smoothing", "row_steps", "min_crop")
+# How a model was kept from learning by heart holds on, and how it is shown sequences.
+_KEPT_OPTIONS = ("weight_decay", "input_dropout", "dropout", "label_smoothing", "min_crop", "row_steps")
