@@ -3,7 +3,7 @@ BIN := .venv/bin
 # A video, folder, glob or manifest of your own: make demo VIDEOS=path
 VIDEOS ?= .demo/street.csv
 
-.PHONY: demo test chaos lint setup clean
+.PHONY: demo test chaos lint setup browser clean
 
 demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	rm -rf .demo/lake
@@ -11,8 +11,9 @@ demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	$(BIN)/actionlake query --lake .demo/lake "SELECT parse_filename(uri) AS video, track_id AS person, label, start_s, end_s, score FROM segments ORDER BY uri, start_s LIMIT 40"
 	$(BIN)/actionlake query --lake .demo/lake "SELECT label, count(*) AS segments, sum(end_s - start_s) AS seconds FROM segments GROUP BY label ORDER BY seconds DESC"
 	-$(BIN)/actionlake picture --lake .demo/lake --out .demo/people.png
+	$(BIN)/actionlake report --lake .demo/lake --out .demo/report --title "make demo"
 
-test: setup lint
+test: setup lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 3 --durations 25
 
 # What breaks jobs in more ways, and what else takes too long for `make test`.
@@ -23,6 +24,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tests of the pages drive Debian's Chromium. Without it they are skipped, but never in CI.
+browser:
+	@command -v chromium chromium-browser >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
+	  echo "no Chromium, so the tests of the pages are skipped; as root: apt-get install chromium"
 
 setup: .venv/.complete
 

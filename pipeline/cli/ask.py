@@ -19,6 +19,7 @@ from pipeline.cli.common import (
     log_to_console,
     out,
 )
+from pipeline.cli.show import VideosRoot, say_written
 from pipeline.cli.tables import answer_table, hits_table
 from pipeline.cli.terminal import plain
 from pipeline.errors import UsageError
@@ -79,6 +80,10 @@ def search(
     ] = False,
     model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="all models'")] = None,
     output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
+    report_folder: Annotated[
+        Path | None, typer.Option("--report", help="Write a page with clips of what is found, into this folder.")
+    ] = None,
+    videos_root: VideosRoot = None,
     verbose: Verbose = False,
 ) -> None:
     """Find the stretches of about two seconds that are most like given ones, by poses and looks. Nothing is decoded."""
@@ -103,6 +108,12 @@ def search(
             lambda done, n: status.update(f"looking: {done} of {n} shards are ready"),
         )  # fmt: skip
     _write(hits_table(hits, labelled=examples is not None), output_format)
+    if report_folder is not None:
+        from pipeline.engine.cuts import cutting
+        from pipeline.report.report import write_hits
+
+        with cutting() as run:
+            say_written(write_hits(lake, hits, f"like {like or examples}", report_folder, run, videos_root))
 
 
 def _write(answer: pa.Table, output_format: Format) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.common import LOOK, Address, LakeUri, Workers, app, console, out
 from pipeline.cli.terminal import plain
+
+if TYPE_CHECKING:
+    from pipeline.report.report import Report
 
 Where = Annotated[
     str | None, typer.Option(help="Segments that meet a condition in SQL: \"label = 'fall' AND score > 0.5\".")
@@ -39,12 +42,7 @@ def report(
 
     with cutting(address, workers) as run:
         written = write_report(lake, out_folder, run, where, model, videos_root, max_mb, title)
-    _say_why(written.without_clip)
-    out.print(
-        f"{plain(str(written.path))}: {written.n_segments} segments, {written.n_clips} clips, "
-        f"{written.n_bytes / 1e6:.1f} MB; open it in a browser",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    say_written(written)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -88,6 +86,16 @@ def video(
     out.print(
         f"{plain(str(out_file))}: {clip.end_s:.1f} s, {clip.width} x {clip.height}", highlight=False, soft_wrap=True
     )
+
+
+def say_written(written: Report) -> None:
+    """Tell where a report is, and which of its segments have no clip."""
+    _say_why(written.without_clip)
+    out.print(
+        f"{plain(str(written.path))}: {written.n_segments} segments, {written.n_clips} clips, "
+        f"{written.n_bytes / 1e6:.1f} MB; open it in a browser",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _say_why(failures: Mapping[str, str]) -> None:

@@ -8,10 +8,14 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from pipeline.errors import UsageError
-from pipeline.lake.query import open_lake
+from pipeline.lake.query import LakeReader, open_lake
+from pipeline.lake.schemas import SEGMENTS
+from pipeline.lake.search import Hit
 from pipeline.report.cutting import Cut, CutOptions, Run, plan_cuts
 from pipeline.report.page import page_data, render
 
@@ -63,32 +67,43 @@ def write_report(
     segments = reader.segments(where, model)
     if not segments.num_rows:
         raise UsageError(f"{lake}: no segment {'meets --where' if where else 'in it'}; there is nothing to show")
-    folder = Path(out)
+    options = CutOptions(lake, str(Path(out) / "clips"), videos_root, segments["model"][0].as_py())
+    return _write(reader, segments, options, run, max_mb, title or posixpath.basename(lake.rstrip("/")) or lake)
+
+
+def write_hits(
+    lake: str, hits: Sequence[Hit], title: str, out: str | Path, run: Run, videos_root: str | None = None,
+    max_mb: float = 500.0,
+) -> Report:  # fmt: skip
+    """Write a report of what a search found; see `write_report`. The score of a stretch is its likeness.
+
+    Raises:
+        UsageError: Nothing was found, or the folder can't be written.
+    """
+    if not hits:
+        raise UsageError(f"{lake}: nothing was found; there is nothing to show")
+    rows = [
+        {
+            "video_id": hit.video_id, "uri": hit.uri, "segment_id": f"hit-{rank:04d}", "track_id": hit.track_id,
+            "label": ", ".join(hit.labels) or "(no label)", "score": max(0.0, hit.likeness), "novelty": None,
+            "start_s": hit.start_s, "end_s": hit.end_s, "model": "likeness",
+        }
+        for rank, hit in enumerate(hits, start=1)
+    ]  # fmt: skip
+    schema = pa.schema([*(SEGMENTS.field(name) for name in rows[0] if name != "model"), ("model", pa.string())])
+    found = pa.Table.from_pylist(rows, schema).sort_by([("uri", "ascending"), ("start_s", "ascending")])
+    return _write(open_lake(lake), found, CutOptions(lake, str(Path(out) / "clips"), videos_root), run, max_mb, title)
+
+
+def _write(reader: LakeReader, segments: pa.Table, options: CutOptions, run: Run, max_mb: float, title: str) -> Report:
+    folder = Path(options.folder).parent
     if (folder / "index.html").exists() and not (folder / "clips").is_dir():
         raise UsageError(f"{folder}: holds another index.html; name a folder of its own for the report")
-    chosen = segments["model"][0].as_py()
-    cuts = plan_cuts(reader, segments.to_pylist())
-    options = CutOptions(lake, str(folder / "clips"), videos_root, chosen)
-    clips: list[dict[str, Any]] = []
-    thumbs: dict[str, str] = {}
-    without: dict[str, str] = {}
     try:
         _empty(folder / "clips")
-        budget = _Budget(max_mb * 1e6)
-        for cut, result in run(options, budget.draw(cuts)):
-            ids = [still.segment_id for still in cut.stills]
-            budget.spend(cut, result.n_bytes)
-            if result.failure:
-                without |= dict.fromkeys(ids, result.failure)
-                continue
-            thumbs |= {each: f"clips/{each}.jpg" for each in ids}
-            place = {"video_id": cut.video_id, "start_s": result.start_s, "end_s": result.end_s}
-            clips.append({**place, "file": f"clips/{cut.name}.mp4", "scene": f"clips/{cut.name}.js"})
-        without |= {still.segment_id: _OVER_LIMIT for cut in budget.left for still in cut.stills}
-        clips.sort(key=lambda clip: (clip["video_id"], clip["start_s"]))
-        note = f"clips for {segments.num_rows - len(without)}" if without else ""
-        name = title or posixpath.basename(lake.rstrip("/")) or lake
-        data = page_data(reader, segments, name, clips, thumbs, without, note)
+        shown = _cut_all(plan_cuts(reader, segments.to_pylist()), options, run, max_mb)
+        note = f"clips for {segments.num_rows - len(shown.without)}" if shown.without else ""
+        data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note)
         page = folder / "index.html"
         part = page.with_suffix(".part")
         part.write_text(render(data), encoding="utf-8")
@@ -96,7 +111,32 @@ def write_report(
         n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     except OSError as error:
         raise UsageError(f"{folder}: can't be written to ({error.strerror or error})") from error
-    return Report(page, segments.num_rows, len(clips), n_bytes, without)
+    return Report(page, segments.num_rows, len(shown.clips), n_bytes, shown.without)
+
+
+class _Shown(NamedTuple):
+    """What was cut: records for the page, small pictures and reasons by segment."""
+
+    clips: list[dict[str, Any]]
+    thumbs: dict[str, str]
+    without: dict[str, str]
+
+
+def _cut_all(cuts: Sequence[Cut], options: CutOptions, run: Run, max_mb: float) -> _Shown:
+    """Cut as many clips as there is room for."""
+    shown, budget = _Shown([], {}, {}), _Budget(max_mb * 1e6)
+    for cut, result in run(options, budget.draw(cuts)):
+        ids = [still.segment_id for still in cut.stills]
+        budget.spend(cut, result.n_bytes)
+        if result.failure:
+            shown.without.update(dict.fromkeys(ids, result.failure))
+            continue
+        shown.thumbs.update({each: f"clips/{each}.jpg" for each in ids})
+        place = {"video_id": cut.video_id, "start_s": result.start_s, "end_s": result.end_s}
+        shown.clips.append({**place, "file": f"clips/{cut.name}.mp4", "scene": f"clips/{cut.name}.js"})
+    shown.without.update({still.segment_id: _OVER_LIMIT for cut in budget.left for still in cut.stills})
+    shown.clips.sort(key=lambda clip: (clip["video_id"], clip["start_s"]))
+    return shown
 
 
 class _Budget:

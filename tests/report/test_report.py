@@ -17,8 +17,9 @@ import pytest
 from pipeline.engine.cuts import cut_here, cutting
 from pipeline.errors import UsageError
 from pipeline.lake.query import open_lake
+from pipeline.lake.search import Hit
 from pipeline.report.cutting import LONGEST_S, CutOptions, Cutter, plan_cuts
-from pipeline.report.report import write_report
+from pipeline.report.report import write_hits, write_report
 from pipeline.report.scene import read_scene
 from pipeline.training.formats import read_annotations
 from tests.lakes import lake_of_segments
@@ -217,3 +218,22 @@ def test_an_unforeseen_error_costs_its_clip(lake: Path, tmp_path: Path, monkeypa
         reader.video("x")
     assert reader.video("140000")["width"] == SIZE[0]
     assert pc.sum(reader.table("videos")["width"]).as_py() == 3 * SIZE[0]
+
+
+def test_what_a_search_finds_is_a_page(lake: Path, tmp_path: Path) -> None:
+    uris = open_lake(str(lake)).table("videos")["uri"].to_pylist()
+    hits = [
+        Hit(0.9, video_id(2), uris[2], 3.0, 5.0, 1, "", ("sit", "fall")),
+        Hit(-0.1, video_id(0), uris[0], 0.5, 2.5, 2, "", ()),
+    ]
+    written = write_hits(str(lake), hits, "like x@1", tmp_path / "hits", cut_here)
+    data = data_of(written.path)
+    assert (data["title"], data["labels"], data["segments"]["id"]) == (
+        "like x@1",
+        ["(no label)", "sit, fall"],
+        ["hit-0002", "hit-0001"],
+    )
+    assert data["segments"]["score"] == [0.0, 0.9]
+    assert written.n_clips == 2
+    with pytest.raises(UsageError, match="nothing was found"):
+        write_hits(str(lake), [], "like x@1", tmp_path / "none", cut_here)

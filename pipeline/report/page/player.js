@@ -97,14 +97,15 @@ const PLAYER = (() => {
     pen.font = `600 12px ${getComputedStyle(document.body).fontFamily}`; pen.textBaseline = "middle";
     const seconds = clip.start + video.currentTime;
     const chosen = state.selected >= 0 && SEGMENTS.video[state.selected] === clip.video ? SEGMENTS.track[state.selected] : null;
-    for (const track of scene) {
-      const view = viewAt(track, seconds);
-      if (!view) continue;
-      const colour = trackColour(track.id), strong = chosen === null || chosen === track.id;
+    const there = scene.map((track) => [track, viewAt(track, seconds)]).filter(([, view]) => view);
+    // Who is chosen stands out, while in sight.
+    const alone = there.some(([track]) => track.id === chosen);
+    for (const [track, view] of there) {
+      const colour = trackColour(track.id), strong = !alone || chosen === track.id;
       const at = (k) => [left + view[k] * scale, top + view[k + 1] * scale];
       const [x1, y1] = at(0), [x2, y2] = at(2);
       pen.globalAlpha = strong ? 1 : 0.4; pen.strokeStyle = colour; pen.fillStyle = colour;
-      pen.lineWidth = chosen === track.id ? 3 : 2;
+      pen.lineWidth = alone && strong ? 3 : 2;
       if (wanted.boxes) pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
       if (wanted.poses) drawPose(pen, view, at);
       if (wanted.labels) {
