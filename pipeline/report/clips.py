@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.archive import filesystem
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.report.cutting import Cut, CutOptions, CutResult, Run, drawn_over
@@ -119,6 +120,8 @@ def write_video(
         raise UsageError(f"{target}: an annotated video is written as MP4; name it .mp4")
     row = lake.video(video)
     uri, probe = Footage(videos_root).find(row["uri"], row["size_bytes"])
+    if filesystem.is_local(uri) and target.exists() and target.samefile(filesystem.local_path(uri)):
+        raise UsageError(f"{target}: is the video itself; name another file")
     scene = read_scene(lake, row["video_id"], model=lake.model(model) if model is not None else None)
     draw = drawn_over(scene, probe.width)
     try:

@@ -21,6 +21,8 @@ from pipeline.report.page import page_data, render
 
 # What a second of a clip takes, about, before any is cut.
 _USUAL_BYTES_PER_S = 60_000
+# A file that tells a report's folder of clips, which the next report may empty, from anybody else's.
+_MARK = ".actionlake-report"
 _OVER_LIMIT = "the clips before it took all of --max-mb"
 
 
@@ -97,10 +99,8 @@ def write_hits(
 
 def _write(reader: LakeReader, segments: pa.Table, options: CutOptions, run: Run, max_mb: float, title: str) -> Report:
     folder = Path(options.folder).parent
-    if (folder / "index.html").exists() and not (folder / "clips").is_dir():
-        raise UsageError(f"{folder}: holds another index.html; name a folder of its own for the report")
     try:
-        _empty(folder / "clips")
+        _make_room(folder)
         shown = _cut_all(plan_cuts(reader, segments.to_pylist()), options, run, max_mb)
         note = f"clips for {segments.num_rows - len(shown.without)}" if shown.without else ""
         data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note)
@@ -167,9 +167,18 @@ def _usual_bytes(cut: Cut) -> float:
     return _USUAL_BYTES_PER_S * (cut.end_s - cut.start_s)
 
 
-def _empty(folder: Path) -> None:
-    """Make a folder of clips, or empty the one of an earlier report."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.suffix in (".mp4", ".js", ".jpg"):
+def _make_room(folder: Path) -> None:
+    """Make the folder of a report, or empty the one of an earlier report; nothing else is ever deleted.
+
+    Raises:
+        UsageError: Somebody else's page or clips lie there.
+    """
+    clips = folder / "clips"
+    mark = clips / _MARK
+    if not mark.exists() and ((folder / "index.html").exists() or (clips.exists() and any(clips.iterdir()))):
+        raise UsageError(f"{folder}: holds an index.html or clips that are no report's; name a folder of its own")
+    clips.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for path in clips.iterdir():
+        if path != mark:
             path.unlink()

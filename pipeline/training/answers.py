@@ -107,9 +107,10 @@ class AnswerBook:
 
     def close(self) -> None:
         """Let others write to the file."""
-        self._lock.release()
+        # While it is held, so that nobody's else is taken away.
         with suppress(OSError):
             os.unlink(f"{self.path}.lock")
+        self._lock.release()
 
     def by_segment(self) -> dict[str, Answer]:
         """Return the answers about segments, by `segment_id`."""

@@ -102,8 +102,12 @@ def test_clips_take_no_more_room_than_is_given(lake: Path, tmp_path: Path) -> No
 
 def test_a_folder_of_something_else_is_left_alone(lake: Path, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
-    assert "holds another index.html" in usage_error("report", "--lake", lake, "--out", tmp_path)
+    assert "that are no report's" in usage_error("report", "--lake", lake, "--out", tmp_path)
     assert (tmp_path / "index.html").read_text() == "mine"
+    (tmp_path / "archive" / "clips").mkdir(parents=True)
+    (tmp_path / "archive" / "clips" / "mine.mp4").write_text("mine")
+    assert "that are no report's" in usage_error("report", "--lake", lake, "--out", tmp_path / "archive")
+    assert (tmp_path / "archive" / "clips" / "mine.mp4").read_text() == "mine"
     (tmp_path / "file").write_text("")
     assert "can't be written to" in usage_error("report", "--lake", lake, "--out", tmp_path / "file")
     assert "no segment meets --where" in usage_error(
@@ -158,6 +162,8 @@ def test_people_are_drawn_in(lake: Path, tmp_path: Path) -> None:
         "video", "--lake", lake, "nothing", "--out", tmp_path / "a.mp4"
     )
     assert "3 videos have" in usage_error("video", "--lake", lake, "2024", "--out", tmp_path / "a.mp4")
+    source = lake.parent / "videos" / "20240503_140000.mp4"
+    assert "is the video itself" in usage_error("video", "--lake", lake, "140000", "--out", source)
     assert "name it .mp4" in usage_error("video", "--lake", lake, "140000", "--out", tmp_path / "a.avi")
 
 

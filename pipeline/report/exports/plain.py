@@ -29,10 +29,11 @@ def write_activitynet(out: Path, found: Found) -> None:
 
 
 def write_csv(out: Path, found: Found) -> None:
-    """Write a table that can be read as annotations, too."""
+    """Write a table that can be read as annotations, too: the box says who is meant."""
     with open(out, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["video", "start_s", "end_s", "label", "score", "track_id", "model", "start_at", "end_at"])
+        spans = ["video", "start_s", "end_s", "label", "score", "track_id"]
+        writer.writerow([*spans, "x1", "y1", "x2", "y2", "model", "start_at", "end_at"])
         for video, segments in found.by_video():
             for each in segments:
                 # When that was, in UTC by ISO 8601; empty where nothing tells when the video was recorded.
@@ -40,8 +41,9 @@ def write_csv(out: Path, found: Found) -> None:
                     "" if moment is None else moment.isoformat(timespec="milliseconds")
                     for moment in (video.at(each.start_s), video.at(each.end_s))
                 ]
-                about = [each.label, each.score, each.track_id, found.model]
-                writer.writerow([video.uri, each.start_s, each.end_s, *about, *moments])
+                box = each.box or [""] * 4
+                span = [video.uri, each.start_s, each.end_s]
+                writer.writerow([*span, each.label, each.score, each.track_id, *box, found.model, *moments])
 
 
 def write_vtt(out: Path, found: Found) -> None:

@@ -20,7 +20,8 @@ const PLAYER = (() => {
   // The clip that shows a moment: those of a report were cut before, those of a review are cut when they are asked for.
   function clipAt(videoIndex, seconds, segment) {
     if (DATA.review) {
-      const [from, to] = segment >= 0 ? [SEGMENTS.start[segment], SEGMENTS.end[segment]] : [seconds, seconds + 10];
+      const near = segment >= 0 && seconds < SEGMENTS.start[segment] + DATA.review.longest_s - 8;
+      const [from, to] = near ? [SEGMENTS.start[segment], SEGMENTS.end[segment]] : [seconds, seconds + 10];
       const start = Math.max(VIDEOS[videoIndex].start, Math.floor(from - 4));
       const end = Math.min(Math.ceil(to + 4), start + DATA.review.longest_s);
       const name = `${VIDEOS[videoIndex].id}/${start}-${end}`;

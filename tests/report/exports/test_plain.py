@@ -35,6 +35,13 @@ def test_csv_can_be_learnt_from(lake: Path, tmp_path: Path) -> None:
     assert spans[2][1] == "a <b> --> c\n&"
 
 
+def test_csv_says_who_is_meant(tmp_path: Path) -> None:
+    boxed = [{**SEGMENTS[1], "track_id": n, "x1": 10.0 * n, "y1": 5.0, "x2": 10.0 * n + 8, "y2": 30.0} for n in (1, 2)]
+    lake = lake_of_segments(tmp_path / "lake", URIS, boxed)
+    export_segments(open_lake(str(lake)), tmp_path / "found.csv", "csv")
+    assert [each.box for each in read_annotations(tmp_path / "found.csv")] == [(10, 5, 18, 30), (20, 5, 28, 30)]
+
+
 def test_results_of_activitynet(lake: Path, tmp_path: Path) -> None:
     export_segments(open_lake(str(lake)), tmp_path / "found.json", "activitynet")
     record = json.loads((tmp_path / "found.json").read_text())
