@@ -135,6 +135,15 @@ def classify(
     return state
 
 
+def check_readable(lake: Lake, bundle: Bundle) -> None:
+    """Raise if a lake's features are not what a model reads.
+
+    Raises:
+        UsageError: They are of another scope, or lack an input, or are those of other networks.
+    """
+    check_fit([bundle], _config_of(lake, bundle, (), None))
+
+
 def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s: float | None) -> Config:
     """Return the options that the lake's features were made with, as those of a job."""
     made_with = {name: value for name, value in lake.features_made_with().items() if value is not None}

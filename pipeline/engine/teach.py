@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from pipeline.activity.bundle import BACKGROUND, EMBEDDED_BUNDLES, Bundle, check_name, load_bundle
 from pipeline.activity.model import ActivityModel
+from pipeline.engine.relabel import check_readable
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.training.annotations import Annotation
@@ -20,6 +22,8 @@ from pipeline.training.splits import hold_out_some
 from pipeline.training.teaching import OnEpoch, TeachOptions, contradicted, grown, labels_with, remembered, taught
 from pipeline.training.validation import validate
 from pipeline.training.videos import LakeVideos
+
+log = logging.getLogger(__name__)
 
 BEFORE, AFTER = "answers held out, before", "answers held out, after"
 """What was measured: the model as it was, and one that was taught by the other answers."""
@@ -75,6 +79,7 @@ def teach(
     bundle = _base(reader, lake, model)
     if Path(out).name == bundle.name:
         raise UsageError(f"{out}: the model that it goes on from has the same name; choose another for what comes out")
+    check_readable(reader.store, bundle)
     videos, annotations = _located(reader, lake, answers)
     old_reader, old = None, list[Annotation]()
     if replay is not None:
@@ -88,15 +93,18 @@ def teach(
         raise UsageError(
             f"{answers}: nobody was seen in this lake where its answers are; there is nothing to learn from"
         )
-    before = remembered(reader, bundle, videos, annotations, contradicted(bundle, answered))
+    _tell_unseen(answered, answers)
+    replayed: list[LabelledVideo] = []
     if old_reader is not None:
         uris = {each.video: each.video for each in old}
-        before += load_videos(old_reader, uris, old, labels, bundle.scope, bundle.spec.inputs)
+        replayed = load_videos(old_reader, uris, old, labels, bundle.scope, bundle.spec.inputs)
     start = grown(bundle, len(labels))
     trained_with = bundle.training.get("options", {})
 
     def learnt(part: list[LabelledVideo]) -> ActivityModel:
-        return taught(start, part, before, trained_with, options, on_epoch)
+        # What is held out may not tell either which labels are contradicted.
+        before = remembered(reader, bundle, videos, annotations, contradicted(bundle, part))
+        return taught(start, part, [*before, *replayed], trained_with, options, on_epoch)
 
     kept, held_out = hold_out_some(answered)
     results: dict[str, dict[str, Any]] = {}
@@ -109,6 +117,16 @@ def teach(
         bundle, learnt(answered), labels, Path(out), Path(answers).name, options, results, answered
     )
     return TeachResult(taught_bundle, Path(out), len(annotations), n_held_out if results else 0, results)
+
+
+def _tell_unseen(answered: list[LabelledVideo], answers: str | Path) -> None:
+    """Log how many answers are about people whom the lake does not know."""
+    unseen = [item.annotation.where for video in answered if not video.sequences for item in video.items]
+    if unseen:
+        log.warning(
+            "%s: %d answers are left out, for nobody was followed there: %s%s", answers, len(unseen),
+            ", ".join(unseen[:3]), ", ..." if len(unseen) > 3 else "",
+        )  # fmt: skip
 
 
 def _base(reader: LakeReader, lake: str, model: str | Path | None) -> Bundle:
@@ -130,7 +148,7 @@ def _written(
     results: dict[str, dict[str, Any]], answered: list[LabelledVideo],
 ) -> Bundle:  # fmt: skip
     """Write the bundle, with the base's origin in its card, and return it as it is read again."""
-    n_items = sum(len(video.items) for video in answered)
+    n_items = sum(len(video.items) for video in answered if video.sequences)
     taught_by = f"Taught by {n_items} answers ({answers}), going on from {base.name}."
     bundle = replace(
         base,

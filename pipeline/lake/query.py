@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -98,15 +99,19 @@ class LakeReader:
         """Where its files are."""
         return self._lake
 
-    def dataset(self, table: str) -> pads.Dataset:
+    def dataset(self, table: str, shards: Sequence[int] | None = None) -> pads.Dataset:
         """Return a table as a pyarrow data set, for filters and columns to be pushed down.
+
+        Args:
+            table: Its name.
+            shards: Committed ones, to read no more than these. None: all.
 
         Raises:
             UsageError: There is no table of that name.
         """
         if table not in TABLES:
             raise UsageError(f"no table {table!r}; there are {', '.join(TABLES)}")
-        paths, schema = self._committed_parts(table), TABLES[table]
+        paths, schema = self._committed_parts(table, shards), TABLES[table]
         if table == "segments":
             schema = schema.append(pa.field("model", pa.string()))
         if not paths:
@@ -131,6 +136,21 @@ class LakeReader:
     def table(self, table: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None) -> pa.Table:
         """Return a table, whole or some columns and rows of it, in the order of its parts."""
         return self.dataset(table).to_table(columns=list(columns) if columns else None, filter=filter)
+
+    def rows_of(
+        self, table: str, video_id: str, columns: Sequence[str], filter: pc.Expression | None = None
+    ) -> pa.Table:
+        """Return the rows of one video, in the order of its part; of many shards, only its own is read."""
+        own = pc.field("video_id") == video_id
+        shard = self._shards.get(video_id)
+        found = self.dataset(table, None if shard is None else [shard])
+        return found.to_table(columns=list(columns), filter=own if filter is None else own & filter)
+
+    @functools.cached_property
+    def _shards(self) -> dict[str, int]:
+        """The shard of each video that was committed when this was first asked for."""
+        rows = self.table("videos", ["video_id", "shard"])
+        return {row["video_id"]: row["shard"] for row in rows.to_pylist() if row["shard"] is not None}
 
     def videos(self, video_ids: Collection[str]) -> Iterator[tuple[str, VideoRows, NDArray[np.int64]]]:
         """Yield the features of some videos, with the track id of every box, in the order of the lake."""
@@ -157,16 +177,21 @@ class LakeReader:
         return name or models[0]
 
     def video(self, part: str) -> dict[str, Any]:
-        """Return the row of `videos` of the one that has something in its path, or is that path.
+        """Return the row of `videos` of the one that has something in its path, or has that path or id.
 
         Raises:
             UsageError: There is no such video, or there are several.
         """
         rows: list[dict[str, Any]] = self.table("videos").to_pylist()
         found = [row for row in rows if part in row["uri"]]
-        exact = [row for row in rows if row["uri"] == part]
+        exact = [row for row in rows if part in (row["uri"], row["video_id"])]
         if len(exact or found) == 1:
             return (exact or found)[0]
+        if len(exact) > 1 or len({row["uri"] for row in found}) == 1:
+            ids = ", ".join(row["video_id"] for row in exact or found)
+            raise UsageError(
+                f"{part!r} is {len(exact or found)} videos, spans or versions of one file; name one by its id: {ids}"
+            )
         if found:
             raise UsageError(f"{len(found)} videos have {part!r} in their path: {_some(found)}; name more of one")
         if not rows:
@@ -199,7 +224,7 @@ class LakeReader:
     def _segments_where(self, where: str, model: str) -> pa.Table:
         schema, literal = self.dataset("segments").schema, model.replace("'", "''")
         try:
-            _check_condition(where)
+            check_condition(where)
             found = self.sql(
                 f"SELECT {', '.join(schema.names)} FROM (SELECT * FROM segments WHERE model = '{literal}') AS segments"
                 f"\nWHERE (\n{where}\n)"
@@ -282,8 +307,8 @@ class LakeReader:
             finally:
                 timer.cancel()
 
-    def _committed_parts(self, table: str) -> list[str]:
-        shards = self._lake.committed()
+    def _committed_parts(self, table: str, shards: Sequence[int] | None = None) -> list[str]:
+        shards = self._lake.committed() if shards is None else shards
         if table == "segments":
             folders = [join("segments", f"model={model}") for model in self._lake.models()]
         else:
@@ -293,7 +318,7 @@ class LakeReader:
         return [info.path for info in infos if info.is_file]
 
 
-def _check_condition(where: str) -> None:
+def check_condition(where: str) -> None:
     """Refuse what would close the parentheses that it is put in: it has to be an expression on its own, too."""
     with duckdb.connect(":memory:") as connection:
         try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.lake.examples import Example, Shown, show
 from pipeline.lake.likeness import Basis
-from pipeline.lake.query import LakeReader
+from pipeline.lake.query import LakeReader, check_condition
 from pipeline.lake.search_index import Progress, ShardIndex, open_index
 from pipeline.motion.tracking import NO_TRACK
 
@@ -217,6 +217,7 @@ def _videos(lake: LakeReader, where: str | None) -> dict[str, Video]:
         rows = lake.table("videos", ["video_id", "uri", "duration_s"])
     else:
         try:
+            check_condition(where)
             rows = lake.sql(f"SELECT video_id, uri, duration_s FROM videos WHERE ({where}\n)")
         except UsageError as error:
             raise UsageError(f"--where {where!r}: no condition on the columns of videos ({error})") from error

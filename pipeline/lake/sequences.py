@@ -37,8 +37,8 @@ class Rows(Protocol):
         """Whether there is a column of that name."""
 
 
-LEAST_SHARED = 0.3
-"""Who is meant by a box shares at least so much of the union with it, on the mean over the span."""
+# Who is meant by a box shares at least so much of the union with it, on the mean over the span.
+_LEAST_SHARED = 0.3
 
 
 @dataclass(frozen=True)
@@ -117,17 +117,17 @@ def track_at(
         end_step: Of the sampling grid.
         tracks: Those of the video.
     """
-    best, most = None, LEAST_SHARED
+    best, most = None, _LEAST_SHARED
     for track in tracks:
         first, end = max(track.first_step, first_step), min(track.first_step + track.n_steps, end_step)
         mean = track.mean_box(first, end) if first < end else None
-        shared = 0.0 if mean is None else iou(box, mean) * (end - first) / (end_step - first_step)
+        shared = 0.0 if mean is None else _iou(box, mean) * (end - first) / (end_step - first_step)
         if shared >= most:
             best, most = track, shared
     return best
 
 
-def iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Return the area that two boxes `float32 [4]` share, as share of their union."""
     sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
     common = float(np.prod(sides.clip(0)))

@@ -8,54 +8,66 @@ from typing import Any
 
 import numpy as np
 
-# One in so many is drawn at random: from these alone it is told how often the model is right.
+# One in so many is set aside to be asked at random: from these alone it is told how often the model is right.
 _RANDOM_EVERY = 4
 # By so much a segment says less after each that was asked of the same label, or of the same video.
 _SAME_LABEL, _SAME_VIDEO = 0.9, 0.6
 # What is unlike what the model has learnt from teaches about as much as what it is unsure of.
 _NOVELTY_WEIGHT = 0.5
+# Who answers more goes on by worth alone.
+_SPREAD = 2000
 
 
 def order(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> Iterator[tuple[int, str]]:
     """Yield the number of each row, and whether it was `random` or `asked`.
 
-    What is asked for is what the model is unsure of and what is novel to it, spread over labels and videos. The same
-    rows come in the same order for every reviewer, so that two of them answer the same ones.
+    What is asked for is what the model is unsure of and what is novel to it, spread over labels and videos. What is
+    random is drawn from all of them before anything is asked, so the first of these are a fair sample, however far the
+    review gets. The same rows come in the same order for every reviewer, so that two of them answer the same ones.
 
     Args:
         rows: Rows of `segments`.
         seed: Of what is drawn at random.
     """
-    drawn = iter(np.random.default_rng(seed).permutation(len(rows)).tolist())
-    asked = _by_worth(rows)
-    done: set[int] = set()
-    while len(done) < len(rows):
-        is_random = len(done) % _RANDOM_EVERY == _RANDOM_EVERY - 1
-        number = next(each for each in (drawn if is_random else asked) if each not in done)
-        done.add(number)
-        yield number, "random" if is_random else "asked"
+    drawn = np.random.default_rng(seed).permutation(len(rows))[: len(rows) // _RANDOM_EVERY].tolist()
+    set_aside = set(drawn)
+    asked = _by_worth(rows, [number for number in range(len(rows)) if number not in set_aside])
+    at_random = iter(drawn)
+    for place in range(len(rows)):
+        kinds = ("random", "asked") if place % _RANDOM_EVERY == _RANDOM_EVERY - 1 else ("asked", "random")
+        for kind in kinds:
+            number = next(at_random if kind == "random" else asked, None)
+            if number is not None:
+                yield number, kind
+                break
 
 
-def _by_worth(rows: Sequence[Mapping[str, Any]]) -> Iterator[int]:
-    """Yield the numbers of rows, the one first that teaches most beside those before it."""
+def _by_worth(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Iterator[int]:
+    """Yield numbers of rows, the one first that teaches most beside those before it."""
     groups: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
-    for number, row in enumerate(rows):
+    for number in numbers:
+        row = rows[number]
         novelty = 0.5 if row["novelty"] is None else row["novelty"]
-        groups[row["label"], row["video_id"]].append((1 - row["score"] + _NOVELTY_WEIGHT * novelty, number))
-    names = list(groups)
+        worth = max(1e-6, 1 - row["score"] + _NOVELTY_WEIGHT * novelty)
+        groups[row["label"], row["video_id"]].append((float(np.log(worth)), number))
     waiting = [sorted(group, key=lambda each: (-each[0], each[1])) for group in groups.values()]
-    labels, videos = (_numbered([name[k] for name in names]) for k in (0, 1))
+    labels, videos = (_numbered([name[k] for name in groups]) for k in (0, 1))
+    # Logarithms, since products of many factors vanish. A group of which nothing is left is worth nothing.
     best = np.array([group[0][0] for group in waiting])
-    n_label, n_video = np.zeros(labels.max(initial=-1) + 1), np.zeros(videos.max(initial=-1) + 1)
     taken = [0] * len(waiting)
-    for _ in rows:
-        group = int(np.argmax(best * _SAME_LABEL ** n_label[labels] * _SAME_VIDEO ** n_video[videos]))
-        yield waiting[group][taken[group]][1]
+    for _ in range(min(_SPREAD, len(numbers))):
+        group = int(np.argmax(best))
+        worth, number = waiting[group][taken[group]]
+        yield number
         taken[group] += 1
-        left = taken[group] < len(waiting[group])
-        best[group] = waiting[group][taken[group]][0] if left else -np.inf
-        n_label[labels[group]] += 1
-        n_video[videos[group]] += 1
+        if taken[group] < len(waiting[group]):
+            best[group] += waiting[group][taken[group]][0] - worth
+        else:
+            best[group] = -np.inf
+        best[labels == labels[group]] += np.log(_SAME_LABEL)
+        best[videos == videos[group]] += np.log(_SAME_VIDEO)
+    left = [each for group, n in zip(waiting, taken, strict=True) for each in group[n:]]
+    yield from (number for _, number in sorted(left, key=lambda each: (-each[0], each[1])))
 
 
 def _numbered(names: Sequence[str]) -> np.typing.NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -71,9 +71,10 @@ class Review:
         self._queue = [(rows[number]["segment_id"], drawn) for number, drawn in order(rows)]
         self._drawn = dict(self._queue)
         self._rows: dict[str, dict[str, Any]] = {row["segment_id"]: row for row in rows}
+        self._of_people = any(row["track_id"] is not None for row in rows)
         names = ["video_id", "uri", "size_bytes", "duration_s"]
         self._videos = {row["video_id"]: row for row in lake.table("videos", names).to_pylist()}
-        self._labels = _labels(rows)
+        self._labels = _labels(lake, rows[0]["model"], book.answers)
         self._skipped: set[str] = set()
         self._cutter = Cutter(CutOptions(uri, str(folder), videos_root, rows[0]["model"]))
         self._answering, self._cutting = threading.Lock(), threading.Lock()
@@ -81,20 +82,26 @@ class Review:
     def page(self, title: str) -> dict[str, Any]:
         """Return what the page shows."""
         review = {
-            "reviewer": self._reviewer, "file": self._book.path.name, "labels": self._labels, "longest_s": LONGEST_S,
+            "reviewer": self._reviewer, "file": self._book.path.name, "longest_s": LONGEST_S,
         }  # fmt: skip
         return page_data(self._lake, self._segments, title, review=review)
 
     def state(self, said: str = "", undone: str | None = None) -> dict[str, Any]:
         """Return how far the review is, and which segment is next."""
-        answers = self._book.by_segment()
+        given = {answer.about: answer for answer in self._book.answers}
+        answers = {
+            each: given[about]
+            for each, row in self._rows.items()
+            if (about := (row["model"], each, round(row["start_s"], 3))) in given
+        }
         waiting = [each for each, _ in self._queue if each not in answers]
         following = [each for each in waiting if each not in self._skipped] or waiting
         drawn = [answer for answer in answers.values() if answer.drawn == "random"]
         right = sum(answer.is_right for answer in drawn)
         return {
             "answered": {each: answer.verdict for each, answer in answers.items()},
-            "n_answered": len(answers.keys() & self._rows.keys()),
+            "n_answered": len(answers),
+            "labels": self._labels,
             "n_left": len(waiting),
             "next": following[0] if following else None,
             "random": f"of {len(drawn)} drawn at random {right} are right" if drawn else "",
@@ -121,12 +128,12 @@ class Review:
             raise UsageError(f"a label is a text of at most {_LABEL_CHARS} letters")
         with self._answering:
             if verdict == "new":
-                answer = self._of_new(given, start_s, end_s, label_for(verdict, "", named))
+                answer = self._of_new(given, start_s, end_s, self._known(label_for(verdict, "", named)))
             else:
                 answer = self._of_found(given, start_s, end_s, verdict, named)
             self._book.add(answer)
             if answer.label not in (*self._labels, BACKGROUND):
-                self._labels.append(answer.label)
+                self._labels = sorted([*self._labels, answer.label])
             return self.state(f"saved: {answer.label}, {start_s:.2f} to {end_s:.2f} s ({verdict})")
 
     def skip(self, segment_id: str) -> dict[str, Any]:
@@ -180,7 +187,7 @@ class Review:
         row = self._rows.get(str(given.get("segment_id")))
         if row is None:
             raise UsageError("there is no such segment")
-        label = label_for(verdict, row["label"], named)
+        label = self._known(label_for(verdict, row["label"], named))
         box = self._box(row["video_id"], row["track_id"], start_s, end_s)
         answer = Answer(
             row["uri"], start_s, end_s, label, verdict, video_id=row["video_id"], segment_id=row["segment_id"],
@@ -196,16 +203,21 @@ class Review:
             raise UsageError("there is no such video")
         track_id = given.get("track_id")
         box = self._box(video["video_id"], track_id if isinstance(track_id, int) else None, start_s, end_s)
+        if self._of_people and not box:
+            raise UsageError("nobody is chosen who is in sight then; click the lane of the person whom it is about")
         answer = Answer(video["uri"], start_s, end_s, label, "new", video_id=video["video_id"], reviewer=self._reviewer)
         return replace(answer, **box)
+
+    def _known(self, label: str) -> str:
+        """Return a label as it is known, in whatever case it was typed: `Kneel` is no other label than `kneel`."""
+        return next((known for known in self._labels if known.casefold() == label.casefold()), label)
 
     def _box(self, video_id: str, track_id: int | None, start_s: float, end_s: float) -> _Box:
         """Return the mean box of a track over a span: it tells who is meant in any lake of the video."""
         if track_id is None:
             return {}
-        seen = (pc.field("video_id") == video_id) & (pc.field("track_id") == track_id)
-        seen &= (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
-        boxes = self._lake.table("detections", ["x1", "y1", "x2", "y2"], seen)
+        seen = (pc.field("track_id") == track_id) & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
+        boxes = self._lake.rows_of("detections", video_id, ["x1", "y1", "x2", "y2"], seen)
         if not boxes.num_rows:
             return {}
         x1, y1, x2, y2 = (float(pc.mean(column).as_py()) for column in boxes.columns)
@@ -218,12 +230,12 @@ class Review:
             path.unlink()
 
 
-def _labels(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the labels to choose from: those of the segments, and all of a bundled model."""
-    labels = {row["label"] for row in rows}
-    if rows[0]["model"] in EMBEDDED_BUNDLES:
-        labels.update(load_bundle(rows[0]["model"]).labels)
-    return sorted(labels - {BACKGROUND})
+def _labels(lake: LakeReader, model: str, answers: Iterable[Answer]) -> list[str]:
+    """Return the labels to choose from: those that the model gives, all of a bundled one, and those of answers."""
+    labels = set(lake.table("segments", ["label"], pc.field("model") == model)["label"].to_pylist())
+    if model in EMBEDDED_BUNDLES:
+        labels.update(load_bundle(model).labels)
+    return sorted(labels.union(answer.label for answer in answers) - {BACKGROUND})
 
 
 def _seconds(given: Mapping[str, Any], name: str) -> float:

@@ -105,10 +105,11 @@ def read_scene(
         end_s: Seconds into it; what is shown then is no part of the scene.
         model: Whose segments. None: those of every model; the surest speaks.
     """
-    within = (pc.field("video_id") == video_id) & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
-    followed = within & pc.field("track_id").is_valid()
+    followed = pc.field("track_id").is_valid() & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
     columns = ["track_id", "label", "pts_s", "x1", "y1", "x2", "y2", "keypoints"]
-    boxes = lake.table("detections", columns, followed).sort_by([("track_id", "ascending"), ("pts_s", "ascending")])
+    boxes = lake.rows_of("detections", video_id, columns, followed).sort_by(
+        [("track_id", "ascending"), ("pts_s", "ascending")]
+    )
     track_ids = boxes["track_id"].to_numpy()
     xyxy = np.stack([boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1).astype(np.float32)
     keypoints, pts_s, kinds = _keypoints(boxes["keypoints"]), boxes["pts_s"].to_numpy(), boxes["label"].to_pylist()
@@ -118,11 +119,11 @@ def read_scene(
         if len(part)
     }
     segments: dict[int, list[tuple[float, float, str, float]]] = defaultdict(list)
-    said = (pc.field("video_id") == video_id) & pc.field("track_id").is_valid()
+    said = pc.field("track_id").is_valid()
     said &= (pc.field("start_s") < end_s) & (pc.field("end_s") > start_s)
     if model is not None:
         said &= pc.field("model") == model
-    for row in lake.table("segments", ["track_id", "start_s", "end_s", "label", "score"], said).to_pylist():
+    for row in lake.rows_of("segments", video_id, ["track_id", "start_s", "end_s", "label", "score"], said).to_pylist():
         segments[row["track_id"]].append((row["start_s"], row["end_s"], row["label"], row["score"]))
     return Scene(tracks, segments)
 

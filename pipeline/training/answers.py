@@ -54,6 +54,12 @@ class Answer:
     """UTC, by ISO 8601."""
 
     @property
+    def about(self) -> tuple[str, str, float | None] | None:
+        """Which segment it is about: the id is that of one model, and of one labelling by it. None: of a new one."""
+        start_s = None if self.found_start_s is None else round(self.found_start_s, 3)
+        return (self.model, self.segment_id, start_s) if self.segment_id else None
+
+    @property
     def is_right(self) -> bool:
         """Whether the model's label was right, wherever the segment starts and ends."""
         return self.verdict == "right"
@@ -112,10 +118,6 @@ class AnswerBook:
             os.unlink(f"{self.path}.lock")
         self._lock.release()
 
-    def by_segment(self) -> dict[str, Answer]:
-        """Return the answers about segments, by `segment_id`."""
-        return {answer.segment_id: answer for answer in self.answers if answer.segment_id}
-
     def add(self, answer: Answer) -> None:
         """Write an answer; it takes the place of an earlier one about the same segment. It is on disk on return.
 
@@ -123,7 +125,7 @@ class AnswerBook:
             UsageError: The file can't be written; then all is as before.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        kept = [each for each in self.answers if not answer.segment_id or each.segment_id != answer.segment_id]
+        kept = [each for each in self.answers if answer.about is None or each.about != answer.about]
         before = self.answers
         self._write([*kept, replace(answer, answered_at=now)])
         self._before.append(before)
@@ -184,8 +186,8 @@ def agreement(one: Sequence[Answer], other: Sequence[Answer]) -> tuple[int, dict
         on which both say the same of it, and Cohen's kappa (Cohen 1960), which is 0 where they agree as often as by
         chance; not a number where chance alone would always agree.
     """
-    answers = [{each.segment_id: each.label for each in part if each.segment_id} for part in (one, other)]
-    both = sorted(answers[0].keys() & answers[1].keys())
+    answers = [{each.about: each.label for each in part if each.about} for part in (one, other)]
+    both = answers[0].keys() & answers[1].keys()
     pairs = [(answers[0][segment], answers[1][segment]) for segment in both]
     labels = sorted({label for pair in pairs for label in pair})
     found = {"all labels": (len(pairs), *_kappa(pairs))}
@@ -243,8 +245,10 @@ def _read(row: Row) -> Answer:
 
 def _sync_folder(folder: Path) -> None:
     """Let the new name of a file reach the disk, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # Not every file system can; the file itself is there by now.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

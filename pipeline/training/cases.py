@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
-from pipeline.lake.sequences import LEAST_SHARED, iou
+from pipeline.lake.sequences import StepSequence, track_at
 from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
+from pipeline.training.dataset import step_at
 from pipeline.training.evaluation import Case, Evaluation, evaluate_cases
 from pipeline.training.formats import read_annotations
 from pipeline.training.metrics import Span
@@ -94,7 +95,7 @@ def _ending(annotation: Annotation, duration_s: float, step_s: float) -> Annotat
 
 
 def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) -> tuple[list[Case], tuple[str, ...]]:
-    columns = ["uri", "label", "start_s", "end_s", "score", "x1", "y1", "x2", "y2"]
+    columns = ["video_id", "track_id", "uri", "label", "start_s", "end_s", "score", "x1", "y1", "x2", "y2"]
     rows = reader.table("segments", columns, pc.field("model") == model).to_pylist()
     of_video: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -105,7 +106,11 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
     # What is said of one person says nothing of what else is done in the video: such a span is a case of its own.
     cases_of = [
         *((uri, plain, of_video[uri]) for uri, spans in true.items() if (plain := [s for s in spans if s.box is None])),
-        *((each.video, [each], _meant(of_video[each.video], each)) for each in annotations if each.box is not None),
+        *(
+            (each.video, [each], _meant(reader, of_video[each.video], each))
+            for each in annotations
+            if each.box is not None
+        ),
     ]
     found_labels = {row["label"] for _, _, found in cases_of for row in found}
     labels = tuple(sorted({each.label for each in annotations} | found_labels))
@@ -122,17 +127,37 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
     return cases, labels
 
 
-def _meant(rows: Sequence[dict[str, Any]], annotation: Annotation) -> list[dict[str, Any]]:
+def _meant(reader: LakeReader, rows: Sequence[dict[str, Any]], annotation: Annotation) -> list[dict[str, Any]]:
     """Return what was found of the person who is meant by a box, cut to the span of the annotation."""
     start_s, end_s = annotation.start_s or 0.0, annotation.end_s or 0.0
-    box = np.array(annotation.box, np.float32)
+    box, rate = np.array(annotation.box, np.float32), float(reader.feature_options["sample_fps"])
+    first, end = step_at(start_s, rate), max(step_at(end_s, rate), step_at(start_s, rate) + 1)
+    meant = {}
+    for video_id in {row["video_id"] for row in rows}:
+        track = track_at(box, first, end, _tracks(reader, video_id, start_s, end_s))
+        meant[video_id] = None if track is None else track.track_id
     return [
         row | {"start_s": max(row["start_s"], start_s), "end_s": min(row["end_s"], end_s)}
         for row in rows
         if row["start_s"] < end_s
         and row["end_s"] > start_s
-        and row["x1"] is not None
-        and iou(box, np.array([row[name] for name in ("x1", "y1", "x2", "y2")], np.float32)) >= LEAST_SHARED
+        # Where people are not followed, what is said of the whole frame is said of them, too.
+        and (row["track_id"] is None or row["track_id"] == meant[row["video_id"]])
+    ]
+
+
+def _tracks(reader: LakeReader, video_id: str, start_s: float, end_s: float) -> list[StepSequence]:
+    """Return where the people of a video are in a span."""
+    within = pc.field("track_id").is_valid() & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
+    columns = ["track_id", "frame_index", "x1", "y1", "x2", "y2"]
+    boxes = reader.rows_of("detections", video_id, columns, within)
+    boxes = boxes.sort_by([("track_id", "ascending"), ("frame_index", "ascending")])
+    track_ids, steps = boxes["track_id"].to_numpy(), boxes["frame_index"].to_numpy()
+    xyxy = np.stack([boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    tracks = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(track_ids)) + 1) if len(steps) else []
+    return [
+        StepSequence(int(steps[of][0]), np.append(np.diff(steps[of]), 1), of, of, xyxy[of], int(track_ids[of[0]]))
+        for of in tracks
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,17 +62,19 @@ def divide(data: Sequence[LabelledVideo], name: str) -> Parts:
         kept, held_out = hold_out(data)
         return Parts(kept, [], held_out)
     parts: dict[str, list[LabelledVideo]] = {"train": [], "val": [], "test": []}
+    # Of all people of a file: what one of them does, the others are seen beside.
+    values: dict[str, set[str]] = defaultdict(set)
+    for item in (item for video in data for item in video.items):
+        values[item.annotation.video].update({item.annotation.splits.get(name, "")} - {""})
+    for file, of_file in values.items():
+        if len(of_file) > 1:
+            raise UsageError(f"{file}: {name} is both {' and '.join(sorted(of_file))}; a video belongs to one part")
     for video in data:
         if not video.items:
             parts["train"].append(video)
             continue
-        values = {item.annotation.splits.get(name, "") for item in video.items} - {""}
-        if len(values) > 1:
-            raise UsageError(
-                f"{video.video}: {name} is both {' and '.join(sorted(values))}; a video belongs to one part"
-            )
-        if values:
-            parts[values.pop()].append(video)
+        for part in values[video.items[0].annotation.video]:
+            parts[part].append(video)
     if parts["test"]:
         return Parts(**parts)
     return Parts(parts["train"], [], parts["val"])

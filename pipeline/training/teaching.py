@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel, Member
-from pipeline.activity.spec import of_tracks_alone
 from pipeline.lake.query import LakeReader
 from pipeline.lake.sequences import StepSequence
 from pipeline.training.annotations import Annotation
@@ -114,7 +114,7 @@ def remembered(
         for sequence in sequences[:n_left]:
             if any(sequence is each for each in known):
                 continue
-            inputs = np.concatenate(list(rows.inputs(sequence, bundle.spec.inputs)))[:_REMEMBERED_STEPS]
+            inputs = _beginning(rows.inputs(sequence, bundle.spec.inputs))
             scores = np.concatenate(list(classifier.scores([inputs])))
             label_ids = scores.argmax(axis=1).astype(np.int64)
             label_ids[(scores.max(axis=1) < _SURE) | np.isin(label_ids, list(but))] = IGNORE
@@ -124,6 +124,17 @@ def remembered(
         if kept:
             found.append(LabelledVideo(f"{uri_of[video_id]} (as before)", tuple(kept), ()))
     return found
+
+
+def _beginning(blocks: Iterable[NDArray[np.float16]]) -> NDArray[np.float16]:
+    """Return the first steps of a sequence: of a long recording the rest is not even read."""
+    read, n_steps = [], 0
+    for block in blocks:
+        read.append(block[: _REMEMBERED_STEPS - n_steps].copy())
+        n_steps += len(read[-1])
+        if n_steps >= _REMEMBERED_STEPS:
+            break
+    return np.concatenate(read)
 
 
 def _answered(
@@ -173,7 +184,7 @@ def taught(
         fit_options = FitOptions(
             **known, members=1, view=model.spec.views[number], epochs=options.epochs,
             batch_size=options.batch_size, learning_rate=options.learning_rate, seed=options.seed + number,
-            mirror=of_tracks_alone(model.spec.inputs),
+            mirror=bool(trained_with.get("mirror")),
         )  # fmt: skip
         spec = replace(model.spec, views=(model.spec.views[number],), temperature=1.0, energies=())
         n_batches = count_batches(sequences, draw_options(fit_options, spec))

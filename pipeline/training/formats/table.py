@@ -135,6 +135,10 @@ def _box(row: Row) -> tuple[float, float, float, float] | None:
         x1, y1, x2, y2 = map(float, sides)
     except ValueError:
         raise UsageError(f"{row.where}: x1, y1, x2, y2 = {', '.join(sides)} are no numbers of pixels") from None
+    if not (x1 < x2 and y1 < y2):
+        raise UsageError(f"{row.where}: x1, y1, x2, y2 = {', '.join(sides)} are no left, top, right and bottom")
+    if max(x2, y2) <= 1:
+        raise UsageError(f"{row.where}: x1, y1, x2, y2 = {', '.join(sides)} are shares; pixels of the video are wanted")
     return x1, y1, x2, y2
 
 
