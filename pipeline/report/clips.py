@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import posixpath
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ _COLUMNS = (
 )  # fmt: skip
 _VIDEO_PX = 1280
 _CLIP_PX = 1280
-_NAME_CHARS = 80
+_NAME_BYTES = 80
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ def write_clips(
         )
         for name, row in zip(names, rows, strict=True)
     }  # fmt: skip
-    options = CutOptions(lake, str(out), videos_root, rows[0]["model"], draw, for_page=False, longest_px=_CLIP_PX)
+    options = CutOptions(
+        reader.store.uri, str(out), videos_root, rows[0]["model"], draw, for_page=False, longest_px=_CLIP_PX
+    )
     results = {cut.name: result for cut, result in run(options, cuts.values())}
     done = [(name, row, results[name]) for name, row in zip(names, rows, strict=True) if not results[name].failure]
     table = Path(out) / "clips.csv"
@@ -138,16 +140,20 @@ def _described(name: str, row: dict[str, Any], result: CutResult) -> dict[str, A
 
 def _names(rows: list[dict[str, Any]]) -> list[str]:
     """Return a name for each segment that sorts by video and time, and that every file system takes."""
-    seen: Counter[str] = Counter()
+    taken: set[str] = set()
     names = []
     for row in rows:
         stem = posixpath.splitext(posixpath.basename(row["uri"]))[0]
         person = "" if row["track_id"] is None else f"_person{row['track_id']}"
         name = f"{_plain(stem)}_{row['start_s']:08.2f}_{_plain(row['label'])}{person}"
-        seen[name.lower()] += 1
-        names.append(name if seen[name.lower()] == 1 else f"{name}_{seen[name.lower()]}")
+        tries = (name if n == 1 else f"{name}_{n}" for n in itertools.count(1))
+        # Some file systems fold letters.
+        names.append(next(each for each in tries if each.casefold() not in taken))
+        taken.add(names[-1].casefold())
     return names
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_NAME_CHARS] or "video"
+    """Return a part of a name: letters, digits, `_`, `.` and `-`, and no more bytes than leave room for the rest."""
+    plain = re.sub(r"[^\w.-]+", "-", text).strip("-.").encode()[:_NAME_BYTES]
+    return plain.decode(errors="ignore") or "video"

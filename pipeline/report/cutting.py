@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ class Cutter:
         """
         try:
             clip, files = self._written(cut)
-        except OSError as error:
-            raise UsageError(f"{self._options.folder}: can't be written to ({error.strerror or error})") from error
+        except UsageError:
+            raise
         except VideoError as error:
             return CutResult(failure=str(error))
         except Exception as error:
@@ -119,20 +120,32 @@ class Cutter:
         options, folder = self._options, Path(self._options.folder)
         uri, probe = self._footage.find(cut.uri, cut.size_bytes)
         out = folder / f"{cut.name}.mp4"
-        out.parent.mkdir(parents=True, exist_ok=True)
+        with _told_as(folder):
+            out.parent.mkdir(parents=True, exist_ok=True)
         scene = None if options.for_page else self._scene(cut, cut.start_s, cut.end_s)
         draw = None if scene is None or not options.draw else drawn_over(scene, probe.width)
-        clip = write_clip(uri, probe, cut.start_s, cut.end_s, out, options.longest_px, draw)
+        with _told_as(folder):
+            clip = write_clip(uri, probe, cut.start_s, cut.end_s, out, options.longest_px, draw)
         if not options.for_page:
             return clip, [out]
         scene = self._scene(cut, clip.start_s, clip.end_s)
         beside = folder / f"{cut.name}.js"
-        beside.write_text(scene_script(f"clips/{cut.name}.js", scene), encoding="utf-8")
-        stills = _write_stills(clip, scene, cut.stills, folder, probe.width)
+        with _told_as(folder):
+            beside.write_text(scene_script(f"clips/{cut.name}.js", clip, scene), encoding="utf-8")
+            stills = _write_stills(clip, scene, cut.stills, folder, (probe.width, probe.height))
         return clip, [out, beside, *stills]
 
     def _scene(self, cut: Cut, start_s: float, end_s: float) -> Scene:
         return read_scene(self._lake, cut.video_id, start_s - 1, end_s + 1, self._options.model)
+
+
+@contextmanager
+def _told_as(folder: Path) -> Iterator[None]:
+    """Tell what goes wrong in writing as a fault of the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{folder}: can't be written to ({error.strerror or error})") from error
 
 
 def drawn_over(scene: Scene, width: int) -> Callable[[NDArray[np.uint8], float], None]:
@@ -185,8 +198,8 @@ def _together(rows: Sequence[dict[str, Any]], margin_s: float, last_s: float) ->
     return found
 
 
-def scene_script(name: str, scene: Scene) -> str:
-    """Return a script that tells the page who is where: times, and `int16` pixels of boxes and keypoints.
+def scene_script(name: str, clip: Clip, scene: Scene) -> str:
+    """Return a script that tells the page when a clip is, and who is where: times, boxes and keypoints in pixels.
 
     A keypoint that was not seen is at -1. A page that is opened from disk can load a script, but no data.
     """
@@ -203,10 +216,13 @@ def scene_script(name: str, scene: Scene) -> str:
                 "numbers": base64.b64encode(packed.tobytes()).decode(),
             }
         )
-    return f"actionlakeScene({json.dumps(name)}, {json.dumps({'tracks': tracks}, separators=(',', ':'))});\n"
+    content = json.dumps({"start": clip.start_s, "end": clip.end_s, "tracks": tracks}, separators=(",", ":"))
+    return f"actionlakeScene({json.dumps(name)}, {content});\n"
 
 
-def _write_stills(clip: Clip, scene: Scene, stills: Sequence[Still], folder: Path, source_width: int) -> list[Path]:
+def _write_stills(
+    clip: Clip, scene: Scene, stills: Sequence[Still], folder: Path, source: tuple[int, int]
+) -> list[Path]:
     """Write a small picture for each segment, of whom it is about; the clip is decoded once."""
     written: list[Path] = []
     waiting = sorted(stills, key=lambda still: still.time_s)
@@ -217,20 +233,21 @@ def _write_stills(clip: Clip, scene: Scene, stills: Sequence[Still], folder: Pat
         for frame in container.decode(video=0):
             image = frame
             while waiting and clip.start_s + (frame.time or 0.0) >= waiting[0].time_s:
-                written.append(_write_still(frame, waiting.pop(0), scene, folder, source_width))
+                written.append(_write_still(frame, waiting.pop(0), scene, folder, source))
         while waiting and image is not None:
-            written.append(_write_still(image, waiting.pop(0), scene, folder, source_width))
+            written.append(_write_still(image, waiting.pop(0), scene, folder, source))
     return written
 
 
-def _write_still(frame: av.VideoFrame, still: Still, scene: Scene, folder: Path, source_width: int) -> Path:
+def _write_still(frame: av.VideoFrame, still: Still, scene: Scene, folder: Path, source: tuple[int, int]) -> Path:
     image = frame.to_ndarray(format="bgr24")
     height, width = image.shape[:2]
     views = scene.tracks.get(still.track_id) if still.track_id is not None else None
     found = views.at(still.time_s) if views is not None else None
     left, top, right, bottom = np.array([0, 0, width, height], np.float64)
     if found is not None:
-        left, top, right, bottom = found[0].astype(np.float64) * (width / source_width)
+        # Apart for both sides: a copied clip may have pixels that are no squares.
+        left, top, right, bottom = found[0].astype(np.float64) * np.tile([width / source[0], height / source[1]], 2)
         middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
         half_h = max(bottom - top, (right - left) * _THUMB_SIZE[1] / _THUMB_SIZE[0], 16.0) * _AROUND / 2
         half_h = min(half_h, height / 2, width * _THUMB_SIZE[1] / _THUMB_SIZE[0] / 2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import math
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -72,7 +74,7 @@ def page_data(
             "label": [labels.index(label) for label in segments["label"].to_pylist()],
             "model": [models.index(model) for model in segments["model"].to_pylist()],
             **{
-                name: [None if value is None else round(value, 3) for value in segments[column].to_pylist()]
+                name: [_rounded(value) for value in segments[column].to_pylist()]
                 for name, column in (("start", "start_s"), ("end", "end_s"), ("score", "score"), ("novelty", "novelty"))
             },
         },
@@ -100,18 +102,19 @@ def render(data: Mapping[str, Any]) -> str:
     text = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
     content = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     parts = {
-        "{title}": escape(str(data["title"])),
-        "{style}": text["page.css"],
+        "title": escape(str(data["title"])),
+        "style": text["page.css"],
         # What ends or opens an element would do so within a script, too.
-        "{data}": content.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
-        "{script}": "\n".join(text[name].replace('"use strict";\n', "", 1) for name in _SCRIPTS),
+        "data": content.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
+        "script": "\n".join(text[name].replace('"use strict";\n', "", 1) for name in _SCRIPTS),
     }
-    page = text["page.html"]
-    for mark, part in parts.items():
-        before, after = page.split(mark, 1)
-        # What was put in is not looked at again.
-        page = f"{before}{part}{after}"
-    return page
+    # In one go: what is put in is not looked at again, whatever it holds.
+    return re.sub(r"\{(title|style|data|script)\}", lambda found: parts[found[1]], text["page.html"])
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return a number as JSON knows it: what is none is null."""
+    return None if value is None or not math.isfinite(value) else round(value, 3)
 
 
 def _most_time_first(segments: pa.Table) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def write_report(
     segments = reader.segments(where, model)
     if not segments.num_rows:
         raise UsageError(f"{lake}: no segment {'meets --where' if where else 'in it'}; there is nothing to show")
-    options = CutOptions(lake, str(Path(out) / "clips"), videos_root, segments["model"][0].as_py())
+    options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root, segments["model"][0].as_py())
     return _write(reader, segments, options, run, max_mb, title or posixpath.basename(lake.rstrip("/")) or lake)
 
 
@@ -94,7 +95,9 @@ def write_hits(
     ]  # fmt: skip
     schema = pa.schema([*(SEGMENTS.field(name) for name in rows[0] if name != "model"), ("model", pa.string())])
     found = pa.Table.from_pylist(rows, schema).sort_by([("uri", "ascending"), ("start_s", "ascending")])
-    return _write(open_lake(lake), found, CutOptions(lake, str(Path(out) / "clips"), videos_root), run, max_mb, title)
+    reader = open_lake(lake)
+    options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root)
+    return _write(reader, found, options, run, max_mb, title)
 
 
 def _write(reader: LakeReader, segments: pa.Table, options: CutOptions, run: Run, max_mb: float, title: str) -> Report:
@@ -173,6 +176,9 @@ def _make_room(folder: Path) -> None:
     Raises:
         UsageError: Somebody else's page or clips lie there.
     """
+    # A path leaves out one of the slashes.
+    if re.match(r"[a-z0-9+]{2,}:/", str(folder)):
+        raise UsageError(f"{folder}: a report is written to this machine; copy the folder from there")
     clips = folder / "clips"
     mark = clips / _MARK
     if not mark.exists() and ((folder / "index.html").exists() or (clips.exists() and any(clips.iterdir()))):

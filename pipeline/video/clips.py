@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -90,11 +91,13 @@ def write_clip(
         VideoError: The video can't be read, or no frame of it is shown in that time.
         OSError: The file can't be written.
     """
-    part = out.with_name(f"{out.stem}.part{out.suffix}")
+    part = out.with_name(f".{out.name}.part")
     try:
         clip = None if draw is not None else _copy(uri, probe, start_s, end_s, part, limits)
         clip = clip or _encode(uri, probe, start_s, end_s, part, longest_px, draw, limits)
         os.replace(part, out)
+    except _WriteError as error:
+        raise OSError(error.cause.errno, error.cause.strerror, str(out)) from error.cause
     finally:
         with suppress(FileNotFoundError):
             part.unlink()
@@ -118,17 +121,32 @@ def _copy(uri: str, probe: Probe, start_s: float, end_s: float, out: Path, limit
             return None
         key_pts = packets[0].pts
         assert key_pts is not None
-        with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
-            copied = target.add_stream_from_template(stream)
-            for packet in packets:
-                assert packet.pts is not None
-                assert packet.dts is not None
-                packet.pts, packet.dts = packet.pts - key_pts, packet.dts - key_pts
-                packet.stream = copied
-                target.mux(packet)
-        first_s = float((key_pts - probe.origin_pts) * probe.time_base)
         last_pts = max(packet.pts + (packet.duration or 0) for packet in packets if packet.pts is not None)
-        return first_s, first_s + float(last_pts * probe.time_base), probe.width, probe.height, True
+        try:
+            _write_packets(packets, stream, key_pts, out)
+        except FFmpegError as error:
+            raise _WriteError(error) from error
+    first_s = float((key_pts - probe.origin_pts) * probe.time_base)
+    return first_s, first_s + float((last_pts - key_pts) * probe.time_base), probe.width, probe.height, True
+
+
+class _WriteError(Exception):
+    """What went wrong in writing. While the video is open, other errors are taken for faults of the video."""
+
+    def __init__(self, cause: FFmpegError) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _write_packets(packets: list[Packet[VideoStream]], stream: VideoStream, key_pts: int, out: Path) -> None:
+    with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
+        copied = target.add_stream_from_template(stream)
+        for packet in packets:
+            assert packet.pts is not None
+            assert packet.dts is not None
+            packet.pts, packet.dts = packet.pts - key_pts, packet.dts - key_pts
+            packet.stream = copied
+            target.mux(packet)
 
 
 def _packets(

@@ -134,6 +134,19 @@ def test_names_are_never_markup(page: Page, report: str) -> None:
     assert page.locator(".row img[onerror]").count() == 0
 
 
+def test_names_that_look_like_marks_of_the_page_are_names(page: Page, tmp_path: Path) -> None:
+    uris = {"/v/{script}{data}.mp4": 4.0, "/v/{title}.mp4": 4.0}
+    segments = [{"uri": uri, "segment_id": uri, "label": "{style}", "score": score, "start_s": 0.0, "end_s": 2.0}
+                for uri, score in zip(uris, (float("nan"), 0.5), strict=True)]  # fmt: skip
+    reader = open_lake(str(lake_of_segments(tmp_path / "lake", uris, segments)))
+    path = tmp_path / "index.html"
+    path.write_text(render(page_data(reader, reader.segments(), "{data}")), encoding="utf-8")
+    page.goto(path.as_uri())
+    assert page.inner_text("#title") == "{data}"
+    page.keyboard.press("2")
+    assert "{script}{data}.mp4" in page.inner_text("#grid-space")
+
+
 def test_totals_and_failures(page: Page, report: str) -> None:
     page.goto(report)
     page.keyboard.press("3")

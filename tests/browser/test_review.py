@@ -92,6 +92,67 @@ def test_the_clip_of_a_video_that_moved_says_why(lake: Path, page: Page, until: 
         moved.rename(videos)
 
 
+def test_times_are_those_of_the_video_though_a_clip_begins_earlier(
+    lake: Path, page: Page, until: Wait, tmp_path: Path
+) -> None:
+    """The frames show their numbers, of which there are 30 a second; the clip begins with the keyframe at 2.8 s."""
+    with review(lake, tmp_path / "a.csv", "--where", "video_id = '0000000000000000'") as running:
+        page.goto(running.url)
+        until("PLAYER.now() !== null")
+        page.evaluate("PLAYER.playAt(0, 7.5)")  # The clip asked for is that from 3 s on.
+        until("PLAYER.now()?.seconds >= 2.8 && document.getElementById('clock').textContent.startsWith('0:0')")
+        page.evaluate("document.getElementById('video').pause()")
+        _put(page, 4.51, until)
+        bits = page.evaluate(
+            """() => { const v = document.getElementById('video'), c = document.createElement('canvas');
+            c.width = v.videoWidth; c.height = v.videoHeight; const pen = c.getContext('2d'); pen.drawImage(v, 0, 0);
+            const at = (bit) => pen.getImageData((bit + 0.5) * c.width / 10, c.height / 2, 1, 1).data[0];
+            return [...Array(10).keys()].map(at); }"""
+        )
+        assert sum(1 << bit for bit, value in enumerate(bits) if value > 127) == 135
+
+
+def test_a_key_that_is_held_answers_once(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    with review(lake, path) as running:
+        page.goto(running.url)
+        until("document.querySelector('#review .ask') !== null")
+        for _ in range(5):
+            page.keyboard.down("y")
+        page.keyboard.up("y")
+        until("document.querySelector('#review .hint').textContent.startsWith('1 answered')")
+        page.keyboard.press("n")
+        until("document.querySelector('#review .hint').textContent.startsWith('2 answered')")
+        assert [answer.verdict for answer in read_answers(path)] == ["right", "wrong"]
+
+
+def test_a_new_segment_is_that_of_the_lane_that_was_clicked(
+    lake: Path, page: Page, until: Wait, tmp_path: Path
+) -> None:
+    path = tmp_path / "answers.csv"
+    with review(lake, path, "--where", "video_id = '0000000000000000'") as running:
+        page.goto(running.url)
+        until("PLAYER.now() !== null")
+        # Between the segments there is nothing to click, so fall is hidden; then the second lane is empty from 4 s on.
+        page.click("#filters button:has-text('fall')")
+        page.click("#filters button:has-text('img')")
+        box = page.locator("#timeline-canvas").bounding_box()
+        assert box
+        seconds = "TIMELINE.scale() * 0.3"
+        x = box["x"] + 128 + page.evaluate(f"4 * TIMELINE.scale() + {seconds}")
+        page.mouse.click(min(x, box["x"] + box["width"] - 4), box["y"] + 24 + 26 + 20 + 10)
+        until("PLAYER.now()?.seconds > 4")
+        _put(page, 4.5, until)
+        page.keyboard.press("a")
+        assert "person 2" in page.inner_text("#review .said")
+        _put(page, 5.5, until)
+        page.keyboard.press("a")
+        page.fill("#review input", "kneel")
+        page.keyboard.press("Enter")
+        until("document.querySelector('#review .said').textContent.startsWith('saved: kneel')")
+        assert read_answers(path)[0].x1 == 80 + 2 * (45 + 54) / 2
+
+
 def test_two_reviewers_are_asked_the_same(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
     paths = [tmp_path / "ann.csv", tmp_path / "ben.csv"]
     for path, keys in zip(paths, ("yyynn", "yyyny"), strict=True):

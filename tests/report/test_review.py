@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,7 +118,16 @@ def test_media_come_by_ranges_of_bytes(running: Process) -> None:
     status, headers, _ = ask(running.url, name, Range="bytes=99999999-")
     assert (status, headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
     scene = ask(running.url, name.replace("mp4", "js"))[2].decode()
-    assert scene.startswith(f'actionlakeScene("{name.replace("mp4", "js")}", {{"tracks":[{{"id":1,"times":[0.0,0.1')
+    start = (
+        f'actionlakeScene("{name.replace("mp4", "js")}", {{"start":1.0,"end":4.0,"tracks":[{{"id":1,"times":[0.0,0.1'
+    )
+    assert scene.startswith(start)
+
+
+def test_a_copied_clip_says_when_it_begins(running: Process) -> None:
+    """With the keyframe before: every 0.4 s there is one."""
+    scene = ask(running.url, f"clips/{video_id(0)}/3-6.js")[2].decode()
+    assert '{"start":2.8,"end":6.0,' in scene
 
 
 def test_answers_that_make_no_sense_are_told_and_not_written(running: Process, answers: Path) -> None:
@@ -234,27 +243,68 @@ def test_a_full_disk_loses_nothing_that_was_saved(lake: Path, tmp_path: Path) ->
         process.communicate(timeout=30)
 
 
-def test_what_teaches_most_comes_first_and_a_share_is_random() -> None:
-    rows = [
-        {
-            "video_id": f"{n % 20:02d}",
-            "label": "walk" if n % 10 else "fall",
-            "score": 0.99 - n % 7 / 100,
-            "novelty": 0.1,
-        }
-        for n in range(200)
+def rows_of(n: int, score: Callable[[int], float], **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"video_id": f"{i % 20:02d}", "label": "walk" if i % 10 else "fall", "score": score(i), "novelty": 0.1, **more}
+        for i in range(n)
     ]
-    rows[150] |= {"score": 0.3}
-    rows[7] |= {"novelty": 0.99, "score": 0.5}
+
+
+def test_what_teaches_most_comes_first_and_a_share_is_random() -> None:
+    rows = rows_of(200, lambda i: 0.99 - i % 7 / 100)
+    found = list(order(rows))
+    one, other = [number for number, drawn in found if drawn == "asked"][60:62]
+    rows[one] |= {"score": 0.3}
+    rows[other] |= {"novelty": 0.99, "score": 0.5}
     found = list(order(rows))
     assert sorted(number for number, _ in found) == list(range(200))
     assert [drawn for _, drawn in found[:8]] == ["asked", "asked", "asked", "random"] * 2
-    assert {number for number, _ in found[:2]} == {150, 7}
+    assert {number for number, _ in found[:2]} == {one, other}
     assert list(order(rows)) == found
     asked = [rows[number] for number, drawn in found[:40] if drawn == "asked"]
     assert len({row["video_id"] for row in asked[:20]}) >= 15
     assert {row["label"] for row in asked[:6]} == {"walk", "fall"}
     assert list(order([])) == []
+    assert len(list(order(rows[:3]))) == 3
+
+
+def test_the_random_share_is_fair_however_far_the_review_gets() -> None:
+    """Of segments of which half are right, and score higher, half of the random ones are right, after any number."""
+    rows = rows_of(4000, lambda i: 0.9 if i % 2 else 0.3)
+    found = list(order(rows))
+    for n in (800, 2000, 3000, 4000):
+        drawn = [number % 2 for number, kind in found[:n] if kind == "random"]
+        assert abs(sum(drawn) / len(drawn) - 0.5) < 0.08, n
+
+
+def test_a_day_of_one_camera_can_be_ordered() -> None:
+    rows = rows_of(5000, lambda i: i % 100 / 100, video_id="00")
+    assert sorted(number for number, _ in order(rows)) == list(range(5000))
+
+
+def test_answers_of_two_models_stand_side_by_side(tmp_path: Path) -> None:
+    lake = make_lake(tmp_path, 1)
+    shutil.copytree(lake / "segments" / "model=m", lake / "segments" / "model=other")
+    for model in ("m", "other"):
+        with review(lake, tmp_path / "a.csv", "--model", model) as running:
+            state = told(running.url, "state", {})
+            assert state["n_answered"] == 0
+            told(
+                running.url, "answers", {"segment_id": state["next"], "verdict": "right", "start_s": 0.0, "end_s": 2.0}
+            )
+    assert [answer.model for answer in read_answers(tmp_path / "a.csv")] == ["m", "other"]
+    with review(lake, tmp_path / "a.csv", "--model", "m") as running:
+        assert told(running.url, "state", {})["n_answered"] == 1
+
+
+def test_labels_that_were_typed_are_offered_again(lake: Path, answers: Path) -> None:
+    for typed in ("Kneel", "kneel"):
+        with review(lake, answers, "--where", "label = 'sit'") as running:
+            state = told(running.url, "state", {})
+            assert {"walk", "sit", "fall"} <= set(state["labels"])
+            given = {"segment_id": state["next"], "verdict": "label", "label": typed, "start_s": 2.0, "end_s": 4.0}
+            assert "Kneel" in told(running.url, "answers", given)["labels"]
+    assert [answer.label for answer in read_answers(answers)] == ["Kneel", "Kneel"]
 
 
 def test_whole_frames_can_be_reviewed(tmp_path: Path) -> None:

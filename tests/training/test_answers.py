@@ -89,10 +89,10 @@ def test_what_verdicts_mean() -> None:
 
 
 def test_only_the_person_who_is_meant_is_evaluated(tmp_path: Path) -> None:
-    """Both walk, sit and fall; one of them was answered to sit all the time, which is right for a third of it."""
+    """Both walk to the right, and are said to walk, sit and fall; that one sits all the time is right for a third."""
     lake = make_lake(tmp_path, 1)
     (uri,) = open_lake(str(lake)).table("videos")["uri"].to_pylist()
-    box = {"x1": 50.0, "y1": 40.0, "x2": 208.0, "y2": 140.0}
+    box = {"x1": 109.0, "y1": 40.0, "x2": 149.0, "y2": 140.0}  # The mean of where person 1 is.
     path = tmp_path / "answers.csv"
     with AnswerBook(path, [uri]) as book:
         book.add(dataclasses.replace(BASE, video=uri, start_s=0.0, end_s=6.0, label="sit", **box))

@@ -130,3 +130,10 @@ def test_the_picture_is_even_and_small(tmp_path: Path) -> None:
     path = make_video(tmp_path / "odd.avi", RECIPES[14], 5, size=(1282, 722))
     clip = cut(path, 0.0, 1.0, tmp_path / "clip.mp4")
     assert (clip.width, clip.height) == (640, 360)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"], ids=["copied", "encoded"])
+def test_a_place_that_can_not_be_written_is_no_fault_of_the_video(numbered: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="Not a directory"):
+        cut(numbered / name, 0.0, 1.0, tmp_path / "file" / "clip.mp4")

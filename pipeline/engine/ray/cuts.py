@@ -46,8 +46,8 @@ def cut_on_ray(options: CutOptions, cuts: Iterable[Cut]) -> Iterator[tuple[Cut, 
             try:
                 result, files = ray.get(done)
             except RayError as error:
-                if isinstance(getattr(error, "cause", None), UsageError):
-                    raise
+                if isinstance(cause := getattr(error, "cause", None), UsageError):
+                    raise cause from error
                 yield cut, CutResult(failure=f"the task that cut it failed ({type(error).__name__})")
                 continue
             _write(Path(options.folder), files)

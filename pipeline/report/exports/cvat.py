@@ -30,7 +30,7 @@ def write_cvat(out: Path, found: Found) -> None:
     A second activity at the same time is a second track of the same `group_id`. Two spans of one activity that touch
     become one. Scores have no place. Frames count from 0, by the average rate of the file.
     """
-    paths = paths_like_videos(out, [video.uri for video in found.videos], ".xml")
+    paths = paths_like_videos(out, [video.name for video in found.videos], ".xml")
     activities = sorted({one_line(segment.label) for segment in found.segments})
     kinds: set[str] = {"person", _PICTURE}
     for video, segments in found.by_video():
@@ -40,7 +40,7 @@ def write_cvat(out: Path, found: Found) -> None:
         for number, track in enumerate(tracks):
             _add(root, number, track, video)
         indent(root)
-        ElementTree(root).write(make_room(paths[video.uri]), encoding="utf-8", xml_declaration=True)
+        ElementTree(root).write(make_room(paths[video.name]), encoding="utf-8", xml_declaration=True)
     make_room(out / "labels.json").write_text(json.dumps(_labels(activities, kinds), indent=1) + "\n", encoding="utf-8")
 
 

@@ -32,9 +32,9 @@ def write_elan(out: Path, found: Found) -> None:
     Times are whole milliseconds, and no annotation is shorter than one. Annotations of a tier can't overlap in ELAN:
     what overlaps another of the same person is on a tier of its own, `person 7 (2)`.
     """
-    paths = paths_in_one_folder(out, [video.uri for video in found.videos], ".eaf")
+    paths = paths_in_one_folder(out, [video.name for video in found.videos], ".eaf")
     for video, segments in found.by_video():
-        path = make_room(paths[video.uri])
+        path = make_room(paths[video.name])
         root = _document(video, path, len(segments))
         _add_tiers(root, segments, found.model)
         _add_types(root)

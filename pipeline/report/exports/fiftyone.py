@@ -24,17 +24,17 @@ def write_fiftyone(out: Path, found: Found) -> None:
     It is the layout of version 0.7, which has a file of frames for each video and needs no schema of a database;
     FiftyOne tells it by `metadata.json` without a version, and reads it still.
     """
-    uris = [video.uri for video in found.videos]
+    names = [video.name for video in found.videos]
     # Both folders are there for a lake without videos, too.
     (out / "frames").mkdir(parents=True, exist_ok=True)
-    frames = paths_like_videos(out / "frames", uris, ".json")
+    frames = paths_like_videos(out / "frames", names, ".json")
     field = _field(found.model)
     about = {"media_type": "video", "info": {"model": found.model, "exporter": "actionlake"}}
     (out / "metadata.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     with open(out / "samples.json", "w", encoding="utf-8") as file:
         opening = '{"samples": [\n'
         for video, segments in found.by_video():
-            path = frames[video.uri]
+            path = frames[video.name]
             make_room(path).write_text(
                 json.dumps({"frames": _frames(video, found.boxes(video, keypoints=True))}), encoding="utf-8"
             )

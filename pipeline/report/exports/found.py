@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import logging
 import math
 import posixpath
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from pipeline.lake.query import LakeReader
-from pipeline.lake.store import part_name
 
 log = logging.getLogger(__name__)
 
-_VIDEO_COLUMNS = ["video_id", "uri", "size_bytes", "duration_s", "width", "height", "fps", "recorded_at", "shard"]
+_VIDEO_COLUMNS = ["video_id", "uri", "size_bytes", "duration_s", "width", "height", "fps", "recorded_at"]
 _BOX_COLUMNS = ["pts_s", "track_id", "label", "score", "x1", "y1", "x2", "y2"]
 _MOST_NAMED = 5
 
@@ -35,6 +32,8 @@ class Video:
     """
 
     video_id: str
+    name: str
+    """What a file about it is called after: its URI; with its id where several spans or versions of one file are."""
     uri: str
     size_bytes: int | None
     duration_s: float | None
@@ -42,7 +41,6 @@ class Video:
     height: int | None
     fps: float | None
     recorded_at: datetime.datetime | None
-    shard: int | None
 
     @property
     def has_numbered_frames(self) -> bool:
@@ -76,6 +74,7 @@ class Video:
 class Segment:
     """A span of a video, and of a person of it if it has a track."""
 
+    video_id: str
     uri: str
     label: str
     start_s: float
@@ -119,33 +118,20 @@ class Found:
         """Yield each video with its segments."""
         segments: dict[str, list[Segment]] = defaultdict(list)
         for segment in self.segments:
-            segments[segment.uri].append(segment)
+            segments[segment.video_id].append(segment)
         for video in self.videos:
-            yield video, segments[video.uri]
+            yield video, segments[video.video_id]
 
     def boxes(self, video: Video, keypoints: bool = False) -> list[Box]:
         """Return the boxes of a video in the order of their times; of the lake, only its own rows are read."""
-        parts = [part for name, part in self._parts if video.shard is None or name == part_name(video.shard)]
-        columns, own = [*_BOX_COLUMNS, *(["keypoints"] if keypoints else [])], pc.field("video_id") == video.video_id
-        rows = [row for part in parts for row in part.to_table(self._schema, columns=columns, filter=own).to_pylist()]
+        columns = [*_BOX_COLUMNS, *(["keypoints"] if keypoints else [])]
+        rows = self.lake.rows_of("detections", video.video_id, columns).to_pylist()
         return [
             Box(
                 row["pts_s"], row["track_id"], row["label"] or "person", row["score"], _sides(row), row.get("keypoints")
             )
             for row in sorted(rows, key=lambda row: float(row["pts_s"]))
         ]
-
-    @functools.cached_property
-    def _parts(self) -> list[tuple[str, Any]]:
-        """Return the files of detections by name; there is one for each shard."""
-        detections = self.lake.dataset("detections")
-        if not isinstance(detections, pads.FileSystemDataset):
-            return []
-        return [(posixpath.basename(part.path), part) for part in detections.get_fragments()]
-
-    @functools.cached_property
-    def _schema(self) -> pa.Schema:
-        return self.lake.dataset("detections").schema
 
     def with_numbered_frames(self) -> Found:
         """Return what can be written in numbers of frames; what can't is told in the log."""
@@ -160,8 +146,8 @@ class Found:
             ", ".join(lost[:_MOST_NAMED]),
             more,
         )
-        uris = {video.uri for video in kept}
-        return replace(self, videos=kept, segments=[each for each in self.segments if each.uri in uris])
+        ids = {video.video_id for video in kept}
+        return replace(self, videos=kept, segments=[each for each in self.segments if each.video_id in ids])
 
 
 def find(lake: LakeReader, where: str | None, model: str | None) -> Found:
@@ -172,18 +158,36 @@ def find(lake: LakeReader, where: str | None, model: str | None) -> Found:
     """
     table = lake.segments(where, model)
     segments = [
-        Segment(row["uri"], row["label"], row["start_s"], row["end_s"], row["score"], row["track_id"], _sides_of(row))
+        Segment(
+            row["video_id"],
+            row["uri"],
+            row["label"],
+            row["start_s"],
+            row["end_s"],
+            row["score"],
+            row["track_id"],
+            _sides_of(row),
+        )
         for row in table.select(
-            ["uri", "label", "start_s", "end_s", "score", "track_id", "x1", "y1", "x2", "y2"]
+            ["video_id", "uri", "label", "start_s", "end_s", "score", "track_id", "x1", "y1", "x2", "y2"]
         ).to_pylist()
     ]
     videos = lake.table("videos", _VIDEO_COLUMNS, _with_segments(table) if where is not None else None)
     rows = sorted(videos.to_pylist(), key=lambda row: str(row["uri"]))
-    return Found(lake, lake.model(model), [Video(**row) for row in rows], segments)
+    shared = Counter(row["uri"] for row in rows)
+    named = [
+        Video(name=_named(row["uri"], row["video_id"]) if shared[row["uri"]] > 1 else row["uri"], **row) for row in rows
+    ]
+    return Found(lake, lake.model(model), named, segments)
+
+
+def _named(uri: str, video_id: str) -> str:
+    stem, suffix = posixpath.splitext(uri)
+    return f"{stem}-{video_id}{suffix}"
 
 
 def _with_segments(segments: pa.Table) -> pc.Expression:
-    return pc.field("uri").isin(pc.unique(segments["uri"].combine_chunks()))
+    return pc.field("video_id").isin(pc.unique(segments["video_id"].combine_chunks()))
 
 
 def _sides(row: dict[str, Any]) -> tuple[float, float, float, float]:

@@ -16,12 +16,12 @@ from pipeline.report.exports.names import make_room, paths_like_videos
 
 def write_activitynet(out: Path, found: Found) -> None:
     """Write `{"results": {id: [{"label", "score", "segment"}]}}`; a video's id is its name without suffix."""
-    stems = {video.uri: posixpath.splitext(posixpath.basename(video.uri))[0] for video in found.videos}
+    stems = {video.name: posixpath.splitext(posixpath.basename(video.name))[0] for video in found.videos}
     shared = Counter(stems.values())
     results: dict[str, list[dict[str, Any]]] = {}
     for video, segments in found.by_video():
-        stem = stems[video.uri]
-        results[stem if shared[stem] == 1 else video.uri] = [
+        stem = stems[video.name]
+        results[stem if shared[stem] == 1 else video.name] = [
             {"label": each.label, "score": each.score, "segment": [each.start_s, each.end_s]} for each in segments
         ]
     content = {"version": "VERSION 1.3", "results": results, "external_data": {"used": True, "details": found.model}}
@@ -48,11 +48,11 @@ def write_csv(out: Path, found: Found) -> None:
 
 def write_vtt(out: Path, found: Found) -> None:
     """Write subtitles for every video, one without segments too, in folders as the videos lie in."""
-    paths = paths_like_videos(out, [video.uri for video in found.videos], ".vtt")
+    paths = paths_like_videos(out, [video.name for video in found.videos], ".vtt")
     for video, segments in found.by_video():
         cues = [f"{_clock(each.start_s)} --> {_clock(each.end_s)}\n{_caption(each)}\n" for each in segments]
         text = "\n".join([f"WEBVTT\n\nNOTE found by {found.model}\n", *cues])
-        make_room(paths[video.uri]).write_text(text, encoding="utf-8")
+        make_room(paths[video.name]).write_text(text, encoding="utf-8")
 
 
 def _caption(segment: Segment) -> str:

@@ -4,6 +4,8 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const SEGMENTS = DATA.segments;
 const VIDEOS = DATA.videos;
 const LABELS = DATA.labels;
+// A score that is no number says nothing.
+SEGMENTS.score = SEGMENTS.score.map((score) => score ?? 0);
 
 // For each video the numbers of its segments.
 const OF_VIDEO = new Map();
@@ -58,7 +60,8 @@ const described = (index) =>
   `score ${SEGMENTS.score[index].toFixed(2)}, ${VIDEOS[SEGMENTS.video[index]].name}`;
 
 // The one state of the page. Views are told when what they show has changed.
-const state = { shown: [], selected: -1, lanes: "people", labels: LABELS.map(() => true) };
+// `lane` is where somebody clicked last: a video, and a person of it.
+const state = { shown: [], selected: -1, lane: null, lanes: "people", labels: LABELS.map(() => true) };
 const listeners = { shown: [], selected: [] };
 const on = (event, listener) => listeners[event].push(listener);
 const tell = (event, ...details) => listeners[event].forEach((listener) => listener(...details));
@@ -83,6 +86,7 @@ function applyFilters() {
 function select(index, play = true) {
   if (index < 0 || index === undefined) return;
   state.selected = index;
+  state.lane = { video: SEGMENTS.video[index], track: SEGMENTS.track[index] };
   $("spoken").textContent = described(index);
   tell("selected", play);
 }

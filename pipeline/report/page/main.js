@@ -83,7 +83,9 @@ setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "l
 $("theme").addEventListener("click", () => setTheme(THEMES[1 - THEMES.indexOf(document.documentElement.dataset.theme)]));
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
+  // Some keyboards reach [ and ] by Alt alone, which then is part of the letter.
+  const typed = event.altKey && "[]".includes(event.key);
+  if (event.ctrlKey && !typed || event.metaKey || event.altKey && !typed || $("help").open) return;
   const typing = event.target.matches("input:not([type=range]), select, textarea");
   if (typing) { if (event.key === "Escape") event.target.blur(); return; }
   if (DATA.review && REVIEW.key(event)) { event.preventDefault(); return; }

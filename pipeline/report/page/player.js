@@ -4,7 +4,7 @@ const BONES = DATA.bones, SEEN = DATA.seen_score, BRIDGED_S = 0.5;
 
 const PLAYER = (() => {
   const video = $("video"), overlay = $("overlay"), wanted = { boxes: true, poses: true, labels: true };
-  let clip = null, target = null, scene = null, playing = 0;
+  let clip = null, target = 0, scene = null, playing = 0;
 
   // Boxes come as a script, since a page that is opened from disk may not fetch.
   const scenes = new Map(), waiting = new Map();
@@ -34,16 +34,21 @@ const PLAYER = (() => {
     const found = clipAt(videoIndex, seconds, segment);
     $("no-clip").hidden = true;
     if (!found) {
-      video.removeAttribute("src"); video.load(); clip = null; scene = null;
+      playing += 1; video.removeAttribute("src"); video.load(); clip = null; scene = null; drawOver();
       const why = segment >= 0 && DATA.without_clip[SEGMENTS.id[segment]];
       say(why || "There is no clip of this moment.");
       return;
     }
-    target = { seconds, segment, play: true };
     if (clip && clip.file === found.file) { seekTo(seconds); return; }
-    clip = found; scene = null; const turn = ++playing;
-    video.src = clip.file;
-    loadScene(clip.scene).then((loaded) => { if (turn === playing) { scene = unpacked(loaded); drawOver(); } });
+    clip = null; scene = null; video.pause();
+    const turn = ++playing;
+    loadScene(found.scene).then((loaded) => {
+      if (turn !== playing) return;
+      // A clip that was copied begins with the keyframe before what was asked for; only who cut it knows.
+      clip = { ...found, start: loaded.start ?? found.start, end: loaded.end ?? found.end };
+      scene = unpacked(loaded); target = seconds;
+      video.src = clip.file;
+    });
   }
 
   function say(text) { $("no-clip").textContent = text; $("no-clip").hidden = false; }
@@ -145,15 +150,17 @@ const PLAYER = (() => {
   const follow = () => { tick(); if (frameByFrame) video.requestVideoFrameCallback(follow); };
   if (frameByFrame) video.requestVideoFrameCallback(follow); else video.addEventListener("timeupdate", tick);
   video.addEventListener("loadedmetadata", () => {
+    if (!clip) return; // Another clip is on its way.
     // A portrait is not to push all else off the page.
     $("screen").style.aspectRatio = String(Math.max(0.9, video.videoWidth / video.videoHeight));
-    if (target) seekTo(target.seconds);
+    seekTo(target);
   });
   video.addEventListener("seeked", tick);
   video.addEventListener("ended", () => {
     // A long segment goes on in the next clip.
-    const next = clip && !DATA.review && DATA.clips.find((each) => each.video === clip.video && Math.abs(each.start - clip.end) < 0.05);
-    if (next) playAt(next.video, next.start);
+    const goesOn = (each) => each.video === clip.video && each.start <= clip.end + 0.05 && each.end > clip.end + 0.05;
+    const next = clip && !DATA.review && DATA.clips.find(goesOn);
+    if (next) playAt(next.video, Math.max(next.start, clip.end));
   });
   video.addEventListener("error", () => {
     if (!video.getAttribute("src")) return;

@@ -2,7 +2,7 @@
 // A person goes through segments; every answer is on the server's disk before the next one is shown.
 const REVIEW = DATA.review ? (() => {
   const panel = $("review"), index = new Map(SEGMENTS.id.map((id, i) => [id, i]));
-  const known = DATA.review.labels;
+  let known = [];
   let progress = null, bounds = {}, picking = null, begun = null, busy = false;
 
   async function ask(path, content) {
@@ -18,6 +18,7 @@ const REVIEW = DATA.review ? (() => {
     busy = true;
     try {
       progress = await ask(path, content);
+      known = progress.labels;
       ANSWERED.clear();
       for (const [id, verdict] of Object.entries(progress.answered)) ANSWERED.set(id, verdict);
       say(progress.said);
@@ -61,16 +62,17 @@ const REVIEW = DATA.review ? (() => {
     const now = PLAYER.now();
     if (!now) return;
     if (!begun || begun.video !== now.video || now.seconds <= begun.start_s) {
-      begun = { video: now.video, start_s: Math.round(now.seconds * 100) / 100 };
-      say(`A new segment starts at ${clock(begun.start_s, 2)}; press a again where it ends.`);
+      // Of the person whose lane was clicked, or whose segment is shown.
+      const track = state.lane && state.lane.video === now.video ? state.lane.track : null;
+      begun = { video: now.video, track, start_s: Math.round(now.seconds * 100) / 100 };
+      say(`A new segment of ${begun.track === null ? "the whole frame" : `person ${begun.track}`} starts at ${clock(begun.start_s, 2)}; press a again where it ends.`);
       return;
     }
-    begun.end_s = Math.round(now.seconds * 100) / 100;
-    pick("What is done in the new segment?", (label) => {
-      const i = current(), track = i >= 0 && SEGMENTS.video[i] === begun.video ? SEGMENTS.track[i] : null;
-      send("answers", { video_id: VIDEOS[begun.video].id, track_id: track, verdict: "new", label, start_s: begun.start_s, end_s: begun.end_s },
-        () => { begun = null; picking = null; draw(); });
-    });
+    const end_s = Math.round(now.seconds * 100) / 100, { video, track, start_s } = begun;
+    const whose = track === null ? "the whole frame" : `person ${track}`;
+    pick(`What does the new segment of ${whose} show?`, (label) => send("answers",
+      { video_id: VIDEOS[video].id, track_id: track, verdict: "new", label, start_s, end_s },
+      () => { begun = null; picking = null; draw(); }));
   }
 
   function pick(question, action) { picking = { question, action }; draw(); }
@@ -116,6 +118,8 @@ const REVIEW = DATA.review ? (() => {
   const digitOf = (k) => (k < 9 ? String(k + 1) : String.fromCharCode(97 + k - 9));
 
   function key(event) {
+    // A key that is held answers once, not what comes up meanwhile.
+    if (event.repeat && event.key !== "," && event.key !== ".") return BUTTONS.some(([each]) => each === event.key);
     if (picking) {
       if (event.key === "Escape") { picking = null; draw(); return true; }
       const label = known.find((_, k) => k < 20 && digitOf(k) === event.key);

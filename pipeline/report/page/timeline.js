@@ -174,6 +174,9 @@ const TIMELINE = (() => {
     return { row, seconds, segment: segment === undefined ? -1 : segment };
   }
 
+  // Whose lane a row is; null for that of whole frames, or of an activity.
+  const laneTrack = (row) => (state.lanes === "people" ? SEGMENTS.track[row.segments[0]] : null);
+
   function reveal(i) {
     if (!place.has(i)) return;
     const row = rows[place.get(i)];
@@ -220,6 +223,7 @@ const TIMELINE = (() => {
     if (drag && drag.moved) return;
     const found = at(event);
     if (!found) return;
+    state.lane = { video: found.row.video, track: laneTrack(found.row) };
     if (found.segment >= 0) select(found.segment, false);
     PLAYER.playAt(found.row.video, found.seconds, found.segment);
   });

@@ -11,7 +11,7 @@ from pipeline.report.exports.names import cleaned, lanes, one_line, paths_in_one
 
 
 def video(duration_s: float | None, fps: float = 10.0) -> Video:
-    return Video("id", "/v/a.mp4", None, duration_s, 640, 480, fps, None, None)
+    return Video("id", "/v/a.mp4", "/v/a.mp4", None, duration_s, 640, 480, fps, None)
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def video(duration_s: float | None, fps: float = 10.0) -> Video:
 def test_a_segment_has_at_least_one_frame_of_those_that_there_are(
     start_s: float, end_s: float, frames: tuple[int, int]
 ) -> None:
-    assert video(4.0).frames_of(Segment("/v/a.mp4", "x", start_s, end_s, 1.0, None, None)) == frames
+    assert video(4.0).frames_of(Segment("id", "/v/a.mp4", "x", start_s, end_s, 1.0, None, None)) == frames
 
 
 def test_without_a_length_any_frame_may_be() -> None:
-    segment = Segment("/v/a.mp4", "x", 4.0, 4.0, 1.0, None, None)
+    segment = Segment("id", "/v/a.mp4", "x", 4.0, 4.0, 1.0, None, None)
     assert video(None).n_frames is None
     assert video(None).frames_of(segment) == (40, 41)
     assert video(10.0, 29.97).n_frames == 300

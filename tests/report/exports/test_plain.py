@@ -42,6 +42,24 @@ def test_csv_says_who_is_meant(tmp_path: Path) -> None:
     assert [each.box for each in read_annotations(tmp_path / "found.csv")] == [(10, 5, 18, 30), (20, 5, 28, 30)]
 
 
+def test_spans_of_one_file_are_told_apart(tmp_path: Path) -> None:
+    """A manifest may list parts of a file; each has an id of its own, and they share the path."""
+    parts = [
+        {**SEGMENTS[1], "uri": "/v/a.mp4", "video_id": f"{n:016x}", "start_s": 10.0 * n, "end_s": 10.0 * n + 2}
+        for n in (1, 2)
+    ]
+    columns = {"uri": {f"{n:016x}": "/v/a.mp4" for n in (1, 2)}}
+    lake = lake_of_segments(tmp_path / "lake", {f"{n:016x}": 60.0 for n in (1, 2)}, parts, columns=columns)
+    reader = open_lake(str(lake))
+    assert export_segments(reader, tmp_path / "found.csv", "csv") == 2
+    assert [each.start_s for each in read_annotations(tmp_path / "found.csv")] == [10.0, 20.0]
+    export_segments(reader, tmp_path / "vtt", "vtt")
+    assert sorted(path.name for path in (tmp_path / "vtt").iterdir()) == [f"a-{n:016x}.mp4.vtt" for n in (1, 2)]
+    assert reader.video("0000000000000002")["video_id"] == "0000000000000002"
+    with pytest.raises(UsageError, match="is 2 videos, spans or versions of one file; name one by its id"):
+        reader.video("a.mp4")
+
+
 def test_results_of_activitynet(lake: Path, tmp_path: Path) -> None:
     export_segments(open_lake(str(lake)), tmp_path / "found.json", "activitynet")
     record = json.loads((tmp_path / "found.json").read_text())

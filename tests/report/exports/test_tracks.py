@@ -100,7 +100,7 @@ def test_elan_names_what_is_remote_and_what_needs_escapes(lake: LakeReader, tmp_
 
 def test_elan_takes_a_name_that_is_a_url_as_it_is(tmp_path: Path) -> None:
     uri = "file:///v/not%20%FF%20text.mp4"
-    lake = make_lake(tmp_path / "lake", [segment(uri, "walk", 0.0, 1.0)], uri={A: uri})
+    lake = make_lake(tmp_path / "lake", [segment(uri, "walk", 0.0, 1.0, video_id=A)], uri={A: uri})
     export_segments(lake, tmp_path / "out", "elan", where="true")
     media = ElementTree.parse(tmp_path / "out" / "not%20%FF%20text.eaf").getroot().find("HEADER/MEDIA_DESCRIPTOR")
     assert media is not None
