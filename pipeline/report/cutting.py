@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.archive import filesystem
 from pipeline.errors import UnforeseenError, UsageError, VideoError
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.report.drawing import SEEN_SCORE, draw_person
@@ -83,6 +84,11 @@ class CutOptions:
     for_page: bool = True
     """Write also who is where, and the small pictures."""
     longest_px: int = LONGEST_PX
+
+    def __post_init__(self) -> None:
+        # As seen from here: a worker may be at home elsewhere.
+        if self.videos_root is not None:
+            object.__setattr__(self, "videos_root", filesystem.canonical_uri(self.videos_root))
 
 
 Run = Callable[[CutOptions, Iterable[Cut]], Iterator[tuple[Cut, CutResult]]]

@@ -69,6 +69,14 @@ def test_a_box_that_is_no_box_is_told(tmp_path: Path) -> None:
         read_annotations(path)
 
 
+@pytest.mark.parametrize(("box", "words"), [("0.1,0.2,0.5,0.9", "are shares"), ("5,2,1,4", "no left, top, right")])
+def test_a_box_is_in_pixels(tmp_path: Path, box: str, words: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"video,start_s,end_s,label,x1,y1,x2,y2\na.mp4,0,1,walk,{box}\n")
+    with pytest.raises(UsageError, match=words):
+        read_annotations(path)
+
+
 def test_kappa_by_hand() -> None:
     # Cohen (1960): 20 both yes, 5 and 10 apart, 15 both no: 0.7 agree, 0.5 by chance.
     one = answers_of("y" * 20 + "y" * 5 + "n" * 10 + "n" * 15)

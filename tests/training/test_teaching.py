@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,13 @@ from pipeline.errors import UsageError
 from pipeline.lake.query import open_lake
 from pipeline.training.annotations import Annotation
 from pipeline.training.card import model_card
-from pipeline.training.dataset import load_videos
+from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.sequences import IGNORE
+from pipeline.training.splits import divide
 from pipeline.training.teaching import TeachOptions, grown, remembered
 from tests.made_up import CONFIG, FPS, MadeUpPerson, made
-from tests.test_cli import run, text, usage_error
+from tests.test_cli import run, text
 
 INPUTS = CONFIG.embedded
 NAMES = ("background", "walk", "wave", "sit")
@@ -143,6 +144,17 @@ def test_the_same_answers_teach_the_same(lake: Path, base: Path, tmp_path: Path)
     assert bundles[0].sha256 == bundles[1].sha256 != load_bundle(base).sha256
 
 
+def test_people_of_one_video_belong_to_one_part() -> None:
+    def of(track: int, part: str) -> LabelledVideo:
+        annotation = Annotation("a.mp4", "walk", 0.0, 1.0, {"split": part}, box=box_of(track))
+        return LabelledVideo(f"a.mp4 (person {track})", (), (Item(annotation, 0, 0, 5),))
+
+    with pytest.raises(UsageError, match="split is both test and train; a video belongs to one part"):
+        divide([of(1, "train"), of(3, "test")], "split")
+    parts = divide([of(1, "train"), of(3, "train")], "split")
+    assert (len(parts.train), len(parts.test)) == (2, 0)
+
+
 def test_a_new_output_says_nothing_yet(base: Path, lake: Path) -> None:
     bundle = load_bundle(base)
     for _, rows, track_ids in open_lake(str(lake)).videos(["v00"]):
@@ -179,30 +191,37 @@ def test_old_data_are_learnt_from_again(base: Path, lake: Path, tmp_path: Path) 
         teach(str(lake), path, tmp_path / "c", base, options, old)
 
 
+def refused(lake: Path, path: Path, out: Path, base: str | Path | None = None) -> str:
+    with pytest.raises(UsageError) as error:
+        teach(str(lake), path, out, base, TeachOptions(epochs=1))
+    return str(error.value)
+
+
 def test_what_can_not_be_taught_is_told(base: Path, lake: Path, tmp_path: Path) -> None:
-    path = answers(tmp_path / "answers.csv", [(0, 1, "sit")])
+    path, out = answers(tmp_path / "answers.csv", [(0, 1, "sit")]), tmp_path / "x"
     alone = tmp_path / "lake"
     shutil.copytree(lake, alone)
     shutil.rmtree(alone / "segments")
     classify(str(alone), str(base))
-    said = usage_error("teach", "--lake", alone, path, "--out", tmp_path / "x")
+    said = refused(alone, path, out)
     assert "labelled by 'base', which is no bundled model; name its folder by --model" in said
-    assert "has the same name; choose another" in usage_error(
-        "teach", "--lake", lake, path, "--out", tmp_path / "base", "--model", base
-    )
+    assert "has the same name; choose another" in refused(lake, path, tmp_path / "base", base)
+    assert "daily22-look" in refused(lake, path, out, "daily22-look")
     nobody = tmp_path / "nobody.csv"
     nobody.write_text(f"video,start_s,end_s,label,x1,y1,x2,y2\n{uri(0)},0,1,sit,600,0,620,9\n")
-    said = usage_error("teach", "--lake", lake, nobody, "--out", tmp_path / "x", "--model", base)
-    assert "nobody was seen in this lake where its answers are" in said
+    assert "nobody was seen in this lake where its answers are" in refused(lake, nobody, out, base)
     other = tmp_path / "other.csv"
     other.write_text("video,start_s,end_s,label\nelsewhere.mp4,0,1,sit\n")
-    assert "no video 'elsewhere.mp4' in lake" in usage_error(
-        "teach", "--lake", lake, other, "--out", tmp_path / "x", "--model", base
-    )
-    single = answers(tmp_path / "alone.csv", [(0, 1, "sit")])
-    shown = run(
-        "teach", "--lake", lake, single, "--out", tmp_path / "few", "--model", base, "--epochs", "1", "--no-relabel"
-    )
+    assert "no video 'elsewhere.mp4' in lake" in refused(lake, other, out, base)
+    assert not out.exists()
+
+
+def test_few_answers_are_not_measured_and_lost_ones_are_told(base: Path, lake: Path, tmp_path: Path) -> None:
+    partly = answers(tmp_path / "partly.csv", [(0, 1, "sit"), (1, 9, "walk")])
+    options = ["--out", tmp_path / "few", "--model", base, "--epochs", "1", "--no-relabel"]
+    shown = run("teach", "--lake", lake, partly, *options)
+    assert "1 answers are left out, for nobody was followed there" in text(shown.stderr)
     assert "the answers are of too few videos to measure on" in text(shown.stdout)
-    assert load_bundle(tmp_path / "few").metrics["splits"] == {}
-    assert replace(load_bundle(tmp_path / "few"), name="x").labels == NAMES
+    bundle = load_bundle(tmp_path / "few")
+    assert bundle.training["note"].startswith("Taught by 1 answers")
+    assert (bundle.metrics["splits"], bundle.labels) == ({}, NAMES)

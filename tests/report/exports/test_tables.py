@@ -86,7 +86,7 @@ def test_what_is_not_known_is_not_made_up(tmp_path: Path) -> None:
 
 
 def test_names_that_boris_divides(tmp_path: Path) -> None:
-    lake = make_lake(tmp_path / "lake", [segment(A, "walk", 0.0, 1.0)], uri={A: "/v/a;b.mp4"})
+    lake = make_lake(tmp_path / "lake", [segment(A, "walk", 0.0, 1.0)])
     assert export_segments(lake, tmp_path / "f.tsv", "boris", where="uri NOT LIKE '%;%'") == 1
     lake = make_lake(tmp_path / "other", [segment("/v/a;b.mp4", "walk", 0.0, 1.0, video_id=A)], uri={A: "/v/a;b.mp4"})
     with pytest.raises(UsageError, match=r"/v/a;b\.mp4: BORIS divides .* --where"):
