@@ -24,7 +24,7 @@ from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.sequences import IGNORE
 from pipeline.training.splits import divide
-from pipeline.training.teaching import TeachOptions, grown, remembered
+from pipeline.training.teaching import TeachOptions, contradicted, grown, remembered
 from tests.made_up import CONFIG, FPS, MadeUpPerson, made
 from tests.test_cli import run, text
 
@@ -179,6 +179,23 @@ def test_whom_answers_are_about_is_not_remembered(base: Path, lake: Path) -> Non
         assert not video.items
         for sequence in video.sequences:
             assert set(sequence.label_ids.tolist()) <= {IGNORE, 1, 2, 3}
+
+
+def test_labels_that_answers_contradict_are_not_remembered(base: Path, lake: Path) -> None:
+    """Two of three who wave were said to walk; whoever sits was said to sit."""
+    waving, sitting = (
+        [(n, t) for n in range(8) for k, t in enumerate((1, 3)) if (n + k) % 3 == does] for does in (1, 2)
+    )
+    labels = [*(("wave", who) if i % 3 == 2 else ("walk", who) for i, who in enumerate(waving[:3])),
+              *(("sit", who) for who in sitting[:3])]  # fmt: skip
+    told = [Annotation(uri(n), label, 1.0, 11.0, box=box_of(track)) for label, (n, track) in labels]
+    uris = {each.video: each.video for each in told}
+    reader, bundle = open_lake(str(lake)), load_bundle(base)
+    answered = load_videos(reader, uris, told, NAMES, "person", INPUTS)
+    assert contradicted(bundle, answered) == {NAMES.index("wave")}
+    kept = remembered(reader, bundle, uris, told, contradicted(bundle, answered))
+    said = np.concatenate([sequence.label_ids for video in kept for sequence in video.sequences])
+    assert set(said.tolist()) - {IGNORE} == {NAMES.index("walk"), NAMES.index("sit")}
 
 
 def test_old_data_are_learnt_from_again(base: Path, lake: Path, tmp_path: Path) -> None:
