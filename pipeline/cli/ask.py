@@ -91,6 +91,7 @@ def search(
     from pipeline.lake.query import open_lake
     from pipeline.lake.search import search as find
     from pipeline.report.examples import read_examples
+    from pipeline.report.page import short_names
 
     log_to_console(verbose)
     if (like is None) == (examples is None):
@@ -107,7 +108,12 @@ def search(
             reader, shown, limit, where, other_videos, model,
             lambda done, n: status.update(f"looking: {done} of {n} shards are ready"),
         )  # fmt: skip
-    _write(hits_table(hits, labelled=examples is not None), output_format)
+    found = hits_table(hits, labelled=examples is not None)
+    if output_format is Format.table and hits:
+        # A terminal has no room for paths.
+        place = found.column_names.index("video")
+        found = found.set_column(place, "video", [short_names([hit.uri for hit in hits])])
+    _write(found, output_format)
     if report_folder is not None:
         from pipeline.engine.cuts import cutting
         from pipeline.report.report import write_hits

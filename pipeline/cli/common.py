@@ -150,5 +150,5 @@ def log_to_console(verbose: bool) -> None:
     # Each chunk is told of, which is much.
     logging.getLogger("pipeline.engine.worker").setLevel(logging.INFO if verbose else logging.WARNING)
     # Which networks look, and what was understood of somebody's labels, is for that person to see.
-    for name in ("pipeline.steps.extract", "pipeline.training.formats"):
+    for name in ("pipeline.steps.extract", "pipeline.training.formats", "pipeline.lake.examples"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -155,10 +155,19 @@ def teaching_table(console: Console, result: TeachResult) -> None:
         figures = (found[figure] for figure in ("accuracy", "frame_accuracy", "segment_f1"))
         table.add_row(name, *(f"{figure:.3f}" for figure in figures))
     console.print(table)
+    before, after = (found["frame_accuracy"] for found in result.results.values())
+    if after < before:
+        console.print(
+            "less of the time is right than before: look for mistakes in the answers, or answer more before you use it",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def labelled_table(console: Console, state: ClassifyState) -> None:
     """Print how many new segments a model found, by label."""
+    if not state.n_videos:
+        console.print(f"all of it was labelled by {plain(state.model)} before", highlight=False)
+        return
     table = Table(title=f"new segments by {state.model}")
     table.add_column("label")
     table.add_column("segments", justify="right")
@@ -172,11 +181,12 @@ def labelled_table(console: Console, state: ClassifyState) -> None:
 def agreement_table(console: Console, n_both: int, by_label: Mapping[str, tuple[int, float, float]]) -> None:
     """Print how far two reviewers agree on the segments that both have answered."""
     table = Table(title=f"{n_both} segments answered by both")
-    for heading in ("label", "segments", "agree", "Cohen's kappa"):
+    for heading in ("label", "given by either", "same", "Cohen's kappa"):
         table.add_column(heading, justify="left" if heading == "label" else "right")
     for label, (n, same, kappa) in by_label.items():
         table.add_row(plain(label), str(n), f"{same:.3f}", "" if math.isnan(kappa) else f"{kappa:.3f}")
     console.print(table)
+    console.print("same: share of all of them on which both give this label, or both do not", highlight=False)
 
 
 def answer_table(console: Console, answer: pa.Table) -> None:

@@ -182,7 +182,12 @@ def teach(
     teaching_table(out, result)
     out.print(f"bundle: {plain(str(result.folder))}", highlight=False, soft_wrap=True)
     if relabel:
-        labelled_table(out, label_anew(lake, str(out_folder)))
+        state = label_anew(lake, str(out_folder))
+        labelled_table(out, state)
+        out.print(
+            f"look at it: actionlake report --lake {plain(lake)} --model {plain(state.model)} --out report",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 @app.command(rich_help_panel=TEACH)
@@ -231,10 +236,9 @@ def classify(
         console.print(f"{state.model}: {state.n_done} of {state.n_shards} shards labelled", highlight=False)
 
     state = run(lake, model, tuple(split_list(labels) or ()), min_track_s, address, show)
-    if not state.n_videos:
-        out.print(f"all of it was labelled by {state.model} before", highlight=False)
-        return
     labelled_table(out, state)
+    if not state.n_videos:
+        return
     out.print(f"{state.n_videos} videos labelled in {time.monotonic() - started:.1f} s", highlight=False)
     for message in state.failures:
         console.print(f"[yellow]not labelled:[/] {plain(message)}", highlight=False, soft_wrap=True)

@@ -151,6 +151,8 @@ def _show(options: dict[str, Any], rows: VideoRows, track_ids: NDArray[np.int64]
     of_person = sequence.track_id is not None
     # A pose has a mirror; what the embedding of a mirrored picture would be, nothing tells.
     sides = (False, True) if of_person else (False,)
+    who = f"person {sequence.track_id}" if of_person else "the whole frame"
+    log.info("like %s: %s", example.where or example.video_id, who)
     parts = tuple(describe(rows, sequence, stretches, options["inputs"], mirrored) for mirrored in sides)
     first, last = sequence.first_step + int(stretches[0, 0]), sequence.first_step + int(stretches[-1, 1])
     return Shown(

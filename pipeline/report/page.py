@@ -30,6 +30,7 @@ def page_data(
     without_clip: Mapping[str, str] | None = None,
     note: str = "",
     review: Mapping[str, Any] | None = None,
+    sorted_by: str | None = None,
 ) -> dict[str, Any]:
     """Return what the page shows, to be written as JSON.
 
@@ -42,6 +43,7 @@ def page_data(
         without_clip: For segments by id, why there is no clip.
         note: What else is to be said beside the counts.
         review: What a review needs; None: the page is only looked at.
+        sorted_by: Column by which the table is sorted at first, the largest first. None: by video and time.
     """
     names = ["video_id", "uri", "duration_s", "covered_s", "width", "height", "status", "recorded_at", "camera"]
     rows = sorted(lake.table("videos", names).to_pylist(), key=lambda row: (row["uri"], row["video_id"]))
@@ -49,13 +51,14 @@ def page_data(
     last: dict[str, float] = {}
     for video_id, end_s in zip(segments["video_id"].to_pylist(), segments["end_s"].to_pylist(), strict=True):
         last[video_id] = max(end_s, last.get(video_id, 0.0))
-    shown = _short_names([row["uri"] for row in rows])
+    shown = short_names([row["uri"] for row in rows])
     labels = _most_time_first(segments)
     models = sorted(set(segments["model"].to_pylist()))
     return {
         "title": title,
         "note": note,
         "labels": labels,
+        "colours": _colours(segments, labels),
         "models": models,
         "videos": [
             {
@@ -93,6 +96,7 @@ def page_data(
         "bones": BONES,
         "seen_score": SEEN_SCORE,
         "review": review,
+        "sorted_by": sorted_by,
     }  # fmt: skip
 
 
@@ -112,6 +116,14 @@ def render(data: Mapping[str, Any]) -> str:
     return re.sub(r"\{(title|style|data|script)\}", lambda found: parts[found[1]], text["page.html"])
 
 
+def _colours(segments: pa.Table, labels: Sequence[str]) -> list[int]:
+    """Return a number for each label: the model's own where it has one, so that reports can be compared."""
+    columns = (segments[name].to_pylist() for name in ("label", "label_id"))
+    known = {label: number for label, number in zip(*columns, strict=True) if number is not None}
+    # The first is the background, in most models, and is never shown.
+    return [max(0, known[label] - 1) if label in known else place for place, label in enumerate(labels)]
+
+
 def _rounded(value: float | None) -> float | None:
     """Return a number as JSON knows it: what is none is null."""
     return None if value is None or not math.isfinite(value) else round(value, 3)
@@ -125,8 +137,8 @@ def _most_time_first(segments: pa.Table) -> list[str]:
     return [label for label, _ in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _short_names(uris: Sequence[str]) -> list[str]:
+def short_names(uris: Sequence[str]) -> list[str]:
     """Return names of files; those that several have, with the folder before them."""
     names = [posixpath.basename(uri) for uri in uris]
-    shared = Counter(names)
+    shared = Counter(posixpath.basename(uri) for uri in set(uris))
     return ["/".join(uri.split("/")[-2:]) if shared[name] > 1 else name for uri, name in zip(uris, names, strict=True)]

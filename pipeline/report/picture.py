@@ -26,7 +26,7 @@ _MOST_CROWDED = """
         AND d.pts_s >= s.start_s AND d.pts_s < s.end_s
     WHERE d.track_id IS NOT NULL {where}
     GROUP BY d.video_id, d.frame_index
-    ORDER BY count(s.label) DESC, count(*) DESC, sum(d.score) DESC, d.video_id, d.frame_index LIMIT 1
+    ORDER BY {first} count(s.label) DESC, count(*) DESC, sum(d.score) DESC, d.video_id, d.frame_index LIMIT 1
 """
 
 
@@ -59,7 +59,7 @@ def draw_moment(lake: LakeReader, out: str | Path, video: str | None = None, at_
         where += f" AND contains(v.uri, '{quoted}')"
     if at_s is not None:
         where += f" AND d.pts_s >= {at_s!r} AND d.pts_s < {at_s + 1.0!r}"
-    found = lake.sql(_MOST_CROWDED.format(where=where)).to_pylist()
+    found = lake.sql(_MOST_CROWDED.format(where=where, first="" if at_s is None else "d.frame_index,")).to_pylist()
     if not found:
         raise UsageError("nobody was followed there; see SELECT * FROM detections, and the scope in `actionlake info`")
     at = found[0]["pts_s"]

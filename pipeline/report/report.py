@@ -68,9 +68,9 @@ def write_report(
     """
     reader = open_lake(lake)
     segments = reader.segments(where, model)
-    if not segments.num_rows:
-        raise UsageError(f"{lake}: no segment {'meets --where' if where else 'in it'}; there is nothing to show")
-    options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root, segments["model"][0].as_py())
+    if where is not None and not segments.num_rows:
+        raise UsageError(f"{lake}: no segment meets --where; there is nothing to show")
+    options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root, reader.model(model))
     return _write(reader, segments, options, run, max_mb, title or posixpath.basename(lake.rstrip("/")) or lake)
 
 
@@ -88,8 +88,8 @@ def write_hits(
     rows = [
         {
             "video_id": hit.video_id, "uri": hit.uri, "segment_id": f"hit-{rank:04d}", "track_id": hit.track_id,
-            "label": ", ".join(hit.labels) or "(no label)", "score": max(0.0, hit.likeness), "novelty": None,
-            "start_s": hit.start_s, "end_s": hit.end_s, "model": "likeness",
+            "label": ", ".join(hit.labels) or "(no label)", "label_id": None, "score": max(0.0, hit.likeness),
+            "novelty": None, "start_s": hit.start_s, "end_s": hit.end_s, "model": "likeness",
         }
         for rank, hit in enumerate(hits, start=1)
     ]  # fmt: skip
@@ -97,16 +97,24 @@ def write_hits(
     found = pa.Table.from_pylist(rows, schema).sort_by([("uri", "ascending"), ("start_s", "ascending")])
     reader = open_lake(lake)
     options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root)
-    return _write(reader, found, options, run, max_mb, title)
+    return _write(reader, found, options, run, max_mb, title, sorted_by="score")
 
 
-def _write(reader: LakeReader, segments: pa.Table, options: CutOptions, run: Run, max_mb: float, title: str) -> Report:
+def _write(
+    reader: LakeReader,
+    segments: pa.Table,
+    options: CutOptions,
+    run: Run,
+    max_mb: float,
+    title: str,
+    sorted_by: str | None = None,
+) -> Report:
     folder = Path(options.folder).parent
     try:
         _make_room(folder)
         shown = _cut_all(plan_cuts(reader, segments.to_pylist()), options, run, max_mb)
         note = f"clips for {segments.num_rows - len(shown.without)}" if shown.without else ""
-        data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note)
+        data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note, sorted_by=sorted_by)
         page = folder / "index.html"
         part = page.with_suffix(".part")
         part.write_text(render(data), encoding="utf-8")
@@ -130,7 +138,11 @@ def _cut_all(cuts: Sequence[Cut], options: CutOptions, run: Run, max_mb: float) 
     shown, budget = _Shown([], {}, {}), _Budget(max_mb * 1e6)
     for cut, result in run(options, budget.draw(cuts)):
         ids = [still.segment_id for still in cut.stills]
-        budget.spend(cut, result.n_bytes)
+        if not budget.spend(cut, result.n_bytes):
+            for path in (Path(options.folder) / each for each in _files_of(cut)):
+                path.unlink(missing_ok=True)
+            budget.left.append(cut)
+            continue
         if result.failure:
             shown.without.update(dict.fromkeys(ids, result.failure))
             continue
@@ -160,10 +172,17 @@ class _Budget:
             self._promised += _usual_bytes(cut)
             yield cut
 
-    def spend(self, cut: Cut, n_bytes: int) -> None:
-        """Take note of what a cut really took."""
+    def spend(self, cut: Cut, n_bytes: int) -> bool:
+        """Take note of what a cut really took, and tell whether there is room for it."""
         self._promised -= _usual_bytes(cut)
+        if self._taken + n_bytes > self._most:
+            return False
         self._taken += n_bytes
+        return True
+
+
+def _files_of(cut: Cut) -> list[str]:
+    return [f"{cut.name}.mp4", f"{cut.name}.js", *(f"{still.segment_id}.jpg" for still in cut.stills)]
 
 
 def _usual_bytes(cut: Cut) -> float:

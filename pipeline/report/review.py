@@ -75,7 +75,9 @@ class Review:
         names = ["video_id", "uri", "size_bytes", "duration_s"]
         self._videos = {row["video_id"]: row for row in lake.table("videos", names).to_pylist()}
         self._labels = _labels(lake, rows[0]["model"], book.answers)
-        self._skipped: set[str] = set()
+        self._skipped: list[str] = []
+        # What was done last comes last: `skip` or `answer`.
+        self._done: list[str] = []
         self._cutter = Cutter(CutOptions(uri, str(folder), videos_root, rows[0]["model"]))
         self._answering, self._cutting = threading.Lock(), threading.Lock()
 
@@ -86,7 +88,7 @@ class Review:
         }  # fmt: skip
         return page_data(self._lake, self._segments, title, review=review)
 
-    def state(self, said: str = "", undone: str | None = None) -> dict[str, Any]:
+    def state(self, said: str = "", undone: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return how far the review is, and which segment is next."""
         given = {answer.about: answer for answer in self._book.answers}
         answers = {
@@ -132,6 +134,7 @@ class Review:
             else:
                 answer = self._of_found(given, start_s, end_s, verdict, named)
             self._book.add(answer)
+            self._done.append("answer")
             if answer.label not in (*self._labels, BACKGROUND):
                 self._labels = sorted([*self._labels, answer.label])
             return self.state(f"saved: {answer.label}, {start_s:.2f} to {end_s:.2f} s ({verdict})")
@@ -139,20 +142,27 @@ class Review:
     def skip(self, segment_id: str) -> dict[str, Any]:
         """Put a segment off to the end of the review."""
         with self._answering:
-            self._skipped.add(segment_id)
+            self._skipped.append(segment_id)
+            self._done.append("skip")
             return self.state("skipped")
 
     def undo(self) -> dict[str, Any]:
-        """Take the last answer back.
+        """Take the last skip of this review back, or the last answer, also one of an earlier review.
 
         Raises:
             UsageError: The file can't be written.
         """
         with self._answering:
+            if self._done and self._done[-1] == "skip":
+                self._done.pop()
+                undone: dict[str, Any] = {"segment_id": self._skipped.pop(), "start_s": None, "end_s": None}
+                return self.state("no longer skipped", undone)
             taken = self._book.undo()
             if taken is None:
                 return self.state("there is nothing to undo")
-            return self.state(f"taken back: {taken.label} ({taken.verdict})", taken.segment_id or None)
+            self._done = self._done[:-1]
+            undone = {"segment_id": taken.segment_id, "start_s": taken.start_s, "end_s": taken.end_s}
+            return self.state(f"taken back: {taken.label} ({taken.verdict})", undone)
 
     def clip(self, name: str) -> Path:
         """Return the file of a clip, or of who is where in it, cut now if it was not before.

@@ -118,6 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.FORBIDDEN, "asked from elsewhere")
             return None
         token, slash, path = self.path.removeprefix("/").partition("?")[0].partition("/")
+        if not slash and hmac.compare_digest(token.encode(), self.server.token.encode()):
+            self._send(HTTPStatus.MOVED_PERMANENTLY, b"", "text/plain; charset=utf-8", {"Location": f"/{token}/"})
+            return None
         if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
             self._refuse(HTTPStatus.FORBIDDEN, "the address lacks its token; take the whole one that the command shows")
             return None

@@ -64,7 +64,7 @@ def test_starts_ends_new_segments_skips_and_undo(lake: Path, page: Page, until: 
         page.keyboard.press("a")
         _put(page, 1.5, until)
         page.keyboard.press("a")
-        page.fill("#review input", "juggle")
+        page.keyboard.type("juggle")
         page.keyboard.press("Enter")
         until("document.querySelector('#review .said').textContent.startsWith('saved: juggle')")
         new = read_answers(path)[-1]
@@ -73,9 +73,16 @@ def test_starts_ends_new_segments_skips_and_undo(lake: Path, page: Page, until: 
         page.keyboard.press("u")
         until("document.querySelector('#review .said').textContent.startsWith('taken back: juggle')")
         assert read_answers(path) == [answer]
+        # The skip was before that; then the answer, whose start and end come back with it.
+        page.keyboard.press("u")
+        until("document.querySelector('#review .said').textContent.startsWith('no longer skipped')")
+        assert read_answers(path) == [answer]
         page.keyboard.press("u")
         until("document.querySelector('#review .hint').textContent.startsWith('0 answered, 3 left')")
         assert read_answers(path) == []
+        assert "0:02.50 to 0:03.50" in page.inner_text("#review .ask")
+        page.keyboard.press("Escape")
+        assert "0:02.00 to 0:04.00" in page.inner_text("#review .ask")
 
 
 def test_the_clip_of_a_video_that_moved_says_why(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:

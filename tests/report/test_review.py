@@ -160,7 +160,7 @@ def test_another_answer_takes_the_place_of_the_first_and_undo_brings_it_back(run
     first = read_answers(answers)
     assert told(running.url, "answers", given | {"verdict": "label", "label": 'hop, skip\n"jump"'})["n_answered"] == 1
     assert read_answers(answers)[0].label == 'hop, skip\n"jump"'
-    assert told(running.url, "undo", {})["undone"] == segment
+    assert told(running.url, "undo", {})["undone"] == {"segment_id": segment, "start_s": 0.0, "end_s": 2.0}
     assert read_answers(answers) == first
     assert told(running.url, "undo", {})["n_answered"] == 0
     assert told(running.url, "undo", {})["said"] == "there is nothing to undo"

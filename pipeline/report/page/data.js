@@ -36,8 +36,11 @@ const PALETTE = [
   "#4c78d8", "#e8853b", "#3da668", "#c94f55", "#8a6bd1", "#b08a2e",
   "#2fa3b5", "#d46aa5", "#7b9b34", "#7f6a5c", "#5f7fa3", "#a3539c",
 ];
-const labelColour = (label) =>
-  label < PALETTE.length ? PALETTE[label] : `hsl(${(label * 137.508) % 360} 55% 52%)`;
+// By the number that the model gives a label, so that it has one colour in all reports.
+const labelColour = (label) => {
+  const number = DATA.colours[label];
+  return number < PALETTE.length ? PALETTE[number] : `hsl(${(number * 137.508) % 360} 55% 52%)`;
+};
 const trackColour = (track) => `hsl(${(track * 222.492) % 360} 85% 58%)`;
 
 function clock(seconds, digits = 1) {

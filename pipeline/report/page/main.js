@@ -87,7 +87,12 @@ document.addEventListener("keydown", (event) => {
   const typed = event.altKey && "[]".includes(event.key);
   if (event.ctrlKey && !typed || event.metaKey || event.altKey && !typed || $("help").open) return;
   const typing = event.target.matches("input:not([type=range]), select, textarea");
-  if (typing) { if (event.key === "Escape") event.target.blur(); return; }
+  if (typing) {
+    if (event.key !== "Escape") return;
+    if (event.target.id === "filter-text") { event.target.value = filters.text = ""; applyFilters(); }
+    event.target.blur();
+    return;
+  }
   if (DATA.review && REVIEW.key(event)) { event.preventDefault(); return; }
   const onButton = event.target.matches("button") && (event.key === " " || event.key === "Enter");
   const actions = {
@@ -103,4 +108,8 @@ document.addEventListener("keydown", (event) => {
 
 showView("timeline");
 applyFilters();
-if (DATA.review) REVIEW.start(); else if (state.shown.length) select(state.shown[0], false);
+if (DATA.review) REVIEW.start();
+else if (state.shown.length) {
+  select(state.shown[0], false);
+  PLAYER.playAt(SEGMENTS.video[state.selected], SEGMENTS.start[state.selected], state.selected, false);
+}

@@ -4,7 +4,7 @@ const BONES = DATA.bones, SEEN = DATA.seen_score, BRIDGED_S = 0.5;
 
 const PLAYER = (() => {
   const video = $("video"), overlay = $("overlay"), wanted = { boxes: true, poses: true, labels: true };
-  let clip = null, target = 0, scene = null, playing = 0;
+  let clip = null, target = { seconds: 0, plays: true }, scene = null, playing = 0;
 
   // Boxes come as a script, since a page that is opened from disk may not fetch.
   const scenes = new Map(), waiting = new Map();
@@ -30,7 +30,7 @@ const PLAYER = (() => {
     return DATA.clips.find((each) => each.video === videoIndex && each.start <= seconds + 1e-6 && seconds < each.end);
   }
 
-  function playAt(videoIndex, seconds, segment = -1) {
+  function playAt(videoIndex, seconds, segment = -1, plays = true) {
     const found = clipAt(videoIndex, seconds, segment);
     $("no-clip").hidden = true;
     if (!found) {
@@ -39,23 +39,24 @@ const PLAYER = (() => {
       say(why || "There is no clip of this moment.");
       return;
     }
-    if (clip && clip.file === found.file) { seekTo(seconds); return; }
+    target = { seconds, plays };
+    if (clip && clip.file === found.file) { seekTo(target); return; }
     clip = null; scene = null; video.pause();
     const turn = ++playing;
     loadScene(found.scene).then((loaded) => {
       if (turn !== playing) return;
       // A clip that was copied begins with the keyframe before what was asked for; only who cut it knows.
       clip = { ...found, start: loaded.start ?? found.start, end: loaded.end ?? found.end };
-      scene = unpacked(loaded); target = seconds;
+      scene = unpacked(loaded);
       video.src = clip.file;
     });
   }
 
   function say(text) { $("no-clip").textContent = text; $("no-clip").hidden = false; }
 
-  function seekTo(seconds) {
+  function seekTo({ seconds, plays }) {
     video.currentTime = Math.max(0, seconds - clip.start);
-    video.play().catch(() => {});
+    if (plays) video.play().catch(() => {});
   }
 
   function unpacked(loaded) {

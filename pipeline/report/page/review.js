@@ -24,7 +24,7 @@ const REVIEW = DATA.review ? (() => {
       say(progress.said);
       after();
     } catch (error) {
-      say(error instanceof TypeError ? "Not saved: the server is gone. Start the same command again; nothing that was saved is lost." : `Not saved: ${error.message}`, true);
+      say(error instanceof TypeError ? "Not saved: the server is gone. Start the same command again and open the address that it shows; nothing that was saved is lost." : `Not saved: ${error.message}`, true);
     } finally { busy = false; }
     TIMELINE.draw();
   }
@@ -77,10 +77,19 @@ const REVIEW = DATA.review ? (() => {
 
   function pick(question, action) { picking = { question, action }; draw(); }
   const skip = () => { const i = current(); if (i >= 0) send("skip", { segment_id: SEGMENTS.id[i] }, goOn); };
-  const undo = () => send("undo", {}, () => {
-    bounds = {}; picking = null;
-    if (progress.undone && index.has(progress.undone)) select(index.get(progress.undone)); else draw();
-  });
+  function forget() { bounds = {}; begun = null; draw(); say("Start and end are as they were found."); }
+  function undo() {
+    // What was moved and not yet answered goes first.
+    if (Object.keys(bounds).length || begun) { forget(); return; }
+    send("undo", {}, () => {
+      picking = null;
+      const taken = progress.undone;
+      if (!taken || !index.has(taken.segment_id)) { draw(); return; }
+      select(index.get(taken.segment_id));
+      if (taken.start_s !== null) bounds = { start_s: taken.start_s, end_s: taken.end_s };
+      draw();
+    });
+  }
 
   const BUTTONS = [
     ["y", "Right", "right", () => answer("right")], ["n", "Wrong", "wrong", () => answer("wrong")],
@@ -103,29 +112,33 @@ const REVIEW = DATA.review ? (() => {
         verdict ? ` (answered: ${verdict})` : ""));
     }
     if (picking) {
-      parts.push(make("p", {}, `${picking.question} Press its digit, or Escape.`), make("div", { class: "pick", role: "group", "aria-label": picking.question },
-        ...known.map((label, k) => make("button", { type: "button", on: { click: () => picking.action(label) } }, k < 20 ? make("kbd", {}, digitOf(k)) : "", ` ${label}`)),
-        make("input", { type: "text", placeholder: "another, then Enter", "aria-label": "Another label", on: { keydown: (event) => {
-          if (event.key === "Enter" && event.target.value.trim()) { event.preventDefault(); picking.action(event.target.value.trim()); }
-        } } })));
+      parts.push(make("p", {}, `${picking.question} Press its digit, or type it and Enter; Escape leaves it.`),
+        make("input", { type: "text", placeholder: "a label, new or known", "aria-label": picking.question, on: { keydown: typedLabel } }),
+        make("div", { class: "pick", role: "group", "aria-label": picking.question }, ...known.map((label, k) =>
+          make("button", { type: "button", on: { click: () => picking.action(label) } }, k < 9 ? make("kbd", {}, String(k + 1)) : "", ` ${label}`))));
     } else {
       parts.push(make("div", { class: "answers" }, ...BUTTONS.map(([key, text, kind, action]) => make("button", { type: "button", class: kind, "data-key": key, on: { click: action } }, text, make("small", {}, key)))));
     }
     parts.push(make("p", { class: bad ? "said error" : "said", role: "status", "aria-live": "polite" }, words));
     panel.replaceChildren(...parts);
+    if (picking) panel.querySelector("input").focus();
   }
 
-  const digitOf = (k) => (k < 9 ? String(k + 1) : String.fromCharCode(97 + k - 9));
+  // In the field for a label: a digit that comes first stands for a known one.
+  function typedLabel(event) {
+    const typed = event.target.value.trim(), digit = typed ? NaN : Number(event.key);
+    if (event.key === "Escape") { picking = null; draw(); }
+    else if (event.key === "Enter" && typed) picking.action(typed);
+    else if (digit >= 1 && digit <= Math.min(9, known.length)) picking.action(known[digit - 1]);
+    else return;
+    event.preventDefault(); event.stopPropagation();
+  }
 
   function key(event) {
     // A key that is held answers once, not what comes up meanwhile.
     if (event.repeat && event.key !== "," && event.key !== ".") return BUTTONS.some(([each]) => each === event.key);
-    if (picking) {
-      if (event.key === "Escape") { picking = null; draw(); return true; }
-      const label = known.find((_, k) => k < 20 && digitOf(k) === event.key);
-      if (label) { picking.action(label); return true; }
-      return false;
-    }
+    if (picking) return false;
+    if (event.key === "Escape" && (bounds.start_s !== undefined || bounds.end_s !== undefined || begun)) { forget(); return true; }
     const found = BUTTONS.find(([each]) => each === event.key);
     if (found) found[3]();
     return Boolean(found);
@@ -142,6 +155,6 @@ const REVIEW = DATA.review ? (() => {
   return {
     key, start,
     keys: [["y  n", "the segment is right; is wrong: none of the labels"], ["l", "it has another label"], ["[  ]", "it starts, it ends where the video stands"],
-      ["a", "a new segment starts; pressed again, it ends"], ["s", "skip"], ["u", "undo the last answer"]],
+      ["a", "a new segment starts; pressed again, it ends"], ["s", "skip"], ["u", "undo the last answer or skip; Escape: a moved start or end"]],
   };
 })() : null;
