@@ -120,8 +120,8 @@ def _colours(segments: pa.Table, labels: Sequence[str]) -> list[int]:
     """Return a number for each label: the model's own where it has one, so that reports can be compared."""
     columns = (segments[name].to_pylist() for name in ("label", "label_id"))
     known = {label: number for label, number in zip(*columns, strict=True) if number is not None}
-    # The first is the background, in most models, and is never shown.
-    return [max(0, known[label] - 1) if label in known else place for place, label in enumerate(labels)]
+    # The first is the background, in most models, which is never shown: -1 stands for the last colour.
+    return [known[label] - 1 if label in known else place for place, label in enumerate(labels)]
 
 
 def _rounded(value: float | None) -> float | None:

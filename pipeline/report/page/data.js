@@ -33,13 +33,13 @@ function make(tag, attributes = {}, ...children) {
 
 // Twelve colours that stay apart on white and on black, also for most who see fewer; then hues a golden ratio apart.
 const PALETTE = [
-  "#4c78d8", "#e8853b", "#3da668", "#c94f55", "#8a6bd1", "#b08a2e",
-  "#2fa3b5", "#d46aa5", "#7b9b34", "#7f6a5c", "#5f7fa3", "#a3539c",
+  "#b08a2e", "#7b9b34", "#c94f55", "#2fa3b5", "#8a6bd1", "#e8853b",
+  "#a3539c", "#d46aa5", "#5f7fa3", "#3da668", "#4c78d8", "#7f6a5c",
 ];
 // By the number that the model gives a label, so that it has one colour in all reports.
 const labelColour = (label) => {
   const number = DATA.colours[label];
-  return number < PALETTE.length ? PALETTE[number] : `hsl(${(number * 137.508) % 360} 55% 52%)`;
+  return number < PALETTE.length ? PALETTE.at(number) : `hsl(${(number * 137.508) % 360} 55% 52%)`;
 };
 const trackColour = (track) => `hsl(${(track * 222.492) % 360} 85% 58%)`;
 
