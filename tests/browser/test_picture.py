@@ -29,7 +29,7 @@ def test_the_readme_shows_what_the_demonstration_writes(
     manifest.write_text(f"uri,start_s,end_s\n{data_dir / 'street' / 'vtest.avi'},40,60\n")
     analyze([str(manifest)], str(tmp_path / "lake"), engine="local")
     write_report(str(tmp_path / "lake"), tmp_path / "report", cut_here, title="make demo")
-    page.set_viewport_size({"width": 1280, "height": 720})
+    page.set_viewport_size({"width": 1280, "height": 582})
     page.goto((tmp_path / "report" / "index.html").as_uri())
     page.evaluate("PLAYER.playAt(0, 57.7)")
     until("PLAYER.now()?.seconds > 57.6")
