@@ -82,7 +82,12 @@ def write_clips(
     options = CutOptions(
         reader.store.uri, str(out), videos_root, rows[0]["model"], draw, for_page=False, longest_px=_CLIP_PX
     )
-    results = {cut.name: result for cut, result in run(options, cuts.values())}
+    try:
+        results = {cut.name: result for cut, result in run(options, cuts.values())}
+    finally:
+        # Of what was being cut when somebody lost patience.
+        for part in Path(out).glob(".*.part"):
+            part.unlink()
     done = [(name, row, results[name]) for name, row in zip(names, rows, strict=True) if not results[name].failure]
     table = Path(out) / "clips.csv"
     try:

@@ -86,8 +86,9 @@ def page_data(
              "file": clip["file"], "scene": clip["scene"]}
             for clip in clips
         ],
-        "thumbs": dict(thumbs or {}),
-        "without_clip": dict(without_clip or {}),
+        # In one order, whichever clip was cut first: the same lake gives the same page, to the last byte.
+        "thumbs": dict(sorted((thumbs or {}).items())),
+        "without_clip": dict(sorted((without_clip or {}).items())),
         "failures": [
             {"name": row["uri"], "start": row["start_s"], "end": row["end_s"],
              **{name: row[name] for name in ("stage", "kind", "message")}}

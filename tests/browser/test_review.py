@@ -62,6 +62,8 @@ def test_starts_ends_new_segments_skips_and_undo(lake: Path, page: Page, until: 
         until("PLAYER.now() !== null && !document.getElementById('video').seeking")
         _put(page, 0.5, until)
         page.keyboard.press("a")
+        page.keyboard.press("y")
+        assert page.inner_text("#review .said").startswith("A new segment is open")
         _put(page, 1.5, until)
         page.keyboard.press("a")
         page.keyboard.type("juggle")

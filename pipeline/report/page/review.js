@@ -46,6 +46,7 @@ const REVIEW = DATA.review ? (() => {
   function answer(verdict, label = null) {
     const i = current();
     if (i < 0) return;
+    if (begun) { say("A new segment is open: press a where it ends, or Escape.", true); return; }
     send("answers", { segment_id: SEGMENTS.id[i], verdict, label, ...span(i) }, goOn);
   }
 
