@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.lake import schemas
 from pipeline.lake.examples import Example, example_like
 from pipeline.lake.query import LakeReader
+from pipeline.lake.search import Hit
 from pipeline.lake.store import Lake, open_part
 from pipeline.lake.stretches import steps_per_second
 from pipeline.vision.keypoints import MIRRORED
@@ -81,6 +82,10 @@ def made_with_segments(folder: Path) -> Path:
 
 def moment(lake: LakeReader, text: str, person: int | None = None) -> list[Example]:
     return [example_like(lake, text, person)]
+
+
+def places(hits: Sequence[Hit]) -> list[tuple[str, int | None, float, float]]:
+    return [(hit.video_id, hit.track_id, round(hit.start_s, 6), round(hit.end_s, 6)) for hit in hits]
 
 
 def write_people(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import math
-import posixpath
 import signal
 import tempfile
 import threading
@@ -42,8 +41,7 @@ def review(
     path = answers or Path(f"answers-{_file_name(who)}.csv")
     with AnswerBook(path, uris) as book, tempfile.TemporaryDirectory(prefix="actionlake-review-") as folder:
         session = Review(reader, lake, book, who, Path(folder), where, model, videos_root)
-        title = posixpath.basename(lake.rstrip("/")) or lake
-        with ReviewServer(session, title, port) as server:
+        with ReviewServer(session, reader.store.name, port) as server:
             ended = threading.Event()
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: ended.set())

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.activity.bundle import BACKGROUND, EMBEDDED_BUNDLES, Bundle, check_name, load_bundle
+from pipeline.activity.bundle import BACKGROUND, EMBEDDED_BUNDLES, Bundle, check_name, load_bundle, weights_of
 from pipeline.activity.model import ActivityModel
 from pipeline.engine.relabel import check_readable
 from pipeline.errors import UsageError
@@ -19,7 +19,16 @@ from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.formats import read_annotations
 from pipeline.training.splits import hold_out_some
-from pipeline.training.teaching import OnEpoch, TeachOptions, contradicted, grown, labels_with, remembered, taught
+from pipeline.training.teaching import (
+    OnEpoch,
+    TeachOptions,
+    contradicted,
+    grown,
+    labels_with,
+    remembered,
+    taught,
+    without,
+)
 from pipeline.training.validation import validate
 from pipeline.training.videos import LakeVideos
 
@@ -101,10 +110,12 @@ def teach(
     start = grown(bundle, len(labels))
     trained_with = bundle.training.get("options", {})
 
+    before = remembered(reader, bundle, videos, annotations)
+
     def learnt(part: list[LabelledVideo]) -> ActivityModel:
         # What is held out may not tell either which labels are contradicted.
-        before = remembered(reader, bundle, videos, annotations, contradicted(bundle, part))
-        return taught(start, part, [*before, *replayed], trained_with, options, on_epoch)
+        kept_labels = without(before, contradicted(bundle, part))
+        return taught(start, part, [*kept_labels, *replayed], trained_with, options, on_epoch)
 
     kept, held_out = hold_out_some(answered)
     results: dict[str, dict[str, Any]] = {}
@@ -156,7 +167,7 @@ def _written(
         labels=labels,
         background=BACKGROUND if BACKGROUND in labels else base.background,
         spec=model.spec,
-        weights={name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()},
+        weights=weights_of(model),
         training=base.training
         | {
             "annotations": answers,

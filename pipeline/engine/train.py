@@ -12,10 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
+from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle, weights_of
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
 from pipeline.activity.spec import of_tracks_alone
@@ -194,15 +191,11 @@ def _write_splits(bundle: Bundle, trained: Trained, folder: Path) -> None:
             bundle,
             name=f"{bundle.name}.{name}",
             spec=model.spec,
-            weights=_weights(model),
+            weights=weights_of(model),
             training=bundle.training | {"trained_on": f"{name}, training part", "n_videos": result["n_train"]},
             metrics={"splits": {name: result}, "means": {}},
         )
         of_split.save(folder / name, model_card(of_split))
-
-
-def _weights(model: ActivityModel) -> dict[str, NDArray[np.floating]]:
-    return {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
 def _bundle(
@@ -217,7 +210,7 @@ def _bundle(
         embedder=config.chosen_embedder,
         sample_fps=config.chosen_fps,
         spec=model.spec,
-        weights=_weights(model),
+        weights=weights_of(model),
         background=BACKGROUND if BACKGROUND in labels else None,
         classes=config.classes,
         segments=segments,

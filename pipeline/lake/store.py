@@ -61,6 +61,11 @@ class Lake:
         """Return the path of something in the lake, on the lake's file system."""
         return filesystem.join(self.root, *parts)
 
+    @property
+    def name(self) -> str:
+        """What a page about it is called: the last part of its URI."""
+        return self.uri.rstrip("/").rpartition("/")[2] or self.uri
+
     def exists(self) -> bool:
         """Whether a lake lies there."""
         return bool(self.fs.get_file_info(self.path(_IDENTITY)).type == pafs.FileType.File)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def write_report(
     if where is not None and not segments.num_rows:
         raise UsageError(f"{lake}: no segment meets --where; there is nothing to show")
     options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root, reader.model(model))
-    return _write(reader, segments, options, run, max_mb, title or posixpath.basename(lake.rstrip("/")) or lake)
+    return _write(reader, segments, options, run, max_mb, title or reader.store.name)
 
 
 def write_hits(

@@ -83,10 +83,24 @@ def contradicted(bundle: Bundle, answered: Sequence[LabelledVideo]) -> set[int]:
     return set(np.flatnonzero((said > 0) & (right < said / 2)).tolist())
 
 
+def without(videos: Sequence[LabelledVideo], label_ids: Collection[int]) -> list[LabelledVideo]:
+    """Return videos without annotated spans, some of whose labels are taken back; who has no others is left out."""
+    found = []
+    for video in videos:
+        ids = [np.where(np.isin(each.label_ids, list(label_ids)), IGNORE, each.label_ids) for each in video.sequences]
+        kept = [
+            replace(each, label_ids=of_each)
+            for each, of_each in zip(video.sequences, ids, strict=True)
+            if (of_each != IGNORE).any()
+        ]
+        if kept:
+            found.append(replace(video, sequences=tuple(kept)))
+    return found
+
+
 def remembered(
-    lake: LakeReader, bundle: Bundle, uris: Mapping[str, str], annotations: Sequence[Annotation],
-    but: Collection[int] = (),
-) -> list[LabelledVideo]:  # fmt: skip
+    lake: LakeReader, bundle: Bundle, uris: Mapping[str, str], annotations: Sequence[Annotation]
+) -> list[LabelledVideo]:
     """Return what a model surely says of a lake where nobody has answered, as labelled videos without annotated spans.
 
     Args:
@@ -94,7 +108,6 @@ def remembered(
         bundle: The model.
         uris: For each video, as annotated, the URI that the lake knows it by.
         annotations: The answers; whom they are about is left out.
-        but: Label ids that it shall not go on giving as before.
     """
     rate = float(lake.feature_options["sample_fps"])
     answered: dict[str, list[Annotation]] = defaultdict(list)
@@ -117,7 +130,7 @@ def remembered(
             inputs = _beginning(rows.inputs(sequence, bundle.spec.inputs))
             scores = np.concatenate(list(classifier.scores([inputs])))
             label_ids = scores.argmax(axis=1).astype(np.int64)
-            label_ids[(scores.max(axis=1) < _SURE) | np.isin(label_ids, list(but))] = IGNORE
+            label_ids[scores.max(axis=1) < _SURE] = IGNORE
             if (label_ids != IGNORE).any():
                 kept.append(LabelledSequence(inputs, label_ids, sequence.first_step))
         n_left -= len(kept)

@@ -19,9 +19,9 @@ from playwright.sync_api import Page, sync_playwright
 
 from pipeline.lake.query import open_lake
 from pipeline.report.page import page_data, render
+from tests.browser.conftest import FLAGS
 from tests.lakes import lake_of_segments
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 # The pictures are counted; in each it is scrolled a little further.
 _COUNT = """(selector) => new Promise((done) => {
     const target = document.querySelector(selector), begun = performance.now(), times = [];
@@ -57,7 +57,7 @@ def main() -> None:
         path = Path(folder) / "index.html"
         path.write_text(render(page_data(reader, reader.segments(), "many")), encoding="utf-8")
         print(f"{n} segments: {path.stat().st_size / 1e6:.2f} MB")
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         opened = []
         for _ in range(5):
             page = browser.new_page(viewport={"width": 1400, "height": 860})

@@ -29,10 +29,10 @@ from playwright.sync_api import Page, sync_playwright
 from pipeline import open_lake
 from pipeline.lake.query import LakeReader
 from pipeline.training.cases import evaluate_lake
+from tests.browser.conftest import FLAGS
 from tests.reviews import review
 
 TRUTH = Path(__file__).parent / "everyday_gmdcsa24.csv"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 # Below this mean score a track is no person.
 SOMEBODY = 0.4
 # Nobody moves a start by less.
@@ -108,7 +108,7 @@ def review_by_keys(reader: LakeReader, lake: Path, answers: Path, where: str, n:
     sure = {(row["video_id"], row["track_id"]): row["score"] for row in seen}
     with sync_playwright() as playwright, review(lake, answers, "--where", where) as running:
         program = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1400, "height": 860})
         page.goto(running.url)
         wait(page, "document.querySelector('#review .ask') !== null")

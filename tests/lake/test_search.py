@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.lake import schemas
 from pipeline.lake.examples import Example, example_like
 from pipeline.lake.query import LakeReader, open_lake
-from pipeline.lake.search import Hit, search
+from pipeline.lake.search import search
 from pipeline.lake.search_index import open_index
 from pipeline.lake.store import open_part
 from pipeline.lake.stretches import PERSON, cut, cut_around, describe, sequences_of, steps_per_second
@@ -35,6 +34,7 @@ from tests.made_up import (
     made,
     made_with_segments,
     moment,
+    places,
 )
 
 
@@ -51,10 +51,6 @@ def folder(made_once: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def lake(folder: Path) -> LakeReader:
     return open_lake(str(folder))
-
-
-def places(hits: Sequence[Hit]) -> list[tuple[str, int | None, float, float]]:
-    return [(hit.video_id, hit.track_id, round(hit.start_s, 6), round(hit.end_s, 6)) for hit in hits]
 
 
 def by_hand(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.lake import search_index
 from pipeline.lake.compact import compact
 from pipeline.lake.query import LakeReader, open_lake
-from pipeline.lake.search import Hit, search
+from pipeline.lake.search import search
 from pipeline.lake.search_index import open_index
 from pipeline.lake.stretches import FRAME, PERSON
 from pipeline.lake.verify import verify
@@ -33,6 +32,7 @@ from tests.made_up import (
     made,
     made_with_segments,
     moment,
+    places,
     write_people,
 )
 from tests.synthetic import RECIPES, make_video
@@ -51,10 +51,6 @@ def folder(made_once: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def lake(folder: Path) -> LakeReader:
     return open_lake(str(folder))
-
-
-def places(hits: Sequence[Hit]) -> list[tuple[str, int | None, float, float]]:
-    return [(hit.video_id, hit.track_id, round(hit.start_s, 6), round(hit.end_s, 6)) for hit in hits]
 
 
 def test_the_index_is_used_again_and_follows_the_lake(
