@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import ask, cluster, keep, look, review, show, teach
+from pipeline.cli import ask, cluster, foretell, keep, look, review, show, teach
 from pipeline.cli.common import EXIT_JOB_ERROR, EXIT_USAGE, app, console
 from pipeline.cli.terminal import plain
 from pipeline.errors import ActionlakeError, Interrupted, UsageError
 
-__all__ = ["app", "ask", "cluster", "keep", "look", "main", "review", "show", "teach"]
+__all__ = ["app", "ask", "cluster", "foretell", "keep", "look", "main", "review", "show", "teach"]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from pipeline.engine.relabel import ClassifyState
     from pipeline.engine.teach import TeachResult
     from pipeline.engine.train import TrainResult
+    from pipeline.lake.places import Places
     from pipeline.lake.query import LakeReader
     from pipeline.lake.search import Hit
     from pipeline.lake.store import Lake
+    from pipeline.motion.forecaster_bundle import ForecasterBundle
     from pipeline.training.cases import LakeEvaluation
 
 _STAGE_NAMES = {
@@ -260,3 +263,43 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return "" if value is None else plain(str(value))
+
+
+def forecaster_table(console: Console, bundle: ForecasterBundle) -> None:
+    """Print how near a forecaster comes, beside baselines."""
+    unit = "m" if bundle.unit == "m" else "heights of the person"
+    table = Table(title=f"{plain(bundle.name)}: distance from what came true, {unit}")
+    for heading in ("", "ADE", "FDE", "best of 20: ADE", "FDE", "in 1 sigma (0.393)", "windows"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, figures in bundle.metrics.items():
+        told = [f"{figures[key]:.3f}" for key in ("ade", "fde", "best_ade", "best_fde", "one_sigma")]
+        table.add_row(bundle.name if name == "model" else name.replace("_", " "), *told, str(figures["n"]))
+    console.print(table)
+
+
+def places_tables(console: Console, found: Places, zones: Sequence[str], lines: Sequence[str]) -> None:
+    """Print what happened at zones and lines."""
+    if zones:
+        table = Table(title="zones")
+        for heading in ("zone", "stays", "people", "entries", "exits", "mean stay", "longest"):
+            table.add_column(heading, justify="left" if heading == "zone" else "right")
+        for name in zones:
+            stays = [row for row in found.visits.to_pylist() if row["zone"] == name]
+            dwell = [row["dwell_s"] for row in stays]
+            table.add_row(
+                plain(name), str(len(stays)), str(len({(row["video_id"], row["track_id"]) for row in stays})),
+                str(sum(not row["was_there"] for row in stays)), str(sum(not row["stays"] for row in stays)),
+                f"{sum(dwell) / len(dwell):.1f} s" if dwell else "", f"{max(dwell):.1f} s" if dwell else "",
+            )  # fmt: skip
+        console.print(table)
+    if lines:
+        table = Table(title="lines")
+        for heading in ("line", "crossed to the right", "to the left", "expected at times", "most probable"):
+            table.add_column(heading, justify="left" if heading == "line" else "right")
+        for name in lines:
+            ways = Counter(row["direction"] for row in found.crossings.to_pylist() if row["line"] == name)
+            expected = [row for row in found.expected.to_pylist() if row["line"] == name]
+            best = max(expected, key=lambda row: row["probability"], default=None)
+            words = f"person {best['track_id']} in {best['in_s']:.1f} s, {best['probability']:.0%}" if best else ""
+            table.add_row(plain(name), str(ways["right"]), str(ways["left"]), str(len(expected)), words)
+        console.print(table)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
 from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.config import Config
-from pipeline.engine.analyze import choose_engine
-from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.engine.job import new_run_id
 from pipeline.engine.models import check_fit
-from pipeline.engine.processes import Pool, Requests
-from pipeline.engine.watchdog import Note
-from pipeline.errors import ActionlakeError, UnforeseenError, UsageError, stage
+from pipeline.engine.shards import is_made_by, over_shards
+from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
-from pipeline.lake.lease import leased
 from pipeline.lake.sequences import VideoRows, committed_videos
-from pipeline.lake.store import Lake, open_part, part_name, read_part
+from pipeline.lake.store import Lake, open_part, read_part
 from pipeline.steps.breaker import Breaker
 from pipeline.steps.label import Labeller, model_facts, segments_folder
 
@@ -46,10 +37,6 @@ class ShardLabels(NamedTuple):
     """Seconds of people or frames of which the model knows how unlike they are what it has learnt from."""
     unlike_s: float
     """Those of them that are unlike it."""
-
-
-# A shard that ended its worker so often is not tried again.
-_MOST_DEATHS = 3
 
 
 @dataclass
@@ -108,21 +95,10 @@ def classify(
     notify(state)
     if not waiting:
         return state
-    with (
-        leased(target, f"classify by {bundle.name}"),
-        stopping_on_signals(config.grace_s) as stop,
-        ExitStack() as stack,
-    ):
+    arguments = (target.uri, bundle, config)
+    purpose = f"classify by {bundle.name}"
+    with over_shards(target, purpose, waiting, label_shard, arguments, config, address) as labelled:
         breaker = Breaker("labelled videos")
-        if choose_engine("auto", address, config) == "ray":
-            from pipeline.engine.ray.labelling import label_shards
-            from pipeline.engine.ray.resources import joined
-
-            stack.enter_context(joined(address, config, stop))
-            labelled = label_shards(waiting, target.uri, bundle, config)
-        else:
-            pool = stack.enter_context(closing(Pool(ShardLabeller, (target.uri, bundle, config), os.cpu_count() or 1)))
-            labelled = label_here(waiting, pool)
         for said in labelled:
             state.n_done, state.n_videos = state.n_done + 1, state.n_videos + said.n_videos
             state.label_n += said.label_n
@@ -158,40 +134,7 @@ def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s:
 
 def _labelled_by(lake: Lake, shard: int, bundle: Bundle) -> bool:
     """Whether a shard has segments of these very weights, made by the same options; earlier versions noted none."""
-    if shard not in lake.labelled(bundle.name):
-        return False
-    metadata = pq.read_schema(lake.path(segments_folder(bundle), part_name(shard)), filesystem=lake.fs).metadata
-    footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
-    same_options = footer.get("model_options", bundle.options_digest) == bundle.options_digest
-    return footer.get("model_sha256") == bundle.sha256 and same_options and not footer.get("unlabelled")
-
-
-class ShardLabeller:
-    """What a worker of this machine does: it labels one shard after the other."""
-
-    def __init__(self, note: Note, lake_uri: str, bundle: Bundle, config: Config) -> None:  # noqa: ARG002
-        self._arguments = lake_uri, bundle, config
-
-    def label(self, shard: int) -> Iterator[ShardLabels]:
-        """Write a shard's part of the model's segments."""
-        yield label_shard(shard, *self._arguments)
-
-
-def label_here(shards: Sequence[int], workers: Pool) -> Iterator[ShardLabels]:
-    """Label shards in worker processes of this machine, in any order.
-
-    Raises:
-        ActionlakeError: A process died of the same shard again and again.
-    """
-    requests = Requests(
-        workers,
-        _MOST_DEATHS,
-        lambda shard: ActionlakeError(f"shard {shard} ended the process that labels it {_MOST_DEATHS} times"),
-    )
-    for shard in shards:
-        requests.add(shard, "label", shard)
-    while requests.n_left:
-        yield from (labelled for _, labelled in requests.items())
+    return is_made_by(lake, segments_folder(bundle), shard, model_facts(bundle) | {"unlabelled": []})
 
 
 def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> ShardLabels:

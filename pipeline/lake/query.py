@@ -16,11 +16,10 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from numpy.typing import NDArray
 from pyarrow import fs as pafs
 
-from pipeline.archive.filesystem import join
 from pipeline.errors import UsageError
-from pipeline.lake.schemas import ADDED_LATER, TABLES, VECTOR_COLUMNS
+from pipeline.lake.schemas import ADDED_LATER, OF_MODELS, TABLES, VECTOR_COLUMNS
 from pipeline.lake.sequences import VideoRows, committed_videos
-from pipeline.lake.store import Lake, part_name
+from pipeline.lake.store import Lake, model_folder, part_name
 from pipeline.lake.views import VIEWS
 
 if TYPE_CHECKING:
@@ -83,13 +82,13 @@ class LakeReader:
         if table not in TABLES:
             raise UsageError(f"no table {table!r}; there are {', '.join(TABLES)}")
         paths, schema = self._committed_parts(table, shards), TABLES[table]
-        if table == "segments":
+        if table in OF_MODELS:
             schema = schema.append(pa.field("model", pa.string()))
         if not paths:
             return pads.dataset(schema.empty_table())
-        if table == "segments":
+        if table in OF_MODELS:
             partitioning = pads.partitioning(pa.schema([("model", pa.string())]), flavor="hive")
-            base = self._lake.path("segments")
+            base = self._lake.path(table)
             return pads.dataset(
                 paths, schema, "parquet", self._lake.fs, partitioning=partitioning, partition_base_dir=base
             )
@@ -169,6 +168,24 @@ class LakeReader:
             raise UsageError(f"{self._lake.uri}: no video is finished yet; `actionlake status` tells how far it is")
         raise UsageError(f"no video of {self._lake.uri} has {part!r} in its path; it holds {_some(rows)}")
 
+    def videos_where(self, where: str | None = None) -> list[dict[str, Any]]:
+        """Return id, URI and duration of the videos that meet a condition in SQL on the columns of `videos`.
+
+        Raises:
+            UsageError: It is no such condition.
+        """
+        columns = ["video_id", "uri", "duration_s"]
+        if where is None:
+            found = self.table("videos", columns)
+        else:
+            try:
+                check_condition(where)
+                found = self.sql(f"SELECT {', '.join(columns)} FROM videos WHERE ({where}\n)")
+            except UsageError as error:
+                raise UsageError(f"--where {where!r}: no condition on the columns of videos ({error})") from error
+        rows: list[dict[str, Any]] = found.to_pylist()
+        return rows
+
     def segments(self, where: str | None = None, model: str | None = None) -> pa.Table:
         """Return the segments of a model that meet a condition, sorted by `uri`, `start_s`, `track_id` (null first).
 
@@ -214,10 +231,10 @@ class LakeReader:
         return self.table(table, columns).to_pandas()
 
     def connect(self, memory_gb: float = QUERY_MEMORY_GB) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection with a view for every table, and three more.
+        """Return a DuckDB connection with a view for every table, and four more.
 
         `tracks` is what the boxes of one id tell together, `timeline` the segments with the camera and the time of day,
-        `poses` the keypoints, a row each.
+        `poses` the keypoints, a row each, `surprises` how far what people did was off what was foretold.
 
         It can't reach other files, nor the network, and uses no more memory than it is given.
         """
@@ -231,7 +248,7 @@ class LakeReader:
             paths = [prefix + path for path in self._committed_parts(table)]
             if paths:
                 later = ADDED_LATER.get(table, {})
-                view = connection.read_parquet(paths, hive_partitioning=table == "segments", union_by_name=bool(later))
+                view = connection.read_parquet(paths, hive_partitioning=table in OF_MODELS, union_by_name=bool(later))
                 unknown = [f"NULL::{kind} AS {name}" for name, kind in later.items() if name not in view.columns]
                 view.project(", ".join(["*", *unknown])).create_view(table)
             else:
@@ -279,10 +296,8 @@ class LakeReader:
 
     def _committed_parts(self, table: str, shards: Sequence[int] | None = None) -> list[str]:
         shards = self._lake.committed() if shards is None else shards
-        if table == "segments":
-            folders = [join("segments", f"model={model}") for model in self._lake.models()]
-        else:
-            folders = [table]
+        is_of_models = table in OF_MODELS
+        folders = [model_folder(table, model) for model in self._lake.models(table)] if is_of_models else [table]
         paths = [self._lake.path(folder, part_name(shard)) for folder in folders for shard in shards]
         infos = self._lake.fs.get_file_info(paths)
         return [info.path for info in infos if info.is_file]

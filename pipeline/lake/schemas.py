@@ -94,6 +94,23 @@ def detections_schema(n_keypoints: int) -> pa.Schema:
     )
 
 
+FORECASTS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("track_id", pa.int64()),
+        ("made_at_s", pa.float64()),
+        ("horizon_s", pa.float64()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+        ("sx", pa.float32()),
+        ("sy", pa.float32()),
+        ("rho", pa.float32()),
+        *_BOX,
+    ]
+)
+"""One row for each step ahead of each forecast; the forecaster's name is the Hive partition `model`. `x` and `y` are
+where the feet will be, the middle of the box's lower side, `horizon_s` after `made_at_s`, `sx`, `sy` and `rho` the
+standard deviations and the correlation of that; the box is the last one, moved there. All in source pixels."""
 FAILURES = pa.schema(
     [
         ("video_id", pa.string()),
@@ -168,9 +185,12 @@ TABLES = {
     "segments": SEGMENTS,
     "detections": detections_schema(0),
     "failures": FAILURES,
+    "forecasts": FORECASTS,
     "features": features_schema(dict.fromkeys(VECTOR_COLUMNS, 1)),
 }
 """Every table that can be queried; the length of an embedding is the lake's own."""
+OF_MODELS = ("segments", "forecasts")
+"""Tables whose parts lie in a folder for each model, `model=<name>`, which is a column of theirs."""
 
 
 def fits(found: pa.Schema, table: str) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.lake.examples import Example, Shown, show
 from pipeline.lake.likeness import Basis
-from pipeline.lake.query import LakeReader, check_condition
+from pipeline.lake.query import LakeReader
 from pipeline.lake.search_index import Progress, ShardIndex, open_index
 from pipeline.motion.tracking import NO_TRACK
 
@@ -213,15 +213,7 @@ def _videos(lake: LakeReader, where: str | None) -> dict[str, Video]:
     """Return the videos that are to be looked through, by id."""
     if not lake.table("videos", ["video_id"]).num_rows:
         raise UsageError(f"{lake.store.uri}: no video is finished yet; `actionlake status` tells how far it is")
-    if where is None:
-        rows = lake.table("videos", ["video_id", "uri", "duration_s"])
-    else:
-        try:
-            check_condition(where)
-            rows = lake.sql(f"SELECT video_id, uri, duration_s FROM videos WHERE ({where}\n)")
-        except UsageError as error:
-            raise UsageError(f"--where {where!r}: no condition on the columns of videos ({error})") from error
-    return {row["video_id"]: Video(row["uri"], row["duration_s"] or math.inf) for row in rows.to_pylist()}
+    return {row["video_id"]: Video(row["uri"], row["duration_s"] or math.inf) for row in lake.videos_where(where)}
 
 
 def _with_labels(lake: LakeReader, hits: Sequence[Hit], model: str | None) -> list[Hit]:

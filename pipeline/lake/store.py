@@ -22,7 +22,7 @@ from pyarrow import fs as pafs
 from pipeline.archive import filesystem
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.patience import patiently, unless_it_stalls
-from pipeline.lake.schemas import SCHEMA_VERSION
+from pipeline.lake.schemas import OF_MODELS, SCHEMA_VERSION
 
 _IDENTITY = "lake.json"
 MERGED = "_merged"
@@ -38,6 +38,11 @@ _UPLOAD_BYTES = 8 << 20
 def merged_name(shard: int) -> str:
     """Return the name of the file in `_merged/` that tells which shards one stands for."""
     return f"{shard:05d}.json"
+
+
+def model_folder(table: str, model: str) -> str:
+    """Return the folder of a lake in which a model's parts of a table lie."""
+    return f"{table}/model={model}"
 
 
 def part_name(shard: int) -> str:
@@ -175,8 +180,8 @@ class Lake:
 
     def folders(self) -> list[str]:
         """Return the folders in which shards have parts, that of `videos`, which commits, first."""
-        segments = [f"segments/model={model}" for model in self.models()]
-        return ["videos", "detections", "failures", "features", *segments]
+        of_models = [model_folder(table, model) for table in OF_MODELS for model in self.models(table)]
+        return ["videos", "detections", "failures", "features", *of_models]
 
     def drop_shard(self, shard: int) -> None:
         """Delete a shard's parts of all tables, the commit first; its plan stays."""
@@ -220,15 +225,15 @@ class Lake:
         """Return the numbers of all shards of which anything counts, sorted."""
         return sorted({*self.planned(), *self._parts("videos")})
 
-    def labelled(self, model: str) -> list[int]:
-        """Return the numbers of the shards that a model has labelled, sorted."""
-        return self._parts(f"segments/model={model}")
+    def labelled(self, model: str, table: str = "segments") -> list[int]:
+        """Return the numbers of the shards of which a model has written its part of a table, sorted."""
+        return self._parts(model_folder(table, model))
 
-    def models(self) -> list[str]:
-        """Return the names of the models that have segments in the lake."""
+    def models(self, table: str = "segments") -> list[str]:
+        """Return the names of the models that have rows of a table, one of `OF_MODELS`, in the lake."""
         return sorted(
             info.base_name.removeprefix("model=")
-            for info in self._list("segments")
+            for info in self._list(table)
             if info.type == pafs.FileType.Directory and info.base_name.startswith("model=")
         )
 

@@ -19,7 +19,7 @@ from pipeline.errors import ActionlakeError
 from pipeline.lake import schemas
 from pipeline.lake.compact import tidy
 from pipeline.lake.plans import PLAN, read_plan
-from pipeline.lake.store import Lake, by_video, part_name
+from pipeline.lake.store import Lake, by_video, model_folder, part_name
 
 _AGAIN = "taken out; the same `actionlake analyze` makes it again"
 # Times of neighbouring segments are computed from the same steps, but may be cut at the end of the video.
@@ -77,9 +77,9 @@ def verify(lake: Lake, repair: bool = False) -> list[Problem]:
 
 
 def _take_out(lake: Lake, shard: int, problems: list[Problem]) -> None:
-    """Delete what is damaged of a shard: some model's segments alone, or all of it, the commit first."""
+    """Delete what is damaged of a shard: what a model made of it alone, or all of it, the commit first."""
     folders = {problem.where.rpartition("/")[0] for problem in problems}
-    if any(not folder.startswith("segments/") for folder in folders):
+    if any(folder.partition("/")[0] not in schemas.OF_MODELS for folder in folders):
         lake.drop_shard(shard)
     if PLAN in folders:
         lake.drop_work(shard)
@@ -106,8 +106,10 @@ def _check_shard(lake: Lake, shard: int, config_hash: str, seen: set[str]) -> It
             check()
         except _CheckError as error:
             way_out = _AGAIN
-            if folder.startswith("segments/"):
-                way_out = "taken out; `actionlake classify` labels the shard again"
+            table = folder.partition("/")[0]
+            if table in schemas.OF_MODELS:
+                command = {"segments": "classify", "forecasts": "forecast"}[table]
+                way_out = f"taken out; `actionlake {command}` makes it again"
             yield Problem(f"{folder}/{part_name(shard)}", str(error), way_out)
             if folder == "videos":
                 # What the others are held against is not to be relied on.
@@ -132,9 +134,13 @@ class _ShardChecks:
         if self._keeps_features:
             yield "features", self._check_features
         for model in self._lake.models():
-            folder = f"segments/model={model}"
+            folder = model_folder("segments", model)
             if self._lake.has_part(folder, self._shard):
                 yield folder, functools.partial(self._check_segments, model)
+        for model in self._lake.models("forecasts"):
+            folder = model_folder("forecasts", model)
+            if self._lake.has_part(folder, self._shard):
+                yield folder, functools.partial(self._check_forecasts, folder)
 
     def _read(self, folder: str, columns: list[str] | None = None) -> tuple[pa.Table, Any]:
         """Return a part's rows (or some columns, when all were read for their checksums) and what its footer says."""
@@ -200,7 +206,7 @@ class _ShardChecks:
             _demand(counts[video_id, "person"] == n_boxes, f"has not the {n_boxes} boxes of {video_id}")
 
     def _check_segments(self, model: str) -> None:
-        table, footer = self._read(f"segments/model={model}")
+        table, footer = self._read(model_folder("segments", model))
         _demand(footer["model"] == model, f"is of model {footer['model']!r}")
         ids = table["segment_id"].to_pylist()
         _demand(len(ids) == len(set(ids)), "has a segment twice")
@@ -218,6 +224,16 @@ class _ShardChecks:
             order = np.lexsort((start, track))
             overlap = end[order][:-1] > start[order][1:] + _EPSILON_S
             _demand(not (overlap & (np.diff(track[order]) == 0)).any(), f"has segments of {video_id} that overlap")
+
+    def _check_forecasts(self, folder: str) -> None:
+        table, _ = self._read(folder)
+        for video_id, rows in self._by_video(table):
+            made_at, horizon = rows["made_at_s"].to_numpy(), rows["horizon_s"].to_numpy()
+            keys = np.stack([made_at, rows["track_id"].to_numpy().astype(np.float64), horizon])
+            _demand(bool((np.diff(made_at) >= 0).all()), f"has forecasts of {video_id} out of order")
+            _demand(len(np.unique(keys, axis=1).T) == len(rows), f"has a forecast of {video_id} twice")
+            spread = np.minimum(rows["sx"].to_numpy(), rows["sy"].to_numpy())
+            _demand(bool((spread > 0).all() and (horizon > 0).all()), f"has forecasts of {video_id} that are none")
 
     def _by_video(self, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         """Yield the rows of each video; they have to be of this shard's, and sorted."""

@@ -32,5 +32,26 @@ _POSES = f"""
     FROM (SELECT *, unnest(range(1, len(keypoints) + 1)) AS number FROM detections WHERE keypoints IS NOT NULL)
 """
 
-VIEWS = (_TRACKS, _POSES, _TIMELINE)
+# Where the feet then were: the last box not after that time, if there was one just before. The density is that of
+# heights of the person, so that near and far ones, and cameras of all sizes, can be compared.
+_SURPRISES = """
+    CREATE VIEW surprises AS
+    SELECT video_id, track_id, model, made_at_s AS start_s, max(at_s) AS end_s, count(*) AS n_steps,
+        avg(ln(height * height) - ln(2 * pi() * sx * sy * sqrt(1 - rho * rho)) - squared / 2) AS log_likelihood,
+        sqrt(avg(squared) / 2) AS deviation
+    FROM (
+        SELECT *, (zx * zx - 2 * rho * zx * zy + zy * zy) / (1 - rho * rho) AS squared
+        FROM (
+            SELECT told.*, told.y2 - told.y1 AS height,
+                ((seen.x1 + seen.x2) / 2 - told.x) / sx AS zx, (seen.y2 - told.y) / sy AS zy, seen.pts_s
+            FROM (SELECT *, made_at_s + horizon_s AS at_s FROM forecasts) AS told
+            ASOF JOIN (SELECT * FROM detections WHERE track_id IS NOT NULL) AS seen
+            ON told.video_id = seen.video_id AND told.track_id = seen.track_id AND told.at_s >= seen.pts_s
+        )
+        WHERE at_s - pts_s < 0.2
+    )
+    GROUP BY video_id, track_id, model, made_at_s
+"""
+
+VIEWS = (_TRACKS, _POSES, _TIMELINE, _SURPRISES)
 """What makes them, in order."""

@@ -13,6 +13,7 @@ from pipeline.activity.bundle import Bundle
 from pipeline.activity.segments import StepRun, find_segments
 from pipeline.config import Config
 from pipeline.lake.sequences import StepSequence, VideoRows
+from pipeline.lake.store import model_folder
 from pipeline.motion.tracking import NO_TRACK
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _SHORT_STEPS = 1024
 
 def segments_folder(bundle: Bundle) -> str:
     """Return where a model's segments lie in a lake."""
-    return f"segments/model={bundle.name}"
+    return model_folder("segments", bundle.name)
 
 
 def model_facts(bundle: Bundle) -> dict[str, str]:

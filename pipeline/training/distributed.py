@@ -7,12 +7,13 @@ import os
 import tempfile
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.spec import ModelSpec
@@ -106,21 +107,45 @@ def _fit_member(
     use_gpu: bool,
 ) -> dict[str, Any]:
     """Train one member and return its spec and its last state."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
     draws = [each.draws for each in source.annotations]
     bodies = zlib.crc32(source.skeletons.joints.tobytes()) if source.skeletons else None
     data = (source.lake, sorted(training), sorted(validation), list(source.inputs), draws, bodies)
-    purpose = repr((*data, options, n_workers))
+    config = {
+        "source": source,
+        "training": frozenset(training),
+        "validation": frozenset(validation),
+        "options": options,
+    }
+    return train_on_cluster(_work, config, repr((*data, options, n_workers)), n_workers, storage, use_gpu)
+
+
+def train_on_cluster(
+    work: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    purpose: str,
+    n_workers: int,
+    storage: str | Path,
+    use_gpu: bool,
+) -> dict[str, Any]:
+    """Let workers of the cluster that is joined train one network together, and return what they saved last.
+
+    Args:
+        work: What each worker does; it calls `run_worker`.
+        config: Given to each of them.
+        purpose: Tells apart trainings that must not take up each other's checkpoints.
+        n_workers: Number of workers, each with one CPU.
+        storage: Folder that all nodes share, local or remote.
+        use_gpu: Whether each worker holds a GPU.
+
+    Raises:
+        ActionlakeError: Workers failed more often than is put up with.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
     trainer = TorchTrainer(
-        _work,
-        train_loop_config={
-            "source": source,
-            "training": frozenset(training),
-            "validation": frozenset(validation),
-            "options": options,
-        },
+        work,
+        train_loop_config=config,
         scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             # The same name in the same place takes up what is there, so it must tell apart what is not the same.
@@ -144,22 +169,49 @@ def _fit_member(
 
 def _work(config: dict[str, Any]) -> None:
     """Train as one of the workers."""
-    import ray.train
-    import ray.train.torch
-
     source, options = config["source"], config["options"]
-    context = ray.train.get_context()
     videos = source.load()
     training, validation = (
         [sequence for video in videos if video.video in config[part] for sequence in video.sequences]
         for part in ("training", "validation")
     )
     spec = spec_of(training, source.inputs, len(source.labels), options)
-    fitting = Fitting(
-        training,
-        validation,
-        spec,
-        options,
+    run_worker(lambda *share: Fitting(training, validation, spec, options, *share), asdict(spec))
+
+
+class Resumable(Protocol):
+    """A training run between two epochs."""
+
+    epoch: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+
+    def run_epoch(self) -> float:
+        """Train one epoch and return its mean loss over this worker's share."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on from here."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where another run of the same data and options was."""
+
+
+def run_worker(
+    begin: Callable[[Share, Callable[[nn.Module], nn.Module], Any], Resumable], spec: dict[str, Any]
+) -> None:
+    """Train as one of the workers of `train_on_cluster`, from the last epoch that was saved.
+
+    Args:
+        begin: Prepares the training for this worker's share, with what averages gradients, on its device.
+        spec: What the network is built by, saved beside its state.
+    """
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    fitting = begin(
         Share(context.get_world_rank(), context.get_world_size()),
         lambda network: ray.train.torch.prepare_model(network, move_to_device=False),
         ray.train.torch.get_device(),
@@ -174,6 +226,6 @@ def _work(config: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             written = None
             if context.get_world_rank() == 0:
-                torch.save({"spec": asdict(spec), "state": fitting.state()}, Path(folder) / _STATE)
+                torch.save({"spec": spec, "state": fitting.state()}, Path(folder) / _STATE)
                 written = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"epoch": fitting.epoch, "loss": loss}, checkpoint=written)

@@ -1,0 +1,139 @@
+"""Foretell where people will be, and watch zones and lines: `forecast`, `watch`, `train-forecaster`."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.common import ASK, LOOK, TEACH, Address, LakeUri, Verbose, app, console, log_to_console, out
+from pipeline.cli.tables import forecaster_table, places_tables
+from pipeline.cli.terminal import plain
+
+_Ground = Annotated[
+    Path | None, typer.Option(help="Homography of the camera, 3 x 3: from pixels to metres on the ground.")
+]
+
+
+class Kind(StrEnum):
+    """What foretells."""
+
+    lstm = "lstm"
+    gru = "gru"
+    transformer = "transformer"
+    constant_velocity = "constant_velocity"
+    still = "still"
+
+
+@app.command(rich_help_panel=LOOK)
+def forecast(
+    lake: LakeUri,
+    model: Annotated[str, typer.Option(help="Folder of a forecaster, or the name of a bundled one.")] = "walkers-lstm",
+    horizon_s: Annotated[
+        float | None, typer.Option("--horizon", help="Seconds ahead.", show_default="what it was trained for")
+    ] = None,
+    every_s: Annotated[float, typer.Option("--every", help="Seconds between two forecasts of a person.")] = 0.4,
+    ground: _Ground = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Foretell the paths of the people in a lake, from their boxes: nothing is decoded."""
+    from pipeline.engine.forecast import ForecastState
+    from pipeline.engine.forecast import forecast as run
+    from pipeline.steps.foretell import ForetellOptions
+
+    log_to_console(verbose)
+    started = time.monotonic()
+
+    def show(state: ForecastState) -> None:
+        console.print(f"{state.model}: {state.n_done} of {state.n_shards} shards foretold", highlight=False)
+
+    state = run(lake, model, ForetellOptions(horizon_s, every_s), ground, address, show)
+    if not state.n_videos:
+        out.print(f"all of it was foretold by {plain(state.model)} before", highlight=False)
+        return
+    out.print(
+        f"{state.n_forecasts} forecasts of {state.n_videos} videos in {time.monotonic() - started:.1f} s",
+        highlight=False,
+    )
+    for message in state.failures:
+        console.print(f"[yellow]not foretold:[/] {plain(message)}", highlight=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=ASK)
+def watch(
+    lake: LakeUri,
+    zone: Annotated[list[str] | None, typer.Option(help="name=x1,y1,x2,y2,x3,y3...: corners in pixels.")] = None,
+    line: Annotated[list[str] | None, typer.Option(help="name=x1,y1,x2,y2: from one pixel to another.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Videos that meet a condition in SQL: \"camera = 'door'\".", show_default="all")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Whose forecasts tell who will cross.", show_default="the only forecaster's")
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for visits.csv, crossings.csv, expected.csv.")
+    ] = None,
+) -> None:
+    """Tell who was in which zone and for how long, who crossed which line, and who was expected to."""
+    from pipeline.lake.places import parse_line, parse_zone, watch, write_places
+    from pipeline.lake.query import open_lake
+
+    zones, lines = [parse_zone(text) for text in zone or ()], [parse_line(text) for text in line or ()]
+    found = watch(open_lake(lake), zones, lines, where, model)
+    places_tables(out, found, [each.name for each in zones], [each.name for each in lines])
+    if out_folder is not None:
+        write_places(found, out_folder)
+        out.print(f"{plain(str(out_folder))}: visits.csv, crossings.csv, expected.csv", highlight=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=TEACH)
+def train_forecaster(
+    tracks: Annotated[
+        list[str], typer.Argument(help="Lakes; text files: frame, person, x, y in metres, or boxes as of MOT.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the forecaster's.")],
+    test: Annotated[
+        list[str] | None, typer.Option(help="Measure on this source.", show_default="the last fifth of each")
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="What foretells.")] = Kind.lstm,
+    observed: Annotated[int, typer.Option(help="Steps that it sees, up to now.", min=2)] = 8,
+    ahead: Annotated[int, typer.Option(help="Steps that it tells.", min=1)] = 12,
+    step_s: Annotated[float, typer.Option("--step", help="Seconds from one step to the next.")] = 0.4,
+    members: Annotated[int, typer.Option(help="Networks whose forecasts are one.", min=1)] = 3,
+    others: Annotated[int, typer.Option(help="Of how many others nearby it is told.", min=0)] = 0,
+    fps: Annotated[float, typer.Option(help="Frames per second of text files.")] = 25.0,
+    ground: _Ground = None,
+    cameras: Annotated[
+        int,
+        typer.Option(help="Made-up cameras that look at each source in metres, for a forecaster of pictures.", min=0),
+    ] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the tracks.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and augmentation.")] = 0,
+    note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
+    trainers: Annotated[
+        int | None, typer.Option(help="Ray workers that train each network together.", show_default="none")
+    ] = None,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train a forecaster of paths on tracks, and measure it beside going straight on."""
+    from pipeline.engine.train_forecaster import TrackOptions
+    from pipeline.engine.train_forecaster import train_forecaster as run
+    from pipeline.motion.forecasting import ForecasterSpec
+    from pipeline.training.forecast_fit import ForecastOptions
+
+    log_to_console(verbose)
+    spec = ForecasterSpec(kind.value, observed, ahead, step_s, n_others=others, n_members=members)
+    options = ForecastOptions(epochs=epochs, seed=seed) if epochs is not None else ForecastOptions(seed=seed)
+
+    def show(network: str, epoch: int, loss: float) -> None:
+        console.print(f"{network}: epoch {epoch} of {options.epochs}, loss {loss:.3f}", highlight=False)
+
+    reading = TrackOptions(fps, ground, cameras)
+    result = run(tracks, out_folder, spec, options, reading, test or (), note, trainers, address, show)
+    forecaster_table(out, result.bundle)
+    out.print(plain(str(result.folder)), highlight=False, soft_wrap=True)

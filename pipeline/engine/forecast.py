@@ -1,0 +1,138 @@
+"""Foretell the paths of the people of a lake, from their boxes: nothing is decoded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.activity.bundle import check_name
+from pipeline.config import Config
+from pipeline.engine.shards import is_made_by, over_shards
+from pipeline.errors import UnforeseenError, UsageError, stage
+from pipeline.lake import schemas
+from pipeline.lake.store import Lake, by_video, open_part, read_part
+from pipeline.motion.forecaster_bundle import ForecasterBundle, load_forecaster
+from pipeline.motion.ground import Ground, read_ground
+from pipeline.steps.breaker import Breaker
+from pipeline.steps.foretell import Foreteller, ForetellOptions, forecasts_folder
+
+log = logging.getLogger(__name__)
+
+
+class ShardForecasts(NamedTuple):
+    """What was foretold of a shard."""
+
+    n_videos: int
+    n_forecasts: int
+    failures: list[str]
+    """Why nothing could be foretold of some videos."""
+
+
+@dataclass
+class ForecastState:
+    """What was foretold so far."""
+
+    model: str
+    n_shards: int
+    n_done: int = 0
+    """Shards of which this forecaster has told all, now or before."""
+    n_videos: int = 0
+    """Videos of which was told now."""
+    n_forecasts: int = 0
+    """Forecasts that were made now: a person at a time, all steps ahead together."""
+    failures: list[str] = field(default_factory=list)
+    """Unexpected errors because of which videos have no forecasts; the next call retries their shards."""
+
+
+def forecast(
+    lake: str,
+    model: str | Path | ForecasterBundle,
+    options: ForetellOptions | None = None,
+    ground: str | Path | None = None,
+    address: str | None = None,
+    observer: Callable[[ForecastState], None] | None = None,
+) -> ForecastState:
+    """Foretell where the people in the committed videos of a lake will be; forecasts of other models stay beside them.
+
+    Shards of which this very forecaster has told with these options are left as they are, so an interrupted run goes on
+    where it was.
+
+    Args:
+        lake: The lake.
+        model: A forecaster, its folder, or the name of one that comes with the package.
+        options: What is foretold.
+        ground: File of the camera's homography, see `read_ground`, for a forecaster of metres.
+        address: A Ray cluster to join.
+        observer: Called whenever a shard is done.
+
+    Raises:
+        UsageError: There is no lake, nobody is followed in it, or the forecaster or an option does not fit.
+    """
+    bundle = model if isinstance(model, ForecasterBundle) else load_forecaster(model)
+    check_name(bundle.name)
+    target = Lake(lake)
+    made_with = target.features_made_with()
+    plane = read_ground(ground) if ground is not None else None
+    options = options or ForetellOptions()
+    facts = Foreteller(bundle, options, plane).facts
+    if made_with["scope"] == "frame":
+        raise UsageError(f"{target.uri}: of scope 'frame', nobody is followed in it; analyze with --scope person")
+    shards = target.committed()
+    if not shards:
+        raise UsageError(f"{target.uri}: nothing is committed in it yet; run `actionlake analyze` first")
+    folder = forecasts_folder(bundle)
+    waiting = [shard for shard in shards if not is_made_by(target, folder, shard, facts | {"untold": []})]
+    state = ForecastState(bundle.name, len(shards), len(shards) - len(waiting))
+    notify = observer or (lambda _: None)
+    notify(state)
+    if not waiting:
+        return state
+    arguments = (target.uri, bundle, options, plane)
+    purpose = f"forecast by {bundle.name}"
+    with over_shards(target, purpose, waiting, foretell_shard, arguments, Config(), address) as told:
+        breaker = Breaker("foretold videos")
+        for said in told:
+            state.n_done, state.n_videos = state.n_done + 1, state.n_videos + said.n_videos
+            state.n_forecasts += said.n_forecasts
+            state.failures += said.failures
+            for number in range(said.n_videos):
+                breaker.count(said.failures[number] if number < len(said.failures) else "")
+            notify(state)
+    return state
+
+
+def foretell_shard(
+    shard: int, lake_uri: str, bundle: ForecasterBundle, options: ForetellOptions, ground: Ground | None
+) -> ShardForecasts:
+    """Write a shard's part of a forecaster's rows."""
+    import torch
+
+    # Sums over several threads would differ in their last bit.
+    torch.set_num_threads(1)
+    lake, foreteller = Lake(lake_uri), Foreteller(bundle, options, ground)
+    names = ["video_id", "pts_s", "track_id", "x1", "y1", "x2", "y2"]
+    boxes = read_part(lake, "detections", shard, names)
+    uris = dict(zip(*read_part(lake, "videos", shard, ["video_id", "uri"]).to_pydict().values(), strict=True))
+    tables, failures = [], dict[str, str]()
+    for video_id, rows, _ in by_video(boxes.filter(pc.is_valid(boxes["track_id"]))):
+        column = {name: rows[name].to_numpy() for name in names[1:]}
+        xyxy = np.column_stack([column[name] for name in names[3:]]).astype(np.float32)
+        try:
+            with stage("forecast", passing=(OSError,)):
+                tables.append(foreteller.foretell(video_id, column["pts_s"], column["track_id"], xyxy))
+        except UnforeseenError as error:
+            failures[video_id] = str(error.failure(uris[video_id]))
+            log.error("%s", failures[video_id], exc_info=error.cause)
+    facts: dict[str, Any] = foreteller.facts | ({"untold": list(failures)} if failures else {})
+    schema = schemas.with_footer(schemas.FORECASTS, **facts)
+    with open_part(lake, forecasts_folder(bundle), shard, schema) as part:
+        for table in tables:
+            part.write(table)
+    n_ahead, _ = options.steps(bundle)
+    return ShardForecasts(len(uris), sum(map(len, tables)) // n_ahead, list(failures.values()))

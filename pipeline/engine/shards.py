@@ -1,0 +1,98 @@
+"""Do something with each of some shards of a lake, side by side: in processes of this machine, or as tasks of Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+
+from pipeline.config import Config
+from pipeline.engine.analyze import choose_engine
+from pipeline.engine.interrupts import stopping_on_signals
+from pipeline.engine.processes import Pool, Requests
+from pipeline.engine.watchdog import Note
+from pipeline.errors import ActionlakeError
+from pipeline.lake.lease import leased
+from pipeline.lake.store import Lake, part_name
+
+Found = TypeVar("Found")
+
+# A shard that ended its worker so often is not tried again.
+_MOST_DEATHS = 3
+
+
+def is_made_by(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
+    """Whether a shard has a part in a folder whose footer says these very things; earlier versions said fewer."""
+    if not lake.has_part(folder, shard):
+        return False
+    metadata = pq.read_schema(lake.path(folder, part_name(shard)), filesystem=lake.fs).metadata
+    footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
+    return all(footer.get(name, value) == value for name, value in facts.items())
+
+
+class ShardWorker:
+    """What a worker of this machine does: one shard after the other."""
+
+    def __init__(self, note: Note, work: Callable[..., Any], arguments: Sequence[Any]) -> None:  # noqa: ARG002
+        self._work, self._arguments = work, arguments
+
+    def work(self, shard: int) -> Iterator[Any]:
+        """Do it, and yield what came of it."""
+        yield self._work(shard, *self._arguments)
+
+
+@contextmanager
+def over_shards(
+    lake: Lake,
+    purpose: str,
+    shards: Sequence[int],
+    work: Callable[..., Found],
+    arguments: Sequence[Any],
+    config: Config,
+    address: str | None = None,
+) -> Iterator[Iterator[Found]]:
+    """Hold the lake's lease during a block, and give it what comes of each shard, in any order.
+
+    Args:
+        lake: The lake.
+        purpose: What the lease says.
+        shards: Numbers of the shards.
+        work: Called with a shard and the arguments, where there is room. Called twice, it does the same.
+        arguments: Its further arguments; they can be pickled.
+        config: Options of the job.
+        address: A Ray cluster to join.
+
+    Raises:
+        ActionlakeError: A process died of the same shard again and again, or the cluster failed.
+    """
+    with leased(lake, purpose), stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
+        if choose_engine("auto", address, config) == "ray":
+            from pipeline.engine.ray.resources import joined
+            from pipeline.engine.ray.shards import shards_on_ray
+
+            stack.enter_context(joined(address, config, stop))
+            yield shards_on_ray(shards, work, arguments)
+        else:
+            pool = Pool(ShardWorker, (work, tuple(arguments)), os.cpu_count() or 1)
+            yield shards_here(shards, stack.enter_context(closing(pool)))
+
+
+def shards_here(shards: Sequence[int], workers: Pool) -> Iterator[Any]:
+    """Yield what comes of each shard in worker processes of this machine, in any order.
+
+    Raises:
+        ActionlakeError: A process died of the same shard again and again.
+    """
+    requests = Requests(
+        workers,
+        _MOST_DEATHS,
+        lambda shard: ActionlakeError(f"shard {shard} ended the process that works on it {_MOST_DEATHS} times"),
+    )
+    for shard in shards:
+        requests.add(shard, "work", shard)
+    while requests.n_left:
+        yield from (found for _, found in requests.items())

@@ -1,0 +1,223 @@
+"""Who was in which zone of the picture, who crossed which line, and who was expected to: tables, out of a lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from pipeline.lake.query import LakeReader
+from pipeline.motion.places import Line, Zone, crossings, expected_crossing, visits
+
+_LEAST_CORNERS = 3
+# Times are multiples of a step, but for their last bits.
+_EPSILON_S = 1e-6
+_Path = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+_Forecast = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+_PERSON = [("video_id", pa.string()), ("uri", pa.string()), ("track_id", pa.int64())]
+VISITS = pa.schema(
+    [
+        *_PERSON,
+        ("zone", pa.string()),
+        ("entered_s", pa.float64()),
+        ("left_s", pa.float64()),
+        ("dwell_s", pa.float64()),
+        ("was_there", pa.bool_()),
+        ("stays", pa.bool_()),
+    ]
+)
+"""One row a stay of somebody in a zone. `was_there`: from the first moment in which they were seen; `stays`: to the
+last one. `dwell_s` is then the least that it was."""
+CROSSINGS = pa.schema([*_PERSON, ("line", pa.string()), ("at_s", pa.float64()), ("direction", pa.string())])
+"""One row each time that somebody crosses a line, to its `right` or `left` as seen from its start to its end."""
+EXPECTED = pa.schema(
+    [
+        *_PERSON,
+        ("line", pa.string()),
+        ("made_at_s", pa.float64()),
+        ("in_s", pa.float64()),
+        ("probability", pa.float64()),
+        ("direction", pa.string()),
+    ]
+)
+"""One row each time that a forecast, made at `made_at_s`, expects somebody to cross a line, `in_s` later."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """What happened at zones and lines."""
+
+    visits: pa.Table
+    crossings: pa.Table
+    expected: pa.Table
+
+
+def parse_zone(text: str) -> Zone:
+    """Read `name=x1,y1,x2,y2,x3,y3...`.
+
+    Raises:
+        UsageError: It is no polygon.
+    """
+    name, corners = _parse(text, "--zone", "door=100,300,220,300,220,420,100,420")
+    if len(corners) < _LEAST_CORNERS:
+        raise UsageError(f"--zone {text}: {len(corners)} corners; a zone has at least {_LEAST_CORNERS}")
+    return Zone(name, corners.astype(np.float32))
+
+
+def parse_line(text: str) -> Line:
+    """Read `name=x1,y1,x2,y2`.
+
+    Raises:
+        UsageError: It is no line.
+    """
+    name, ends = _parse(text, "--line", "gate=100,300,400,300")
+    if len(ends) != 2 or np.array_equal(ends[0], ends[1]):
+        raise UsageError(f"--line {text}: {len(ends)} points; a line has two that differ")
+    return Line(name, ends[0], ends[1])
+
+
+def _parse(text: str, option: str, example: str) -> tuple[str, NDArray[np.float64]]:
+    name, _, numbers = text.partition("=")
+    try:
+        values = np.array([float(number) for number in numbers.split(",")])
+    except ValueError:
+        values = np.empty(0)
+    if not name.strip() or not len(values) or len(values) % 2 or not np.isfinite(values).all():
+        raise UsageError(f"{option} {text!r}: a name and pairs of pixels are wanted, such as {option} {example}")
+    return name.strip(), values.reshape(-1, 2)
+
+
+def watch(
+    lake: LakeReader,
+    zones: Sequence[Zone] = (),
+    lines: Sequence[Line] = (),
+    where: str | None = None,
+    model: str | None = None,
+) -> Places:
+    """Return who was in some zones, who crossed some lines, and who was expected to.
+
+    Somebody is where their feet are: below the middle of the box.
+
+    Args:
+        lake: An open lake.
+        zones: In source pixels.
+        lines: In source pixels.
+        where: A condition in SQL on the columns of `videos`: only those are looked at, such as those of one camera.
+        model: Whose forecasts tell of expected crossings. None: those of the only forecaster, if there is one.
+
+    Raises:
+        UsageError: There is nothing to watch, two places share a name, there is no such forecaster, or several and none
+            is named, or the condition can't be understood.
+    """
+    names = [zone.name for zone in zones] + [line.name for line in lines]
+    if not names:
+        raise UsageError("nothing to watch: name --zone or --line")
+    if doubles := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"{', '.join(sorted(doubles))}: several zones or lines of one name")
+    chosen = _forecaster(lake, model)
+    stays, crossed, expected = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
+    for video in lake.videos_where(where):
+        tracks = _paths(lake, video["video_id"])
+        told = _forecasts(lake, video["video_id"], chosen) if chosen is not None and lines else {}
+        for track_id, (time_s, feet, height) in tracks.items():
+            person = {"video_id": video["video_id"], "uri": video["uri"], "track_id": track_id}
+            for zone in zones:
+                for stay in visits(zone, time_s, feet, height):
+                    dwell = {"zone": zone.name, "dwell_s": stay.left_s - stay.entered_s}
+                    stays.append(person | dwell | stay._asdict())
+            for line in lines:
+                crossed += [
+                    person | {"line": line.name} | each._asdict() for each in crossings(line, time_s, feet, height)
+                ]
+            for made_at_s, forecast in told.get(track_id, ()):
+                now = feet[max(0, int(np.searchsorted(time_s, made_at_s + _EPSILON_S, side="right")) - 1)]
+                for line in lines:
+                    each = expected_crossing(line, now, *forecast)
+                    if each is not None:
+                        expected.append(person | {"line": line.name, "made_at_s": made_at_s} | each._asdict())
+    return Places(
+        pa.Table.from_pylist(stays, VISITS),
+        pa.Table.from_pylist(crossed, CROSSINGS),
+        pa.Table.from_pylist(expected, EXPECTED),
+    )
+
+
+def write_places(found: Places, folder: str | Path) -> None:
+    """Write the tables as `visits.csv`, `crossings.csv` and `expected.csv`.
+
+    Raises:
+        UsageError: The folder can't be written to.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name, table in vars(found).items():
+            pacsv.write_csv(table, target / f"{name}.csv")
+    except OSError as error:
+        raise UsageError(f"{target}: can't be written to ({error.strerror or error})") from error
+
+
+def _forecaster(lake: LakeReader, name: str | None) -> str | None:
+    """Return whose forecasts are asked; None where there are none."""
+    there = lake.store.models("forecasts")
+    if name is not None and name not in there:
+        raise UsageError(
+            f"{lake.store.uri}: no forecasts by {name!r}, but by {', '.join(there) or 'nobody'}; run "
+            f"`actionlake forecast --model {name}`"
+        )
+    if name is None and len(there) > 1:
+        raise UsageError(f"{lake.store.uri}: forecasts by {', '.join(there)}; name one with --model")
+    return name or (there[0] if there else None)
+
+
+def _paths(lake: LakeReader, video_id: str) -> dict[int, _Path]:
+    """Return for each track of a video its times, the places of the feet and the heights of the boxes."""
+    columns = ["track_id", "pts_s", "x1", "y1", "x2", "y2"]
+    rows = _sorted(lake.rows_of("detections", video_id, columns, pc.field("track_id").is_valid()), "pts_s")
+    x1, y1, x2, y2 = (rows[name].astype(np.float64) for name in columns[2:])
+    feet, height = np.column_stack([(x1 + x2) / 2, y2]), np.maximum(y2 - y1, 1.0)
+    return {track_id: (rows["pts_s"][part], feet[part], height[part]) for track_id, part in _tracks(rows["track_id"])}
+
+
+def _forecasts(lake: LakeReader, video_id: str, model: str) -> dict[int, list[tuple[float, _Forecast]]]:
+    """Return for each track of a video when forecasts were made and what they tell."""
+    columns = ["track_id", "made_at_s", "horizon_s", "x", "y", "sx", "sy", "rho"]
+    rows = _sorted(lake.rows_of("forecasts", video_id, columns, pc.field("model") == model), "made_at_s", "horizon_s")
+    mean, deviation = np.column_stack([rows["x"], rows["y"]]), np.column_stack([rows["sx"], rows["sy"]])
+    told: dict[int, list[tuple[float, _Forecast]]] = {}
+    for track_id, part in _tracks(rows["track_id"]):
+        starts = np.flatnonzero(np.diff(rows["made_at_s"][part])) + 1
+        told[track_id] = [
+            (
+                float(rows["made_at_s"][some[0]]),
+                (
+                    rows["horizon_s"][some],
+                    mean[some].astype(np.float64),
+                    deviation[some].astype(np.float64),
+                    rows["rho"][some].astype(np.float64),
+                ),
+            )
+            for some in np.split(part, starts)
+        ]
+    return told
+
+
+def _sorted(table: pa.Table, *keys: str) -> dict[str, NDArray[Any]]:
+    """Return the columns of a table by track, then by other keys."""
+    ordered = table.sort_by([(name, "ascending") for name in ("track_id", *keys)])
+    return {name: ordered[name].to_numpy() for name in ordered.column_names}
+
+
+def _tracks(track_ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield each track and its rows."""
+    if len(track_ids):
+        for part in np.split(np.arange(len(track_ids)), np.flatnonzero(np.diff(track_ids)) + 1):
+            yield int(track_ids[part[0]]), part

@@ -1,0 +1,335 @@
+"""Foretell where somebody will be: an encoder reads the past, a decoder writes the future, step by step.
+
+The future is told as a mixture of paths. Each path has a bivariate Gaussian at every step; what the mixture says of one
+step alone has a mean and a covariance again (`at_each_step`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+LEARNING = ("lstm", "gru", "transformer")
+BASELINES = ("constant_velocity", "still")
+KINDS = (*LEARNING, *BASELINES)
+"""Names of all forecasters. The last two are there to compare with: the person goes on as in the last step, or stays;
+they learn how far off they are."""
+# Standard deviations are no smaller than this share of a usual step, correlations no larger than this.
+_LEAST_SPREAD, _MOST_CORRELATED = 0.02, 0.95
+# A standard deviation before anything is learnt, in usual steps, for each step ahead.
+_FIRST_SPREAD = 0.125
+_ATTENTION_HEADS = 4
+# So many futures are computed at a time.
+_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class ForecasterSpec:
+    """What a forecaster is built from."""
+
+    kind: str = "lstm"
+    """One of `KINDS`."""
+    n_observed: int = 8
+    """Steps that it sees, up to now."""
+    n_foretold: int = 12
+    """Steps that it tells."""
+    step_s: float = 0.4
+    """Seconds from one step to the next."""
+    unit: str = "m"
+    """What its places are in: `m`, metres on the ground, or `heights` of the person in the picture."""
+    hidden_dim: int = 64
+    """Units of the encoder and of the decoder."""
+    n_paths: int = 20
+    """Paths of the mixture."""
+    n_others: int = 0
+    """Whether it looks at the nearest others, and at how many."""
+    slowest: float = 0.1
+    """Who goes slower, in units a step, is seen as going so fast. All others are seen in the lengths of their own
+    steps: a place where people run, or a camera of another scale, is no new world."""
+    n_members: int = 1
+    """Networks trained from different seeds, whose mixtures are one."""
+    spread: tuple[float, ...] = ()
+    """For each step, by what the standard deviations of the mixture are multiplied so that ellipses of one hold what
+    they should of what comes true: a mixture has longer tails than one Gaussian. Empty: by 1."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind = {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.n_observed < 2 or self.n_foretold < 1 or not self.step_s > 0:
+            raise ValueError(f"{self.n_observed} steps seen, {self.n_foretold} foretold, {self.step_s} s each")
+
+
+class Mixture(NamedTuple):
+    """Futures of B people, each as M paths of P steps, in the unit of the forecaster, from now as the origin."""
+
+    log_weight: torch.Tensor
+    """`float32 [B, M]`: logarithm of how likely each path is; the likelihoods sum to 1."""
+    mean: torch.Tensor
+    """`float32 [B, M, P, 2]`"""
+    covariance: torch.Tensor
+    """`float32 [B, M, P, 3]`: of x with x, y with y, x with y."""
+
+    def at_each_step(self, spread: Sequence[float] = ()) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean `float32 [B, P, 2]` and covariance `float32 [B, P, 3]` of where somebody is at each step.
+
+        Args:
+            spread: See `ForecasterSpec.spread`.
+        """
+        weight = self.log_weight.exp()[:, :, None, None]
+        mean = (weight * self.mean).sum(1)
+        apart = self.mean - mean[:, None]
+        between = torch.cat([apart**2, apart[..., :1] * apart[..., 1:]], dim=-1)
+        covariance = (weight * (self.covariance + between)).sum(1)
+        return mean, covariance * torch.tensor(spread)[:, None] ** 2 if len(spread) else covariance
+
+    def log_likelihood(self, places: torch.Tensor) -> torch.Tensor:
+        """Return the logarithm of the density of paths `float32 [B, P, 2]` at what became true, `float32 [B]`."""
+        of_each = log_density(places[:, None] - self.mean, self.covariance).sum(-1)
+        return torch.logsumexp(self.log_weight + of_each, dim=1)
+
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw paths, `float32 [B, n, P, 2]`.
+
+        Who is to the left of the mean of a path at one step is so at all: a path is drawn whole, and is as smooth as
+        the means are.
+        """
+        chosen = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
+        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+        drawn = torch.randn(*chosen.shape, 1, 2, generator=generator)
+        return self.mean[rows, chosen] + _scaled(drawn, self.covariance[rows, chosen])
+
+
+def log_density(apart: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of a Gaussian's density, `[...]`, so far `[..., 2]` from its mean."""
+    xx, yy, xy = covariance.unbind(-1)
+    determinant = xx * yy - xy**2
+    x, y = apart.unbind(-1)
+    squared = (yy * x**2 - 2 * xy * x * y + xx * y**2) / determinant
+    return -0.5 * (squared + determinant.log()) - math.log(2 * math.pi)
+
+
+def _scaled(drawn: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """Return standard normal numbers `[..., 2]` with a covariance, by its Cholesky factor."""
+    xx, yy, xy = covariance.unbind(-1)
+    of_x = xx.sqrt()
+    of_y = (yy - xy**2 / xx).clamp(min=0).sqrt()
+    x, y = drawn.unbind(-1)
+    return torch.stack([of_x * x, xy / of_x * x + of_y * y], dim=-1)
+
+
+class Forecaster(nn.Module):
+    """One network, or several whose mixtures are one."""
+
+    def __init__(self, spec: ForecasterSpec) -> None:
+        """Make it untrained."""
+        super().__init__()
+        self.spec = spec
+        self.members = nn.ModuleList(_make_member(spec) for _ in range(spec.n_members))
+
+    def forward(
+        self, past: torch.Tensor, others: torch.Tensor | None = None, present: torch.Tensor | None = None
+    ) -> Mixture:
+        """Return the futures of B people.
+
+        Args:
+            past: `float32 [B, n_observed, 2]` in the forecaster's unit; the last place is now.
+            others: `float32 [B, K, 4]`: place from now, and last step, of those nearby; None: nobody is.
+            present: `bool [B, K]`: which of them there are.
+        """
+        origin = past[:, -1:]
+        past = past - origin
+        turn, scale = _own_frame(past, self.spec.slowest)
+        seen = past @ turn.mT / scale
+        if others is None or present is None:
+            others, present = past.new_zeros(len(past), 0, 4), torch.zeros(len(past), 0, dtype=torch.bool)
+        nearby = torch.cat([others[..., :2] @ turn.mT, others[..., 2:] @ turn.mT], dim=-1) / scale
+        told = [member(seen, nearby, present) for member in self.members]
+        log_weight = torch.cat([each[0] for each in told], dim=1) - math.log(len(told))
+        mean = torch.cat([each[1] for each in told], dim=1) * scale[:, None]
+        covariance = torch.cat([each[2] for each in told], dim=1) * scale[:, None] ** 2
+        return Mixture(log_weight, mean @ turn[:, None] + origin[:, None], _turned_back(covariance, turn))
+
+    @classmethod
+    def of(cls, several: Sequence[Forecaster]) -> Forecaster:
+        """Return the forecaster that trained ones are together, in evaluation mode."""
+        made = cls(replace(several[0].spec, n_members=len(several)))
+        made.members = nn.ModuleList(member for each in several for member in each.members)
+        return made.eval()
+
+    def in_batches(
+        self, past: torch.Tensor, others: torch.Tensor, present: torch.Tensor
+    ) -> Iterator[tuple[slice, Mixture]]:
+        """Yield the futures of any number of people, some at a time, with the places that they have among all."""
+        with torch.inference_mode():
+            for start in range(0, len(past), _AT_ONCE):
+                some = slice(start, start + _AT_ONCE)
+                yield some, self(past[some], others[some], present[some])
+
+
+def _own_frame(past: torch.Tensor, slowest: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return by which matrix `[B, 2, 2]` each past is turned so that it goes right, and the length of its steps.
+
+    The length, `[B, 1, 1]`, is the mean over the past, and no less than `slowest`.
+    """
+    # Two steps tremble less than one. Who stood still in them goes where they came from.
+    lately = past[:, -1] - past[:, max(-3, -past.shape[1])]
+    way = torch.where(lately.norm(dim=-1, keepdim=True) < slowest / 4, past[:, -1] - past[:, 0], lately)
+    length = way.norm(dim=-1, keepdim=True)
+    ahead = torch.where(
+        length < slowest / 4, torch.tensor([1.0, 0.0], device=past.device), way / length.clamp(min=1e-9)
+    )
+    cosine, sine = ahead.unbind(-1)
+    turn = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)], 1)
+    steps = (past[:, -1] - past[:, 0]).norm(dim=-1) / (past.shape[1] - 1)
+    return turn, steps.clamp(min=slowest)[:, None, None]
+
+
+def _turned_back(covariance: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Return covariances `[B, M, P, 3]` of turned places as those of the places before."""
+    xx, yy, xy = covariance.unbind(-1)
+    cosine, sine = turn[:, 0, 0][:, None, None], turn[:, 0, 1][:, None, None]
+    both = 2 * cosine * sine * xy
+    return torch.stack(
+        [
+            cosine**2 * xx - both + sine**2 * yy,
+            sine**2 * xx + both + cosine**2 * yy,
+            cosine * sine * (xx - yy) + (cosine**2 - sine**2) * xy,
+        ],
+        dim=-1,
+    )
+
+
+_Told = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _make_member(spec: ForecasterSpec) -> nn.Module:
+    if spec.kind in BASELINES:
+        return _Baseline(spec)
+    return _Transformer(spec) if spec.kind == "transformer" else _Recurrent(spec)
+
+
+class _Baseline(nn.Module):
+    """Goes on as in the last step, or stays; what is learnt is how far off that is."""
+
+    def __init__(self, spec: ForecasterSpec) -> None:
+        super().__init__()
+        self._moves = spec.kind == "constant_velocity"
+        self._ahead = torch.arange(1.0, spec.n_foretold + 1)
+        self.spread = nn.Parameter(torch.zeros(spec.n_foretold, 3))
+
+    def forward(self, past: torch.Tensor, _others: torch.Tensor, _present: torch.Tensor) -> _Told:
+        step = (past[:, -1:] - past[:, -2:-1]) * (1.0 if self._moves else 0.0)
+        mean = (step * self._ahead[:, None])[:, None]
+        covariance = _covariance(self.spread.expand(len(past), 1, -1, -1), self._ahead)
+        return past.new_zeros(len(past), 1), mean, covariance
+
+
+def _covariance(said: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
+    """Return covariances `[..., P, 3]` for what a network says `[..., P, 3]`, in usual steps."""
+    deviation = _LEAST_SPREAD + (_FIRST_SPREAD * ahead[:, None]) * said[..., :2].clamp(-6, 6).exp()
+    of_both = deviation.prod(dim=-1) * _MOST_CORRELATED * torch.tanh(said[..., 2])
+    return torch.cat([deviation**2, of_both[..., None]], dim=-1)
+
+
+class _Learning(nn.Module):
+    """What the learning ones share: what they read, whom they look at, and what they say of a step."""
+
+    def __init__(self, spec: ForecasterSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self._ahead = torch.arange(1.0, spec.n_foretold + 1)
+        self.weigh = nn.Linear(spec.hidden_dim, spec.n_paths)
+        self.say = nn.Linear(spec.hidden_dim, spec.n_paths * 5)
+        if spec.n_others:
+            self.meet = nn.Sequential(
+                nn.Linear(4, spec.hidden_dim), nn.ReLU(), nn.Linear(spec.hidden_dim, spec.hidden_dim)
+            )
+
+    def company(self, others: torch.Tensor, present: torch.Tensor) -> torch.Tensor | None:
+        """Return what there is to know of the others, `[B, hidden_dim]`: pooled as S-GAN does."""
+        if not self.spec.n_others:
+            return None
+        if not others.shape[1]:
+            return others.new_zeros(len(others), self.spec.hidden_dim)
+        met: torch.Tensor = functional.relu(self.meet(others)) * present[..., None]
+        return met.max(dim=1).values
+
+    def said(self, state: torch.Tensor) -> torch.Tensor:
+        """Return what a decoder's state `[B, hidden_dim]` says of each path's step, `[B, n_paths, 5]`."""
+        said: torch.Tensor = self.say(state).view(len(state), self.spec.n_paths, 5)
+        return said
+
+    def told(self, weight: torch.Tensor, said: torch.Tensor, last: torch.Tensor) -> _Told:
+        """Return paths for their logits `[B, M]`, what is said of their steps `[B, M, P, 5]`, and the last step seen.
+
+        A path is the sum of its steps, and a step is told by how it differs from the last one seen, `[B, 2]`.
+        """
+        mean = (last[:, None, None] + said[..., :2]).cumsum(dim=2)
+        return weight.log_softmax(-1), mean, _covariance(said[..., 2:], self._ahead)
+
+
+def _read(past: torch.Tensor) -> torch.Tensor:
+    """Return what an encoder reads of a past `[B, T, 2]`: places and steps, `[B, T, 4]`."""
+    steps = torch.diff(past, dim=1)
+    return torch.cat([past, torch.cat([steps[:, :1], steps], dim=1)], dim=-1)
+
+
+class _Recurrent(_Learning):
+    """LSTM or GRU, sequence to sequence: the decoder goes on from the encoder's state, and reads what it said last."""
+
+    def __init__(self, spec: ForecasterSpec) -> None:
+        super().__init__(spec)
+        kind, cell = (nn.LSTM, nn.LSTMCell) if spec.kind == "lstm" else (nn.GRU, nn.GRUCell)
+        self.encoder = kind(4, spec.hidden_dim, batch_first=True)
+        self.decoder = cell(2, spec.hidden_dim)
+
+    def forward(self, past: torch.Tensor, others: torch.Tensor, present: torch.Tensor) -> _Told:
+        _, state = self.encoder(_read(past))
+        state = tuple(each[0] for each in state) if isinstance(state, tuple) else state[0]
+        company = self.company(others, present)
+        if company is not None:
+            state = (state[0] + company, state[1]) if isinstance(state, tuple) else state + company
+        weight = self.weigh(_hidden(state))
+        likely = weight.softmax(-1)[..., None]
+        last = past[:, -1] - past[:, -2]
+        read, said = last, []
+        for _ in range(self.spec.n_foretold):
+            state = self.decoder(read, state)
+            said.append(self.said(_hidden(state)))
+            # What it reads of its own is the step that it holds for likely, all paths together.
+            read = last + (likely * said[-1][..., :2]).sum(1)
+        return self.told(weight, torch.stack(said, dim=2), last)
+
+
+def _hidden(state: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return the state that an LSTM shows, or the one that a GRU has."""
+    return state[0] if isinstance(state, tuple) else state
+
+
+class _Transformer(_Learning):
+    """Encoder and decoder of Vaswani et al. 2017; the decoder asks for all steps at once."""
+
+    def __init__(self, spec: ForecasterSpec) -> None:
+        super().__init__(spec)
+        width = spec.hidden_dim
+        self.entry = nn.Linear(4, width)
+        self.places = nn.Parameter(torch.randn(spec.n_observed, width) * 0.1)
+        self.questions = nn.Parameter(torch.randn(spec.n_foretold, width) * 0.1)
+        encoder = nn.TransformerEncoderLayer(width, _ATTENTION_HEADS, 2 * width, dropout=0.0, batch_first=True)
+        decoder = nn.TransformerDecoderLayer(width, _ATTENTION_HEADS, 2 * width, dropout=0.0, batch_first=True)
+        self.encoder, self.decoder = nn.TransformerEncoder(encoder, 2), nn.TransformerDecoder(decoder, 1)
+
+    def forward(self, past: torch.Tensor, others: torch.Tensor, present: torch.Tensor) -> _Told:
+        memory = self.encoder(self.entry(_read(past)) + self.places)
+        company = self.company(others, present)
+        if company is not None:
+            memory = torch.cat([memory, company[:, None]], dim=1)
+        states = self.decoder(self.questions.expand(len(past), -1, -1), memory)
+        said = torch.stack([self.said(state) for state in states.unbind(1)], dim=2)
+        return self.told(self.weigh(memory[:, self.spec.n_observed - 1]), said, past[:, -1] - past[:, -2])

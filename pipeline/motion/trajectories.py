@@ -1,0 +1,181 @@
+"""Where people were, on a grid of time: what a forecaster learns from, and what it foretells from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.motion.ground import Ground
+
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The places of one person; arrays of one length."""
+
+    time_s: NDArray[np.float64]
+    """`float64 [N]`, rising."""
+    xy: NDArray[np.float64]
+    """`float64 [N, 2]`, in pixels or in metres."""
+    size: NDArray[np.float64]
+    """`float64 [N]`: how long one unit of the forecaster is there. The person's height in pixels makes heights of
+    pixels; 1 leaves metres as they are."""
+
+    @classmethod
+    def of_boxes(
+        cls, time_s: NDArray[np.float64], xyxy: NDArray[np.float32], ground: Ground | None = None
+    ) -> Trajectory:
+        """Return where the feet of one person were: below the middle of each box.
+
+        Args:
+            time_s: `float64 [N]`, rising.
+            xyxy: `float32 [N, 4]`, pixels.
+            ground: The ground, for places in metres; None: places in pixels, and sizes for heights of the person.
+        """
+        feet = np.column_stack([(xyxy[:, 0] + xyxy[:, 2]) / 2, xyxy[:, 3]]).astype(np.float64)
+        if ground is not None:
+            return cls(time_s, ground.to_metres(feet), np.ones(len(feet)))
+        return cls(time_s, feet, np.maximum(xyxy[:, 3] - xyxy[:, 1], 1.0).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Trajectories of one scene at whole multiples of a step; a row is one person at one time."""
+
+    who: NDArray[np.int64]
+    """`int64 [R]`: index of the trajectory; rising."""
+    step: NDArray[np.int64]
+    """`int64 [R]`; rising within a trajectory, with a jump where nothing is known."""
+    xy: NDArray[np.float64]
+    """`float64 [R, 2]`"""
+    size: NDArray[np.float64]
+    """`float64 [R]`"""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of trajectories, cut out around a time that is called now."""
+
+    scene: NDArray[np.int64]
+    """`int64 [N]`: which of several scenes that were joined."""
+    who: NDArray[np.int64]
+    """`int64 [N]`: index of the trajectory in its scene."""
+    step: NDArray[np.int64]
+    """`int64 [N]`: of now."""
+    places: NDArray[np.float32]
+    """`float32 [N, T, 2]` in the forecaster's unit, from now as the origin."""
+    origin: NDArray[np.float64]
+    """`float64 [N, 2]`: where now is, in the trajectory's unit."""
+    size: NDArray[np.float64]
+    """`float64 [N]`: how many of the trajectory's units one of the forecaster's is."""
+    others: NDArray[np.float32]
+    """`float32 [N, K, 4]`: place and step of the nearest others now, in the forecaster's unit, the nearest first."""
+    present: NDArray[np.bool_]
+    """`bool [N, K]`: which of the others there are."""
+    n_company: NDArray[np.int64]
+    """`int64 [N]`: how many trajectories span the same steps, with itself."""
+
+    def __len__(self) -> int:
+        return len(self.who)
+
+    @classmethod
+    def joined(cls, several: Sequence[Windows]) -> Windows:
+        """Return the windows of several scenes as one."""
+        joined = {name: np.concatenate([getattr(each, name) for each in several]) for name in vars(several[0])}
+        numbers = np.repeat(np.arange(len(several)), [len(each) for each in several])
+        return cls(**(joined | {"scene": numbers}))
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Windows:
+        """Return some of the windows."""
+        return Windows(**{name: values[chosen] for name, values in vars(self).items()})
+
+
+def on_grid(trajectories: Sequence[Trajectory], step_s: float, gap_s: float) -> Grid:
+    """Return trajectories at the multiples of a step that they reach, interpolated.
+
+    Args:
+        trajectories: Of one scene, on one clock.
+        step_s: Seconds between two points of the grid.
+        gap_s: Nothing is interpolated where a trajectory has no place for longer than this.
+    """
+    who, step, xy, size = [], [], [], []
+    for number, each in enumerate(trajectories):
+        if not len(each.time_s):
+            continue
+        first, last = (each.time_s[[0, -1]] / step_s + [-_EPSILON, _EPSILON]).tolist()
+        steps = np.arange(int(np.ceil(first)), int(np.floor(last)) + 1)
+        after = np.searchsorted(each.time_s, steps * step_s - _EPSILON * step_s).clip(0, len(each.time_s) - 1)
+        before = np.where(each.time_s[after] <= steps * step_s + _EPSILON * step_s, after, (after - 1).clip(0))
+        steps = steps[each.time_s[after] - each.time_s[before] <= gap_s + _EPSILON]
+        who.append(np.full(len(steps), number))
+        step.append(steps)
+        xy.append(np.column_stack([np.interp(steps * step_s, each.time_s, column) for column in each.xy.T]))
+        size.append(np.interp(steps * step_s, each.time_s, each.size))
+    if not who:
+        return Grid(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)), np.empty(0))
+    return Grid(np.concatenate(who), np.concatenate(step), np.concatenate(xy), np.concatenate(size))
+
+
+def cut_windows(grid: Grid, n_before: int, n_after: int, n_others: int = 0, every: int = 1) -> Windows:
+    """Cut all windows out of a grid.
+
+    Args:
+        grid: The trajectories.
+        n_before: Steps up to now, with it. Those of a trajectory must all be known.
+        n_after: Steps after it, known as well.
+        n_others: How many others are told of at most.
+        every: Now is a multiple of so many steps.
+    """
+    length = n_before + n_after
+    follows = np.ones(len(grid.who), np.bool_)
+    follows[1:] = (np.diff(grid.who) == 0) & (np.diff(grid.step) == 1)
+    # How many rows in a row have led up to each.
+    starts = np.maximum.accumulate(np.where(follows, 0, np.arange(len(follows)))) if len(follows) else follows
+    ends = np.flatnonzero(np.arange(len(follows)) - starts >= length - 1)
+    now = ends - n_after
+    kept = grid.step[now] % every == 0
+    now, ends = now[kept], ends[kept]
+    rows = now[:, None] + np.arange(1 - n_before, n_after + 1)
+    # The height of a box trembles; its median over what was seen does not.
+    size = np.median(grid.size[rows[:, :n_before]], axis=1) if len(rows) else np.empty(0)
+    origin = grid.xy[now]
+    places = ((grid.xy[rows] - origin[:, None]) / size[:, None, None]).astype(np.float32)
+    _, alike, counts = np.unique(grid.step[now], return_inverse=True, return_counts=True)
+    others, present = _nearest_others(grid, now, size, n_others)
+    scene = np.zeros(len(now), np.int64)
+    return Windows(scene, grid.who[now], grid.step[now], places, origin, size, others, present, counts[alike])
+
+
+def _nearest_others(
+    grid: Grid, now: NDArray[np.int64], size: NDArray[np.float64], n_others: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the nearest others of each window, `float32 [N, n_others, 4]`, and which there are, `bool [N, n_others]`.
+
+    Others count from their second step on, when it is known where they go.
+    """
+    others = np.zeros((len(now), n_others, 4), np.float32)
+    present = np.zeros((len(now), n_others), np.bool_)
+    if not n_others or not len(now):
+        return others, present
+    rows = 1 + np.flatnonzero((np.diff(grid.who) == 0) & (np.diff(grid.step) == 1))
+    rows = rows[np.argsort(grid.step[rows], kind="stable")]
+    steps = grid.step[rows]
+    order = np.argsort(grid.step[now], kind="stable")
+    for of_step in np.split(order, np.flatnonzero(np.diff(grid.step[now[order]])) + 1):
+        step = grid.step[now[of_step[0]]]
+        there = rows[np.searchsorted(steps, step) : np.searchsorted(steps, step, side="right")]
+        between = grid.xy[there][None] - grid.xy[now[of_step]][:, None]
+        apart = np.hypot(between[..., 0], between[..., 1])
+        apart[there[None] == now[of_step][:, None]] = np.inf
+        nearest = np.argsort(apart, axis=1, kind="stable")[:, :n_others]
+        width = nearest.shape[1]
+        found = np.take_along_axis(apart, nearest, axis=1) < np.inf
+        moved = (grid.xy[there] - grid.xy[there - 1])[nearest]
+        states = np.concatenate([np.take_along_axis(between, nearest[..., None], axis=1), moved], axis=2)
+        others[of_step, :width] = states / size[of_step][:, None, None] * found[..., None]
+        present[of_step, :width] = found
+    return others, present

@@ -1,0 +1,81 @@
+"""How near forecasts come to what then happened, and whether they know how near."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.motion.forecasting import Forecaster
+from pipeline.motion.trajectories import Windows
+
+N_SAMPLES = 20
+"""Paths that are drawn for the figures "best of 20"."""
+LEVELS = tuple(round(0.1 * number, 1) for number in range(1, 10))
+"""Shares of what comes true that ellipses around a forecast are to hold."""
+ONE_SIGMA = 1 - float(np.exp(-0.5))
+"""Share that an ellipse of one standard deviation holds if a bivariate Gaussian is right: 0.393."""
+
+
+def measure_forecasts(model: Forecaster, windows: Windows, seed: int = 0) -> dict[str, Any]:
+    """Measure a forecaster on windows of trajectories.
+
+    Returns:
+        `ade` and `fde`: distance of the mean from what came true, over all steps and at the last one, in the
+        forecaster's unit (Alahi et al. 2016). `best_ade` and `best_fde`: the same of the best of `N_SAMPLES` drawn
+        paths, each chosen for its figure (Gupta et al. 2018). `log_likelihood` of what came true, a step. `one_sigma`:
+        share of steps whose place lies in the ellipse of one standard deviation, which would be `ONE_SIGMA`. `levels`:
+        the same for the ellipses of `LEVELS`. `n`: how many windows.
+    """
+    past, others, present = (torch.from_numpy(values) for values in (windows.places, windows.others, windows.present))
+    future = past[:, model.spec.n_observed :]
+    past = past[:, : model.spec.n_observed]
+    generator = torch.Generator().manual_seed(seed)
+    apart, nearest, nearest_last, squared, likelihood = [], [], [], [], []
+    for some, told in model.in_batches(past, others, present):
+        true = future[some]
+        mean, covariance = told.at_each_step(model.spec.spread)
+        apart.append((mean - true).norm(dim=-1))
+        of_samples = (told.sample(N_SAMPLES, generator) - true[:, None]).norm(dim=-1)
+        nearest.append(of_samples.mean(dim=-1).amin(dim=1))
+        nearest_last.append(of_samples[..., -1].amin(dim=1))
+        squared.append(_mahalanobis(mean - true, covariance))
+        likelihood.append(told.log_likelihood(true) / model.spec.n_foretold)
+    distance = torch.cat(apart).double()
+    holding = ellipse_of(torch.cat(squared).numpy())
+    return {
+        "ade": float(distance.mean()),
+        "fde": float(distance[:, -1].mean()),
+        "best_ade": float(torch.cat(nearest).double().mean()),
+        "best_fde": float(torch.cat(nearest_last).double().mean()),
+        "log_likelihood": float(torch.cat(likelihood).double().mean()),
+        "one_sigma": float((holding <= ONE_SIGMA).mean()),
+        "levels": {str(level): float((holding <= level).mean()) for level in LEVELS},
+        "n": len(windows),
+    }
+
+
+def fit_spread(model: Forecaster, windows: Windows) -> tuple[float, ...]:
+    """Return `ForecasterSpec.spread` by which, at each step, `ONE_SIGMA` of some windows lie in the ellipse of one."""
+    past, others, present = (torch.from_numpy(values) for values in (windows.places, windows.others, windows.present))
+    n_observed = model.spec.n_observed
+    squared = []
+    for some, told in model.in_batches(past[:, :n_observed], others, present):
+        mean, covariance = told.at_each_step()
+        squared.append(_mahalanobis(mean - past[some, n_observed:], covariance))
+    # The squared distance that this share does not reach is 1 for a Gaussian.
+    return tuple(np.sqrt(np.quantile(torch.cat(squared).double().numpy(), ONE_SIGMA, axis=0)).tolist())
+
+
+def _mahalanobis(apart: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """Return the squared distance from the mean, in standard deviations, `[...]`."""
+    xx, yy, xy = covariance.unbind(-1)
+    x, y = apart.unbind(-1)
+    return (yy * x**2 - 2 * xy * x * y + xx * y**2) / (xx * yy - xy**2)
+
+
+def ellipse_of(squared: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the share that the ellipse holds on whose edge something lies, so far from the mean, squared."""
+    return np.asarray(1 - np.exp(-0.5 * squared.astype(np.float64)))
