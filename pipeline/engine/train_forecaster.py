@@ -26,7 +26,7 @@ from pipeline.training.card import forecaster_card
 from pipeline.training.distributed import run_worker, train_on_cluster
 from pipeline.training.forecast_fit import ForecastFitting, ForecastOptions, fit_forecaster
 from pipeline.training.forecast_metrics import fit_spread, measure_forecasts
-from pipeline.training.trajectories import Scene, read_scenes
+from pipeline.training.trajectories import SceneTracks, read_scenes
 
 OnEpoch = Callable[[str, int, float], None]
 """Called with the name of a network, the epoch, from 1, and its mean loss."""
@@ -137,7 +137,7 @@ def train_forecaster(
     return ForecasterResult(load_forecaster(out), Path(out), metrics)
 
 
-def _scenes(source: str | Path, reading: TrackOptions) -> list[Scene]:
+def _scenes(source: str | Path, reading: TrackOptions) -> list[SceneTracks]:
     """Return the scenes of a source, as cameras see them if that is wanted."""
     ground = read_ground(reading.ground) if reading.ground is not None else None
     scenes = list(read_scenes(source, reading.fps, ground))
@@ -154,7 +154,7 @@ def _scenes(source: str | Path, reading: TrackOptions) -> list[Scene]:
     ]
 
 
-def _unit(scenes: Sequence[Scene]) -> str:
+def _unit(scenes: Sequence[SceneTracks]) -> str:
     units = {scene.unit for scene in scenes}
     if len(units) > 1:
         raise UsageError(
@@ -164,11 +164,11 @@ def _unit(scenes: Sequence[Scene]) -> str:
     return units.pop() if units else METRES
 
 
-def _named(scenes: Sequence[Scene], unit: str) -> str:
+def _named(scenes: Sequence[SceneTracks], unit: str) -> str:
     return next(scene.name for scene in scenes if scene.unit == unit)
 
 
-def _windows(scenes: Sequence[Scene], spec: ForecasterSpec, paces: Sequence[float] = (1.0,)) -> Windows:
+def _windows(scenes: Sequence[SceneTracks], spec: ForecasterSpec, paces: Sequence[float] = (1.0,)) -> Windows:
     """Return all windows of all scenes, at each pace."""
     cut = [
         cut_windows(

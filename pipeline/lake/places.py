@@ -14,6 +14,7 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.lake.forecasts import TrackForecasts, forecaster_of, read_forecasts
 from pipeline.lake.query import LakeReader
 from pipeline.motion.places import Line, Zone, crossings, expected_crossing, visits
 
@@ -21,7 +22,6 @@ _LEAST_CORNERS = 3
 # Times are multiples of a step, but for their last bits.
 _EPSILON_S = 1e-6
 _Path = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-_Forecast = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 _PERSON = [("video_id", pa.string()), ("uri", pa.string()), ("track_id", pa.int64())]
 VISITS = pa.schema(
     [
@@ -122,11 +122,11 @@ def watch(
         raise UsageError("nothing to watch: name --zone or --line")
     if doubles := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{', '.join(sorted(doubles))}: several zones or lines of one name")
-    chosen = _forecaster(lake, model)
+    chosen = forecaster_of(lake, model)
     stays, crossed, expected = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for video in lake.videos_where(where):
         tracks = _paths(lake, video["video_id"])
-        told = _forecasts(lake, video["video_id"], chosen) if chosen is not None and lines else {}
+        told = read_forecasts(lake, video["video_id"], chosen) if chosen is not None and lines else {}
         for track_id, (time_s, feet, height) in tracks.items():
             person = {"video_id": video["video_id"], "uri": video["uri"], "track_id": track_id}
             for zone in zones:
@@ -137,12 +137,9 @@ def watch(
                 crossed += [
                     person | {"line": line.name} | each._asdict() for each in crossings(line, time_s, feet, height)
                 ]
-            for made_at_s, forecast in told.get(track_id, ()):
-                now = feet[max(0, int(np.searchsorted(time_s, made_at_s + _EPSILON_S, side="right")) - 1)]
-                for line in lines:
-                    each = expected_crossing(line, now, *forecast)
-                    if each is not None:
-                        expected.append(person | {"line": line.name, "made_at_s": made_at_s} | each._asdict())
+            for line in lines:
+                foretold = _expected(line, told[track_id], time_s, feet) if track_id in told else ()
+                expected += [person | {"line": line.name} | each for each in foretold]
     return Places(
         pa.Table.from_pylist(stays, VISITS),
         pa.Table.from_pylist(crossed, CROSSINGS),
@@ -165,55 +162,27 @@ def write_places(found: Places, folder: str | Path) -> None:
         raise UsageError(f"{target}: can't be written to ({error.strerror or error})") from error
 
 
-def _forecaster(lake: LakeReader, name: str | None) -> str | None:
-    """Return whose forecasts are asked; None where there are none."""
-    there = lake.store.models("forecasts")
-    if name is not None and name not in there:
-        raise UsageError(
-            f"{lake.store.uri}: no forecasts by {name!r}, but by {', '.join(there) or 'nobody'}; run "
-            f"`actionlake forecast --model {name}`"
-        )
-    if name is None and len(there) > 1:
-        raise UsageError(f"{lake.store.uri}: forecasts by {', '.join(there)}; name one with --model")
-    return name or (there[0] if there else None)
+def _expected(
+    line: Line, told: TrackForecasts, time_s: NDArray[np.float64], feet: NDArray[np.float64]
+) -> Iterator[dict[str, Any]]:
+    """Yield when forecasts of one person expect them to cross a line."""
+    for number, made_at_s in enumerate(told.made_at_s.tolist()):
+        now = feet[max(0, int(np.searchsorted(time_s, made_at_s + _EPSILON_S, side="right")) - 1)]
+        of_one = told.horizon_s, told.mean[number], told.deviation[number], told.rho[number]
+        crossing = expected_crossing(line, now, *of_one)
+        if crossing is not None:
+            yield {"made_at_s": made_at_s} | crossing._asdict()
 
 
 def _paths(lake: LakeReader, video_id: str) -> dict[int, _Path]:
     """Return for each track of a video its times, the places of the feet and the heights of the boxes."""
     columns = ["track_id", "pts_s", "x1", "y1", "x2", "y2"]
-    rows = _sorted(lake.rows_of("detections", video_id, columns, pc.field("track_id").is_valid()), "pts_s")
+    found = lake.rows_of("detections", video_id, columns, pc.field("track_id").is_valid())
+    found = found.sort_by([("track_id", "ascending"), ("pts_s", "ascending")])
+    rows = {name: found[name].to_numpy() for name in columns}
     x1, y1, x2, y2 = (rows[name].astype(np.float64) for name in columns[2:])
     feet, height = np.column_stack([(x1 + x2) / 2, y2]), np.maximum(y2 - y1, 1.0)
     return {track_id: (rows["pts_s"][part], feet[part], height[part]) for track_id, part in _tracks(rows["track_id"])}
-
-
-def _forecasts(lake: LakeReader, video_id: str, model: str) -> dict[int, list[tuple[float, _Forecast]]]:
-    """Return for each track of a video when forecasts were made and what they tell."""
-    columns = ["track_id", "made_at_s", "horizon_s", "x", "y", "sx", "sy", "rho"]
-    rows = _sorted(lake.rows_of("forecasts", video_id, columns, pc.field("model") == model), "made_at_s", "horizon_s")
-    mean, deviation = np.column_stack([rows["x"], rows["y"]]), np.column_stack([rows["sx"], rows["sy"]])
-    told: dict[int, list[tuple[float, _Forecast]]] = {}
-    for track_id, part in _tracks(rows["track_id"]):
-        starts = np.flatnonzero(np.diff(rows["made_at_s"][part])) + 1
-        told[track_id] = [
-            (
-                float(rows["made_at_s"][some[0]]),
-                (
-                    rows["horizon_s"][some],
-                    mean[some].astype(np.float64),
-                    deviation[some].astype(np.float64),
-                    rows["rho"][some].astype(np.float64),
-                ),
-            )
-            for some in np.split(part, starts)
-        ]
-    return told
-
-
-def _sorted(table: pa.Table, *keys: str) -> dict[str, NDArray[Any]]:
-    """Return the columns of a table by track, then by other keys."""
-    ordered = table.sort_by([(name, "ascending") for name in ("track_id", *keys)])
-    return {name: ordered[name].to_numpy() for name in ordered.column_names}
 
 
 def _tracks(track_ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

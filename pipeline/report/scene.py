@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.lake.forecasts import TrackForecasts, read_forecasts
 from pipeline.lake.query import LakeReader
 
+PAST_S = 3.0
+"""So long before a forecast somebody's path is shown."""
+SHOWN_S = 1.0
+"""So long after it was made a forecast is shown, unless a newer one is."""
+_EPSILON_S = 1e-6
 # Between two views of somebody the box moves along; longer gaps are not bridged.
 _BRIDGED_S = 0.5
+
+
+@dataclass(frozen=True)
+class Path:
+    """The feet of somebody around the time of a forecast; source pixels."""
+
+    past: NDArray[np.float64]
+    """`float64 [N, 2]`: where they were, up to then."""
+    foretold: NDArray[np.float64]
+    """`float64 [P, 2]`: where they were expected."""
+    spread: NDArray[np.float64]
+    """`float64 [P, 3]`: standard deviations in x and y of that, and their correlation."""
+    came_true: NDArray[np.float64]
+    """`float64 [M, 2]`: where they were in that time, as far as it was seen."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,8 @@ class Person:
     """Class of the detector."""
     label: str | None = None
     """What they do, if a segment says so."""
+    path: Path | None = None
+    """Where they came from, where they were expected to go, and where they went."""
 
     @property
     def caption(self) -> str:
@@ -68,14 +90,21 @@ class TrackViews:
         keypoints[:, 2] = np.minimum(self.keypoints[before, :, 2], self.keypoints[after, :, 2])
         return xyxy, keypoints
 
+    def feet(self, start_s: float, end_s: float) -> NDArray[np.float64]:
+        """Return where the feet were from one time to another, with both, `float64 [N, 2]`."""
+        seen = self.xyxy[(self.pts_s >= start_s - _EPSILON_S) & (self.pts_s <= end_s + _EPSILON_S)].astype(np.float64)
+        return np.column_stack([(seen[:, 0] + seen[:, 2]) / 2, seen[:, 3]])
+
 
 @dataclass(frozen=True)
 class Scene:
-    """The tracks of a stretch of a video, and the segments in it."""
+    """The tracks of a stretch of a video, the segments in it, and what was foretold."""
 
     tracks: dict[int, TrackViews]
     segments: dict[int, list[tuple[float, float, str, float]]]
     """For each track `(start_s, end_s, label, score)`."""
+    forecasts: dict[int, TrackForecasts] = field(default_factory=dict)
+    """By track."""
 
     def at(self, time_s: float) -> list[Person]:
         """Return who is in sight at a time, by track id."""
@@ -83,7 +112,8 @@ class Scene:
         for track_id, views in sorted(self.tracks.items()):
             found = views.at(time_s)
             if found is not None:
-                people.append(Person(track_id, *found, views.kind, self._label(track_id, time_s)))
+                label, path = self._label(track_id, time_s), self._path(track_id, time_s)
+                people.append(Person(track_id, *found, views.kind, label, path))
         return people
 
     def _label(self, track_id: int, time_s: float) -> str | None:
@@ -91,6 +121,19 @@ class Scene:
             (score, label) for start, end, label, score in self.segments.get(track_id, ()) if start <= time_s < end
         ]
         return max(running)[1] if running else None
+
+    def _path(self, track_id: int, time_s: float) -> Path | None:
+        told, views = self.forecasts.get(track_id), self.tracks[track_id]
+        number = told.last_before(time_s, SHOWN_S) if told is not None else None
+        if told is None or number is None:
+            return None
+        made_at_s = float(told.made_at_s[number])
+        return Path(
+            views.feet(made_at_s - PAST_S, made_at_s),
+            told.mean[number],
+            np.column_stack([told.deviation[number], told.rho[number]]),
+            views.feet(made_at_s, made_at_s + float(told.horizon_s[-1])),
+        )
 
 
 def read_scene(
@@ -103,7 +146,8 @@ def read_scene(
         video_id: The video.
         start_s: Seconds into it.
         end_s: Seconds into it; what is shown then is no part of the scene.
-        model: Whose segments. None: those of every model; the surest speaks.
+        model: Whose segments. None: those of every model; the surest speaks. Forecasts are those of the forecaster that
+            is first by name.
     """
     followed = pc.field("track_id").is_valid() & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
     columns = ["track_id", "label", "pts_s", "x1", "y1", "x2", "y2", "keypoints"]
@@ -125,7 +169,8 @@ def read_scene(
         said &= pc.field("model") == model
     for row in lake.rows_of("segments", video_id, ["track_id", "start_s", "end_s", "label", "score"], said).to_pylist():
         segments[row["track_id"]].append((row["start_s"], row["end_s"], row["label"], row["score"]))
-    return Scene(tracks, segments)
+    forecaster = next(iter(lake.store.models("forecasts")), None)
+    return Scene(tracks, segments, read_forecasts(lake, video_id, forecaster) if forecaster is not None else {})
 
 
 def _keypoints(column: pa.ChunkedArray) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.motion.forecaster_bundle import HEIGHTS
 from pipeline.motion.trajectories import Trajectory
-from pipeline.training.trajectories import Scene
+from pipeline.training.trajectories import SceneTracks
 
 _PERSON_M = 1.7
 # Where cameras hang: metres above the ground, degrees below the horizon, metres before the middle of the scene.
@@ -19,7 +19,7 @@ _HEIGHT_M, _TILT, _DISTANCE_M = (2.5, 12.0), (15.0, 60.0), (6.0, 20.0)
 _NEAREST_M = 2.0
 
 
-def seen_by_cameras(scene: Scene, n: int, seed: int = 0) -> list[Scene]:
+def seen_by_cameras(scene: SceneTracks, n: int, seed: int = 0) -> list[SceneTracks]:
     """Return a scene in metres as n cameras would see it, each from somewhere: places of feet, and heights of people.
 
     Lengths are those of pictures with a focal length of 1, which heights of people do away with again.
@@ -34,7 +34,7 @@ def seen_by_cameras(scene: Scene, n: int, seed: int = 0) -> list[Scene]:
         camera = middle - distance_m * forward
         tracks = [_seen(each, camera, forward, height_m, tilt) for each in scene.trajectories]
         kept = [part for parts in tracks for part in parts]
-        seen.append(Scene(f"{scene.name}, camera {number}", kept, HEIGHTS))
+        seen.append(SceneTracks(f"{scene.name}, camera {number}", kept, HEIGHTS))
     return seen
 
 

@@ -24,7 +24,7 @@ _PLACE_COLUMNS = 4
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneTracks:
     """The trajectories of one file, or of one video of a lake; they share a clock and a place."""
 
     name: str
@@ -33,7 +33,7 @@ class Scene:
     """`METRES` or `HEIGHTS`: what a length is, once divided by the trajectory's size."""
 
 
-def read_scenes(source: str | Path, fps: float = 25.0, ground: Ground | None = None) -> Iterator[Scene]:
+def read_scenes(source: str | Path, fps: float = 25.0, ground: Ground | None = None) -> Iterator[SceneTracks]:
     """Yield the scenes of a source.
 
     Args:
@@ -55,7 +55,7 @@ def read_scenes(source: str | Path, fps: float = 25.0, ground: Ground | None = N
         raise UsageError(f"{source}: no file of tracks, and no lake")
 
 
-def _read_text(path: Path, fps: float, ground: Ground | None) -> Scene:
+def _read_text(path: Path, fps: float, ground: Ground | None) -> SceneTracks:
     try:
         lines = read_bounded(path, LABELS_BYTES).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -96,7 +96,7 @@ def _read_text(path: Path, fps: float, ground: Ground | None) -> Scene:
             trajectories.append(Trajectory.of_boxes(time_s, xyxy, ground))
         else:
             trajectories.append(Trajectory(time_s, of_one[:, 2:4], np.ones(len(of_one))))
-    return Scene(path.name, trajectories, HEIGHTS if is_boxes and ground is None else METRES)
+    return SceneTracks(path.name, trajectories, HEIGHTS if is_boxes and ground is None else METRES)
 
 
 def _by_person(person: NDArray[np.float64], time: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.int64]]]:
@@ -106,7 +106,7 @@ def _by_person(person: NDArray[np.float64], time: NDArray[np.float64]) -> Iterat
         yield float(person[rows[0]]), rows
 
 
-def _of_lake(lake: LakeReader, ground: Ground | None) -> Iterator[Scene]:
+def _of_lake(lake: LakeReader, ground: Ground | None) -> Iterator[SceneTracks]:
     columns = ["track_id", "pts_s", "x1", "y1", "x2", "y2"]
     for video in lake.table("videos", ["video_id", "uri"]).to_pylist():
         rows = lake.rows_of("detections", video["video_id"], columns, pc.field("track_id").is_valid())
@@ -116,4 +116,4 @@ def _of_lake(lake: LakeReader, ground: Ground | None) -> Iterator[Scene]:
             Trajectory.of_boxes(column["pts_s"][seen], xyxy[seen], ground)
             for _, seen in _by_person(column["track_id"].astype(np.float64), column["pts_s"])
         ]
-        yield Scene(video["uri"], tracks, METRES if ground is not None else HEIGHTS)
+        yield SceneTracks(video["uri"], tracks, METRES if ground is not None else HEIGHTS)

@@ -1,0 +1,69 @@
+"""Read what was foretold of the people of a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from pipeline.lake.query import LakeReader
+
+
+@dataclass(frozen=True)
+class TrackForecasts:
+    """The F forecasts of one track, in order of time, P steps ahead each; source pixels."""
+
+    made_at_s: NDArray[np.float64]
+    """`float64 [F]`"""
+    horizon_s: NDArray[np.float64]
+    """`float64 [P]`"""
+    mean: NDArray[np.float64]
+    """`float64 [F, P, 2]`: where the feet will be."""
+    deviation: NDArray[np.float64]
+    """`float64 [F, P, 2]`: standard deviations in x and y."""
+    rho: NDArray[np.float64]
+    """`float64 [F, P]`: their correlation."""
+
+    def last_before(self, time_s: float, within_s: float) -> int | None:
+        """Return the number of the last forecast that was made by a time, if that is not too long ago."""
+        number = int(np.searchsorted(self.made_at_s, time_s + 1e-6, side="right")) - 1
+        return number if number >= 0 and time_s - self.made_at_s[number] <= within_s else None
+
+
+def read_forecasts(lake: LakeReader, video_id: str, model: str) -> dict[int, TrackForecasts]:
+    """Return the forecasts of a video, by track."""
+    columns = ["track_id", "made_at_s", "horizon_s", "x", "y", "sx", "sy", "rho"]
+    found = lake.rows_of("forecasts", video_id, columns, pc.field("model") == model)
+    found = found.sort_by([(name, "ascending") for name in columns[:3]])
+    rows = {name: found[name].to_numpy().astype(np.float64) for name in columns}
+    forecasts: dict[int, TrackForecasts] = {}
+    n_ahead = len(np.unique(rows["horizon_s"]))
+    for part in np.split(np.arange(len(found)), np.flatnonzero(np.diff(rows["track_id"])) + 1) if len(found) else ():
+        forecasts[int(rows["track_id"][part[0]])] = TrackForecasts(
+            rows["made_at_s"][part[::n_ahead]],
+            rows["horizon_s"][part[:n_ahead]],
+            np.stack([rows["x"][part], rows["y"][part]], axis=-1).reshape(-1, n_ahead, 2),
+            np.stack([rows["sx"][part], rows["sy"][part]], axis=-1).reshape(-1, n_ahead, 2),
+            rows["rho"][part].reshape(-1, n_ahead),
+        )
+    return forecasts
+
+
+def forecaster_of(lake: LakeReader, name: str | None = None) -> str | None:
+    """Return the name of a forecaster that has told of the lake; without a name, that of the only one, if there is one.
+
+    Raises:
+        UsageError: There is not this one, or there are several and none is named.
+    """
+    there = lake.store.models("forecasts")
+    if name is not None and name not in there:
+        raise UsageError(
+            f"{lake.store.uri}: no forecasts by {name!r}, but by {', '.join(there) or 'nobody'}; run "
+            f"`actionlake forecast --model {name}`"
+        )
+    if name is None and len(there) > 1:
+        raise UsageError(f"{lake.store.uri}: forecasts by {', '.join(there)}; name one with --forecaster")
+    return name or (there[0] if there else None)
