@@ -130,10 +130,17 @@ def search_texts(
     _check_limit(limit)
     videos = _videos(lake, where)
     kinds = _kinds_with_looks(lake)
-    vectors = embed_texts(lake.feature_options["embedder"], texts)
+    embedder = lake.feature_options["embedder"]
+    vectors = embed_texts(embedder, texts)
+    dim = lake.dataset("features").schema.field("embedding").type.list_size
+    indexes = [open_looks(lake.store, lake.feature_options, kind, dim, progress) for kind in kinds]
+    if dim != vectors.shape[1]:
+        raise UsageError(
+            f"{lake.store.uri}: embedder = {embedder!r} gives vectors of {vectors.shape[1]} numbers, but its features "
+            f"have {dim}: they were made with another model, which is needed there to read texts"
+        )
     hits = []
-    for kind in kinds:
-        shards = open_looks(lake.store, lake.feature_options, kind, vectors.shape[1], progress)
+    for shards in indexes:
         hits += _most_like(shards, vectors, vectors[:0], texts, (), videos, limit)
     return _best(lake, hits, limit, model)
 
@@ -154,9 +161,7 @@ def _kinds_with_looks(lake: LakeReader) -> list[str]:
     try:
         reads_texts = name != OF_DETECTOR and source_of(name).library == OPEN_CLIP
     except UsageError as error:
-        raise UsageError(
-            f"{uri}: its features were made with an embedder that is needed to read texts; {error}"
-        ) from error
+        raise UsageError(f"{uri}: the embedder of its features is needed to read texts; {error}") from error
     if not reads_texts:
         raise UsageError(
             f"{uri}: its features were made with embedder = {name!r}, which reads no texts; make another lake with "

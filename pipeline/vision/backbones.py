@@ -232,10 +232,12 @@ def load_open_clip(name: str) -> tuple[Any, str]:
         model, _, tag = source.model.rpartition("/")
         found = open_clip.pretrained.get_pretrained_cfg(model, tag)
         if not found:
-            weights = open_clip.list_pretrained_tags_by_model(source.model)
-            hint = f"name its weights: {', '.join(f'{source.model}/{each}' for each in weights)}"
-            some = f"some are {', '.join('/'.join(each) for each in open_clip.list_pretrained()[:6])}"
-            raise UsageError(f"embedder = {name!r}: open_clip has no such weights; {hint if weights else some}")
+            # Without weights the name is the model's alone.
+            of_model = model or tag
+            tags = open_clip.list_pretrained_tags_by_model(of_model)
+            known = [(of_model, each) for each in tags] or open_clip.list_pretrained()[:6]
+            some = ", ".join(f"open_clip:{each}/{weights}" for each, weights in known)
+            raise UsageError(f"embedder = {name!r}: open_clip has no such weights; name some, as in {some}")
         repository = "/".join(found["hf_hub"].split("/")[:2])
     with _loading(name, source, _download(repository)):
         # Both libraries load pickles with PyTorch's `weights_only`, which runs no code of whoever made them.

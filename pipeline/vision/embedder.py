@@ -48,7 +48,7 @@ class Embedder:
         self.name = name
         folder = None
         if runtime.device == "cpu":
-            called = re.sub(r"[^\w.-]+", "-", name)[-_NAME_CHARACTERS:]
+            called = re.sub(r"[^\w.-]+", "-", name)[-_NAME_CHARACTERS:].lstrip(".-")
             folder = exported(called, fingerprint(name), lambda path: export_in_subprocess(__name__, name, str(path)))
             header = np.load(folder / "input.npz")
             self.dim, self._px = int(header["dim"]), int(header["px"])
