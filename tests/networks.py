@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import open_clip
-import timm
 import torch
-from safetensors.torch import save_file
 from ultralytics import YOLO
 from ultralytics.nn.tasks import PoseModel
 
@@ -43,20 +40,24 @@ def untrained_people(folder: Path, pose_head: bool = False) -> str:
     return str(folder)
 
 
-def untrained_clip(folder: Path, seed: int = 0, siglip: bool = False) -> str:
+def untrained_clip(folder: Path, seed: int = 0, siglip: bool = False, dim: int = 32) -> str:
     """Write a small model of open_clip, its own means and sizes beside it, and return its folder.
 
     Args:
         folder: Where to.
         seed: Of the weights.
         siglip: Whether its towers are those of SigLIP.
+        dim: Length of its vectors.
     """
+    import open_clip
+    from safetensors.torch import save_file
+
     torch.manual_seed(seed)
     image = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
     if siglip:
         text |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
-    towers = {"embed_dim": 32, "vision_cfg": image, "text_cfg": text}
+    towers = {"embed_dim": dim, "vision_cfg": image, "text_cfg": text}
     network = (open_clip.CustomTextCLIP if siglip else open_clip.CLIP)(**towers)
     if siglip:
         towers["custom_text"] = True
@@ -70,6 +71,8 @@ def untrained_clip(folder: Path, seed: int = 0, siglip: bool = False) -> str:
 
 def untrained_vit(folder: Path) -> str:
     """Write a small model of timm, and return its folder."""
+    import timm
+
     torch.manual_seed(0)
     network = timm.create_model("test_vit", pretrained=False)
     timm.models.save_for_hf(network, str(folder), safe_serialization=True)

@@ -119,7 +119,7 @@ def search(
         look = partial(find, reader, shown, limit, where, other_videos, model)
     with console.status("looking") as status:
         hits = look(lambda done, n: status.update(f"looking: {done} of {n} shards are ready"))
-    found = hits_table(hits, labelled=like is None)
+    found = hits_table(hits, labelled=examples is not None or len(text or ()) > 1)
     if output_format is Format.table and hits:
         # A terminal has no room for paths.
         place = found.column_names.index("video")

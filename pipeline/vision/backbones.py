@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TIMM, OPEN_CLIP = "timm", "open_clip"
 """Libraries whose models are named after a colon."""
 _DISTRIBUTIONS = {TIMM: ("timm",), OPEN_CLIP: ("open_clip_torch", "timm"), "torchvision": ("torchvision",)}
-_LOCAL = "local-dir:"
+_LOCAL, _HUB = "local-dir:", "hf-hub:"
 _CLIP_CONFIG, _TIMM_CONFIG = "open_clip_config.json", "config.json"
 _FILES = {
     TIMM: "config.json and model.safetensors, as timm.models.save_for_hf writes them",
@@ -192,15 +192,14 @@ def _cut_classifier(network: torch.nn.Module, name: str) -> int:
 def _of_timm(name: str, source: Source) -> Backbone:
     import timm
 
-    way_out, repository = "", source.model.removeprefix("hf-hub:")
-    if source.folder is None and repository == source.model:
+    way_out = _download(source.model.removeprefix(_HUB))
+    if source.folder is None and not source.model.startswith(_HUB):
         if not timm.is_model_pretrained(source.model):
             some = ", ".join(timm.list_pretrained(f"*{source.model.partition('.')[0]}*")[:6])
             raise UsageError(f"embedder = {name!r}: timm has no such weights{f'; some are {some}' if some else ''}")
         described = timm.get_pretrained_cfg(source.model)
-        repository = described.hf_hub_id
-        way_out = "" if repository else _put(described.url)
-    with _loading(name, source, way_out or _download(repository)):
+        way_out = _download(described.hf_hub_id) if described.hf_hub_id else _put(described.url)
+    with _loading(name, source, way_out):
         # With its classification layer, so that the weights have to fit; without, timm lets any pass.
         network: Any = timm.create_model(source.model, pretrained=True)
         network.reset_classifier(0)
@@ -227,8 +226,8 @@ def load_open_clip(name: str) -> tuple[Any, str]:
     source = source_of(name)
     import open_clip
 
-    model, tag, repository = source.model, None, source.model.removeprefix("hf-hub:")
-    if source.folder is None and repository == model:
+    model, tag, repository = source.model, None, source.model.removeprefix(_HUB)
+    if source.folder is None and not model.startswith(_HUB):
         model, _, tag = source.model.rpartition("/")
         found = open_clip.pretrained.get_pretrained_cfg(model, tag)
         if not found:
