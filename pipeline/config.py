@@ -89,7 +89,8 @@ class Config:
     """Which of a file's video tracks to analyze, counted from 0. None: the largest that is no picture."""
     embedder: str | None = _option("features", None, shapes_features=True)
     """Who describes frames and people. `detector`: the detector does in its own pass, which costs nothing more. Else a
-    CNN: `efficientnet_lite0` (embedded) or the name of a torchvision classifier, such as `resnet50`. None: what the
+    network: `efficientnet_lite0` (embedded), the name of a torchvision classifier, such as `resnet50`, `timm:MODEL`,
+    `open_clip:MODEL/WEIGHTS`, or the path of a folder, with a slash, that timm or open_clip reads. None: what the
     models read; without a model, `detector` in scope `person` if `person_pose` finds people, else
     `efficientnet_lite0`."""
     inputs: tuple[str, ...] = _option("features", (), shapes_features=True)

@@ -188,7 +188,8 @@ def embed(
 
     Args:
         images: Frames, or images `uint8 [H, W, 3]`, RGB, of any sizes, such as the crops of people.
-        embedder: `efficientnet_lite0`, which comes with the package, or the name of a torchvision classifier.
+        embedder: `efficientnet_lite0`, which comes with the package, the name of a torchvision classifier,
+            `timm:MODEL`, `open_clip:MODEL/WEIGHTS`, or the path of a folder that timm or open_clip reads.
         device: `cpu`, `cuda`, or `auto`.
 
     Returns:

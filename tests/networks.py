@@ -1,7 +1,8 @@
-"""Detectors with random weights: they find people, and keypoints, wherever chance has them."""
+"""Networks with random weights: detectors find people wherever chance has them, embedders see what chance lets them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -36,4 +37,43 @@ def untrained_people(folder: Path, pose_head: bool = False) -> str:
     network = build_network(description)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     DetectorBundle(folder.name, {0: "person"}, 320, people_network.without_imagenet(description), weights).save(folder)
+    return str(folder)
+
+
+def untrained_clip(folder: Path, seed: int = 0, siglip: bool = False, dim: int = 32) -> str:
+    """Write a small model of open_clip, its own means and sizes beside it, and return its folder.
+
+    Args:
+        folder: Where to.
+        seed: Of the weights.
+        siglip: Whether its towers are those of SigLIP.
+        dim: Length of its vectors.
+    """
+    import open_clip
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    image = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+    if siglip:
+        text |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    towers = {"embed_dim": dim, "vision_cfg": image, "text_cfg": text}
+    network = (open_clip.CustomTextCLIP if siglip else open_clip.CLIP)(**towers)
+    if siglip:
+        towers["custom_text"] = True
+    folder.mkdir(parents=True, exist_ok=True)
+    preprocessing = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    config = {"model_cfg": towers, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
+    return str(folder)
+
+
+def untrained_vit(folder: Path) -> str:
+    """Write a small model of timm, and return its folder."""
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", pretrained=False)
+    timm.models.save_for_hf(network, str(folder), safe_serialization=True)
     return str(folder)

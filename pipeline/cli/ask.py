@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,10 @@ def search(
         str | None,
         typer.Option("--examples-format", help="Format of the examples.", show_default="by its looks"),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="What to look for, in words; may be repeated. For lakes of an open_clip embedder."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Most stretches to show.")] = 10,
     where: Annotated[
         str | None, typer.Option(help="Condition in SQL on the columns of videos: look through those alone.")
@@ -86,29 +91,35 @@ def search(
     videos_root: VideosRoot = None,
     verbose: Verbose = False,
 ) -> None:
-    """Find the stretches of about two seconds that are most like given ones, by poses and looks. Nothing is decoded."""
+    """Find the stretches of about two seconds that are most like given ones, by poses and looks, or like a text.
+
+    Nothing is decoded.
+    """
     from pipeline.lake.examples import example_like
     from pipeline.lake.query import open_lake
     from pipeline.lake.search import search as find
+    from pipeline.lake.search import search_texts
     from pipeline.report.examples import read_examples
     from pipeline.report.page import short_names
 
     log_to_console(verbose)
-    if (like is None) == (examples is None):
-        raise UsageError("name what to look for: either --like VIDEO@SECONDS, or --examples FILE")
+    if [bool(text), like is not None, examples is not None].count(True) != 1:
+        raise UsageError("name what to look for, by one of --like VIDEO@SECONDS, --examples FILE and --text WORDS")
+    if person is not None and like is None:
+        raise UsageError("--person goes with --like VIDEO@SECONDS; examples show the person with the largest box")
     reader = open_lake(lake)
-    if examples is not None:
-        if person is not None:
-            raise UsageError("--person goes with --like VIDEO@SECONDS; examples show the person with the largest box")
-        shown = read_examples(reader, examples, annotation_format)
+    if text:
+        look = partial(search_texts, reader, text, limit, where, model)
     else:
-        shown = [example_like(reader, like or "", person, model)]
+        shown = (
+            read_examples(reader, examples, annotation_format)
+            if examples is not None
+            else [example_like(reader, like or "", person, model)]
+        )
+        look = partial(find, reader, shown, limit, where, other_videos, model)
     with console.status("looking") as status:
-        hits = find(
-            reader, shown, limit, where, other_videos, model,
-            lambda done, n: status.update(f"looking: {done} of {n} shards are ready"),
-        )  # fmt: skip
-    found = hits_table(hits, labelled=examples is not None)
+        hits = look(lambda done, n: status.update(f"looking: {done} of {n} shards are ready"))
+    found = hits_table(hits, labelled=examples is not None or len(text or ()) > 1)
     if output_format is Format.table and hits:
         # A terminal has no room for paths.
         place = found.column_names.index("video")
@@ -119,7 +130,11 @@ def search(
         from pipeline.report.report import write_hits
 
         with cutting() as run:
-            say_written(write_hits(lake, hits, f"like {like or examples}", report_folder, run, videos_root))
+            say_written(
+                write_hits(
+                    lake, hits, f"like {like or examples or ', '.join(text or ())}", report_folder, run, videos_root
+                )
+            )
 
 
 def _write(answer: pa.Table, output_format: Format) -> None:

@@ -114,7 +114,8 @@ SampleFps = Annotated[
 Embedder = Annotated[
     str | None,
     typer.Option(
-        help="CNN: efficientnet_lite0, or a torchvision classifier. detector: what the detector sees is enough.",
+        help="CNN: efficientnet_lite0, a torchvision classifier, timm:MODEL, open_clip:MODEL/WEIGHTS, or a path with a "
+        "slash. detector: what the detector sees is enough.",
         show_default="the model's",
     ),
 ]

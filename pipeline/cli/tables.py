@@ -203,7 +203,7 @@ def answer_table(console: Console, answer: pa.Table) -> None:
 
 
 def hits_table(hits: Sequence[Hit], labelled: bool) -> pa.Table:
-    """Return what a search found as a table; `labelled` tells whether the examples had labels, which are shown then."""
+    """Return what a search found as a table; `labelled` tells whether to say what each is like."""
     import pyarrow as pa
 
     columns = {

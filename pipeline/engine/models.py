@@ -181,7 +181,7 @@ def _misfit(bundles: Sequence[Bundle], config: Config) -> str:
         if bundle.embedder != config.chosen_embedder and _reads_embeddings(bundle):
             return (
                 f"model {bundle.name!r} reads embeddings of {bundle.embedder!r}, but embedder = "
-                f"{config.chosen_embedder!r}; use the same, or train a model for it"
+                f"{config.chosen_embedder!r}; use the same, train a model for it, or name --model none: features alone"
             )
         missing = [name for name in bundle.spec.inputs if name not in config.embedded]
         if missing:

@@ -1,4 +1,4 @@
-"""Find the stretches of a lake that are most like given ones."""
+"""Find the stretches of a lake that are most like given ones, or like a text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.config import OF_DETECTOR
 from pipeline.errors import UsageError
 from pipeline.lake.examples import Example, Shown, show
 from pipeline.lake.likeness import Basis
 from pipeline.lake.query import LakeReader
-from pipeline.lake.search_index import Progress, ShardIndex, open_index
+from pipeline.lake.search_index import Progress, ShardIndex, open_index, open_looks
+from pipeline.lake.stretches import FRAME, PERSON, kinds_of
 from pipeline.motion.tracking import NO_TRACK
+from pipeline.vision.backbones import OPEN_CLIP, source_of
+from pipeline.vision.texts import embed_texts
 
 # So many products of vectors are held at a time.
 _AT_ONCE = 1 << 22
@@ -37,10 +41,10 @@ class Video:
 
 @dataclass(frozen=True)
 class Hit:
-    """A stretch that is like an example."""
+    """A stretch that is like an example, or like a text."""
 
     likeness: float
-    """Cosine to the nearest example: 1 is the same, 0 has nothing in common."""
+    """Cosine to the nearest example, or text: 1 is the same, 0 has nothing in common."""
     video_id: str
     uri: str
     start_s: float
@@ -48,7 +52,7 @@ class Hit:
     track_id: int | None
     """The person; None for whole frames."""
     like: str
-    """Label of the nearest example."""
+    """Label of the nearest example, or the nearest text."""
     labels: tuple[str, ...]
     """What models call the segments that overlap it, the longest overlap first."""
 
@@ -81,8 +85,7 @@ def search(
         UsageError: The lake is empty or without features, nobody was followed where the examples are, or the condition
             can't be understood.
     """
-    if limit < 1:
-        raise UsageError(f"limit {limit}: at least 1 is wanted")
+    _check_limit(limit)
     if not any(not example.is_negative for example in examples):
         raise UsageError("all examples are negative; at least one has to show what is looked for")
     videos = _videos(lake, where)
@@ -96,8 +99,82 @@ def search(
         if opened is not None:
             basis, shards = opened
             hits += nearest(basis, shards, [each for each in shown if each.kind == kind], videos, limit)
-    hits.sort(key=lambda hit: (-hit.likeness, hit.uri, hit.start_s, hit.track_id or 0))
-    return _with_labels(lake, hits[:limit], model)
+    return _best(lake, hits, limit, model)
+
+
+def search_texts(
+    lake: LakeReader,
+    texts: Sequence[str],
+    limit: int = 10,
+    where: str | None = None,
+    model: str | None = None,
+    progress: Progress | None = None,
+) -> list[Hit]:
+    """Return the stretches of a lake that look most like what any of some texts say, the most like first.
+
+    A likeness is the cosine between a text's vector and the mean of what the lake's embedder saw in a stretch, each
+    vector of length 1: crops of a person, or whole frames. Every stretch is compared, as by `search`.
+
+    Args:
+        lake: An open lake, whose embedder reads texts, too.
+        texts: What is looked for.
+        limit: At most so many.
+        where: A condition in SQL on the columns of `videos`: only those are looked through.
+        model: Whose segments give the labels. None: those of all models.
+        progress: As of `search`.
+
+    Raises:
+        UsageError: The lake is empty, its features are not kept, or its embedder reads no texts, is not to be had or is
+            another one now; a text is empty; or the condition can't be understood.
+    """
+    _check_limit(limit)
+    videos = _videos(lake, where)
+    kinds = _kinds_with_looks(lake)
+    embedder = lake.feature_options["embedder"]
+    vectors = embed_texts(embedder, texts)
+    dim = lake.dataset("features").schema.field("embedding").type.list_size
+    indexes = [open_looks(lake.store, lake.feature_options, kind, dim, progress) for kind in kinds]
+    if dim != vectors.shape[1]:
+        raise UsageError(
+            f"{lake.store.uri}: embedder = {embedder!r} gives vectors of {vectors.shape[1]} numbers, but its features "
+            f"have {dim}: they were made with another model, which is needed there to read texts"
+        )
+    hits = []
+    for shards in indexes:
+        hits += _most_like(shards, vectors, vectors[:0], texts, (), videos, limit)
+    return _best(lake, hits, limit, model)
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise UsageError(f"limit {limit}: at least 1 is wanted")
+
+
+def _kinds_with_looks(lake: LakeReader) -> list[str]:
+    """Return which kinds of stretches a text may be compared with.
+
+    Raises:
+        UsageError: There are none: the embedder reads no texts, or looked at neither people nor frames.
+    """
+    options = lake.feature_options
+    name, uri = options["embedder"], lake.store.uri
+    try:
+        reads_texts = name != OF_DETECTOR and source_of(name).library == OPEN_CLIP
+    except UsageError as error:
+        raise UsageError(f"{uri}: the embedder of its features is needed to read texts; {error}") from error
+    if not reads_texts:
+        raise UsageError(
+            f"{uri}: its features were made with embedder = {name!r}, which reads no texts; make another lake with "
+            "analyze --embedder open_clip:MODEL/WEIGHTS, and search that"
+        )
+    needs = {PERSON: "crop", FRAME: "frame"}
+    kinds = [kind for kind in kinds_of(options) if needs[kind] in options["inputs"]]
+    if not kinds:
+        raise UsageError(
+            f"{uri}: its features hold {', '.join(options['inputs'])}, of which nothing can be compared with a text; "
+            'make another lake with inputs = ["crop"] for people, or ["frame"] in scope frame'
+        )
+    return kinds
 
 
 def nearest(
@@ -119,14 +196,27 @@ def nearest(
             queries.append(vectors)
             of_query += [number] * len(vectors)
             signs += [each.example.is_negative] * len(vectors)
-    matrix, is_negative, numbers = np.concatenate(queries), np.array(signs), np.array(of_query)
-    positives = numbers[~is_negative]
+    matrix, is_negative = np.concatenate(queries), np.array(signs)
+    labels = [shown[number].example.label for number in np.array(of_query)[~is_negative]]
+    return _most_like(shards, matrix[~is_negative], matrix[is_negative], labels, shown, videos, limit)
+
+
+def _most_like(
+    shards: Sequence[ShardIndex],
+    positive: NDArray[np.float32],
+    negative: NDArray[np.float32],
+    labels: Sequence[str],
+    shown: Sequence[Shown],
+    videos: Mapping[str, Video],
+    limit: int,
+) -> list[Hit]:
+    """Return the best hits, without labels of segments; `labels` are those of the positive queries."""
     likeness, best = [], []
     for shard in shards:
-        near, which = _likenesses(shard.vectors, matrix[~is_negative], matrix[is_negative])
+        near, which = _likenesses(shard.vectors, positive, negative)
         near[~_wanted(shard, shown, videos)] = -np.inf
         likeness.append(near)
-        best.append(positives[which])
+        best.append(which)
     hits = []
     bounds = np.cumsum([0, *(len(near) for near in likeness)])
     for row, value in _apart(shards, np.concatenate(likeness), bounds, limit):
@@ -143,7 +233,7 @@ def nearest(
                 # The last step may reach past the end of the last frame.
                 end_s=min(float(shard.end_s[place]), video.duration_s),
                 track_id=None if track_id == NO_TRACK else track_id,
-                like=shown[best[number][place]].example.label,
+                like=labels[best[number][place]],
                 labels=(),
             )
         )
@@ -207,6 +297,12 @@ def _apart(
             n_found += 1
             if n_found == limit:
                 return
+
+
+def _best(lake: LakeReader, hits: list[Hit], limit: int, model: str | None) -> list[Hit]:
+    """Return the best hits of all kinds, with labels."""
+    hits.sort(key=lambda hit: (-hit.likeness, hit.uri, hit.start_s, hit.track_id or 0))
+    return _with_labels(lake, hits[:limit], model)
 
 
 def _videos(lake: LakeReader, where: str | None) -> dict[str, Video]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,9 @@ from pyarrow import fs as pafs
 
 from pipeline.errors import ActionlakeError
 from pipeline.lake.likeness import WEIGHTS, Basis, thinned
-from pipeline.lake.sequences import committed_videos
+from pipeline.lake.sequences import StepSequence, VideoRows, committed_videos
 from pipeline.lake.store import Lake, part_name, read_part
-from pipeline.lake.stretches import Parts, cut, describe, sequences_of, steps_per_second
+from pipeline.lake.stretches import Parts, cut, describe, mean_looks, sequences_of, steps_per_second
 from pipeline.motion.tracking import NO_TRACK
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ _AT_ONCE = 1024
 
 Progress = Callable[[int, int], None]
 """Is told how many shards are ready, and how many there are."""
+_Describe = Callable[[VideoRows, StepSequence, NDArray[np.int64]], NDArray[np.float32]]
+"""Returns the vectors `float32 [n, d]`, of length 1, of n stretches of a sequence."""
 
 
 @dataclass(frozen=True)
@@ -76,32 +78,80 @@ def open_index(
         ActionlakeError: A part is damaged.
     """
     keeper = _Keeper(lake, kind)
-    shards = lake.committed()
-    made_of = {shard: _content(lake, shard) for shard in shards}
+    made_of = _made_of(lake)
     basis_key, basis = _basis(keeper, options, made_of)
     if basis is None:
         return None
+    fitted = basis
+
+    def vectors(rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64]) -> NDArray[np.float32]:
+        return fitted.vectors(describe(rows, sequence, stretches, options["inputs"]))
+
+    keys = {shard: _digest(basis_key, made) for shard, made in made_of.items()}
+    return basis, _shards(keeper, options, kind, keys, basis.dim, vectors, progress)
+
+
+def open_looks(
+    lake: Lake, options: dict[str, Any], kind: str, dim: int, progress: Progress | None = None
+) -> list[ShardIndex]:
+    """Return the index of what a lake's stretches of one kind look like to its embedder, as `open_index` does.
+
+    A basis is no use here: it mixes looks with poses, moves and weighs them, and keeps few of the directions, so a text
+    has no place in it. These vectors lie in the embedder's own space, and a product with one of these is a cosine.
+    That they are half floats, as the features are, moves cosines of 512 numbers by less than 0.00005 (100,000 tried).
+    Read from the features, each query would take as long as the index takes to make.
+
+    Args:
+        lake: The lake.
+        options: What its features were made with; they hold embeddings of this kind.
+        kind: `PERSON` or `FRAME`.
+        dim: Length of an embedding.
+        progress: Is told of each shard.
+
+    Raises:
+        UsageError: A shard's features were not kept.
+        ActionlakeError: A part is damaged.
+    """
+    recipe = json.dumps([_VERSION, options], sort_keys=True)
+    keys = {shard: _digest(recipe, made) for shard, made in _made_of(lake).items()}
+    return _shards(_Keeper(lake, f"{kind}-looks"), options, kind, keys, dim, mean_looks, progress)
+
+
+def _made_of(lake: Lake) -> dict[int, str]:
+    """Return what tells of each shard whether its features or boxes changed."""
+    return {shard: _content(lake, shard) for shard in lake.committed()}
+
+
+def _shards(
+    keeper: _Keeper,
+    options: dict[str, Any],
+    kind: str,
+    keys: Mapping[int, str],
+    dim: int,
+    vectors_of: _Describe,
+    progress: Progress | None,
+) -> list[ShardIndex]:
+    """Return the stretches of all shards; those that are not kept under the shard's key are made, and kept."""
     indexes = []
-    for number, shard in enumerate(shards):
+    for number, (shard, key) in enumerate(keys.items()):
         if progress is not None:
-            progress(number, len(shards))
-        key = _digest(basis_key, made_of[shard])
+            progress(number, len(keys))
         index = keeper.read(shard, key)
         if index is None:
-            index = _make(lake, options, kind, shard, basis)
+            index = _make(keeper.lake, options, kind, shard, dim, vectors_of)
             keeper.write(shard, key, index)
         indexes.append(index)
-    keeper.tidy(shards)
-    return basis, indexes
+    keeper.tidy(list(keys))
+    return indexes
 
 
-def _make(lake: Lake, options: dict[str, Any], kind: str, shard: int, basis: Basis) -> ShardIndex:
+def _make(lake: Lake, options: dict[str, Any], kind: str, shard: int, dim: int, vectors_of: _Describe) -> ShardIndex:
     """Return the stretches of a shard."""
     rate = steps_per_second(options)
     video_ids: list[str] = []
     videos: list[int] = []
     tracks: list[int] = []
-    spans, vectors = [np.empty((0, 2))], [np.empty((0, basis.dim), np.float16)]
+    spans, vectors = [np.empty((0, 2))], [np.empty((0, dim), np.float16)]
     for video_id, rows, track_ids, _ in committed_videos(lake, shard):
         for sequence in sequences_of(rows, track_ids, kind, rate):
             stretches = cut(sequence.n_steps, rate)
@@ -111,8 +161,8 @@ def _make(lake: Lake, options: dict[str, Any], kind: str, shard: int, basis: Bas
             tracks += [NO_TRACK if sequence.track_id is None else sequence.track_id] * len(stretches)
             spans.append((stretches + sequence.first_step) / float(rate))
             for first in range(0, len(stretches), _AT_ONCE):
-                parts = describe(rows, sequence, stretches[first : first + _AT_ONCE], options["inputs"])
-                vectors.append(basis.vectors(parts).astype(np.float16))
+                some = vectors_of(rows, sequence, stretches[first : first + _AT_ONCE])
+                vectors.append(some.astype(np.float16))
     times = np.concatenate(spans)
     return ShardIndex(
         tuple(video_ids), np.array(videos, np.int32), np.array(tracks, np.int64),

@@ -112,7 +112,7 @@ def describe(
         inputs: Which inputs the lake's features hold.
         mirrored: Whether the poses and boxes are those of the mirrored picture.
     """
-    prefix = "frame" if sequence.box is None else "crop"
+    prefix = _looks_input(sequence)
     parts: Parts = {}
     for name, part in ((prefix, "embedding"), (f"{prefix}_flow", "flow")):
         if name in inputs:
@@ -120,6 +120,23 @@ def describe(
     if sequence.box is not None:
         parts |= _of_body(rows, sequence, stretches, mirrored)
     return parts
+
+
+def mean_looks(rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return what some stretches of a sequence look like, `float32 [n, D]`, of length 1.
+
+    That is the direction of the mean of the embedder's vectors, each of length 1.
+
+    Args:
+        rows: The video.
+        sequence: A track of it, or frames, whose embeddings the lake holds.
+        stretches: `int64 [n, 2]`, as `cut` gives them.
+    """
+    return unit(_mean_vectors(rows, sequence, stretches, _looks_input(sequence)))
+
+
+def _looks_input(sequence: StepSequence) -> str:
+    return "frame" if sequence.box is None else "crop"
 
 
 def _mean_vectors(

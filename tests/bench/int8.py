@@ -79,10 +79,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     options = parser.parse_args()
     Embedder("efficientnet_lite0", Runtime("cpu", "f32"))
-    from pipeline.vision.embedder import _fingerprint
+    from pipeline.vision.backbones import fingerprint
     from pipeline.vision.runtime import exported
 
-    path = exported("efficientnet_lite0", _fingerprint("efficientnet_lite0"), lambda _: None) / "model.xml"
+    path = exported("efficientnet_lite0", fingerprint("efficientnet_lite0"), lambda _: None) / "model.xml"
     calibration = squares(sorted((options.data / "jhmdb").rglob("*.mp4"))[::6], N_CALIBRATION)
     compared = squares(sorted((options.data / "gmdcsa24").rglob("*.mp4")) * 5, N_COMPARED)
     with tempfile.TemporaryDirectory() as folder:

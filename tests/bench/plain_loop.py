@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from pipeline import Config, analyze
-from pipeline.vision.embedder import load_backbone
+from pipeline.vision.backbones import load_backbone
 
 SAMPLE_FPS = 15.0
 BATCH = 16

@@ -298,8 +298,8 @@ def test_the_command(folder: Path, lake: LakeReader, tmp_path: Path) -> None:
     labelled = json.loads(run("--lake", folder, "--examples", answers, "--format", "json").stdout)
     assert {row["like"] for row in labelled} == {"one"}
     for wrong, message in (
-        (["--lake", folder], "either --like VIDEO@SECONDS, or --examples FILE"),
-        (["--lake", folder, "--like", "v01@5", "--examples", answers], "either --like"),
+        (["--lake", folder], "by one of --like VIDEO@SECONDS, --examples FILE"),
+        (["--lake", folder, "--like", "v01@5", "--examples", answers], "by one of --like"),
         (["--lake", folder, "--examples", answers, "--person", "1"], "--person goes with --like"),
         (["--lake", tmp_path, "--like", "v01@5"], "no lake there"),
     ):

@@ -8,7 +8,8 @@ import torch
 import torchvision
 
 from pipeline.errors import UsageError
-from pipeline.vision.embedder import Embedder, load_backbone
+from pipeline.vision.backbones import load_backbone
+from pipeline.vision.embedder import Embedder
 from pipeline.vision.runtime import Runtime, choose_runtime
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.stopwatch import Stopwatch
+from pipeline.vision.backbones import load_backbone
 from pipeline.vision.detector import Detector
-from pipeline.vision.embedder import Embedder, load_backbone
+from pipeline.vision.embedder import Embedder
 from pipeline.vision.network import Image, TorchNetwork
 from pipeline.vision.runtime import Runtime
 from pipeline.vision.weights import find_weights, first_output, load_weights

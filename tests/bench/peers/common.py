@@ -80,7 +80,7 @@ class CropEmbedder:
     def __init__(self, tuned: bool) -> None:
         import torch
 
-        from pipeline.vision.embedder import load_backbone
+        from pipeline.vision.backbones import load_backbone
 
         backbone = load_backbone("efficientnet_lite0")
         self._tuned = tuned
