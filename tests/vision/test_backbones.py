@@ -51,7 +51,7 @@ def own_preprocessing(images: np.ndarray, mean: list[float], std: list[float]) -
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-@pytest.mark.parametrize("siglip", [False, True])
+@pytest.mark.parametrize("siglip", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_an_image_tower_sees_in_openvino_what_open_clip_sees(tmp_path: Path, siglip: bool) -> None:
     images = squares(64)
     folder = untrained_clip(tmp_path / "model", siglip=siglip)
@@ -184,10 +184,10 @@ def test_names_that_libraries_do_not_know_lead_to_others(name: str, message: str
 @pytest.mark.parametrize(
     ("name", "repository"),
     [
-        ("timm:test_vit", "timm/test_vit.r160_in1k"),
-        ("timm:hf-hub:nobody/nothing", "nobody/nothing"),
+        pytest.param("timm:test_vit", "timm/test_vit.r160_in1k", marks=pytest.mark.long),
+        pytest.param("timm:hf-hub:nobody/nothing", "nobody/nothing", marks=pytest.mark.long),
         ("open_clip:ViT-B-32/laion2b_s34b_b79k", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
-        ("open_clip:hf-hub:nobody/nothing", "nobody/nothing"),
+        pytest.param("open_clip:hf-hub:nobody/nothing", "nobody/nothing", marks=pytest.mark.long),
     ],
 )
 def test_weights_that_cannot_be_had_say_what_to_put_where(name: str, repository: str) -> None:
