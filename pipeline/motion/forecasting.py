@@ -45,7 +45,7 @@ class ForecasterSpec:
     """What its places are in: `m`, metres on the ground, or `heights` of the person in the picture."""
     hidden_dim: int = 64
     """Units of the encoder and of the decoder."""
-    n_paths: int = 20
+    n_paths: int = 6
     """Paths of the mixture."""
     n_others: int = 0
     """Whether it looks at the nearest others, and at how many."""

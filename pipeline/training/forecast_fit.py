@@ -23,14 +23,14 @@ from pipeline.training.fit import Share
 class ForecastOptions:
     """How a forecaster is trained."""
 
-    epochs: int = 6
-    """Passes over the windows. More of them learn the places, not the people."""
+    epochs: int = 10
+    """Passes over the windows."""
     batch_size: int = 512
     learning_rate: float = 4e-3
     weight_decay: float = 1e-4
     scale: float = 0.3
     """Places are enlarged or shrunk by a factor of up to `e` to the power of this."""
-    noise: float = 0.0
+    noise: float = 0.05
     """Places that are seen tremble by a standard deviation of up to this many units, drawn for each path: some cameras,
     and those who mark tracks by hand, place people less exactly than others."""
     mean_weight: float = 1.0
