@@ -32,25 +32,36 @@ _POSES = f"""
     FROM (SELECT *, unnest(range(1, len(keypoints) + 1)) AS number FROM detections WHERE keypoints IS NOT NULL)
 """
 
-# Where the feet then were: the last box not after that time, if there was one just before. The density is that of
-# heights of the person, so that near and far ones, and cameras of all sizes, can be compared.
+# Where the feet then were: on the line between the views before and after, if these are near in time. The density is
+# that of heights of the person, so that near and far ones, and cameras of all sizes, can be compared. Times are sums of
+# steps: what differs in the last bits is the same.
 _SURPRISES = """
     CREATE VIEW surprises AS
-    SELECT video_id, track_id, model, made_at_s AS start_s, max(at_s) AS end_s, count(*) AS n_steps,
+    WITH
+        told AS (SELECT *, made_at_s + horizon_s + 1e-6 AS at_s FROM forecasts),
+        seen AS (
+            SELECT video_id, track_id, pts_s, (x1 + x2) / 2 AS x, y2 AS y FROM detections WHERE track_id IS NOT NULL
+        ),
+        between AS (
+            SELECT told.*, told.y2 - told.y1 AS height, before.x AS from_x, before.y AS from_y,
+                after.x - before.x AS across, after.y - before.y AS down,
+                CASE WHEN after.pts_s > before.pts_s
+                    THEN (at_s - 1e-6 - before.pts_s) / (after.pts_s - before.pts_s) ELSE 0 END AS share
+            FROM told
+            ASOF JOIN seen AS before
+            ON told.video_id = before.video_id AND told.track_id = before.track_id AND told.at_s >= before.pts_s
+            ASOF JOIN (SELECT *, pts_s + 2e-6 AS until_s FROM seen) AS after
+            ON told.video_id = after.video_id AND told.track_id = after.track_id AND told.at_s <= after.until_s
+            WHERE after.pts_s - before.pts_s < 1
+        ),
+        apart AS (
+            SELECT *, (from_x + share * across - x) / sx AS zx, (from_y + share * down - y) / sy AS zy FROM between
+        ),
+        measured AS (SELECT *, (zx * zx - 2 * rho * zx * zy + zy * zy) / (1 - rho * rho) AS squared FROM apart)
+    SELECT video_id, track_id, model, made_at_s AS start_s, made_at_s + max(horizon_s) AS end_s, count(*) AS n_steps,
         avg(ln(height * height) - ln(2 * pi() * sx * sy * sqrt(1 - rho * rho)) - squared / 2) AS log_likelihood,
         sqrt(avg(squared) / 2) AS deviation
-    FROM (
-        SELECT *, (zx * zx - 2 * rho * zx * zy + zy * zy) / (1 - rho * rho) AS squared
-        FROM (
-            SELECT told.*, told.y2 - told.y1 AS height,
-                ((seen.x1 + seen.x2) / 2 - told.x) / sx AS zx, (seen.y2 - told.y) / sy AS zy, seen.pts_s
-            FROM (SELECT *, made_at_s + horizon_s AS at_s FROM forecasts) AS told
-            ASOF JOIN (SELECT * FROM detections WHERE track_id IS NOT NULL) AS seen
-            ON told.video_id = seen.video_id AND told.track_id = seen.track_id AND told.at_s >= seen.pts_s
-        )
-        WHERE at_s - pts_s < 0.2
-    )
-    GROUP BY video_id, track_id, model, made_at_s
+    FROM measured GROUP BY video_id, track_id, model, made_at_s
 """
 
 VIEWS = (_TRACKS, _POSES, _TIMELINE, _SURPRISES)
