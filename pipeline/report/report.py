@@ -79,10 +79,10 @@ def write_hits(
         for rank, hit in enumerate(hits, start=1)
     ]  # fmt: skip
     schema = pa.schema([*(SEGMENTS.field(name) for name in rows[0] if name != "model"), ("model", pa.string())])
-    found = pa.Table.from_pylist(rows, schema).sort_by([("uri", "ascending"), ("start_s", "ascending")])
+    found = pa.Table.from_pylist(rows, schema)
     reader = open_lake(lake)
     options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root)
-    return _write(reader, found, options, run, max_mb, title, sorted_by="score")
+    return _write(reader, found, options, run, max_mb, title, ranked=True)
 
 
 def _write(
@@ -92,16 +92,17 @@ def _write(
     run: Run,
     max_mb: float,
     title: str,
-    sorted_by: str | None = None,
+    ranked: bool = False,
 ) -> Written:
     folder = Path(options.folder).parent
     page = folder / "index.html"
     part = part_of(page)
     try:
         _make_room(folder)
-        shown = _cut_all(plan_cuts(reader, segments.to_pylist()), options, run, max_mb)
+        by_video = segments.sort_by([("uri", "ascending"), ("start_s", "ascending")]) if ranked else segments
+        shown = _cut_all(plan_cuts(reader, by_video.to_pylist()), options, run, max_mb)
         note = f"clips for {segments.num_rows - len(shown.without)}" if shown.without else ""
-        data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note, sorted_by=sorted_by)
+        data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note, ranked=ranked)
         part.write_text(render(data), encoding="utf-8")
         os.replace(part, page)
         n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
