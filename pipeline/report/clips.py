@@ -88,7 +88,7 @@ def write_clips(
         error.left = unfinished(folder, n_clips, _TABLE)
         raise
     finally:
-        drop_parts(folder)
+        drop_parts([table, *(folder / f"{name}.mp4" for name in names)])
     failures = {
         row["segment_id"]: results[name].failure for name, row in zip(names, rows, strict=True) if results[name].failure
     }

@@ -97,10 +97,12 @@ def _write(
     folder = Path(options.folder).parent
     page = folder / "index.html"
     part = part_of(page)
+    cuts: list[Cut] = []
     try:
         _make_room(folder)
         by_video = segments.sort_by([("uri", "ascending"), ("start_s", "ascending")]) if ranked else segments
-        shown = _cut_all(plan_cuts(reader, by_video.to_pylist()), options, run, max_mb)
+        cuts = plan_cuts(reader, by_video.to_pylist())
+        shown = _cut_all(cuts, options, run, max_mb)
         note = f"clips for {segments.num_rows - len(shown.without)}" if shown.without else ""
         data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note, ranked=ranked)
         part.write_text(render(data), encoding="utf-8")
@@ -112,8 +114,7 @@ def _write(
         error.left = unfinished(folder, len(list(Path(options.folder).glob("*.mp4"))), "page")
         raise
     finally:
-        drop_parts(folder)
-        drop_parts(Path(options.folder))
+        drop_parts([page, *(Path(options.folder) / f"{cut.name}.mp4" for cut in cuts)])
     return Written(page, segments.num_rows, len(shown.clips), n_bytes, shown.without)
 
 

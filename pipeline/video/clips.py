@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -109,10 +109,11 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def drop_parts(folder: Path) -> None:
-    """Delete what was being written into a folder by processes that were ended."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+def drop_parts(paths: Iterable[Path]) -> None:
+    """Delete what is left of files that were being written by processes that were ended."""
+    for path in paths:
+        with suppress(OSError):
+            part_of(path).unlink()
 
 
 _Described = tuple[float, float, int, int, bool]

@@ -38,7 +38,7 @@ const REVIEW = DATA.review ? (() => {
   function mark() {
     const i = current(), numbers = new Map(VIDEOS.map((video, k) => [video.id, k]));
     MOVED.clear();
-    if (progress) for (const [id, span] of Object.entries(progress.moved)) MOVED.set(id, span);
+    if (progress) for (const [id, times] of Object.entries(progress.moved)) MOVED.set(id, times);
     if (i >= 0 && Object.keys(bounds).length) MOVED.set(SEGMENTS.id[i], [span(i).start_s, span(i).end_s]);
     ADDED.length = 0;
     for (const each of progress ? progress.new : [])
