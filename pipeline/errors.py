@@ -83,11 +83,14 @@ def describe(error: BaseException) -> str:
 
 
 class Interrupted(BaseException):
-    """The job was told to stop, by Ctrl-C or SIGTERM; what is finished is kept.
+    """The work was told to stop, by Ctrl-C or SIGTERM.
+
+    `left` says what it leaves, and what the same command does with that.
 
     Like `KeyboardInterrupt` it is no `Exception`: nothing that mends errors shall take it for one.
     """
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
+    def __init__(self, signum: int, left: str) -> None:
+        super().__init__(signum, left)
         self.signum = signum
+        self.left = left

@@ -7,15 +7,17 @@ import sys
 from pipeline.cli import ask, cluster, foretell, keep, look, review, show, teach
 from pipeline.cli.common import EXIT_JOB_ERROR, EXIT_USAGE, app, console
 from pipeline.cli.terminal import plain
+from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.errors import ActionlakeError, Interrupted, UsageError
 
 __all__ = ["app", "ask", "cluster", "foretell", "keep", "look", "main", "review", "show", "teach"]
 
 
 def main() -> None:
-    """Run the command; a user's mistake gets one line, not a traceback."""
+    """Run the command; a user's mistake, and the end by Ctrl-C, get one line, not a traceback."""
     try:
-        app()
+        with stopping_on_signals(0.0, "the same command starts again"):
+            app()
     except UsageError as error:
         console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
@@ -26,5 +28,5 @@ def main() -> None:
         console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_JOB_ERROR)
     except Interrupted as error:
-        console.print("interrupted; what is finished is kept, the same command goes on from there", highlight=False)
+        console.print(f"interrupted; {plain(error.left)}", highlight=False, soft_wrap=True)
         sys.exit(128 + error.signum)

@@ -27,6 +27,7 @@ from pipeline.cli.tables import (
 )
 from pipeline.cli.terminal import plain, progress_line, spoken
 from pipeline.config import Config
+from pipeline.errors import Interrupted
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -55,7 +56,7 @@ def submit(
         return
     try:
         code = job.follow(lambda text: console.print(spoken(text), end="", highlight=False, soft_wrap=True))
-    except KeyboardInterrupt:
+    except Interrupted:
         console.print(f"job {plain(job.submission_id)} goes on", highlight=False)
         raise typer.Exit(0) from None
     raise typer.Exit(code)

@@ -14,7 +14,7 @@ import typer
 
 from pipeline.cli.common import TEACH, LakeUri, app, out
 from pipeline.cli.show import Model, VideosRoot, Where
-from pipeline.cli.tables import agreement_table
+from pipeline.cli.tables import agreement_tables
 from pipeline.cli.terminal import plain
 
 
@@ -59,16 +59,16 @@ def agreement(
     one: Annotated[Path, typer.Argument(help="Answers of one reviewer.")],
     other: Annotated[Path, typer.Argument(help="Answers of another.")],
 ) -> None:
-    """Show how far two reviewers agree, label by label: Cohen's kappa."""
+    """Show how far two reviewers agree, label by label (Cohen's kappa), and what the one calls what the other does."""
     from pipeline.errors import UsageError
     from pipeline.training.answers import agreement as measured
     from pipeline.training.answers import read_answers
 
-    n_both, by_label = measured(read_answers(one), read_answers(other))
-    if not n_both:
+    found = measured(read_answers(one), read_answers(other))
+    if not found.n_both:
         raise UsageError(f"{one} and {other}: no segment was answered in both; review the same lake")
-    agreement_table(out, n_both, by_label)
-    if all(math.isnan(kappa) for _, _, kappa in by_label.values()):
+    agreement_tables(out, found, one.name, other.name)
+    if all(math.isnan(kappa) for _, _, kappa in found.by_label.values()):
         out.print("both gave one label to all, so kappa says nothing", highlight=False)
 
 

@@ -13,7 +13,7 @@ from pipeline.cli.common import LOOK, Address, LakeUri, Workers, app, console, o
 from pipeline.cli.terminal import plain
 
 if TYPE_CHECKING:
-    from pipeline.report.report import Report
+    from pipeline.report.cutting import Written
 
 Where = Annotated[
     str | None, typer.Option(help="Segments that meet a condition in SQL: \"label = 'fall' AND score > 0.5\".")
@@ -63,9 +63,9 @@ def clips(
 
     with cutting(address, workers) as run:
         written = write_clips(lake, out_folder, run, where, model, margin_s, draw, videos_root)
-    _say_why(written.failures)
+    _say_why(written.without_clip)
     out.print(
-        f"{plain(str(written.table))}: {written.n_clips} clips, {written.n_bytes / 1e6:.1f} MB",
+        f"{plain(str(written.path))}: {written.n_clips} clips, {written.n_bytes / 1e6:.1f} MB",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def video(
     )
 
 
-def say_written(written: Report) -> None:
+def say_written(written: Written) -> None:
     """Tell where a report is, and which of its segments have no clip."""
     _say_why(written.without_clip)
     out.print(

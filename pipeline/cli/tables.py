@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.lake.search import Hit
     from pipeline.lake.store import Lake
     from pipeline.motion.forecaster_bundle import ForecasterBundle
+    from pipeline.training.answers import Agreement
     from pipeline.training.cases import LakeEvaluation
 
 _STAGE_NAMES = {
@@ -181,15 +182,33 @@ def labelled_table(console: Console, state: ClassifyState) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def agreement_table(console: Console, n_both: int, by_label: Mapping[str, tuple[int, float, float]]) -> None:
-    """Print how far two reviewers agree on the segments that both have answered."""
-    table = Table(title=f"{n_both} segments answered by both")
+def agreement_tables(console: Console, found: Agreement, one: str, other: str) -> None:
+    """Print how far two reviewers agree on what both have answered, and which labels the one gives for the other's.
+
+    Args:
+        console: Where to.
+        found: What was measured.
+        one: Whose answers are the rows of the second table.
+        other: Whose are its columns.
+    """
+    table = Table(title=f"{found.n_both} segments answered by both")
     for heading in ("label", "given by either", "same", "Cohen's kappa"):
         table.add_column(heading, justify="left" if heading == "label" else "right")
-    for label, (n, same, kappa) in by_label.items():
+    for label, (n, same, kappa) in found.by_label.items():
         table.add_row(plain(label), str(n), f"{same:.3f}", "" if math.isnan(kappa) else f"{kappa:.3f}")
     console.print(table)
     console.print("same: share of all of them on which both give this label, or both do not", highlight=False)
+    labels = sorted({label for pair in found.pairs for label in pair})
+    # Columns have numbers, which rows explain: names of a dozen labels are wider than a terminal.
+    table = Table()
+    table.add_column("label")
+    for number in range(1, len(labels) + 1):
+        table.add_column(str(number), justify="right")
+    for number, row in enumerate(labels, start=1):
+        counts = (found.pairs[row, column] for column in labels)
+        table.add_row(f"{number} {plain(row)}", *(str(n) if n else "" for n in counts))
+    console.print(table)
+    console.print(f"rows: labels of {plain(one)}; columns: those of {plain(other)}", highlight=False, soft_wrap=True)
 
 
 def answer_table(console: Console, answer: pa.Table) -> None:

@@ -17,6 +17,8 @@ from pipeline.errors import Interrupted
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GOES_ON = "what is finished is kept, the same command goes on from there"
+"""What is true of every job that writes to a lake."""
 
 
 class StopRequest:
@@ -26,8 +28,9 @@ class StopRequest:
     way, or when that time is over, `Interrupted` is raised in the main thread. A second signal ends everything at once.
     """
 
-    def __init__(self, grace_s: float) -> None:
+    def __init__(self, grace_s: float, left: str = GOES_ON) -> None:
         self.signum: int | None = None
+        self._left = left
         self._grace_s = grace_s
         self._wind_down: Callable[[], None] | None = None
         self._is_over = False
@@ -55,7 +58,7 @@ class StopRequest:
             Interrupted: It is.
         """
         if self.signum is not None:
-            raise Interrupted(self.signum)
+            raise Interrupted(self.signum, self._left)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         if self._is_over:
@@ -87,9 +90,14 @@ class StopRequest:
 
 
 @contextmanager
-def stopping_on_signals(grace_s: float) -> Iterator[StopRequest]:
-    """Handle Ctrl-C and SIGTERM while a block runs in the main thread, the only one that receives signals."""
-    request = StopRequest(grace_s)
+def stopping_on_signals(grace_s: float, left: str = GOES_ON) -> Iterator[StopRequest]:
+    """Handle Ctrl-C and SIGTERM while a block runs in the main thread, the only one that receives signals.
+
+    Args:
+        grace_s: Seconds that work under way has to be finished.
+        left: What is left of it, and what the same command does with that.
+    """
+    request = StopRequest(grace_s, left)
     before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
     request.take_over()
     try:

@@ -23,6 +23,7 @@ from pipeline.training.teaching import (
     OnEpoch,
     TeachOptions,
     contradicted,
+    count_said,
     grown,
     labels_with,
     remembered,
@@ -110,11 +111,11 @@ def teach(
     start = grown(bundle, len(labels))
     trained_with = bundle.training.get("options", {})
 
-    before = remembered(reader, bundle, videos, annotations)
+    before, said = remembered(reader, bundle, videos, annotations), count_said(bundle, answered)
 
     def learnt(part: list[LabelledVideo]) -> ActivityModel:
         # What is held out may not tell either which labels are contradicted.
-        kept_labels = without(before, contradicted(bundle, part))
+        kept_labels = without(before, contradicted(said[name] for name in {video.video for video in part}))
         return taught(start, part, [*kept_labels, *replayed], trained_with, options, on_epoch)
 
     kept, held_out = hold_out_some(answered)

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 _STALLED_AFTER_S = 120.0
 _PAUSES_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+# Arrow's clients of S3, Google's and Azure's stores give no number, but the store's own word in their message.
+_REFUSED = ("ACCESS_DENIED", "PERMISSION_DENIED", "AuthorizationPermissionMismatch")
 
 _T = TypeVar("_T")
 
@@ -31,7 +33,7 @@ def patiently(uri: str, action: Callable[[], _T]) -> _T:
         try:
             return action()
         except OSError as error:
-            if pause_s is None or error.errno in _HOPELESS:
+            if pause_s is None or _is_hopeless(error):
                 raise ActionlakeError(
                     f"{uri}: can't be written to ({error.strerror or error}); what is finished is kept, mend that and "
                     "the same command goes on from there"
@@ -39,6 +41,11 @@ def patiently(uri: str, action: Callable[[], _T]) -> _T:
             log.warning("%s: can't be written to (%s); trying again in %g s", uri, error.strerror or error, pause_s)
             time.sleep(pause_s)
     raise AssertionError("the last try returns or raises")
+
+
+def _is_hopeless(error: OSError) -> bool:
+    """Whether waiting does not mend it: the disk is full, or nobody may write there."""
+    return error.errno in _HOPELESS or any(word in str(error) for word in _REFUSED)
 
 
 def unless_it_stalls(action: Callable[[], None]) -> None:

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import posixpath
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pipeline.archive import filesystem
-from pipeline.errors import UsageError
+from pipeline.errors import Interrupted, UsageError
 from pipeline.lake.query import LakeReader, open_lake
-from pipeline.report.cutting import Cut, CutOptions, CutResult, Run, drawn_over
+from pipeline.report.cutting import Cut, CutOptions, CutResult, Run, Written, drawn_over, unfinished
 from pipeline.report.footage import Footage
 from pipeline.report.scene import read_scene
-from pipeline.video.clips import Clip, write_clip
+from pipeline.video.clips import Clip, drop_parts, part_of, write_clip
 
 _COLUMNS = (
     "file", "video", "label", "start_s", "end_s", "score", "track_id", "segment_id", "model",
     "clip_start_s", "clip_end_s",
 )  # fmt: skip
+_TABLE = "clips.csv"
 _VIDEO_PX = 1280
 _CLIP_PX = 1280
 _NAME_BYTES = 80
-
-
-@dataclass(frozen=True)
-class Clips:
-    """What was written."""
-
-    table: Path
-    """A CSV file with a row for each clip."""
-    n_clips: int
-    n_bytes: int
-    failures: dict[str, str]
-    """For segments by id, why there is no clip."""
 
 
 def write_clips(
@@ -48,7 +38,7 @@ def write_clips(
     margin_s: float = 1.0,
     draw: bool = False,
     videos_root: str | None = None,
-) -> Clips:
+) -> Written:
     """Write each segment as a clip, and `clips.csv`, which says what each holds.
 
     Args:
@@ -82,26 +72,37 @@ def write_clips(
     options = CutOptions(
         reader.store.uri, str(out), videos_root, rows[0]["model"], draw, for_page=False, longest_px=_CLIP_PX
     )
+    folder, results = Path(out), dict[str, CutResult]()
+    table = folder / _TABLE
     try:
-        results = {cut.name: result for cut, result in run(options, cuts.values())}
-    finally:
-        # Of what was being cut when somebody lost patience.
-        for part in Path(out).glob(".*.part"):
-            part.unlink()
-    done = [(name, row, results[name]) for name, row in zip(names, rows, strict=True) if not results[name].failure]
-    table = Path(out) / "clips.csv"
-    try:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with open(table, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(_described(name, row, result) for name, row, result in done)
+        # It tells that all is there, so it is written last.
+        table.unlink(missing_ok=True)
+        for cut, result in run(options, cuts.values()):
+            results[cut.name] = result
+        done = [(name, row, results[name]) for name, row in zip(names, rows, strict=True) if not results[name].failure]
+        _write_table(table, (_described(name, row, result) for name, row, result in done))
     except OSError as error:
         raise UsageError(f"{out}: can't be written to ({error.strerror or error})") from error
+    except Interrupted as error:
+        n_clips = sum(not result.failure for result in results.values())
+        error.left = unfinished(folder, n_clips, _TABLE)
+        raise
+    finally:
+        drop_parts([table, *(folder / f"{name}.mp4" for name in names)])
     failures = {
         row["segment_id"]: results[name].failure for name, row in zip(names, rows, strict=True) if results[name].failure
     }
-    return Clips(table, len(done), sum(result.n_bytes for _, _, result in done), failures)
+    return Written(table, len(rows), len(done), sum(result.n_bytes for _, _, result in done), failures)
+
+
+def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    with open(part, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(part, path)
 
 
 def write_video(
@@ -135,6 +136,9 @@ def write_video(
         return write_clip(uri, probe, 0.0, float("inf"), target, longest_px, draw)
     except OSError as error:
         raise UsageError(f"{target}: can't be written ({error.strerror or error})") from error
+    except Interrupted as error:
+        error.left = f"{target} is not written; the same command starts again"
+        raise
 
 
 def _described(name: str, row: dict[str, Any], result: CutResult) -> dict[str, Any]:

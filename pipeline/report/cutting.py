@@ -71,6 +71,20 @@ class CutResult:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What was written for somebody to look at."""
+
+    path: Path
+    """The page, or the table of the clips."""
+    n_segments: int
+    n_clips: int
+    n_bytes: int
+    """Of the page with all that belongs to it, or of the clips."""
+    without_clip: dict[str, str]
+    """For segments by id, why there is no clip."""
+
+
+@dataclass(frozen=True)
 class CutOptions:
     """Where the videos are, and how they are cut; travels to the workers."""
 
@@ -152,6 +166,11 @@ def _told_as(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{folder}: can't be written to ({error.strerror or error})") from error
+
+
+def unfinished(folder: Path, n_clips: int, lacking: str) -> str:
+    """Return what to tell of a folder of clips that somebody had no patience for."""
+    return f"{n_clips} clips are in {folder}, but no {lacking}; the same command starts again"
 
 
 def drawn_over(scene: Scene, width: int) -> Callable[[NDArray[np.uint8], float], None]:

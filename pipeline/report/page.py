@@ -18,7 +18,7 @@ from pipeline.lake.query import LakeReader
 from pipeline.report.drawing import SEEN_SCORE
 from pipeline.vision.keypoints import BONES
 
-_SCRIPTS = ("data.js", "timeline.js", "player.js", "table.js", "totals.js", "review.js", "main.js")
+_SCRIPTS = ("data.js", "drawn.js", "timeline.js", "player.js", "table.js", "totals.js", "review.js", "main.js")
 
 
 def page_data(
@@ -30,7 +30,7 @@ def page_data(
     without_clip: Mapping[str, str] | None = None,
     note: str = "",
     review: Mapping[str, Any] | None = None,
-    sorted_by: str | None = None,
+    ranked: bool = False,
 ) -> dict[str, Any]:
     """Return what the page shows, to be written as JSON.
 
@@ -43,7 +43,7 @@ def page_data(
         without_clip: For segments by id, why there is no clip.
         note: What else is to be said beside the counts.
         review: What a review needs; None: the page is only looked at.
-        sorted_by: Column by which the table is sorted at first, the largest first. None: by video and time.
+        ranked: The segments are what a search found, the likest first; their score is a likeness.
     """
     names = ["video_id", "uri", "duration_s", "covered_s", "width", "height", "status", "recorded_at", "camera"]
     rows = sorted(lake.table("videos", names).to_pylist(), key=lambda row: (row["uri"], row["video_id"]))
@@ -97,7 +97,8 @@ def page_data(
         "bones": BONES,
         "seen_score": SEEN_SCORE,
         "review": review,
-        "sorted_by": sorted_by,
+        "ranked": ranked,
+        "score_name": "likeness" if ranked else "score",
     }  # fmt: skip
 
 

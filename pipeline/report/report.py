@@ -6,38 +6,24 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.errors import UsageError
+from pipeline.errors import Interrupted, UsageError
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.lake.schemas import SEGMENTS
 from pipeline.lake.search import Hit
-from pipeline.report.cutting import Cut, CutOptions, Run, plan_cuts
+from pipeline.report.cutting import Cut, CutOptions, Run, Written, plan_cuts, unfinished
 from pipeline.report.page import page_data, render
+from pipeline.video.clips import drop_parts, part_of
 
 # What a second of a clip takes, about, before any is cut.
 _USUAL_BYTES_PER_S = 60_000
 # A file that tells a report's folder of clips, which the next report may empty, from anybody else's.
 _MARK = ".actionlake-report"
 _OVER_LIMIT = "the clips before it took all of --max-mb"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was written."""
-
-    path: Path
-    """The page."""
-    n_segments: int
-    n_clips: int
-    n_bytes: int
-    """Of the whole folder."""
-    without_clip: dict[str, str]
-    """For segments by id, why there is no clip."""
 
 
 def write_report(
@@ -49,7 +35,7 @@ def write_report(
     videos_root: str | None = None,
     max_mb: float = 500.0,
     title: str | None = None,
-) -> Report:
+) -> Written:
     """Write `index.html` and the folder `clips` beside it.
 
     Args:
@@ -76,7 +62,7 @@ def write_report(
 def write_hits(
     lake: str, hits: Sequence[Hit], title: str, out: str | Path, run: Run, videos_root: str | None = None,
     max_mb: float = 500.0,
-) -> Report:  # fmt: skip
+) -> Written:  # fmt: skip
     """Write a report of what a search found; see `write_report`. The score of a stretch is its likeness.
 
     Raises:
@@ -93,10 +79,10 @@ def write_hits(
         for rank, hit in enumerate(hits, start=1)
     ]  # fmt: skip
     schema = pa.schema([*(SEGMENTS.field(name) for name in rows[0] if name != "model"), ("model", pa.string())])
-    found = pa.Table.from_pylist(rows, schema).sort_by([("uri", "ascending"), ("start_s", "ascending")])
+    found = pa.Table.from_pylist(rows, schema)
     reader = open_lake(lake)
     options = CutOptions(reader.store.uri, str(Path(out) / "clips"), videos_root)
-    return _write(reader, found, options, run, max_mb, title, sorted_by="score")
+    return _write(reader, found, options, run, max_mb, title, ranked=True)
 
 
 def _write(
@@ -106,22 +92,30 @@ def _write(
     run: Run,
     max_mb: float,
     title: str,
-    sorted_by: str | None = None,
-) -> Report:
+    ranked: bool = False,
+) -> Written:
     folder = Path(options.folder).parent
+    page = folder / "index.html"
+    part = part_of(page)
+    cuts: list[Cut] = []
     try:
         _make_room(folder)
-        shown = _cut_all(plan_cuts(reader, segments.to_pylist()), options, run, max_mb)
+        by_video = segments.sort_by([("uri", "ascending"), ("start_s", "ascending")]) if ranked else segments
+        cuts = plan_cuts(reader, by_video.to_pylist())
+        shown = _cut_all(cuts, options, run, max_mb)
         note = f"clips for {segments.num_rows - len(shown.without)}" if shown.without else ""
-        data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note, sorted_by=sorted_by)
-        page = folder / "index.html"
-        part = page.with_suffix(".part")
+        data = page_data(reader, segments, title, shown.clips, shown.thumbs, shown.without, note, ranked=ranked)
         part.write_text(render(data), encoding="utf-8")
         os.replace(part, page)
         n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     except OSError as error:
         raise UsageError(f"{folder}: can't be written to ({error.strerror or error})") from error
-    return Report(page, segments.num_rows, len(shown.clips), n_bytes, shown.without)
+    except Interrupted as error:
+        error.left = unfinished(folder, len(list(Path(options.folder).glob("*.mp4"))), "page")
+        raise
+    finally:
+        drop_parts([page, *(Path(options.folder) / f"{cut.name}.mp4" for cut in cuts)])
+    return Written(page, segments.num_rows, len(shown.clips), n_bytes, shown.without)
 
 
 class _Shown(NamedTuple):
@@ -203,6 +197,8 @@ def _make_room(folder: Path) -> None:
         raise UsageError(f"{folder}: holds an index.html or clips that are no report's; name a folder of its own")
     clips.mkdir(parents=True, exist_ok=True)
     mark.touch()
+    # First of all: it would show clips that are no more.
+    (folder / "index.html").unlink(missing_ok=True)
     for path in clips.iterdir():
         if path != mark:
             path.unlink()

@@ -34,6 +34,10 @@ class _Box(TypedDict, total=False):
     y2: float
 
 
+class StaleError(UsageError):
+    """What was sent was meant for another state of the review than there is by now."""
+
+
 class Review:
     """A person's way through the segments of a lake. Its methods may be called from several threads."""
 
@@ -78,6 +82,9 @@ class Review:
         self._skipped: list[str] = []
         # What was done last comes last: `skip` or `answer`.
         self._done: list[str] = []
+        # Counts what was written; who writes tells which state was on the screen.
+        self._version = 0
+        self._tracks: dict[Answer, int | None] = {}
         self._cutter = Cutter(CutOptions(uri, str(folder), videos_root, rows[0]["model"]))
         self._answering, self._cutting = threading.Lock(), threading.Lock()
 
@@ -101,7 +108,19 @@ class Review:
         drawn = [answer for answer in answers.values() if answer.drawn == "random"]
         right = sum(answer.is_right for answer in drawn)
         return {
+            "version": self._version,
             "answered": {each: answer.verdict for each, answer in answers.items()},
+            "moved": {
+                each: [answer.start_s, answer.end_s]
+                for each, answer in answers.items()
+                if not (_same(answer.start_s, answer.found_start_s) and _same(answer.end_s, answer.found_end_s))
+            },
+            "new": [
+                {"video_id": answer.video_id, "track_id": self._track_of(answer), "label": answer.label,
+                 "start_s": answer.start_s, "end_s": answer.end_s}
+                for answer in self._book.answers
+                if answer.verdict == "new"
+            ],
             "n_answered": len(answers),
             "labels": self._labels,
             "n_left": len(waiting),
@@ -109,16 +128,17 @@ class Review:
             "random": f"of {len(drawn)} drawn at random {right} are right" if drawn else "",
             "said": said,
             "undone": undone,
-        }
+        }  # fmt: skip
 
     def answer(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Write an answer, and return how far the review is.
 
         Args:
-            given: `verdict`, `start_s`, `end_s`, `label` where the verdict needs one, and either `segment_id`, or for a
-                new segment `video_id` and `track_id`.
+            given: `version` of the state that it answers, `verdict`, `start_s`, `end_s`, `label` where the verdict
+                needs one, and either `segment_id`, or for a new segment `video_id` and `track_id`.
 
         Raises:
+            StaleError: There is a later state.
             UsageError: The answer makes no sense, or can't be written.
         """
         verdict = str(given.get("verdict", ""))
@@ -129,30 +149,44 @@ class Review:
         if named is not None and (not isinstance(named, str) or len(named) > _LABEL_CHARS):
             raise UsageError(f"a label is a text of at most {_LABEL_CHARS} letters")
         with self._answering:
+            self._check_version(given)
             if verdict == "new":
                 answer = self._of_new(given, start_s, end_s, self._known(label_for(verdict, "", named)))
             else:
                 answer = self._of_found(given, start_s, end_s, verdict, named)
             self._book.add(answer)
             self._done.append("answer")
+            self._version += 1
             if answer.label not in (*self._labels, BACKGROUND):
                 self._labels = sorted([*self._labels, answer.label])
             return self.state(f"saved: {answer.label}, {start_s:.2f} to {end_s:.2f} s ({verdict})")
 
-    def skip(self, segment_id: str) -> dict[str, Any]:
-        """Put a segment off to the end of the review."""
-        with self._answering:
-            self._skipped.append(segment_id)
-            self._done.append("skip")
-            return self.state("skipped")
-
-    def undo(self) -> dict[str, Any]:
-        """Take the last skip of this review back, or the last answer, also one of an earlier review.
+    def skip(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a segment off to the end of the review; `given` has its `segment_id`, and the `version` of the state.
 
         Raises:
+            StaleError: There is a later state.
+        """
+        with self._answering:
+            self._check_version(given)
+            self._skipped.append(str(given.get("segment_id")))
+            self._done.append("skip")
+            self._version += 1
+            return self.state("skipped")
+
+    def undo(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the last skip of this review back, or the last answer, also one of an earlier review.
+
+        Args:
+            given: The `version` of the state.
+
+        Raises:
+            StaleError: There is a later state.
             UsageError: The file can't be written.
         """
         with self._answering:
+            self._check_version(given)
+            self._version += 1
             if self._done and self._done[-1] == "skip":
                 self._done.pop()
                 undone: dict[str, Any] = {"segment_id": self._skipped.pop(), "start_s": None, "end_s": None}
@@ -218,6 +252,10 @@ class Review:
         answer = Answer(video["uri"], start_s, end_s, label, "new", video_id=video["video_id"], reviewer=self._reviewer)
         return replace(answer, **box)
 
+    def _check_version(self, given: Mapping[str, Any]) -> None:
+        if given.get("version") != self._version:
+            raise StaleError("meanwhile another window of this review wrote; look again at what is shown now")
+
     def _known(self, label: str) -> str:
         """Return a label as it is known, in whatever case it was typed: `Kneel` is no other label than `kneel`."""
         return next((known for known in self._labels if known.casefold() == label.casefold()), label)
@@ -233,6 +271,23 @@ class Review:
         x1, y1, x2, y2 = (float(pc.mean(column).as_py()) for column in boxes.columns)
         return {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
 
+    def _track_of(self, answer: Answer) -> int | None:
+        """Return whom an answer about a new segment is about, whose box it holds."""
+        if answer.x1 is None:
+            return None
+        if answer not in self._tracks:
+            names = ("x1", "y1", "x2", "y2")
+            seen = (pc.field("pts_s") >= answer.start_s) & (pc.field("pts_s") < answer.end_s)
+            boxes = self._lake.rows_of("detections", answer.video_id, ["track_id", *names], seen)
+            means = boxes.group_by("track_id").aggregate([(name, "mean") for name in names]).to_pylist()
+
+            def apart(row: Mapping[str, Any]) -> float:
+                return float(sum(abs(row[f"{name}_mean"] - getattr(answer, name)) for name in names))
+
+            followed = [row for row in means if row["track_id"] is not None]
+            self._tracks[answer] = min(followed, key=apart)["track_id"] if followed else None
+        return self._tracks[answer]
+
     def _forget_oldest(self) -> None:
         clips = sorted(self._folder.rglob("*.mp4"), key=lambda path: path.stat().st_mtime)
         for path in clips[: max(0, len(clips) - _KEPT_CLIPS)]:
@@ -246,6 +301,11 @@ def _labels(lake: LakeReader, model: str, answers: Iterable[Answer]) -> list[str
     if model in EMBEDDED_BUNDLES:
         labels.update(load_bundle(model).labels)
     return sorted(labels.union(answer.label for answer in answers) - {BACKGROUND})
+
+
+def _same(one: float, other: float | None) -> bool:
+    """Whether two times are the same as they are written to a file."""
+    return other is not None and abs(one - other) < 1e-3
 
 
 def _seconds(given: Mapping[str, Any], name: str) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.report.page import render
-from pipeline.report.review import Review
+from pipeline.report.review import Review, StaleError
 
 _HOST = "127.0.0.1"
 _KINDS = {".mp4": "video/mp4", ".js": "text/javascript; charset=utf-8"}
@@ -89,8 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
         actions: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
             "state": lambda _: review.state(),
             "answers": review.answer,
-            "skip": lambda given: review.skip(str(given.get("segment_id"))),
-            "undo": lambda _: review.undo(),
+            "skip": review.skip,
+            "undo": review.undo,
         }
         if path not in actions:
             self._refuse(HTTPStatus.NOT_FOUND, "no such page")
@@ -101,7 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             told = actions[path](given)
         except ActionlakeError as error:
-            self._send(HTTPStatus.CONFLICT, json.dumps({"error": str(error)}).encode(), "application/json")
+            now = {"state": review.state()} if isinstance(error, StaleError) else {}
+            self._send(HTTPStatus.CONFLICT, json.dumps({"error": str(error), **now}).encode(), "application/json")
             return
         self._send(HTTPStatus.OK, json.dumps(told).encode(), "application/json")
 

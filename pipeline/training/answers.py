@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -178,14 +179,25 @@ def read_answers(path: str | Path) -> list[Answer]:
     return [_read(row) for row in table.rows]
 
 
-def agreement(one: Sequence[Answer], other: Sequence[Answer]) -> tuple[int, dict[str, tuple[int, float, float]]]:
-    """Return how far two reviewers agree on the segments that both have answered.
+@dataclass(frozen=True)
+class Agreement:
+    """How far two reviewers agree on the segments that both have answered."""
 
-    Returns:
-        How many those are, and for each label, and `all labels` together: how many of them either gave it to, the share
-        on which both say the same of it, and Cohen's kappa (Cohen 1960), which is 0 where they agree as often as by
-        chance; not a number where chance alone would always agree.
-    """
+    by_label: dict[str, tuple[int, float, float]]
+    """For each label, and `all labels` together: how many segments either gave it to, the share on which both say the
+    same of it, and Cohen's kappa (Cohen 1960), which is 0 where they agree as often as by chance; not a number where
+    chance alone would always agree."""
+    pairs: Counter[tuple[str, str]]
+    """How many segments have the one label by the first reviewer, and the other by the second."""
+
+    @property
+    def n_both(self) -> int:
+        """How many segments both have answered."""
+        return self.pairs.total()
+
+
+def agreement(one: Sequence[Answer], other: Sequence[Answer]) -> Agreement:
+    """Return how far two reviewers agree on the segments that both have answered."""
     answers = [{each.about: each.label for each in part if each.about} for part in (one, other)]
     both = answers[0].keys() & answers[1].keys()
     pairs = [(answers[0][segment], answers[1][segment]) for segment in both]
@@ -194,7 +206,7 @@ def agreement(one: Sequence[Answer], other: Sequence[Answer]) -> tuple[int, dict
     for label in labels:
         of_label = [(a == label, b == label) for a, b in pairs]
         found[label] = (sum(a or b for a, b in of_label), *_kappa(of_label))
-    return len(both), found
+    return Agreement(found, Counter(pairs))
 
 
 def _kappa(pairs: Sequence[tuple[Any, Any]]) -> tuple[float, float]:

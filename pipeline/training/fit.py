@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch.nn import functional
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.spec import ALL, MOTION, ModelSpec, input_dim
+from pipeline.training.checkpoints import Checkpoint, purpose_of
 from pipeline.training.mirror import mirror_of
 from pipeline.training.packing import packed
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, count_batches, draw_batches
@@ -107,7 +106,7 @@ class Fitting:
             start: Weights to go on from. None: random ones.
         """
         self._options, self._share = options, share
-        self._purpose = _purpose(sequences, validation, spec, options)
+        self._purpose = purpose_of(sequences, validation, asdict(spec), asdict(options))
         self._sequences = [sequence for sequence in sequences if (sequence.label_ids != IGNORE).any()]
         self._validation = [sequence for sequence in validation if (sequence.label_ids != IGNORE).any()]
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -145,17 +144,13 @@ class Fitting:
         Args:
             checkpoint: File to save the state in after each epoch; one of an equal run is where this one goes on.
         """
-        if checkpoint is not None and checkpoint.exists():
-            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            if saved["purpose"] == self._purpose:
-                self.load(saved["state"])
+        kept = Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None
+        if kept is not None and (state := kept.load()) is not None:
+            self.load(state)
         while not self.finished:
             loss = self.run_epoch()
-            if checkpoint is not None:
-                checkpoint.parent.mkdir(parents=True, exist_ok=True)
-                scratch = checkpoint.with_suffix(".tmp")
-                torch.save({"purpose": self._purpose, "state": self.state()}, scratch)
-                os.replace(scratch, checkpoint)
+            if kept is not None:
+                kept.save(self.state())
             yield self.epoch, loss
 
     def run_epoch(self) -> float:
@@ -326,20 +321,6 @@ def spec_of(
         projection_dim=options.projection_dim if len(inputs) > 1 and options.head in REMEMBERING else None,
         views=(options.view,),
     )
-
-
-def _purpose(
-    sequences: Sequence[LabelledSequence],
-    validation: Sequence[LabelledSequence],
-    spec: ModelSpec,
-    options: FitOptions,
-) -> str:
-    """Tell apart runs that must not take up each other's checkpoints."""
-    steps = [
-        [len(each.label_ids), int(each.label_ids.sum()), each.draws, zlib.crc32(each.inputs[:1].tobytes())]
-        for each in (*sequences, *validation)
-    ]
-    return repr((asdict(spec), asdict(options), len(validation), steps))
 
 
 def draw_options(options: FitOptions, spec: ModelSpec) -> DrawOptions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from torch import nn
 
 from pipeline.motion.forecasting import Forecaster, ForecasterSpec, Mixture
 from pipeline.motion.trajectories import Windows
+from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.fit import Share
 
 
@@ -95,17 +95,13 @@ class ForecastFitting:
         Args:
             checkpoint: File to save the state in after each epoch; one of an equal run is where this one goes on.
         """
-        if checkpoint is not None and checkpoint.exists():
-            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            if saved["purpose"] == self._purpose:
-                self.load(saved["state"])
+        kept = Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None
+        if kept is not None and (state := kept.load()) is not None:
+            self.load(state)
         while not self.finished:
             loss = self.run_epoch()
-            if checkpoint is not None:
-                checkpoint.parent.mkdir(parents=True, exist_ok=True)
-                scratch = checkpoint.with_suffix(".tmp")
-                torch.save({"purpose": self._purpose, "state": self.state()}, scratch)
-                os.replace(scratch, checkpoint)
+            if kept is not None:
+                kept.save(self.state())
             yield self.epoch, loss
 
     def run_epoch(self) -> float:

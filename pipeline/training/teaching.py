@@ -71,15 +71,28 @@ def grown(bundle: Bundle, n_labels: int) -> ActivityModel:
     return model.eval()
 
 
-def contradicted(bundle: Bundle, answered: Sequence[LabelledVideo]) -> set[int]:
-    """Return the label ids of a model that answers mostly contradict, where it gives them."""
-    said, right = np.zeros(len(bundle.labels)), np.zeros(len(bundle.labels))
+def count_said(bundle: Bundle, answered: Sequence[LabelledVideo]) -> dict[str, NDArray[np.int64]]:
+    """Return how often a model gives each label where answers are, and how often they say the same.
+
+    Returns:
+        For each video by its name the steps, `int64 [2, n_labels]`: all to which the model gives a label, then those
+        of them that are answered with it.
+    """
     classifier = SequenceClassifier(bundle.model)
-    for sequence in (sequence for video in answered for sequence in video.sequences):
-        given = np.concatenate(list(classifier.scores([sequence.inputs]))).argmax(axis=1)
-        known = sequence.label_ids != IGNORE
-        np.add.at(said, given[known], 1)
-        np.add.at(right, given[known & (given == sequence.label_ids)], 1)
+    counts: dict[str, NDArray[np.int64]] = {}
+    for video in answered:
+        said, right = counts.setdefault(video.video, np.zeros((2, len(bundle.labels)), np.int64))
+        for sequence in video.sequences:
+            given = np.concatenate(list(classifier.scores([sequence.inputs]))).argmax(axis=1)
+            known = sequence.label_ids != IGNORE
+            np.add.at(said, given[known], 1)
+            np.add.at(right, given[known & (given == sequence.label_ids)], 1)
+    return counts
+
+
+def contradicted(counts: Iterable[NDArray[np.int64]]) -> set[int]:
+    """Return the label ids of a model that answers mostly contradict, by the counts of some videos."""
+    said, right = np.sum(list(counts), axis=0)
     return set(np.flatnonzero((said > 0) & (right < said / 2)).tolist())
 
 

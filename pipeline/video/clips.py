@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -91,7 +91,7 @@ def write_clip(
         VideoError: The video can't be read, or no frame of it is shown in that time.
         OSError: The file can't be written.
     """
-    part = out.with_name(f".{out.name}.part")
+    part = part_of(out)
     try:
         clip = None if draw is not None else _copy(uri, probe, start_s, end_s, part, limits)
         clip = clip or _encode(uri, probe, start_s, end_s, part, longest_px, draw, limits)
@@ -102,6 +102,18 @@ def write_clip(
         with suppress(FileNotFoundError):
             part.unlink()
     return Clip(out, *clip)
+
+
+def part_of(path: Path) -> Path:
+    """Return what a file is called until it is whole; see `drop_parts`."""
+    return path.with_name(f".{path.name}.part")
+
+
+def drop_parts(paths: Iterable[Path]) -> None:
+    """Delete what is left of files that were being written by processes that were ended."""
+    for path in paths:
+        with suppress(OSError):
+            part_of(path).unlink()
 
 
 _Described = tuple[float, float, int, int, bool]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from pipeline.lake.query import open_lake
 from pipeline.report.page import page_data, render
-from tests.browser.conftest import FLAGS
+from tests.browsing import launched
 from tests.lakes import lake_of_segments
 
 # The pictures are counted; in each it is scrolled a little further.
@@ -57,7 +56,7 @@ def main() -> None:
         path = Path(folder) / "index.html"
         path.write_text(render(page_data(reader, reader.segments(), "many")), encoding="utf-8")
         print(f"{n} segments: {path.stat().st_size / 1e6:.2f} MB")
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
+        browser = launched(playwright)
         opened = []
         for _ in range(5):
             page = browser.new_page(viewport={"width": 1400, "height": 860})

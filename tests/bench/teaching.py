@@ -29,7 +29,7 @@ from playwright.sync_api import Page, sync_playwright
 from pipeline import open_lake
 from pipeline.lake.query import LakeReader
 from pipeline.training.cases import evaluate_lake
-from tests.browser.conftest import FLAGS
+from tests.browsing import launched, wait_until
 from tests.reviews import review
 
 TRUTH = Path(__file__).parent / "everyday_gmdcsa24.csv"
@@ -70,20 +70,13 @@ def seek(page: Page, seconds: float) -> None:
             return
         big = abs(away) >= 1
         page.keyboard.press(("ArrowRight" if away > 0 else "ArrowLeft") if big else ("." if away > 0 else ","))
-        wait(page, "!document.getElementById('video').seeking")
-
-
-def wait(page: Page, expression: str) -> None:
-    page.evaluate(
-        f"() => new Promise((done) => {{ const look = () => ({expression}) ? done() : requestAnimationFrame(look);"
-        " look(); })"
-    )
+        wait_until(page, "!document.getElementById('video').seeking")
 
 
 def answer_one(
     page: Page, rows: dict[str, dict[str, Any]], spans: dict[str, Spans], sure: dict[Any, float], n: int
 ) -> str:
-    wait(page, "PLAYER.now() !== null && !document.getElementById('video').seeking")
+    wait_until(page, "PLAYER.now() !== null && !document.getElementById('video').seeking")
     row = rows[page.locator("#facts dd").last.text_content() or ""]
     is_person = sure[row["video_id"], row["track_id"]] >= SOMEBODY
     verdict, label, start, end = answer_for(row, spans[Path(row["uri"]).name], is_person)
@@ -98,7 +91,7 @@ def answer_one(
         page.keyboard.press("Enter")
     else:
         page.keyboard.press("y" if verdict == "right" else "n")
-    wait(page, f"document.querySelector('#review .hint').textContent.startsWith('{n} answered')")
+    wait_until(page, f"document.querySelector('#review .hint').textContent.startsWith('{n} answered')")
     return verdict
 
 
@@ -107,11 +100,9 @@ def review_by_keys(reader: LakeReader, lake: Path, answers: Path, where: str, n:
     seen = reader.sql("SELECT video_id, track_id, avg(score) AS score FROM detections GROUP BY ALL").to_pylist()
     sure = {(row["video_id"], row["track_id"]): row["score"] for row in seen}
     with sync_playwright() as playwright, review(lake, answers, "--where", where) as running:
-        program = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1400, "height": 860})
+        page = launched(playwright).new_page(viewport={"width": 1400, "height": 860})
         page.goto(running.url)
-        wait(page, "document.querySelector('#review .ask') !== null")
+        wait_until(page, "document.querySelector('#review .ask') !== null")
         left = page.evaluate("SEGMENTS.id.length")
         return [answer_one(page, rows, truth(), sure, k) for k in range(1, min(n, left) + 1)]
 

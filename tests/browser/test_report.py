@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ from playwright.sync_api import Browser, Page
 
 from pipeline.engine.cuts import cut_here
 from pipeline.lake.query import open_lake
+from pipeline.lake.search import Hit
 from pipeline.report.page import page_data, render
-from pipeline.report.report import write_report
+from pipeline.report.report import write_hits, write_report
 from tests.browser.conftest import Wait
 from tests.lakes import lake_of_segments
-from tests.shown import NAME_OF_EVIL
+from tests.shown import NAME_OF_EVIL, video_id
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +176,61 @@ def test_light_dark_and_print(chromium: Browser, page: Page, report: str) -> Non
         other = context.new_page()
         other.goto(report)
         assert other.evaluate(back) == dark
-    assert len(page.pdf()) > 10_000
+
+
+def test_on_paper_are_all_lanes_and_the_totals_black_on_white(page: Page, report: str) -> None:
+    """Of a window in which three lanes have room, in the dark, with another view open."""
+    page.set_viewport_size({"width": 1400, "height": 300})
+    page.goto(report)
+    page.click("#theme")
+    page.keyboard.press("2")
+    shown = page.evaluate("TIMELINE.scale()")
+    page.pdf()
+    assert (page.evaluate("TIMELINE.scale()"), page.evaluate("document.documentElement.dataset.theme")) == (
+        shown,
+        "dark",
+    )
     page.emulate_media(media="print")
-    assert not page.is_visible("#side")
+    for part, is_there in (("#side", False), ("#table", False), ("#timeline-print", True), ("#totals", True)):
+        assert page.is_visible(part) == is_there, part
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    # Three videos of two people each, at two pixels of the screen for each of the picture.
+    (height,) = page.evaluate("[...document.querySelectorAll('#timeline-print canvas')].map((each) => each.height)")
+    assert height == 2 * (24 + 3 * (26 + 2 * 20) + 3 * 6)
+    # A pixel beside the lanes.
+    corner = "[...document.querySelector('#timeline-print canvas').getContext('2d').getImageData(4, 4, 1, 1).data]"
+    assert page.evaluate(corner) == [255, 255, 255, 255]
+
+
+@pytest.mark.parametrize("width", [420, 800])
+def test_in_a_narrow_window_the_player_stays_in_sight(page: Page, report: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(report)
+    page.keyboard.press("2")
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+    assert page.evaluate("window.scrollY") > 100
+    row = page.locator(".row >> nth=3")
+    row.click()
+    assert row.get_attribute("aria-selected") == "true"
+    for part in ("#screen", "#play"):
+        box = page.locator(part).bounding_box()
+        assert box
+        assert box["y"] >= 0, part
+        assert box["y"] + box["height"] <= 800, part
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_a_search_finds_stands_in_its_order(page: Page, lake: Path, tmp_path: Path) -> None:
+    hits = [Hit(likeness, video_id(n), f"{n}", 1.0, 3.0, 1, "", ("sit",)) for likeness, n in ((0.9, 2), (0.4, 0))]
+    uris = open_lake(str(lake)).table("videos")["uri"].to_pylist()
+    hits = [replace(hit, uri=uris[int(hit.uri)]) for hit in hits]
+    page.goto(write_hits(str(lake), hits, "like x@1", tmp_path, cut_here).path.as_uri())
+    assert page.is_visible("#table")
+    assert page.inner_text("#grid-head [aria-sort=descending]") == "likeness"
+    assert [text.split()[-1] for text in page.locator(".row").all_inner_texts()] == ["0.90", "0.40"]
+    assert page.locator(".row[aria-selected=true]").inner_text().startswith("20240503_140200")
+    page.keyboard.press("j")
+    assert "likeness 0.40" in (page.text_content("#spoken") or "")
 
 
 def test_help_names_the_keys(page: Page, report: str) -> None:

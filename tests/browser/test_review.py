@@ -121,6 +121,89 @@ def test_times_are_those_of_the_video_though_a_clip_begins_earlier(
         assert sum(1 << bit for bit, value in enumerate(bits) if value > 127) == 135
 
 
+def test_what_is_moved_and_what_is_new_is_drawn(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
+    """In the lane of the first video's first person, who sits from 2 to 4 s; before anything is saved, and after."""
+    path = tmp_path / "answers.csv"
+    with review(lake, path, "--where", "label = 'sit' AND video_id = '0000000000000000' AND track_id = 1") as running:
+        page.goto(running.url)
+        until("PLAYER.now() !== null")
+        page.evaluate("TIMELINE.zoom(0.4)")
+        _put(page, 2.0, until)
+        plain = _lane(page)
+        assert plain[1.0] == plain[5.0] != plain[2.5] == plain[3.5]
+        _put(page, 3.0, until)
+        page.keyboard.press("[")
+        _put(page, 4.5, until)
+        page.keyboard.press("]")
+        moved = _lane(page)
+        # What the model said is still there, weaker, and what is said now goes on beyond it.
+        assert len({moved[seconds] for seconds in (1.0, 2.5, 3.5, 4.25)}) == 4
+        page.keyboard.press("Escape")
+        assert _lane(page) == plain
+        _put(page, 3.0, until)
+        page.keyboard.press("[")
+        page.keyboard.press("y")
+        until("document.querySelector('#review .hint').textContent.startsWith('1 answered')")
+        saved = _lane(page)
+        assert saved[2.5] == moved[2.5]
+        assert saved[5.0] == plain[5.0]
+        _put(page, 0.5, until)
+        page.keyboard.press("a")
+        _put(page, 1.5, until)
+        assert _lane(page)[1.0] != plain[1.0]
+        page.keyboard.press("a")
+        page.keyboard.type("juggle")
+        page.keyboard.press("Enter")
+        until("document.querySelector('#review .said').textContent.startsWith('saved: juggle')")
+        new = _lane(page)
+        assert new[1.0] != plain[1.0]
+        page.reload()
+        until("ADDED.length === 1 && MOVED.size === 1")
+        page.evaluate("TIMELINE.zoom(0.4)")
+        assert {seconds: _lane(page)[seconds] for seconds in (1.0, 2.5)} == {1.0: new[1.0], 2.5: new[2.5]}
+        page.keyboard.press("u")
+        until("ADDED.length === 0")
+        assert _lane(page)[1.0] == plain[1.0]
+
+
+def test_a_second_window_replaces_nothing_unseen(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    with review(lake, path) as running:
+        page.goto(running.url)
+        until("document.querySelector('#review .ask') !== null")
+        other = page.context.new_page()
+        other.goto(running.url)
+        other.wait_for_selector("#review .ask")
+        segment = _asked(other)
+        page.keyboard.press("y")
+        until("document.querySelector('#review .hint').textContent.startsWith('1 answered')")
+        other.keyboard.press("n")
+        other.wait_for_selector("#review .said.error")
+        assert other.inner_text("#review .said") == (
+            "Not saved: meanwhile another window of this review wrote; look again at what is shown now"
+        )
+        assert other.inner_text("#review .ask").endswith("(answered: right)")
+        assert _asked(other) == segment
+        assert [answer.verdict for answer in read_answers(path)] == ["right"]
+        # Who has seen that may answer otherwise.
+        other.keyboard.press("n")
+        other.wait_for_selector("#review .said:has-text('saved: background')")
+        assert [answer.verdict for answer in read_answers(path)] == ["wrong"]
+
+
+def test_in_a_narrow_window_player_and_question_are_in_sight(
+    lake: Path, page: Page, until: Wait, tmp_path: Path
+) -> None:
+    page.set_viewport_size({"width": 420, "height": 860})
+    with review(lake, tmp_path / "answers.csv") as running:
+        page.goto(running.url)
+        until("document.querySelector('#review .ask') !== null && PLAYER.now() !== null")
+        for part in ("#screen", "#review .ask", "#review .answers"):
+            box = page.locator(part).bounding_box()
+            assert box
+            assert box["y"] + box["height"] <= 860, part
+
+
 def test_a_key_that_is_held_answers_once(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
     with review(lake, path) as running:
@@ -181,6 +264,21 @@ def test_two_reviewers_are_asked_the_same(lake: Path, page: Page, until: Wait, t
 def _asked(page: Page) -> str:
     """Return the segment that is shown: others may be asked for in the same words."""
     return page.locator("#facts dd").last.text_content() or ""
+
+
+def _lane(page: Page) -> dict[float, tuple[int, ...]]:
+    """Return the colour of the first lane at some seconds, where nothing is written, when it is drawn anew."""
+    return {
+        seconds: tuple(
+            page.evaluate(
+                "(seconds) => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {"
+                " const canvas = document.getElementById('timeline-canvas');"
+                " done([...canvas.getContext('2d').getImageData(TIMELINE.xOf(seconds), 24 + 26 + 4, 1, 1).data]); })))",
+                seconds,
+            )
+        )
+        for seconds in (1.0, 2.5, 3.5, 4.25, 5.0)
+    }  # fmt: skip
 
 
 def _put(page: Page, seconds: float, until: Wait) -> None:

@@ -208,7 +208,7 @@ def test_one_engine_takes_up_what_another_left(
 
     def stop(state: JobState) -> None:
         if state.n_chunks_done > state.n_chunks // 2:
-            raise Interrupted(signal.SIGINT)
+            raise Interrupted(signal.SIGINT, "")
 
     with pytest.raises(Interrupted):
         analyze([str(videos)], lake, config=FAST, observer=stop, engine=first)

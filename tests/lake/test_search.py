@@ -32,25 +32,9 @@ from tests.made_up import (
     RATE,
     MadeUpPerson,
     made,
-    made_with_segments,
     moment,
     places,
 )
-
-
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_with_segments(tmp_path_factory.mktemp("search") / "lake")
-
-
-@pytest.fixture
-def folder(made_once: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made_once, tmp_path / "lake")
-
-
-@pytest.fixture
-def lake(folder: Path) -> LakeReader:
-    return open_lake(str(folder))
 
 
 def by_hand(

@@ -30,27 +30,11 @@ from tests.made_up import (
     SHARDS,
     MadeUpPerson,
     made,
-    made_with_segments,
     moment,
     places,
     write_people,
 )
 from tests.synthetic import RECIPES, make_video
-
-
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_with_segments(tmp_path_factory.mktemp("search") / "lake")
-
-
-@pytest.fixture
-def folder(made_once: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made_once, tmp_path / "lake")
-
-
-@pytest.fixture
-def lake(folder: Path) -> LakeReader:
-    return open_lake(str(folder))
 
 
 def test_the_index_is_used_again_and_follows_the_lake(

@@ -13,7 +13,11 @@ from typing import Any
 
 KINDS = ("busy", "dropped", "cut", "slow")
 """Refused as too much, closed without an answer, closed within it, and answered drop by drop."""
-_BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_REFUSALS = {
+    "busy": (503, "SlowDown", "Please reduce your request rate."),
+    # Not among the kinds: nobody gets over it.
+    "denied": (403, "AccessDenied", "Access Denied"),
+}
 _DROPS = 8
 
 
@@ -65,8 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         content = self._content()
         fault = self.proxy.next_fault(self.command, self.path)
-        if fault == "busy":
-            self._answer(503, [("Content-Type", "application/xml")], _BUSY)
+        if fault in _REFUSALS:
+            status, code, words = _REFUSALS[fault]
+            body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{words}</Message></Error>".encode()
+            self._answer(status, [("Content-Type", "application/xml")], body)
             return
         if fault == "dropped":
             self.close_connection = True

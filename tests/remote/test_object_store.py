@@ -15,7 +15,9 @@ from pipeline import open_lake
 from pipeline.archive import filesystem, ranges
 from pipeline.archive.container import open_video
 from pipeline.archive.filesystem import open_ranges, resolve
-from pipeline.errors import UsageError, VideoError
+from pipeline.errors import ActionlakeError, UsageError, VideoError
+from pipeline.lake import patience
+from pipeline.lake.store import Lake
 from tests.lakes import TABLES
 from tests.remote.conftest import credentials
 from tests.remote.proxy import KINDS, FaultyProxy, faulty_proxy
@@ -124,7 +126,7 @@ def test_ranges_are_those_of_the_file(
             assert reader.seek(-1, io.SEEK_END) == len(content) - 1
             assert reader.read() == content[-1:]
             assert reader.read(1) == b""
-            for _ in range(40):
+            for _ in range(15):
                 start, length = chooser.randrange(26_000), chooser.randrange(3000)
                 reader.seek(start)
                 found = b"".join(iter(lambda: reader.read(length - reader.tell() + start), b""))  # noqa: B023
@@ -144,6 +146,17 @@ def test_files_smaller_than_a_refusal_are_asked_for_again(
             with fs.open_input_stream(path) as stream:
                 assert stream.read() == b"small"
         assert proxy.happened["busy"] >= 3
+
+
+def test_what_may_not_be_written_is_not_tried_again(
+    object_store: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "_PAUSES_S", (0.0, 0.0, 0.0))
+    with faulty_proxy(object_store, every=1, kinds=("denied",)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with pytest.raises(ActionlakeError, match=r"^s3://archive/read-only: can't be written to \(.*Access Denied"):
+            Lake("s3://archive/read-only").write_bytes("_search/basis.npz", b"content")
+        assert [method for method, _ in proxy.requests] == ["PUT"]
 
 
 def test_what_was_read_is_kept_within_bounds(

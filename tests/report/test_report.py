@@ -241,9 +241,9 @@ def test_what_a_search_finds_is_a_page(lake: Path, tmp_path: Path) -> None:
     assert (data["title"], data["labels"], data["segments"]["id"]) == (
         "like x@1",
         ["(no label)", "sit, fall"],
-        ["hit-0002", "hit-0001"],
+        ["hit-0001", "hit-0002"],
     )
-    assert data["segments"]["score"] == [0.0, 0.9]
-    assert (written.n_clips, data["sorted_by"]) == (2, "score")
+    assert data["segments"]["score"] == [0.9, 0.0]
+    assert (written.n_clips, data["ranked"], data["score_name"]) == (2, True, "likeness")
     with pytest.raises(UsageError, match="nothing was found"):
         write_hits(str(lake), [], "like x@1", tmp_path / "none", cut_here)

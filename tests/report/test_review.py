@@ -8,14 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline.report.ordering import order
 from pipeline.training.answers import read_answers
 from tests.conftest import REPOSITORY
 from tests.reviews import Process, review
@@ -57,15 +56,20 @@ def ask(
     return found
 
 
+def fresh(url: str, content: Any) -> dict[str, Any]:
+    """Return what is to be written with the version of the state that there is now, unless it has one."""
+    return {"version": told(url, "state", {})["version"]} | content
+
+
 def told(url: str, path: str, content: Any) -> dict[str, Any]:
-    status, _, body = ask(url, path, content)
+    status, _, body = ask(url, path, content if path == "state" else fresh(url, content))
     assert status == 200, body
     answer: dict[str, Any] = json.loads(body)
     return answer
 
 
 def refusal(url: str, content: Any) -> str:
-    status, _, body = ask(url, "answers", content)
+    status, _, body = ask(url, "answers", fresh(url, content))
     assert status == 409
     return str(json.loads(body)["error"])
 
@@ -166,6 +170,39 @@ def test_another_answer_takes_the_place_of_the_first_and_undo_brings_it_back(run
     assert told(running.url, "undo", {})["said"] == "there is nothing to undo"
 
 
+def test_what_answers_an_earlier_state_is_refused_and_the_present_one_told(running: Process, answers: Path) -> None:
+    """Two windows show the same; what one of them wrote is neither replaced nor taken back by the other."""
+    state = told(running.url, "state", {})
+    seen = {"version": state["version"], "segment_id": state["next"], "start_s": 0.0, "end_s": 2.0}
+    assert ask(running.url, "answers", seen | {"verdict": "right"})[0] == 200
+    for path, content in (("answers", seen | {"verdict": "wrong"}), ("undo", seen), ("skip", seen)):
+        status, _, body = ask(running.url, path, content)
+        assert status == 409, path
+        refused = json.loads(body)
+        assert "another window of this review wrote" in refused["error"]
+        assert refused["state"] == told(running.url, "state", {})
+    assert [answer.verdict for answer in read_answers(answers)] == ["right"]
+    again = seen | {"verdict": "wrong", "version": refused["state"]["version"]}
+    assert ask(running.url, "answers", again)[0] == 200
+    assert [answer.verdict for answer in read_answers(answers)] == ["wrong"]
+
+
+def test_the_state_tells_what_was_moved_and_what_is_new(lake: Path, answers: Path) -> None:
+    """Also when a review goes on: whose a new segment is, is told by its box."""
+    with review(lake, answers, "--where", "label = 'sit' AND video_id = '0000000000000000'") as running:
+        segment = told(running.url, "state", {})["next"]
+        told(running.url, "answers", {"segment_id": segment, "verdict": "right", "start_s": 2.5, "end_s": 4.0})
+        new = {"video_id": video_id(0), "track_id": 2, "verdict": "new", "label": "hop", "start_s": 0.5, "end_s": 1.5}
+        told(running.url, "answers", new)
+        left = told(running.url, "state", {})["next"]
+        told(running.url, "answers", {"segment_id": left, "verdict": "right", "start_s": 2.0, "end_s": 4.0})
+    with review(lake, answers, "--where", "label = 'sit'") as running:
+        state = told(running.url, "state", {})
+    assert state["moved"] == {segment: [2.5, 4.0]}
+    del new["verdict"]
+    assert state["new"] == [new]
+
+
 def test_a_second_review_of_one_file_is_refused(running: Process, lake: Path, answers: Path) -> None:
     assert "another review writes to it; give each reviewer a file" in usage_error(
         "review", "--lake", lake, "--answers", answers
@@ -227,9 +264,8 @@ def test_a_full_disk_loses_nothing_that_was_saved(lake: Path, tmp_path: Path) ->
         saved = 0
         while True:
             segment = told(url, "state", {})["next"]
-            status, _, body = ask(
-                url, "answers", {"segment_id": segment, "verdict": "right", "start_s": 0.0, "end_s": 2.0}
-            )
+            given = {"segment_id": segment, "verdict": "right", "start_s": 0.0, "end_s": 2.0}
+            status, _, body = ask(url, "answers", fresh(url, given))
             if status != 200:
                 break
             saved += 1
@@ -241,45 +277,6 @@ def test_a_full_disk_loses_nothing_that_was_saved(lake: Path, tmp_path: Path) ->
     finally:
         process.kill()
         process.communicate(timeout=30)
-
-
-def rows_of(n: int, score: Callable[[int], float], **more: Any) -> list[dict[str, Any]]:
-    return [
-        {"video_id": f"{i % 20:02d}", "label": "walk" if i % 10 else "fall", "score": score(i), "novelty": 0.1, **more}
-        for i in range(n)
-    ]
-
-
-def test_what_teaches_most_comes_first_and_a_share_is_random() -> None:
-    rows = rows_of(200, lambda i: 0.99 - i % 7 / 100)
-    found = list(order(rows))
-    one, other = [number for number, drawn in found if drawn == "asked"][60:62]
-    rows[one] |= {"score": 0.3}
-    rows[other] |= {"novelty": 0.99, "score": 0.5}
-    found = list(order(rows))
-    assert sorted(number for number, _ in found) == list(range(200))
-    assert [drawn for _, drawn in found[:8]] == ["asked", "asked", "asked", "random"] * 2
-    assert {number for number, _ in found[:2]} == {one, other}
-    assert list(order(rows)) == found
-    asked = [rows[number] for number, drawn in found[:40] if drawn == "asked"]
-    assert len({row["video_id"] for row in asked[:20]}) >= 15
-    assert {row["label"] for row in asked[:6]} == {"walk", "fall"}
-    assert list(order([])) == []
-    assert len(list(order(rows[:3]))) == 3
-
-
-def test_the_random_share_is_fair_however_far_the_review_gets() -> None:
-    """Of segments of which half are right, and score higher, half of the random ones are right, after any number."""
-    rows = rows_of(4000, lambda i: 0.9 if i % 2 else 0.3)
-    found = list(order(rows))
-    for n in (800, 2000, 3000, 4000):
-        drawn = [number % 2 for number, kind in found[:n] if kind == "random"]
-        assert abs(sum(drawn) / len(drawn) - 0.5) < 0.08, n
-
-
-def test_a_day_of_one_camera_can_be_ordered() -> None:
-    rows = rows_of(5000, lambda i: i % 100 / 100, video_id="00")
-    assert sorted(number for number, _ in order(rows)) == list(range(5000))
 
 
 def test_answers_of_two_models_stand_side_by_side(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline.training.answers import Answer, AnswerBook, agreement, label_for, 
 from pipeline.training.cases import evaluate_lake
 from pipeline.training.formats import read_annotations
 from tests.shown import make_lake
+from tests.test_cli import run
 
 BASE = Answer("/v/a.mp4", 1.0, 2.5, "walk", "right", segment_id="s1")
 
@@ -81,13 +82,26 @@ def test_kappa_by_hand() -> None:
     # Cohen (1960): 20 both yes, 5 and 10 apart, 15 both no: 0.7 agree, 0.5 by chance.
     one = answers_of("y" * 20 + "y" * 5 + "n" * 10 + "n" * 15)
     other = answers_of("y" * 20 + "n" * 5 + "y" * 10 + "n" * 15)
-    n, by_label = agreement(one, [*other, dataclasses.replace(BASE, segment_id="alone")])
-    assert n == 50
-    assert by_label["all labels"] == (50, pytest.approx(0.7), pytest.approx(0.4))
-    assert by_label["y"] == (35, pytest.approx(0.7), pytest.approx(0.4))
-    assert agreement(one, one)[1]["all labels"][1:] == (1.0, 1.0)
-    assert math.isnan(agreement(answers_of("yy"), answers_of("yy"))[1]["y"][2])
-    assert agreement(one, [])[0] == 0
+    found = agreement(one, [*other, dataclasses.replace(BASE, segment_id="alone")])
+    assert found.n_both == 50
+    assert found.by_label["all labels"] == (50, pytest.approx(0.7), pytest.approx(0.4))
+    assert found.by_label["y"] == (35, pytest.approx(0.7), pytest.approx(0.4))
+    assert found.pairs == {("y", "y"): 20, ("y", "n"): 5, ("n", "y"): 10, ("n", "n"): 15}
+    assert agreement(one, one).by_label["all labels"][1:] == (1.0, 1.0)
+    assert math.isnan(agreement(answers_of("yy"), answers_of("yy")).by_label["y"][2])
+    assert agreement(one, []).n_both == 0
+
+
+def test_two_reviewers_are_compared_label_by_label(tmp_path: Path) -> None:
+    """The rows are those of the first; a label's name may hold what a terminal would obey."""
+    for name, labels in (("ann", "yyyn["), ("ben", "yynn[")):
+        with AnswerBook(tmp_path / f"{name}.csv", [BASE.video]) as book:
+            for answer in answers_of(labels):
+                book.add(answer)
+    shown = run("agreement", tmp_path / "ann.csv", tmp_path / "ben.csv").stdout.decode()
+    assert "rows: labels of ann.csv; columns: those of ben.csv" in shown
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if line[:1] == "│"]
+    assert rows[-3:] == [["1 [", "1", "", ""], ["2 n", "", "1", ""], ["3 y", "", "1", "2"]]
 
 
 def test_what_verdicts_mean() -> None:

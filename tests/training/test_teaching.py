@@ -24,7 +24,7 @@ from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.sequences import IGNORE
 from pipeline.training.splits import divide
-from pipeline.training.teaching import TeachOptions, contradicted, grown, remembered, without
+from pipeline.training.teaching import TeachOptions, contradicted, count_said, grown, remembered, without
 from tests.made_up import CONFIG, FPS, MadeUpPerson, made
 from tests.test_cli import run, text
 
@@ -192,8 +192,9 @@ def test_labels_that_answers_contradict_are_not_remembered(base: Path, lake: Pat
     uris = {each.video: each.video for each in told}
     reader, bundle = open_lake(str(lake)), load_bundle(base)
     answered = load_videos(reader, uris, told, NAMES, "person", INPUTS)
-    assert contradicted(bundle, answered) == {NAMES.index("wave")}
-    kept = without(remembered(reader, bundle, uris, told), contradicted(bundle, answered))
+    counts = count_said(bundle, answered)
+    assert contradicted(counts.values()) == {NAMES.index("wave")}
+    kept = without(remembered(reader, bundle, uris, told), contradicted(counts.values()))
     said = np.concatenate([sequence.label_ids for video in kept for sequence in video.sequences])
     assert set(said.tolist()) - {IGNORE} == {NAMES.index("walk"), NAMES.index("sit")}
 

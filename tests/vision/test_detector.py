@@ -77,10 +77,7 @@ def test_images_do_not_influence_each_other(person_weights: Path, bus: np.ndarra
     assert find.detect(bus[:0][None][:0]) == []
 
 
-def test_weights_that_will_not_do_are_refused_by_name(
-    person_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ACTIONLAKE_CACHE", str(tmp_path / "cache"))
+def test_weights_that_will_not_do_are_refused_by_name(person_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no class 'unicorn'; it has person, bicycle"):
         detector(person_weights, ["person", "unicorn"])
     with pytest.raises(UsageError, match=r"/nowhere/yolo\.pt'?: no such file; put the file there"):

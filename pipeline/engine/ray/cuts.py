@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from ray.exceptions import RayError
 
 from pipeline.errors import UsageError
 from pipeline.report.cutting import Cut, CutOptions, CutResult, Cutter
+from pipeline.video.clips import part_of
 
 # So many wait for each core, so that none is idle while files travel.
 _PER_CPU = 2
@@ -59,6 +61,8 @@ def _write(folder: Path, files: Files) -> None:
         path = folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            part = part_of(path)
+            part.write_bytes(content)
+            os.replace(part, path)
         except OSError as error:
             raise UsageError(f"{folder}: can't be written to ({error.strerror or error})") from error

@@ -13,8 +13,8 @@ SEGMENTS.video.forEach((video, i) => {
   if (!OF_VIDEO.has(video)) OF_VIDEO.set(video, []);
   OF_VIDEO.get(video).push(i);
 });
-// What a reviewer has said, by segment_id.
-const ANSWERED = new Map();
+// What a reviewer has said, by segment_id; where a segment starts and ends instead; and those that nothing had found.
+const ANSWERED = new Map(), MOVED = new Map(), ADDED = [];
 
 const $ = (id) => document.getElementById(id);
 
@@ -60,11 +60,12 @@ function lasting(seconds) {
 const who = (index) => (SEGMENTS.track[index] === null ? "whole frame" : `person ${SEGMENTS.track[index]}`);
 const described = (index) =>
   `${LABELS[SEGMENTS.label[index]]}, ${who(index)}, ${clock(SEGMENTS.start[index])} to ${clock(SEGMENTS.end[index])}, ` +
-  `score ${SEGMENTS.score[index].toFixed(2)}, ${VIDEOS[SEGMENTS.video[index]].name}`;
+  `${DATA.score_name} ${SEGMENTS.score[index].toFixed(2)}, ${VIDEOS[SEGMENTS.video[index]].name}` +
+  (MOVED.has(SEGMENTS.id[index]) ? `; corrected: ${MOVED.get(SEGMENTS.id[index]).map((at) => clock(at, 2)).join(" to ")}` : "");
 
 // The one state of the page. Views are told when what they show has changed.
 // `lane` is where somebody clicked last: a video, and a person of it.
-const state = { shown: [], selected: -1, lane: null, lanes: "people", labels: LABELS.map(() => true) };
+const state = { shown: [], videos: [], selected: -1, lane: null, lanes: "people", labels: LABELS.map(() => true) };
 const listeners = { shown: [], selected: [] };
 const on = (event, listener) => listeners[event].push(listener);
 const tell = (event, ...details) => listeners[event].forEach((listener) => listener(...details));
@@ -82,7 +83,7 @@ function applyFilters() {
     if (filters.model && DATA.models[SEGMENTS.model[i]] !== filters.model) continue;
     shown.push(i);
   }
-  state.shown = shown;
+  state.shown = shown; state.videos = videos;
   tell("shown");
 }
 

@@ -48,7 +48,7 @@ $("filters").append(
   chips,
   ...(DATA.models.length > 1 ? [make("label", {}, "model", make("select", { id: "filter-model", on: { change: (event) => { filters.model = event.target.value; applyFilters(); } } },
     make("option", { value: "" }, "all"), ...DATA.models.map((name) => make("option", { value: name }, name))))] : []),
-  slider("score", "score from", 1, 0.01, (value) => value.toFixed(2)),
+  slider("score", `${DATA.score_name} from`, 1, 0.01, (value) => value.toFixed(2)),
   slider("length", "length from", 30, 0.5, (value) => `${value} s`),
   ...(SEGMENTS.novelty.some((value) => value !== null) ? [slider("novelty", "novelty from", 1, 0.01, (value) => value.toFixed(2))] : []),
 );
@@ -106,7 +106,7 @@ document.addEventListener("keydown", (event) => {
   if (!onButton && !isSlider && actions[event.key]) { event.preventDefault(); actions[event.key](); }
 });
 
-showView("timeline");
+showView(DATA.ranked ? "table" : "timeline");
 applyFilters();
 if (DATA.review) REVIEW.start();
 else if (state.shown.length) {

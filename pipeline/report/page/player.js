@@ -107,6 +107,8 @@ const PLAYER = (() => {
     const there = scene.map((track) => [track, viewAt(track, seconds)]).filter(([, view]) => view);
     // Who is chosen stands out, while in sight.
     const alone = there.some(([track]) => track.id === chosen);
+    // Last, so that nobody else's label covers its own.
+    there.sort(([a], [b]) => (a.id === chosen) - (b.id === chosen));
     for (const [track, view] of there) {
       const colour = trackColour(track.id), strong = !alone || chosen === track.id;
       const at = (k) => [left + view[k] * scale, top + view[k + 1] * scale];
@@ -153,7 +155,7 @@ const PLAYER = (() => {
   video.addEventListener("loadedmetadata", () => {
     if (!clip) return; // Another clip is on its way.
     // A portrait is not to push all else off the page.
-    $("screen").style.aspectRatio = String(Math.max(0.9, video.videoWidth / video.videoHeight));
+    $("screen").style.setProperty("--ratio", String(Math.max(0.9, video.videoWidth / video.videoHeight)));
     seekTo(target);
   });
   video.addEventListener("seeked", tick);
@@ -203,9 +205,9 @@ function showFacts(i) {
     ["who", who(i)],
     ["when", `${clock(SEGMENTS.start[i], 2)} to ${clock(SEGMENTS.end[i], 2)} (${lasting(SEGMENTS.end[i] - SEGMENTS.start[i])})`],
     ["recorded", source.recorded_at ? dated(source.recorded_at, SEGMENTS.start[i]) : null],
-    ["score", SEGMENTS.score[i].toFixed(3)],
+    [DATA.score_name, SEGMENTS.score[i].toFixed(3)],
     ["novelty", SEGMENTS.novelty[i] === null ? null : SEGMENTS.novelty[i].toFixed(2)],
-    ["model", DATA.models[SEGMENTS.model[i]]],
+    ["model", DATA.ranked ? null : DATA.models[SEGMENTS.model[i]]],
     ["camera", source.camera],
     ["video", source.uri],
     ["segment", SEGMENTS.id[i]],

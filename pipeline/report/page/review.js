@@ -8,8 +8,8 @@ const REVIEW = DATA.review ? (() => {
   async function ask(path, content) {
     const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) });
     const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error);
-    return told;
+    if (answer.ok) return told;
+    throw Object.assign(new Error(told.error), { state: told.state });
   }
 
   // One request at a time: a key that is pressed before the answer has come is not taken for the next segment.
@@ -17,16 +17,34 @@ const REVIEW = DATA.review ? (() => {
     if (busy) return;
     busy = true;
     try {
-      progress = await ask(path, content);
-      known = progress.labels;
-      ANSWERED.clear();
-      for (const [id, verdict] of Object.entries(progress.answered)) ANSWERED.set(id, verdict);
+      take(await ask(path, { version: progress && progress.version, ...content }));
       say(progress.said);
       after();
     } catch (error) {
+      // Another window wrote meanwhile: what it wrote is shown, and what is moved and not saved yet stays.
+      if (error.state) { take(error.state); draw(); }
       say(error instanceof TypeError ? "Not saved: the server is gone. Start the same command again and open the address that it shows; nothing that was saved is lost." : `Not saved: ${error.message}`, true);
     } finally { busy = false; }
-    TIMELINE.draw();
+    mark();
+  }
+
+  function take(state) {
+    progress = state; known = progress.labels;
+    ANSWERED.clear();
+    for (const [id, verdict] of Object.entries(progress.answered)) ANSWERED.set(id, verdict);
+  }
+
+  // Shows in the timeline what was corrected, and what is just being moved or made.
+  function mark() {
+    const i = current(), numbers = new Map(VIDEOS.map((video, k) => [video.id, k]));
+    MOVED.clear();
+    if (progress) for (const [id, times] of Object.entries(progress.moved)) MOVED.set(id, times);
+    if (i >= 0 && Object.keys(bounds).length) MOVED.set(SEGMENTS.id[i], [span(i).start_s, span(i).end_s]);
+    ADDED.length = 0;
+    for (const each of progress ? progress.new : [])
+      ADDED.push({ video: numbers.get(each.video_id), track: each.track_id, label: each.label, start: each.start_s, end: each.end_s });
+    if (begun) ADDED.push({ video: begun.video, track: begun.track, label: "new segment", start: begun.start_s, end: null });
+    TIMELINE.layOut();
   }
 
   function say(text, isError = false) {
@@ -55,7 +73,7 @@ const REVIEW = DATA.review ? (() => {
     if (!now || i < 0 || now.video !== SEGMENTS.video[i]) return;
     const next = { ...span(i), [side]: Math.round(now.seconds * 100) / 100 };
     if (next.end_s <= next.start_s) { say("It would end before it starts.", true); return; }
-    bounds = next; draw();
+    bounds = next; draw(); mark();
     say(`${side === "start_s" ? "Starts" : "Ends"} at ${clock(next[side], 2)}; now say whether the label is right.`);
   }
 
@@ -66,6 +84,7 @@ const REVIEW = DATA.review ? (() => {
       // Of the person whose lane was clicked, or whose segment is shown.
       const track = state.lane && state.lane.video === now.video ? state.lane.track : null;
       begun = { video: now.video, track, start_s: Math.round(now.seconds * 100) / 100 };
+      mark();
       say(`A new segment of ${begun.track === null ? "the whole frame" : `person ${begun.track}`} starts at ${clock(begun.start_s, 2)}; press a again where it ends.`);
       return;
     }
@@ -78,7 +97,7 @@ const REVIEW = DATA.review ? (() => {
 
   function pick(question, action) { picking = { question, action }; draw(); }
   const skip = () => { const i = current(); if (i >= 0) send("skip", { segment_id: SEGMENTS.id[i] }, goOn); };
-  function forget() { bounds = {}; begun = null; draw(); say("Start and end are as they were found."); }
+  function forget() { bounds = {}; begun = null; draw(); mark(); say("Start and end are as they were found."); }
   function undo() {
     // What was moved and not yet answered goes first.
     if (Object.keys(bounds).length || begun) { forget(); return; }
@@ -145,7 +164,12 @@ const REVIEW = DATA.review ? (() => {
     return Boolean(found);
   }
 
-  on("selected", () => { bounds = {}; picking = null; if (progress) draw(); });
+  on("selected", () => {
+    const moved = Object.keys(bounds).length > 0;
+    bounds = {}; picking = null;
+    if (progress) draw();
+    if (moved) mark();
+  });
 
   async function start() {
     panel.hidden = false;

@@ -11,12 +11,12 @@ const TABLE = (() => {
     { name: "start", number: true, of: (i) => SEGMENTS.start[i], show: (i) => clock(SEGMENTS.start[i]) },
     { name: "end", number: true, of: (i) => SEGMENTS.end[i], show: (i) => clock(SEGMENTS.end[i]) },
     { name: "length", number: true, of: (i) => SEGMENTS.end[i] - SEGMENTS.start[i], show: (i) => lasting(SEGMENTS.end[i] - SEGMENTS.start[i]) },
-    { name: "score", number: true, of: (i) => SEGMENTS.score[i], show: (i) => SEGMENTS.score[i].toFixed(2) },
+    { name: DATA.score_name, number: true, of: (i) => SEGMENTS.score[i], show: (i) => SEGMENTS.score[i].toFixed(2) },
     ...(SEGMENTS.novelty.every((value) => value === null) ? [] : [{ name: "novel", number: true, of: (i) => SEGMENTS.novelty[i], show: (i) => (SEGMENTS.novelty[i] === null ? "" : SEGMENTS.novelty[i].toFixed(2)) }]),
     ...(several ? [{ name: "model", of: (i) => DATA.models[SEGMENTS.model[i]] }] : []),
   ];
-  let sorted = [], by = columns.find((column) => column.name === DATA.sorted_by) || null, down = Boolean(by);
-  grid.style.setProperty("--columns", ["76px minmax(90px, 2fr) 56px minmax(80px, 1.2fr) 76px 76px 62px 58px", columns.some((column) => column.name === "novel") ? "58px" : "", several ? "minmax(70px, 1fr)" : ""].join(" "));
+  let sorted = [], by = DATA.ranked ? columns.find((column) => column.name === DATA.score_name) : null, down = DATA.ranked;
+  grid.style.setProperty("--columns", ["76px minmax(90px, 2fr) 56px minmax(80px, 1.2fr) 76px 76px 76px", DATA.ranked ? "92px" : "76px", columns.some((column) => column.name === "novel") ? "58px" : "", several ? "minmax(70px, 1fr)" : ""].join(" "));
   grid.setAttribute("aria-colcount", columns.length);
 
   function order() {
@@ -69,7 +69,7 @@ const TABLE = (() => {
   }
 
   $("grid-head").append(...columns.map((column) => make("div", {
-    role: "columnheader", class: column.number ? "n" : "",
+    role: "columnheader", class: column.number ? "n" : "", "aria-sort": column === by ? "descending" : null,
   }, column.of ? make("button", { type: "button", on: { click: (event) => {
     down = by === column && !down; by = column;
     for (const head of $("grid-head").children) head.removeAttribute("aria-sort");

@@ -2,34 +2,40 @@
 // A canvas as large as what is seen of it; rows that are out of sight are not drawn.
 const TIMELINE = (() => {
   const canvas = $("timeline-canvas"), scroll = $("timeline-scroll"), space = $("timeline-space");
-  const VIDEO_PX = 26, LANE_PX = 20, AXIS_PX = 24, GUTTER_PX = 128, GAP_PX = 6;
-  let rows = [], height = 0, longest = 1, pxPerS = 1, firstS = 0, fitted = true, asked = false, place = new Map();
+  const VIDEO_PX = 26, LANE_PX = DRAWN.LANE_PX, AXIS_PX = 24, GUTTER_PX = 128, GAP_PX = 6;
+  const MOST_PRINTED = 1000, PAPER_PX = { wide: 1000, high: 1300 };
+  let rows = [], height = 0, longest = 1, pxPerS = 1, firstS = 0, fitted = true, asked = false, printing = false, place = new Map();
 
-  const styles = () => getComputedStyle(document.documentElement);
   const width = () => scroll.clientWidth;
   const xOf = (seconds) => GUTTER_PX + (seconds - firstS) * pxPerS;
   const secondsAt = (x) => firstS + (x - GUTTER_PX) / pxPerS;
 
   function layOut() {
-    const lanes = new Map();
-    for (const i of state.shown) {
-      const key = state.lanes === "people" ? (SEGMENTS.track[i] === null ? -1 : SEGMENTS.track[i]) : SEGMENTS.label[i];
-      const video = SEGMENTS.video[i];
+    const lanes = new Map(), names = LABELS.slice(), people = state.lanes === "people";
+    const laneOf = (video, track, label) => {
+      if (!people && !names.includes(label)) names.push(label);
+      const key = people ? track ?? -1 : names.indexOf(label);
       if (!lanes.has(video)) lanes.set(video, new Map());
-      const ofVideo = lanes.get(video);
-      if (!ofVideo.has(key)) ofVideo.set(key, []);
-      ofVideo.get(key).push(i);
+      if (!lanes.get(video).has(key)) {
+        const name = !people ? label : track === null ? "whole frame" : `person ${track}`;
+        lanes.get(video).set(key, { video, name, track: people ? track : null, segments: [], added: [] });
+      }
+      return lanes.get(video).get(key);
+    };
+    for (const i of state.shown) laneOf(SEGMENTS.video[i], SEGMENTS.track[i], LABELS[SEGMENTS.label[i]]).segments.push(i);
+    for (const each of ADDED) {
+      const hidden = !state.videos[each.video] || state.labels[LABELS.indexOf(each.label)] === false;
+      if (!hidden) laneOf(each.video, each.track, each.label).added.push(each);
     }
     rows = []; place = new Map(); let y = AXIS_PX; longest = 1;
     for (const video of [...lanes.keys()].sort((a, b) => a - b)) {
       longest = Math.max(longest, VIDEOS[video].end);
       rows.push({ y, height: VIDEO_PX, video, segments: null });
       y += VIDEO_PX;
-      for (const key of [...lanes.get(video).keys()].sort((a, b) => a - b)) {
-        const segments = lanes.get(video).get(key).sort((a, b) => SEGMENTS.start[a] - SEGMENTS.start[b]);
-        segments.forEach((segment) => place.set(segment, rows.length));
-        const name = state.lanes === "activities" ? LABELS[key] : key < 0 ? "whole frame" : `person ${key}`;
-        rows.push({ y, height: LANE_PX, video, name, segments });
+      for (const [, lane] of [...lanes.get(video)].sort(([a], [b]) => a - b)) {
+        lane.segments.sort((a, b) => SEGMENTS.start[a] - SEGMENTS.start[b]);
+        lane.segments.forEach((segment) => place.set(segment, rows.length));
+        rows.push({ y, height: LANE_PX, ...lane });
         y += LANE_PX;
       }
       y += GAP_PX;
@@ -40,13 +46,16 @@ const TIMELINE = (() => {
 
   function fit() {
     fitted = true;
+    fitInto(width());
+    draw();
+  }
+
+  function fitInto(wide) {
     let first = Infinity, last = 0;
     for (const i of state.shown) { first = Math.min(first, SEGMENTS.start[i]); last = Math.max(last, SEGMENTS.end[i]); }
     if (!(last > first)) { first = 0; last = longest; }
-    const seen = width() - GUTTER_PX - 16;
-    pxPerS = Math.max(1e-4, seen / (last - first));
+    pxPerS = Math.max(1e-4, (wide - GUTTER_PX - 16) / (last - first));
     firstS = first;
-    draw();
   }
 
   function zoom(factor, x = GUTTER_PX + (width() - GUTTER_PX) / 2) {
@@ -68,63 +77,92 @@ const TIMELINE = (() => {
   function paint() {
     asked = false;
     if (!scroll.clientHeight) return;
-    const style = styles(), font = getComputedStyle(document.body).fontFamily;
-    const ratio = window.devicePixelRatio || 1, w = width(), h = scroll.clientHeight;
     space.style.height = `${height}px`;
-    if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) {
-      canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio);
-      canvas.style.width = `${w}px`; canvas.style.height = `${h}px`;
+    drawOn(canvas, width(), scroll.clientHeight, scroll.scrollTop, rows.slice(firstRow(scroll.scrollTop)));
+    if (!rows.length) {
+      const pen = canvas.getContext("2d");
+      pen.fillStyle = colours().dim; pen.fillText("No segment meets these filters.", GUTTER_PX, 60);
     }
-    const pen = canvas.getContext("2d"), top = scroll.scrollTop;
-    const colour = (name) => style.getPropertyValue(name).trim();
+  }
+
+  function colours() {
+    const style = getComputedStyle(document.documentElement);
+    return Object.fromEntries(["card", "ink", "dim", "line", "lane", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  }
+
+  // Draws rows, of which the first `top` pixels are out of sight, below an axis.
+  function drawOn(target, w, h, top, shown, ratio = window.devicePixelRatio || 1) {
+    if (target.width !== Math.round(w * ratio) || target.height !== Math.round(h * ratio)) {
+      target.width = Math.round(w * ratio); target.height = Math.round(h * ratio);
+      target.style.width = `${w}px`; target.style.height = `${h}px`;
+    }
+    const pen = target.getContext("2d"), colour = colours();
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.fillStyle = colour("--card"); pen.fillRect(0, 0, w, h);
-    pen.textBaseline = "middle"; pen.font = `12px ${font}`;
-    const ink = colour("--ink"), dim = colour("--dim"), line = colour("--line"), lane = colour("--lane");
-    for (let r = firstRow(top); r < rows.length && rows[r].y < top + h; r++) {
-      const row = rows[r], y = row.y - top;
-      if (!row.segments) {
-        pen.fillStyle = ink; pen.font = `600 12px ${font}`;
-        const video = VIDEOS[row.video];
-        pen.fillText(cut(pen, video.name + (video.status === "ok" ? "" : ` (${video.status})`), w - 20), 8, y + VIDEO_PX / 2);
-        pen.font = `12px ${font}`;
-        continue;
-      }
-      pen.fillStyle = lane;
-      const left = Math.max(GUTTER_PX, xOf(VIDEOS[row.video].start)), right = Math.min(w, xOf(VIDEOS[row.video].end));
-      if (right > left) pen.fillRect(left, y + 2, right - left, LANE_PX - 4);
-      for (const i of row.segments) {
-        const x = xOf(SEGMENTS.start[i]), end = xOf(SEGMENTS.end[i]);
-        if (end < GUTTER_PX || x > w) continue;
-        drawSegment(pen, i, Math.max(GUTTER_PX, x), Math.min(w, end), y, ink);
-      }
-      pen.fillStyle = colour("--card"); pen.fillRect(0, y, GUTTER_PX, LANE_PX);
-      pen.fillStyle = dim; pen.fillText(cut(pen, row.name, GUTTER_PX - 22), 16, y + LANE_PX / 2);
+    pen.fillStyle = colour.card; pen.fillRect(0, 0, w, h);
+    pen.textBaseline = "middle"; pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    for (const row of shown) {
+      if (row.y >= top + h) break;
+      drawRow(pen, row, row.y - top, w, colour);
     }
-    drawPlayhead(pen, top, h, colour("--accent"));
-    drawAxis(pen, w, colour("--card"), line, dim);
-    if (!rows.length) { pen.fillStyle = dim; pen.fillText("No segment meets these filters.", GUTTER_PX, 60); }
+    if (!printing) drawPlayhead(pen, top, colour.accent);
+    drawAxis(pen, w, colour);
   }
 
-  function drawSegment(pen, i, x, end, y, ink) {
-    const wide = Math.max(1.5, end - x - 0.5);
-    // The surer, the fuller the colour.
-    pen.globalAlpha = 0.35 + 0.65 * Math.min(1, SEGMENTS.score[i]);
-    pen.fillStyle = labelColour(SEGMENTS.label[i]);
-    pen.fillRect(x, y + 2, wide, LANE_PX - 4);
-    pen.globalAlpha = 1;
-    if (ANSWERED.has(SEGMENTS.id[i])) { pen.fillStyle = ink; pen.fillRect(x, y + LANE_PX - 5, wide, 2); }
-    if (wide > 34) {
-      pen.fillStyle = SEGMENTS.score[i] > 0.5 ? "#fff" : ink;
-      pen.fillText(cut(pen, LABELS[SEGMENTS.label[i]], wide - 8), x + 4, y + LANE_PX / 2);
+  function drawRow(pen, row, y, w, colour) {
+    const video = VIDEOS[row.video];
+    if (!row.segments) {
+      const font = pen.font;
+      pen.fillStyle = colour.ink; pen.font = `600 ${font}`;
+      pen.fillText(DRAWN.cut(pen, video.name + (video.status === "ok" ? "" : ` (${video.status})`), w - 20), 8, y + VIDEO_PX / 2);
+      pen.font = font;
+      return;
     }
-    if (i === state.selected) {
-      pen.strokeStyle = ink; pen.lineWidth = 2;
-      pen.strokeRect(x, y + 2, wide, LANE_PX - 4);
-    }
+    const there = span(video.start, video.end, w);
+    pen.fillStyle = colour.lane;
+    if (there) pen.fillRect(there[0], y + 2, there[1], LANE_PX - 4);
+    for (const i of row.segments) DRAWN.segment(pen, i, span(SEGMENTS.start[i], SEGMENTS.end[i], w), y, colour, !printing);
+    for (const i of row.segments) if (MOVED.has(SEGMENTS.id[i])) DRAWN.moved(pen, i, span(...MOVED.get(SEGMENTS.id[i]), w), y, colour);
+    for (const each of row.added) DRAWN.added(pen, each, span(each.start, endOf(each), w), y, colour);
+    pen.fillStyle = colour.card; pen.fillRect(0, y, GUTTER_PX, LANE_PX);
+    pen.fillStyle = colour.dim; pen.fillText(DRAWN.cut(pen, row.name, GUTTER_PX - 22), 16, y + LANE_PX / 2);
   }
 
-  function drawPlayhead(pen, top, h, colour) {
+  // Where a stretch begins, and how wide it is, as far as it is in sight; null where it is not.
+  function span(start, end, w) {
+    if (xOf(end) < GUTTER_PX || xOf(start) > w) return null;
+    const x = Math.max(GUTTER_PX, xOf(start));
+    return [x, Math.max(1.5, Math.min(w, xOf(end)) - x - 0.5)];
+  }
+
+  // A new segment that is open ends where the video stands.
+  function endOf(each) {
+    const now = PLAYER.now();
+    return each.end ?? (now && now.video === each.video ? Math.max(each.start, now.seconds) : each.start);
+  }
+
+  // On paper all lanes are there, in pictures that fit on a page each, black on white.
+  function print() {
+    const theme = document.documentElement.dataset.theme, seen = [pxPerS, firstS], parts = [];
+    const printed = rows.slice(0, MOST_PRINTED);
+    printing = true;
+    document.documentElement.dataset.theme = "light";
+    fitInto(PAPER_PX.wide);
+    while (printed.length) {
+      const top = printed[0].y - AXIS_PX;
+      let n = printed.findIndex((row) => row.y + row.height - top > PAPER_PX.high);
+      // A video's name goes with its lanes.
+      if (n > 1 && !printed[n - 1].segments) n -= 1;
+      const ofPage = printed.splice(0, n < 1 ? printed.length : n), last = ofPage[ofPage.length - 1], picture = make("canvas");
+      drawOn(picture, PAPER_PX.wide, last.y + last.height + GAP_PX - top, top, ofPage, 2);
+      parts.push(picture);
+    }
+    if (rows.length > MOST_PRINTED) parts.push(make("p", {}, `The first ${MOST_PRINTED} of ${rows.length} lines; filter by video for others.`));
+    $("timeline-print").replaceChildren(...parts);
+    printing = false;
+    [pxPerS, firstS] = seen; document.documentElement.dataset.theme = theme;
+  }
+
+  function drawPlayhead(pen, top, colour) {
     const now = PLAYER.now();
     if (!now) return;
     const x = xOf(now.seconds);
@@ -133,7 +171,7 @@ const TIMELINE = (() => {
     for (const row of rows) if (row.video === now.video && row.segments) pen.fillRect(x - 0.75, row.y - top, 1.5, row.height);
   }
 
-  function drawAxis(pen, w, card, line, dim) {
+  function drawAxis(pen, w, { card, line, dim }) {
     pen.fillStyle = card; pen.fillRect(0, 0, w, AXIS_PX);
     pen.fillStyle = line; pen.fillRect(0, AXIS_PX - 1, w, 1);
     const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
@@ -143,16 +181,6 @@ const TIMELINE = (() => {
       pen.fillRect(xOf(s), AXIS_PX - 6, 1, 5);
       pen.fillText(clock(s, step < 1 ? 1 : 0), xOf(s) + 3, AXIS_PX / 2 - 1);
     }
-  }
-
-  function cut(pen, text, wide) {
-    if (pen.measureText(text).width <= wide) return text;
-    let low = 0, high = text.length;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (pen.measureText(text.slice(0, middle) + "…").width <= wide) low = middle; else high = middle - 1;
-    }
-    return low ? text.slice(0, low) + "…" : "";
   }
 
   function firstRow(top) {
@@ -171,11 +199,9 @@ const TIMELINE = (() => {
     if (!row || !row.segments || y < row.y || x < GUTTER_PX) return null;
     const seconds = secondsAt(x), near = 3 / pxPerS;
     const segment = row.segments.find((i) => SEGMENTS.start[i] - near <= seconds && seconds < SEGMENTS.end[i] + near);
-    return { row, seconds, segment: segment === undefined ? -1 : segment };
+    const added = row.added.find((each) => each.end !== null && each.start - near <= seconds && seconds < each.end + near);
+    return { row, seconds, segment: segment === undefined ? -1 : segment, added };
   }
-
-  // Whose lane a row is; null for that of whole frames, or of an activity.
-  const laneTrack = (row) => (state.lanes === "people" ? SEGMENTS.track[row.segments[0]] : null);
 
   function reveal(i) {
     if (!place.has(i)) return;
@@ -197,7 +223,7 @@ const TIMELINE = (() => {
     }
     const down = key === "ArrowDown" ? 1 : -1;
     for (let r = here + down; r >= 0 && r < rows.length; r += down) {
-      if (!rows[r].segments) continue;
+      if (!rows[r].segments || !rows[r].segments.length) continue;
       // The one nearest in time.
       const from = SEGMENTS.start[state.selected];
       return select(rows[r].segments.reduce((a, b) =>
@@ -215,7 +241,7 @@ const TIMELINE = (() => {
       moveTo(drag.from - (event.clientX - drag.x) / pxPerS);
     }
     const found = drag && drag.moved ? null : at(event);
-    showTip(event, found && found.segment >= 0 ? described(found.segment) : "");
+    showTip(event, !found ? "" : found.added ? `new: ${found.added.label}, ${found.row.name}` : found.segment >= 0 ? described(found.segment) : "");
     canvas.style.cursor = found ? "pointer" : "default";
   });
   canvas.addEventListener("pointerleave", () => showTip(null, ""));
@@ -223,7 +249,7 @@ const TIMELINE = (() => {
     if (drag && drag.moved) return;
     const found = at(event);
     if (!found) return;
-    state.lane = { video: found.row.video, track: laneTrack(found.row) };
+    state.lane = { video: found.row.video, track: found.row.track };
     if (found.segment >= 0) select(found.segment, false);
     PLAYER.playAt(found.row.video, found.seconds, found.segment);
   });
@@ -259,7 +285,8 @@ const TIMELINE = (() => {
       } },
     }, kind === "people" ? "A lane a person" : "A lane an activity"));
   }
-  return { draw, zoom, fit, scale: () => pxPerS };
+  window.addEventListener("beforeprint", print);
+  return { draw, layOut, zoom, fit, scale: () => pxPerS, xOf };
 })();
 
 function showTip(event, text) {

@@ -4,8 +4,8 @@ const TOTALS = (() => {
   const MOST_ROWS = 200;
   let stale = true;
 
-  function show() {
-    if ($("totals").hidden && !window.matchMedia("print").matches) { stale = true; return; }
+  function show(printed = false) {
+    if ($("totals").hidden && printed !== true) { stale = true; return; }
     stale = false;
     $("totals").replaceChildren(...overall(), ...hours(), ...budgets());
   }
@@ -73,10 +73,10 @@ const TOTALS = (() => {
   function failures() {
     const parts = [];
     if (DATA.failures.length) {
-      parts.push(make("h2", {}, "What could not be analyzed"), make("table", {}, heading(["video", "from", "to", "stage", "cause"], 1, 2),
+      parts.push(make("h2", {}, "What could not be analyzed"), make("table", {}, heading(["video", "from", "to", "stage", "kind", "what happened"], 1, 2),
         make("tbody", {}, ...DATA.failures.map((each) => make("tr", {},
           make("td", { class: "wrap" }, each.name), number(each.start === null ? "" : clock(each.start)),
-          number(each.end === null ? "" : clock(each.end)), make("td", {}, `${each.stage}, ${each.kind}`),
+          number(each.end === null ? "" : clock(each.end)), make("td", {}, each.stage), make("td", {}, each.kind),
           make("td", { class: "wrap" }, each.message))))));
     }
     const missing = Object.entries(DATA.without_clip);
@@ -93,8 +93,8 @@ const TOTALS = (() => {
   const heading = (names, firstNumber, lastNumber = names.length - 1) => make("thead", {}, make("tr", {}, ...names.map((name, k) =>
     make("th", { scope: "col", class: k >= firstNumber && k <= lastNumber && name !== "of it" ? "n" : "" }, name))));
 
-  on("shown", show);
-  window.addEventListener("beforeprint", show);
+  on("shown", () => show());
+  window.addEventListener("beforeprint", () => show(true));
   failures();
   return { show: () => { if (stale) show(); } };
 })();

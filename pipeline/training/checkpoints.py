@@ -1,0 +1,51 @@
+"""The state of a training in a file, for the same training alone to go on from."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.training.sequences import LabelledSequence
+
+
+class Checkpoint:
+    """One file; it is whole whenever the process dies."""
+
+    def __init__(self, path: Path, purpose: str) -> None:
+        """Name the file, and what tells the training from others; nothing is read or written yet."""
+        self._path, self._purpose = path, purpose
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state that was saved last. None: there is none, or it is that of another training."""
+        if not self._path.exists():
+            return None
+        saved = torch.load(self._path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] | None = saved["state"] if saved["purpose"] == self._purpose else None
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state in place of the one before.
+
+        Raises:
+            OSError: The file can't be written; the one before stays.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._path.with_suffix(".tmp")
+        torch.save({"purpose": self._purpose, "state": state}, scratch)
+        os.replace(scratch, self._path)
+
+
+def purpose_of(
+    sequences: Sequence[LabelledSequence], validation: Sequence[LabelledSequence], *settings: dict[str, Any]
+) -> str:
+    """Return what tells a training from others: its settings, and what it reads."""
+    steps = [
+        [len(each.label_ids), int(each.label_ids.sum()), each.draws, zlib.crc32(each.inputs[:1].tobytes())]
+        for each in (*sequences, *validation)
+    ]
+    return repr((*settings, len(validation), steps))
