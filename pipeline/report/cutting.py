@@ -22,7 +22,7 @@ from pipeline.errors import UnforeseenError, UsageError, VideoError
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.report.drawing import SEEN_SCORE, draw_person
 from pipeline.report.footage import Footage
-from pipeline.report.scene import Scene, read_scene
+from pipeline.report.scene import SHOWN_S, Scene, read_scene
 from pipeline.video.clips import LONGEST_PX, Clip, write_clip
 
 LONGEST_S = 60.0
@@ -239,10 +239,28 @@ def scene_script(name: str, clip: Clip, scene: Scene) -> str:
                 "times": [round(float(t), 3) for t in views.pts_s],
                 "stride": packed.shape[1],
                 "numbers": base64.b64encode(packed.tobytes()).decode(),
+                **_foretold(scene, track_id, clip),
             }
         )
     content = json.dumps({"start": clip.start_s, "end": clip.end_s, "tracks": tracks}, separators=(",", ":"))
     return f"actionlakeScene({json.dumps(name)}, {content});\n"
+
+
+def _foretold(scene: Scene, track_id: int, clip: Clip) -> dict[str, Any]:
+    """Return what was foretold of somebody in a clip: for each step x, y, sx, sy in pixels, and rho in thousandths."""
+    told = scene.forecasts.get(track_id)
+    if told is None:
+        return {}
+    shown = (told.made_at_s >= clip.start_s - SHOWN_S) & (told.made_at_s < clip.end_s)
+    numbers = np.concatenate([told.mean, told.deviation, 1000 * told.rho[..., None]], axis=2)[shown]
+    packed = np.round(numbers).clip(-32768, 32767).astype("<i2")
+    return {
+        "foretold": {
+            "made": np.round(told.made_at_s[shown], 3).tolist(),
+            "horizons": np.round(told.horizon_s, 3).tolist(),
+            "numbers": base64.b64encode(packed.tobytes()).decode(),
+        }
+    }
 
 
 def _write_stills(

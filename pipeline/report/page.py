@@ -18,7 +18,17 @@ from pipeline.lake.query import LakeReader
 from pipeline.report.drawing import SEEN_SCORE
 from pipeline.vision.keypoints import BONES
 
-_SCRIPTS = ("data.js", "drawn.js", "timeline.js", "player.js", "table.js", "totals.js", "review.js", "main.js")
+_SCRIPTS = (
+    "data.js",
+    "drawn.js",
+    "timeline.js",
+    "paths.js",
+    "player.js",
+    "table.js",
+    "totals.js",
+    "review.js",
+    "main.js",
+)
 
 
 def page_data(
@@ -95,6 +105,7 @@ def page_data(
             for row in lake.table("failures").to_pylist()
         ],
         "bones": BONES,
+        "foretold": bool(lake.store.models("forecasts")),
         "seen_score": SEEN_SCORE,
         "review": review,
         "ranked": ranked,

@@ -14,8 +14,14 @@ from pipeline.lake.search import Hit
 from pipeline.report.page import page_data, render
 from pipeline.report.report import write_hits, write_report
 from tests.browser.conftest import Wait
+from tests.engine.test_forecast import straight_on, tell
 from tests.lakes import lake_of_segments
-from tests.shown import NAME_OF_EVIL, video_id
+from tests.shown import NAME_OF_EVIL, make_lake, video_id
+
+# How many pixels are drawn over the picture.
+DRAWN = """(() => { const c = document.getElementById('overlay');
+    const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    let n = 0; for (let i = 3; i < p.length; i += 4) n += p[i] > 0; return n; })()"""
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +83,13 @@ def test_an_avi_that_no_browser_plays_is_played(page: Page, report: str, until: 
 def test_boxes_are_drawn_over_the_picture_and_can_be_switched_off(page: Page, report: str, until: Wait) -> None:
     page.goto(report)
     page.keyboard.press("Enter")
-    drawn = """(() => { const c = document.getElementById('overlay');
-        const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        let n = 0; for (let i = 3; i < p.length; i += 4) n += p[i] > 0; return n; })()"""
-    until(f"document.getElementById('video').currentTime > 0.2 && {drawn} > 500")
+    until(f"document.getElementById('video').currentTime > 0.2 && {DRAWN} > 500")
     page.keyboard.press("Space")
     for kind in ("Boxes", "Poses", "Labels"):
-        before = page.evaluate(drawn)
+        before = page.evaluate(DRAWN)
         page.click(f"#overlays button:has-text('{kind}')")
-        assert page.evaluate(drawn) < before
-    assert page.evaluate(drawn) == 0
+        assert page.evaluate(DRAWN) < before
+    assert page.evaluate(DRAWN) == 0
 
 
 def test_the_table_is_the_same_in_words(page: Page, report: str, until: Wait) -> None:
@@ -261,3 +264,21 @@ def test_ten_thousand_segments_are_a_few_rows(page: Page, tmp_path: Path, until:
     page.keyboard.press("1")
     page.evaluate("document.getElementById('timeline-scroll').scrollTop = 1e7")
     assert page.evaluate("document.getElementById('timeline-scroll').scrollTop") > 20_000
+
+
+def test_what_was_foretold_is_drawn_and_can_be_left_out(tmp_path: Path, page: Page, until: Wait) -> None:
+    lake = make_lake(tmp_path / "shown", n_videos=1)
+    tell(lake, straight_on(tmp_path))
+    write_report(str(lake), tmp_path / "out", cut_here)
+    page.goto((tmp_path / "out" / "index.html").as_uri())
+    page.keyboard.press("Enter")
+    until("document.getElementById('video').currentTime > 0.2")
+    page.keyboard.press("Space")
+    # Of the first 2.8 s nothing is foretold.
+    for kind in ("Boxes", "Poses", "Labels"):
+        page.click(f"#overlays button:has-text('{kind}')")
+    assert page.evaluate(DRAWN) == 0
+    page.evaluate("document.getElementById('video').currentTime = 4.0")
+    until(f"{DRAWN} > 500")
+    page.click("#overlays button:has-text('Paths')")
+    assert page.evaluate(DRAWN) == 0

@@ -21,6 +21,7 @@ COLUMNS = {
     "segments": "video_id uri segment_id scope track_id label label_id score novelty start_s end_s x1 y1 x2 y2 run_id",
     "detections": "video_id frame_index pts_s track_id class_id label score x1 y1 x2 y2 keypoints",
     "failures": "video_id uri start_s end_s stage kind message attempts worker",
+    "forecasts": "video_id track_id made_at_s horizon_s x y sx sy rho x1 y1 x2 y2",
     "features": "video_id pts_s step n_steps scope track_id embedding change flow",
 }
 

@@ -3,7 +3,7 @@
 const BONES = DATA.bones, SEEN = DATA.seen_score, BRIDGED_S = 0.5;
 
 const PLAYER = (() => {
-  const video = $("video"), overlay = $("overlay"), wanted = { boxes: true, poses: true, labels: true };
+  const video = $("video"), overlay = $("overlay"), wanted = { boxes: true, poses: true, labels: true, ...(DATA.foretold && { paths: true }) };
   let clip = null, target = { seconds: 0, plays: true }, scene = null, playing = 0;
 
   // Boxes come as a script, since a page that is opened from disk may not fetch.
@@ -62,7 +62,7 @@ const PLAYER = (() => {
   function unpacked(loaded) {
     return loaded.tracks.map((track) => {
       const bytes = Uint8Array.from(atob(track.numbers), (char) => char.charCodeAt(0));
-      return { ...track, numbers: new Int16Array(bytes.buffer) };
+      return { ...track, numbers: new Int16Array(bytes.buffer), foretold: track.foretold && PATHS.unpacked(track.foretold) };
     });
   }
 
@@ -113,8 +113,9 @@ const PLAYER = (() => {
       const colour = trackColour(track.id), strong = !alone || chosen === track.id;
       const at = (k) => [left + view[k] * scale, top + view[k + 1] * scale];
       const [x1, y1] = at(0), [x2, y2] = at(2);
-      pen.globalAlpha = strong ? 1 : 0.4; pen.strokeStyle = colour; pen.fillStyle = colour;
-      pen.lineWidth = alone && strong ? 3 : 2;
+      pen.globalAlpha = strong ? 1 : 0.4; pen.fillStyle = colour;
+      if (wanted.paths) PATHS.draw(pen, track, seconds, (x, y) => [left + x * scale, top + y * scale], scale, colour);
+      pen.strokeStyle = colour; pen.lineWidth = alone && strong ? 3 : 2;
       if (wanted.boxes) pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
       if (wanted.poses) drawPose(pen, view, at);
       if (wanted.labels) {
