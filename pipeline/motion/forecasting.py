@@ -288,6 +288,10 @@ class _Recurrent(_Learning):
         kind, cell = (nn.LSTM, nn.LSTMCell) if spec.kind == "lstm" else (nn.GRU, nn.GRUCell)
         self.encoder = kind(4, spec.hidden_dim, batch_first=True)
         self.decoder = cell(2, spec.hidden_dim)
+        if spec.kind == "lstm":
+            longest = spec.n_observed + spec.n_foretold
+            for bias in (self.encoder.get_parameter("bias_hh_l0"), self.decoder.get_parameter("bias_hh")):
+                _let_remember(bias, longest)
 
     def forward(self, past: torch.Tensor, others: torch.Tensor, present: torch.Tensor) -> _Told:
         _, state = self.encoder(_read(past))
@@ -305,6 +309,16 @@ class _Recurrent(_Learning):
             # What it reads of its own is the step that it holds for likely, all paths together.
             read = last + (likely * said[-1][..., :2]).sum(1)
         return self.told(weight, torch.stack(said, dim=2), last)
+
+
+def _let_remember(bias: torch.Tensor, n_steps: int) -> None:
+    """Let the cells of an LSTM begin with memories of all lengths up to so many steps (Tallec and Ollivier 2018)."""
+    n = len(bias) // 4
+    with torch.no_grad():
+        lengths = torch.empty(n).uniform_(1.0, max(2.0, n_steps - 1.0)).log()
+        # PyTorch's gates: input, forget, cell, output.
+        bias[:n].copy_(-lengths)
+        bias[n : 2 * n].copy_(lengths)
 
 
 def _hidden(state: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -30,9 +30,9 @@ class ForecastOptions:
     weight_decay: float = 1e-4
     scale: float = 0.3
     """Places are enlarged or shrunk by a factor of up to `e` to the power of this."""
-    noise: float = 0.05
-    """Places that are seen tremble by a standard deviation of up to this many units, drawn for each path: some cameras,
-    and those who mark tracks by hand, place people less exactly than others."""
+    noise: float = 0.12
+    """Places that are seen tremble by a standard deviation of up to this many units, drawn for each path, most of them
+    by little: some cameras, and some who mark tracks by hand, place people less exactly than others."""
     mean_weight: float = 1.0
     """How much the distance from the mean of all paths counts, beside the likelihood of what came true."""
     seed: int = 0
@@ -159,7 +159,7 @@ class ForecastFitting:
         by = torch.from_numpy(np.stack([factor, sideways], axis=1)[:, None].astype(np.float32)).to(self._device)
         places = self._places[drawn] * by
         if options.noise:
-            deviation = rng.uniform(0.0, options.noise, (n, 1, 1))
+            deviation = options.noise * rng.uniform(0.0, 1.0, (n, 1, 1)) ** 3
             trembling = (deviation * rng.standard_normal((n, self._spec.n_observed, 2))).astype(np.float32)
             places[:, : self._spec.n_observed] += torch.from_numpy(trembling).to(self._device)
         return [places, self._others[drawn] * by.repeat(1, 1, 2), self._present[drawn]]
