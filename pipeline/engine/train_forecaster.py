@@ -21,7 +21,7 @@ from pipeline.motion.forecaster_bundle import HEIGHTS, METRES, ForecasterBundle,
 from pipeline.motion.forecasting import BASELINES, Forecaster, ForecasterSpec
 from pipeline.motion.ground import read_ground
 from pipeline.motion.trajectories import Windows, cut_windows, on_grid
-from pipeline.training.cameras import seen_by_cameras
+from pipeline.training.cameras import PERSON_M, seen_by_cameras
 from pipeline.training.card import forecaster_card
 from pipeline.training.distributed import run_worker, train_on_cluster
 from pipeline.training.forecast_fit import ForecastFitting, ForecastOptions, fit_forecaster
@@ -83,7 +83,7 @@ def train_forecaster(
     Args:
         tracks: Text files and lakes to learn from; see `read_scenes`.
         out: Folder of the bundle; its name is the forecaster's.
-        spec: The network; its unit follows from the sources.
+        spec: The network. Its unit follows from the sources; `slowest` is in metres.
         options: Regularisation and the seed.
         reading: How the sources are read.
         test: Sources to measure on, which nothing is learnt from. None: the last fifth of each source.
@@ -100,7 +100,8 @@ def train_forecaster(
     if not tracks:
         raise UsageError("no source of tracks was named")
     scenes = [scene for source in tracks for scene in _scenes(source, reading)]
-    spec = replace(spec, unit=_unit(scenes))
+    unit = _unit(scenes)
+    spec = replace(spec, unit=unit, slowest=spec.slowest / (PERSON_M if unit == HEIGHTS else 1.0))
     held_out = [scene for source in test for scene in _scenes(source, reading)]
     if held_out and _unit(held_out) != spec.unit:
         raise UsageError(f"--test: its places are in {_unit(held_out)!r}, those to learn from in {spec.unit!r}")

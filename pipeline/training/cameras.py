@@ -12,7 +12,8 @@ from pipeline.motion.forecaster_bundle import HEIGHTS
 from pipeline.motion.trajectories import Trajectory
 from pipeline.training.trajectories import SceneTracks
 
-_PERSON_M = 1.7
+PERSON_M = 1.7
+"""How tall people are held to be, in metres."""
 # Where cameras hang: metres above the ground, degrees below the horizon, metres before the middle of the scene.
 _HEIGHT_M, _TILT, _DISTANCE_M = (2.5, 12.0), (15.0, 60.0), (6.0, 20.0)
 # Who is nearer to the camera than this, in metres along its axis, is not in the picture.
@@ -43,7 +44,7 @@ def _seen(
 ) -> Sequence[Trajectory]:
     """Return a path in the picture, in parts where it leaves what lies before the camera."""
     feet, depth = _projected(trajectory.xy, 0.0, camera, forward, height_m, tilt)
-    head, _ = _projected(trajectory.xy, _PERSON_M, camera, forward, height_m, tilt)
+    head, _ = _projected(trajectory.xy, PERSON_M, camera, forward, height_m, tilt)
     is_before = depth > _NEAREST_M
     parts = np.split(np.arange(len(depth)), np.flatnonzero(np.diff(is_before)) + 1)
     size = np.maximum(feet[:, 1] - head[:, 1], 1e-3)
