@@ -1,7 +1,7 @@
 """actionlake: from an archive of video to a queryable lake of labelled activity segments.
 
-`analyze`, `classify`, `train` and `open_lake` work on archives. `decode`, `detect`, `follow`, `embed`, `label` do the
-same steps with frames in memory.
+`analyze`, `classify`, `forecast`, `train`, `train_forecaster` and `open_lake` work on archives. `decode`, `detect`,
+`follow`, `embed`, `label` do the same steps with frames in memory.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from pipeline.activity.bundle import Bundle, load_bundle
     from pipeline.config import Config
     from pipeline.engine.analyze import analyze
+    from pipeline.engine.forecast import forecast
     from pipeline.engine.relabel import classify
     from pipeline.engine.train import train
+    from pipeline.engine.train_forecaster import train_forecaster
     from pipeline.errors import ActionlakeError, UsageError, VideoError
     from pipeline.lake.query import open_lake
     from pipeline.pieces import Frame, Segment, decode, detect, embed, follow, label
@@ -35,10 +37,12 @@ __all__ = [
     "detect",
     "embed",
     "follow",
+    "forecast",
     "label",
     "load_bundle",
     "open_lake",
     "train",
+    "train_forecaster",
 ]
 _HOME = {
     **dict.fromkeys(("ActionlakeError", "UsageError", "VideoError"), "pipeline.errors"),
@@ -48,8 +52,10 @@ _HOME = {
     "Config": "pipeline.config",
     "analyze": "pipeline.engine.analyze",
     "classify": "pipeline.engine.relabel",
+    "forecast": "pipeline.engine.forecast",
     "open_lake": "pipeline.lake.query",
     "train": "pipeline.engine.train",
+    "train_forecaster": "pipeline.engine.train_forecaster",
 }
 
 

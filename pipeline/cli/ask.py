@@ -42,7 +42,10 @@ class Format(StrEnum):
 def query(
     lake: LakeUri,
     sql: Annotated[
-        str, typer.Argument(help="One SELECT over videos, segments, detections, tracks, features, failures.")
+        str,
+        typer.Argument(
+            help="One SELECT over videos, segments, detections, tracks, forecasts, surprises, features, failures."
+        ),
     ],
     output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Break it off after so many seconds.")] = 300.0,

@@ -81,6 +81,9 @@ def analyze(
     sample_fps: SampleFps = None,
     config_file: ConfigFile = None,
     embedder: Embedder = None,
+    forecaster: Annotated[
+        str | None, typer.Option(help="Foretell paths by it, too: walkers-lstm, or a folder.", show_default="none")
+    ] = None,
     track: _Track = None,
     name_time: _NameTime = None,
     time_zone: _TimeZone = None,
@@ -117,7 +120,7 @@ def analyze(
     bundles = choose_models(chosen, so_far.scope, so_far)
     options = Config.load(config_file, defaults | config_for(bundles), **named)
     with ProgressDisplay(console) as display:
-        state = run(sources, lake, chosen, options, address, display.update, engine.value)
+        state = run(sources, lake, chosen, options, address, display.update, engine.value, forecaster)
     closing_table(out, state)
     if strict and state.n_failed + state.n_partial:
         raise typer.Exit(EXIT_FAILED_VIDEOS)

@@ -55,6 +55,8 @@ def closing_table(console: Console, state: JobState) -> None:
         f"{state.wall_s:.1f} s, {speed:.1f} video-hours/h; {state.n_chunks_done} chunks decoded, "
         f"{state.n_decoded} frames decoded, {state.n_frames} sampled, {state.n_boxes} boxes",
     ]
+    if state.n_forecasts:
+        lines.append(f"{state.n_forecasts} forecasts of people's paths")
     total_s = sum(state.stage_s.values())
     if state.n_chunks_done and total_s:
         shares = ", ".join(

@@ -23,6 +23,7 @@ from pipeline.engine.models import (
     DEFAULT_MODEL,
     NAMES,
     check_fit,
+    check_forecaster,
     check_lake,
     check_vectors,
     choose_models,
@@ -51,6 +52,7 @@ def analyze(
     address: str | None = None,
     observer: Observer | None = None,
     engine: str = "auto",
+    forecaster: str | Path | None = None,
 ) -> JobState:
     """Analyse videos into a lake, or take up where an earlier run of the same lake was cut off.
 
@@ -63,6 +65,8 @@ def analyze(
         observer: Called whenever something is finished.
         engine: `"local"` runs the job in processes of this machine, `"ray"` on Ray. `"auto"` takes Ray if a cluster is
             named or joined already, or if there is much to do. The rows are the same.
+        forecaster: The folder of a forecaster of heights, or the name of one that comes with the package: once all is
+            committed, it foretells the paths of those who were followed. None: nothing is foretold.
 
     Returns:
         What was done and found.
@@ -73,6 +77,9 @@ def analyze(
     """
     bundles, config = _fitting(model, config)
     named = choose_engine(engine, address, config)
+    if forecaster is not None:
+        # Before anything is decoded, so that a wrong name costs nothing.
+        check_forecaster(forecaster, config)
     videos = list_videos([sources] if isinstance(sources, str) else sources)
     target = Lake(lake)
     state = JobState(target.uri, config.run_id or "")
@@ -107,6 +114,14 @@ def analyze(
             stack.close()
             running = begin("ray")
         job.run(running, board)
+    if forecaster is not None:
+        # It imports this module in turn.
+        from pipeline.engine.forecast import forecast
+
+        foretold = forecast(lake, forecaster, address=address)
+        state.n_forecasts = foretold.n_forecasts
+        state.failures += foretold.failures
+        notify(state)
     return state
 
 

@@ -60,6 +60,8 @@ class JobState:
     """Seconds of people or frames of which the models know how unlike they are what they have learnt from."""
     unlike_s: float = 0.0
     """Those of them that are unlike it."""
+    n_forecasts: int = 0
+    """Forecasts that were made: a person at a time, all steps ahead together."""
     runtime: str = ""
     layout: str = ""
     advice: str = ""

@@ -13,6 +13,8 @@ from pipeline.activity.spec import input_dim
 from pipeline.config import OF_DETECTOR, Config
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
+from pipeline.motion.forecaster_bundle import load_forecaster
+from pipeline.steps.foretell import Foreteller, ForetellOptions
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +132,19 @@ def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
     if unknown and bundles:
         names = " and ".join(repr(bundle.name) for bundle in bundles)
         raise UsageError(f"model {names} has no label {', '.join(map(repr, unknown))}; it knows {', '.join(known)}")
+
+
+def check_forecaster(forecaster: str | Path, config: Config) -> None:
+    """Raise if a forecaster can't foretell what these options follow.
+
+    Raises:
+        UsageError: It can't be read, is one of metres, or nobody is followed.
+    """
+    if not config.sees_people:
+        raise UsageError(
+            f"--forecaster {forecaster}: in scope {config.scope!r} nobody is followed; name --scope person"
+        )
+    Foreteller(load_forecaster(forecaster), ForetellOptions())
 
 
 def check_vectors(bundles: Sequence[Bundle], dim: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import Config
+from pipeline.engine.analyze import analyze
 from pipeline.engine.forecast import ForecastState, forecast, foretell_shard
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
@@ -176,6 +177,33 @@ def test_how_a_video_was_cut_makes_no_difference(street: Path, tmp_path: Path) -
         tables.append(rows(lake, "forecasts"))
     assert len(tables[0]) > 100
     assert tables[0].equals(tables[1])
+
+
+@pytest.mark.e2e
+def test_a_job_foretells_once_all_is_committed(street: Path, tmp_path: Path) -> None:
+    untrained().save(tmp_path / "random")
+    config = Config(
+        scope="person", detector="person_nano", sample_fps=5.0, inputs=("box",), embedder="efficientnet_lite0"
+    )
+    lake = tmp_path / "lake"
+    state = analyze([str(street)], str(lake), None, config, forecaster=tmp_path / "random")
+    assert state.n_forecasts == len(rows(lake, "forecasts")) / 12 > 10
+    again = analyze([str(street)], str(lake), None, config, forecaster=tmp_path / "random")
+    assert (again.n_videos_done, again.n_forecasts) == (1, 0)
+
+
+def test_a_job_is_not_begun_for_a_forecaster_that_does_not_fit(street: Path, tmp_path: Path) -> None:
+    untrained(unit="m").save(tmp_path / "metres")
+    untrained().save(tmp_path / "random")
+    lake = tmp_path / "lake"
+    for forecaster, scope, message in (
+        ("gone", "person", "gone: not a forecaster bundle"),
+        (tmp_path / "metres", "person", "trained on metres"),
+        (tmp_path / "random", "frame", "in scope 'frame' nobody is followed"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            analyze([str(street)], str(lake), None, Config(scope=scope), forecaster=forecaster)
+    assert not lake.exists()
 
 
 def test_an_unexpected_error_costs_a_video(walkers: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pipeline
 from pipeline.archive.manifest import MANIFEST_SUFFIXES
 from pipeline.errors import ActionlakeError, UsageError
 
-COMMANDS = ("analyze", "classify", "train")
+COMMANDS = ("analyze", "classify", "forecast", "train")
 """What can be submitted."""
 # Options whose value is a file or folder that the job reads; those of this machine go with it.
 _INPUT_OPTIONS = frozenset(["--config", "--model", "--detector", "--map"])
