@@ -19,6 +19,10 @@ from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.fit import Share
 
 
+# PyTorch can't warm up within one step, a tenth of ten.
+_SHORTEST = 11
+
+
 @dataclass(frozen=True)
 class ForecastOptions:
     """How a forecaster is trained."""
@@ -79,7 +83,10 @@ class ForecastFitting:
         self._scene = windows.scene
         n_batches = -(-len(_drawn(self._scene, np.random.default_rng(0))) // options.batch_size)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, options.learning_rate, total_steps=options.epochs * n_batches, pct_start=0.1
+            self._optimizer,
+            options.learning_rate,
+            total_steps=max(_SHORTEST, options.epochs * n_batches),
+            pct_start=0.1,
         )
         self.epoch = 0
         """Epochs that are done."""

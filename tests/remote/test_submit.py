@@ -129,4 +129,4 @@ def test_what_is_too_large_to_travel_is_refused(tmp_path: Path) -> None:
 def test_only_jobs_are_submitted(tmp_path: Path) -> None:
     done = run("submit", "--address", "http://127.0.0.1:1", "--", "query", tmp_path, "SELECT 1")
     assert done.returncode == 2
-    assert "only analyze, classify, train can be submitted" in text(done.stderr)
+    assert "only analyze, classify, forecast, train can be submitted" in text(done.stderr)

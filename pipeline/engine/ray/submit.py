@@ -21,7 +21,7 @@ from pipeline.errors import ActionlakeError, UsageError
 COMMANDS = ("analyze", "classify", "forecast", "train")
 """What can be submitted."""
 # Options whose value is a file or folder that the job reads; those of this machine go with it.
-_INPUT_OPTIONS = frozenset(["--config", "--model", "--detector", "--map"])
+_INPUT_OPTIONS = frozenset(["--config", "--model", "--detector", "--forecaster", "--ground", "--map"])
 _LARGEST_INPUTS_BYTES = 200 << 20
 _LEFT_OUT = ["**/__pycache__"]
 # A head answers before its agent, which starts the jobs, is up; Ray asks to try again later.
