@@ -18,7 +18,6 @@ from pipeline.motion.trajectories import Windows
 from pipeline.training.checkpoints import Checkpoint
 from pipeline.training.fit import Share
 
-
 # PyTorch can't warm up within one step, a tenth of ten.
 _SHORTEST = 11
 
