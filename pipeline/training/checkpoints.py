@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -38,6 +38,41 @@ class Checkpoint:
         scratch = self._path.with_suffix(".tmp")
         torch.save({"purpose": self._purpose, "state": state}, scratch)
         os.replace(scratch, self._path)
+
+
+class Resumable(Protocol):
+    """A training run between two epochs."""
+
+    epoch: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+
+    def run_epoch(self) -> float:
+        """Train one epoch and return its mean loss over this worker's share."""
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on from here."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where another run of the same data and options was."""
+
+
+def epochs_of(fitting: Resumable, checkpoint: Checkpoint | None) -> Iterator[tuple[int, float]]:
+    """Train to the end and yield each epoch, from 1, and its mean loss.
+
+    Args:
+        fitting: The training.
+        checkpoint: Where its state is saved after each epoch; one of an equal training is where this one goes on.
+    """
+    if checkpoint is not None and (state := checkpoint.load()) is not None:
+        fitting.load(state)
+    while not fitting.finished:
+        loss = fitting.run_epoch()
+        if checkpoint is not None:
+            checkpoint.save(fitting.state())
+        yield fitting.epoch, loss
 
 
 def purpose_of(

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from pipeline.activity.spec import ModelSpec
 from pipeline.errors import ActionlakeError
 from pipeline.lake.query import open_lake
 from pipeline.training.annotations import Annotation
+from pipeline.training.checkpoints import Resumable
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, Fitting, Share, options_of_members, spec_of, trained_member
 from pipeline.training.skeletons import Skeletons, seen_from_anywhere
@@ -177,25 +178,6 @@ def _work(config: dict[str, Any]) -> None:
     )
     spec = spec_of(training, source.inputs, len(source.labels), options)
     run_worker(lambda *share: Fitting(training, validation, spec, options, *share), asdict(spec))
-
-
-class Resumable(Protocol):
-    """A training run between two epochs."""
-
-    epoch: int
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to train."""
-
-    def run_epoch(self) -> float:
-        """Train one epoch and return its mean loss over this worker's share."""
-
-    def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on from here."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from where another run of the same data and options was."""
 
 
 def run_worker(

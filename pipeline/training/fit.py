@@ -16,7 +16,7 @@ from torch.nn import functional
 from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.spec import ALL, MOTION, ModelSpec, input_dim
-from pipeline.training.checkpoints import Checkpoint, purpose_of
+from pipeline.training.checkpoints import Checkpoint, epochs_of, purpose_of
 from pipeline.training.mirror import mirror_of
 from pipeline.training.packing import packed
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, count_batches, draw_batches
@@ -144,14 +144,7 @@ class Fitting:
         Args:
             checkpoint: File to save the state in after each epoch; one of an equal run is where this one goes on.
         """
-        kept = Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None
-        if kept is not None and (state := kept.load()) is not None:
-            self.load(state)
-        while not self.finished:
-            loss = self.run_epoch()
-            if kept is not None:
-                kept.save(self.state())
-            yield self.epoch, loss
+        return epochs_of(self, Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None)
 
     def run_epoch(self) -> float:
         """Train one epoch and return its mean loss over this worker's share."""

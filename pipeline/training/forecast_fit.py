@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.motion.forecasting import Forecaster, ForecasterSpec, Mixture
 from pipeline.motion.trajectories import Windows
-from pipeline.training.checkpoints import Checkpoint
+from pipeline.training.checkpoints import Checkpoint, epochs_of
 from pipeline.training.fit import Share
 
 # PyTorch can't warm up within one step, a tenth of ten.
@@ -101,14 +101,7 @@ class ForecastFitting:
         Args:
             checkpoint: File to save the state in after each epoch; one of an equal run is where this one goes on.
         """
-        kept = Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None
-        if kept is not None and (state := kept.load()) is not None:
-            self.load(state)
-        while not self.finished:
-            loss = self.run_epoch()
-            if kept is not None:
-                kept.save(self.state())
-            yield self.epoch, loss
+        return epochs_of(self, Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None)
 
     def run_epoch(self) -> float:
         """Train one epoch and return its mean loss over this worker's share."""

@@ -41,6 +41,27 @@ def with_spread(model: Forecaster, windows: Windows) -> Forecaster:
     return model
 
 
+def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw what ellipses hold over what they should hold, a line for each scene that was left out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 4), sharey=True)
+    for axis, name in zip(axes, ("straight on", "together"), strict=True):
+        axis.plot([0, 1], [0, 1], color="grey", linestyle=":", label="right")
+        for scene, rows in results.items():
+            axis.plot(LEVELS, [rows[name]["levels"][str(level)] for level in LEVELS], marker=".", label=scene)
+        axis.set(
+            title={"together": "LSTM"}.get(name, name), xlabel="should hold", xlim=(0, 1), ylim=(0, 1), aspect="equal"
+        )
+    axes[0].set_ylabel("holds")
+    axes[1].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -51,6 +72,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=ForecastOptions.epochs)
     parser.add_argument("--scenes", default="eth,hotel,univ,zara1,zara2")
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
+    parser.add_argument("--plot", type=Path, help="picture of how much ellipses hold")
     options = parser.parse_args()
     torch.set_num_threads(1)
     spec = ForecasterSpec(options.kind, n_others=options.others)
@@ -89,6 +111,8 @@ def main() -> None:
     print("ellipses that should hold / hold:", ", ".join(f"{level}/{share:.2f}" for level, share in levels.items()))
     if options.out:
         options.out.write_text(json.dumps(results, indent=1))
+    if options.plot:
+        plot(results, options.plot)
 
 
 if __name__ == "__main__":
