@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -112,6 +113,10 @@ def train_forecaster(
         typer.Option(help="Made-up cameras that look at each source in metres, for a forecaster of pictures.", min=0),
     ] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the tracks.")] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Seen places tremble by up to so much: metres, or heights.", show_default="0.12"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and augmentation.")] = 0,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
     trainers: Annotated[
@@ -128,7 +133,8 @@ def train_forecaster(
 
     log_to_console(verbose)
     spec = ForecasterSpec(kind.value, observed, ahead, step_s, n_others=others, n_members=members)
-    options = ForecastOptions(epochs=epochs, seed=seed) if epochs is not None else ForecastOptions(seed=seed)
+    named = {name: value for name, value in (("epochs", epochs), ("noise", noise)) if value is not None}
+    options = replace(ForecastOptions(seed=seed), **named)
 
     def show(network: str, epoch: int, loss: float) -> None:
         console.print(f"{network}: epoch {epoch} of {options.epochs}, loss {loss:.3f}", highlight=False)
