@@ -133,8 +133,9 @@ def train_forecaster(
 
     log_to_console(verbose)
     spec = ForecasterSpec(kind.value, observed, ahead, step_s, n_others=others, n_members=members)
-    named = {name: value for name, value in (("epochs", epochs), ("noise", noise)) if value is not None}
-    options = replace(ForecastOptions(seed=seed), **named)
+    options = ForecastOptions(seed=seed)
+    options = options if epochs is None else replace(options, epochs=epochs)
+    options = options if noise is None else replace(options, noise=noise)
 
     def show(network: str, epoch: int, loss: float) -> None:
         console.print(f"{network}: epoch {epoch} of {options.epochs}, loss {loss:.3f}", highlight=False)
