@@ -17,6 +17,8 @@ from tests.motion.test_forecasting import turners, windows_of
 
 SPEC = ForecasterSpec(hidden_dim=16, n_paths=2)
 OPTIONS = ForecastOptions(epochs=3, batch_size=50)
+# A minute and a half of computing, which on a busy machine is more than others have time for.
+LONG = (pytest.mark.long, pytest.mark.timeout(900))
 
 
 def weights(model: Forecaster) -> torch.Tensor:
@@ -81,7 +83,7 @@ def motifs(n: int, rng: np.random.Generator, n_same: int, n_between: int) -> np.
     ("n_same", "n_between", "options"),
     [
         (2, 10, ForecastOptions(epochs=40, batch_size=64, learning_rate=2e-2, mean_weight=4.0)),
-        pytest.param(10, 200, ForecastOptions(epochs=60, batch_size=32, learning_rate=5e-3), marks=pytest.mark.long),
+        pytest.param(10, 200, ForecastOptions(epochs=60, batch_size=32, learning_rate=5e-3), marks=LONG),
     ],
 )
 def test_a_decoder_repeats_a_motif_that_it_saw_long_before(
