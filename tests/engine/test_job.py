@@ -107,7 +107,8 @@ def test_parts_are_sorted_and_named_after_their_shard(undisturbed: Path) -> None
 @pytest.mark.parametrize(
     ("options", "layout"),
     [
-        ({}, "fused: 2 workers decode and extract on 0.5 GPU each, 1 label"),
+        # The rows are those of the test below that kills a worker of it.
+        pytest.param({}, "fused: 2 workers decode and extract on 0.5 GPU each, 1 label", marks=pytest.mark.long),
         ({"device": "cpu"}, "fused: 2 workers decode and extract, 1 label"),
         (
             {"layout": "split", "gpus_per_actor": 0.5, "workers": 1},
@@ -199,7 +200,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     assert psutil.wait_procs(processes_of(helper or worker), timeout=60)[1] == [], "who works for a job ends with it"
 
 
-@pytest.mark.parametrize(("first", "second"), [("local", "ray"), ("ray", "local")])
+@pytest.mark.parametrize(("first", "second"), [("local", "ray"), pytest.param("ray", "local", marks=pytest.mark.long)])
 def test_one_engine_takes_up_what_another_left(
     first: str, second: str, videos: Path, undisturbed: Path, local_ray: None, tmp_path: Path
 ) -> None:
