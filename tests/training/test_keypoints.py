@@ -100,6 +100,10 @@ def test_boxes_learn_further_below_the_head_that_was_there(labelled: Path, tmp_p
             torch.testing.assert_close(bundle.weights[name].to(tensor.dtype), tensor)
     of_head = [name for name in start.weights if name.startswith("model.17.") and "conv.weight" in name]
     assert any(not torch.equal(bundle.weights[name].to(torch.float16), start.weights[name]) for name in of_head)
+    # A bundle is what the next training begins with: four steps do not lead far from it.
+    for name, tensor in start.weights.items():
+        if name.startswith("model.") and name.endswith("conv.weight"):
+            assert torch.norm(bundle.weights[name].float() - tensor.float()) < 0.2 * torch.norm(tensor.float()), name
     assert bundle.architecture["keypoint_head"] == start.architecture["keypoint_head"]
     assert bundle.training["keypoints"] == start.training, "who taught the keypoints that it has"
     assert bundle.metrics["keypoints_pck"] < 0.3, (
