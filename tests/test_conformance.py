@@ -57,11 +57,17 @@ def archive(scene: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFac
     return {name: make(folder, scene, FPS) for name, make in VARIANTS.items()}
 
 
+# Quick are those of `both`: of its rows all is asserted that is of the other scopes'.
+WAYS = [
+    pytest.param(way, id="-".join(way), marks=() if way[0] == "both" else pytest.mark.long)
+    for way in itertools.product(INPUTS, ("exact", "fast"))
+]
+
 Found = dict[str, dict[str, Any]]
 """For each kind of file its row of `videos`, and its rows of other tables as lists."""
 
 
-@pytest.fixture(scope="module", params=list(itertools.product(INPUTS, ("exact", "fast"))), ids="-".join)
+@pytest.fixture(scope="module", params=WAYS)
 def found(
     request: pytest.FixtureRequest, archive: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, str, Found]:

@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 from pipeline.training.answers import Answer, read_answers
 from tests.browser.conftest import Wait
 from tests.reviews import review
-from tests.test_cli import run, text
+from tests.test_cli import here, text
 
 
 def test_answers_by_keys_are_on_disk_after_a_kill(lake: Path, page: Page, until: Wait, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_two_reviewers_are_asked_the_same(lake: Path, page: Page, until: Wait, t
                 until(f"document.querySelector('#review .hint').textContent.startsWith('{n} answered')")
     answers: list[list[Answer]] = [read_answers(path) for path in paths]
     assert [a.segment_id for a in answers[0]] == [b.segment_id for b in answers[1]]
-    shown = text(run("agreement", *paths).stdout)
+    shown = text(here("agreement", *paths).stdout)
     assert "5 segments answered by both" in shown
     assert "all labels │ 5 │ 0.800" in shown
 

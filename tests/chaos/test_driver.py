@@ -31,7 +31,7 @@ sample_fps = 5.0
 [resources]
 chunk_s = 0.5
 shard_videos = 2
-workers = 2
+workers = {workers}
 
 [limits]
 grace_s = {grace_s}
@@ -52,8 +52,8 @@ def command(engine: str, archive: Path, lake: Path, tmp_path: Path) -> Command:
     folder = tmp_path / "faults"
     faults.set_faults(folder, [])
 
-    def run(grace_s: float = 60.0, **driver: object) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "job.toml").write_text(OPTIONS.format(grace_s=grace_s))
+    def run(grace_s: float = 60.0, workers: int = 2, **driver: object) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "job.toml").write_text(OPTIONS.format(grace_s=grace_s, workers=workers))
         marked = os.environ | {
             faults.FOLDER: str(folder),
             "PYTHONPATH": faults.PYTHONPATH,
@@ -96,7 +96,7 @@ def test_a_signal_lets_what_is_under_way_be_finished(
     assert "Traceback" not in said
     before = len(faults.chunks_decoded(tmp_path / "faults"))
     assert 4 <= before < N_CHUNKS
-    assert command().returncode == 0
+    assert command(workers=1).returncode == 0
     assert len(faults.chunks_decoded(tmp_path / "faults")) == N_CHUNKS
     assert_same(lake, undisturbed)
     assert leftovers(lake) == []
@@ -112,7 +112,7 @@ def test_what_hangs_is_left_after_the_grace_time_or_at_the_second_signal(
     assert stopped.returncode == 130, stopped.stderr
     assert ("interrupted; what is finished is kept" in stopped.stderr) != twice
     faults.set_faults(tmp_path / "faults", [])
-    assert command().returncode == 0
+    assert command(workers=1).returncode == 0
     assert_same(lake, undisturbed)
     assert leftovers(lake) == []
 
@@ -138,7 +138,7 @@ def test_the_same_command_goes_on_after_any_death(
         return
     died = command(stage=stage, chunks=chunks, videos=videos, do=do)
     assert died.returncode == (1 if do == "raylet" else -9), died.stderr
-    again = command()
+    again = command(workers=1)
     assert again.returncode == 0, again.stderr
     before = re.search(r"(\d+) (were done|chunks were finished) before", again.stdout)
     assert (before is None) == (stage == "planning"), again.stdout

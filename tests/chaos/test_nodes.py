@@ -48,7 +48,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     made.shutdown()
 
 
-@pytest.mark.parametrize("comes_back", [False, pytest.param(True, marks=pytest.mark.long)])
+# Of `make test` is the death of a worker on Ray, in `tests/engine/test_job.py`.
+@pytest.mark.long
+@pytest.mark.parametrize("comes_back", [False, True])
 def test_a_node_that_dies_takes_its_chunk_with_it_and_nothing_else(
     archive: Path, undisturbed: Path, cluster: Cluster, lake: Path, tmp_path: Path, comes_back: bool
 ) -> None:

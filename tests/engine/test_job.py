@@ -31,6 +31,8 @@ pytestmark = pytest.mark.e2e
 
 run = partial(analyze, engine="local")
 FAST = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=4)
+ALONE = replace(FAST, workers=1)
+"""For a video or two: starting a second worker takes longer than they do."""
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,8 @@ def test_parts_are_sorted_and_named_after_their_shard(undisturbed: Path) -> None
 @pytest.mark.parametrize(
     ("options", "layout"),
     [
-        ({}, "fused: 2 workers decode and extract on 0.5 GPU each, 1 label"),
+        # The rows are those of the test below that kills a worker of it.
+        pytest.param({}, "fused: 2 workers decode and extract on 0.5 GPU each, 1 label", marks=pytest.mark.long),
         ({"device": "cpu"}, "fused: 2 workers decode and extract, 1 label"),
         (
             {"layout": "split", "gpus_per_actor": 0.5, "workers": 1},
@@ -136,10 +139,10 @@ def test_new_files_get_new_shards_and_old_ones_stay(numbered: Path, tmp_path: Pa
     folder, lake = tmp_path / "videos", tmp_path / "lake"
     folder.mkdir()
     shutil.copy(numbered / "h264.mp4", folder / "b.mp4")
-    run([str(folder)], str(lake), config=FAST)
+    run([str(folder)], str(lake), config=ALONE)
     first = rows(lake, "segments")
     shutil.copy(numbered / "hevc.mp4", folder / "a.mp4")
-    state = run([str(folder)], str(lake), config=FAST)
+    state = run([str(folder)], str(lake), config=ALONE)
     assert (state.n_videos, state.n_videos_before) == (2, 1)
     shards = {row["uri"].rsplit("/", 1)[1]: row["shard"] for row in open_lake(str(lake)).table("videos").to_pylist()}
     assert shards == {"b.mp4": 0, "a.mp4": 1}
@@ -151,7 +154,7 @@ def test_a_manifest_with_spans_and_a_missing_file(numbered: Path, tmp_path: Path
     manifest.write_text(
         f"uri,start_s,end_s\n{numbered}/h264.mp4,0.5,1.5\n{numbered}/h264.mp4,1.5,2\n{tmp_path}/gone.mp4,,\n"
     )
-    run([str(manifest)], str(tmp_path / "lake"), config=FAST)
+    run([str(manifest)], str(tmp_path / "lake"), config=ALONE)
     lake = open_lake(str(tmp_path / "lake"))
     videos = sorted(
         (row["uri"].rsplit("/", 1)[1], row["status"], row["covered_s"]) for row in lake.table("videos").to_pylist()
@@ -199,7 +202,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     assert psutil.wait_procs(processes_of(helper or worker), timeout=60)[1] == [], "who works for a job ends with it"
 
 
-@pytest.mark.parametrize(("first", "second"), [("local", "ray"), ("ray", "local")])
+@pytest.mark.parametrize(("first", "second"), [("local", "ray"), pytest.param("ray", "local", marks=pytest.mark.long)])
 def test_one_engine_takes_up_what_another_left(
     first: str, second: str, videos: Path, undisturbed: Path, local_ray: None, tmp_path: Path
 ) -> None:
@@ -261,7 +264,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(numbered: Path, 
     with pytest.raises(UsageError, match="reads embeddings of 'efficientnet_lite0', but embedder = 'resnet50'"):
         run(source, lake, config=Config(scope="frame", embedder="resnet50"))
     assert not Path(lake).exists()
-    run(source, lake, config=FAST)
+    run(source, lake, config=ALONE)
     with pytest.raises(UsageError, match=r"sample_fps = 5\.0 there, 2\.0 now"):
         run(source, lake, config=Config(scope="frame", sample_fps=2.0))
     with pytest.raises(UsageError, match="no such file or folder"):
@@ -274,7 +277,7 @@ def test_a_mistake_leaves_no_lake_behind_that_refuses_the_next_try(numbered: Pat
     source, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
     with pytest.raises(UsageError, match=r"/nowhere/yolo\.pt'?: no such file"):
         run(source, lake, config=Config(scope="person", detector="/nowhere/yolo.pt"))
-    assert run(source, lake, config=FAST).n_videos_done == 1
+    assert run(source, lake, config=ALONE).n_videos_done == 1
 
 
 def test_what_was_decoded_before_a_chunk_is_given_up_is_kept(numbered: Path, tmp_path: Path) -> None:
@@ -322,7 +325,7 @@ def test_the_end_of_a_job_says_how_much_is_unlike_what_the_model_knows(numbered:
     bundle = load_bundle("jhmdb21-frame")
     for lowest, line in ((-200.0, "100 % of what was labelled is unlike"), (100.0, "")):
         knowing = replace(bundle, spec=replace(bundle.spec, energies=(lowest, lowest + 1)))
-        state = run([str(numbered / "h264.mp4")], str(tmp_path / f"lake{lowest}"), knowing, FAST)
+        state = run([str(numbered / "h264.mp4")], str(tmp_path / f"lake{lowest}"), knowing, ALONE)
         assert state.judged_s == pytest.approx(state.covered_s, abs=0.2)
         assert state.unlike_s == (state.judged_s if line else 0.0)
         printed = StringIO()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.shown import make_lake
-from tests.test_cli import run, text
+from tests.test_cli import here, text
 
 # The command itself, in which one function sends Ctrl-C: after its first item, or where it is called.
 STOPPED = """
@@ -54,7 +54,7 @@ def stopped(where: str, *arguments: str | Path) -> str:
 def test_clips_are_whole_and_the_table_that_tells_so_is_not_there(lake: Path, tmp_path: Path) -> None:
     out = tmp_path / "clips"
     command = ("clips", "--lake", lake, "--out", out, "--workers", "1")
-    assert run(*command, "--where", "label = 'walk'").returncode == 0
+    assert here(*command, "--where", "label = 'walk'").returncode == 0
     said = stopped("pipeline.engine.cuts:cut_here", *command)
     assert said == f"interrupted; 1 clips are in {out}, but no clips.csv; the same command starts again"
     assert {path.suffix for path in out.iterdir()} == {".mp4"}
@@ -64,7 +64,7 @@ def test_clips_are_whole_and_the_table_that_tells_so_is_not_there(lake: Path, tm
 def test_a_page_is_not_there_before_all_its_clips_are(lake: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = ("report", "--lake", lake, "--out", out, "--workers", "1")
-    assert run(*command).returncode == 0
+    assert here(*command).returncode == 0
     said = stopped("pipeline.engine.cuts:cut_here", *command)
     assert said == f"interrupted; 1 clips are in {out}, but no page; the same command starts again"
     assert [path.name for path in out.iterdir()] == ["clips"]

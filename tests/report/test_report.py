@@ -25,7 +25,7 @@ from pipeline.training.formats import read_annotations
 from tests.lakes import lake_of_segments
 from tests.shown import NAME_OF_EVIL, SIZE, make_lake, video_id
 from tests.synthetic import read_number
-from tests.test_cli import run, text, usage_error
+from tests.test_cli import here, run, text, usage_error
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_report_is_one_page_and_a_folder(lake: Path, tmp_path: Path) -> None:
     assert not re.findall(r"""(?:src|href)=["']?https?:""", page.read_text(encoding="utf-8"))
     # Again, over the first: nothing of that one stays.
     (out / "clips" / "old.mp4").write_bytes(b"old")
-    assert run("report", "--lake", lake, "--out", out, "--where", "video_id = '0000000000000000'").returncode == 0
+    assert here("report", "--lake", lake, "--out", out, "--where", "video_id = '0000000000000000'").returncode == 0
     assert len(list((out / "clips").glob("*.mp4"))) == 1
     assert len(data_of(page)["segments"]["id"]) == 6
 
@@ -72,7 +72,7 @@ def test_what_can_not_be_cut_is_told_and_the_rest_is_there(lake: Path, tmp_path:
     moved = videos[0].rename(tmp_path / videos[0].name)
     try:
         videos[2].write_bytes(kept + b"x")
-        shown = run("report", "--lake", lake, "--out", tmp_path / "report")
+        shown = here("report", "--lake", lake, "--out", tmp_path / "report")
         assert shown.returncode == 0
         told = text(shown.stderr)
         assert f"6 segments without a clip: {videos[0]}: not there any more; if the videos were moved" in told
@@ -81,10 +81,10 @@ def test_what_can_not_be_cut_is_told_and_the_rest_is_there(lake: Path, tmp_path:
         assert (len(data["clips"]), len(data["without_clip"]), data["note"]) == (1, 12, "clips for 6")
         videos[2].write_bytes(kept)
         (tmp_path / "other").mkdir()
-        found = run("clips", "--lake", lake, "--out", tmp_path / "clips", "--videos-root", tmp_path, "--where",
+        found = here("clips", "--lake", lake, "--out", tmp_path / "clips", "--videos-root", tmp_path, "--where",
                     "video_id = '0000000000000000'")  # fmt: skip
         assert "6 clips" in text(found.stdout)
-        lost = run("clips", "--lake", lake, "--out", tmp_path / "none", "--videos-root", tmp_path / "other")
+        lost = here("clips", "--lake", lake, "--out", tmp_path / "none", "--videos-root", tmp_path / "other")
         assert "no videos in it" in text(lost.stderr)
         assert "0 clips" in text(lost.stdout)
     finally:
@@ -122,7 +122,7 @@ def test_a_folder_of_something_else_is_left_alone(lake: Path, tmp_path: Path) ->
 
 
 def test_clips_are_named_by_what_they_hold_and_listed(lake: Path, tmp_path: Path) -> None:
-    told = run(
+    told = here(
         "clips", "--lake", lake, "--out", tmp_path, "--margin", "0.5", "--where", "score >= 0.8 AND track_id = 1"
     )
     assert "3 clips" in text(told.stdout)
@@ -145,7 +145,7 @@ def test_names_of_one_video_and_moment_stay_apart(lake: Path, tmp_path: Path) ->
     twice = [{"uri": uri, "segment_id": f"s{n}", "label": label, "start_s": 1.0, "end_s": 2.0, "score": 0.5}
              for n, label in enumerate(["a/b", "a b", "A:B", "../.."])]  # fmt: skip
     other = lake_of_segments(tmp_path / "lake", {uri: 6.0}, twice)
-    assert "4 clips" in text(run("clips", "--lake", other, "--out", tmp_path / "clips").stdout)
+    assert "4 clips" in text(here("clips", "--lake", other, "--out", tmp_path / "clips").stdout)
     assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == sorted(
         ["20240503_140000_00001.00_A-B.mp4", "20240503_140000_00001.00_a-b_2.mp4",
          "20240503_140000_00001.00_a-b_3.mp4", "20240503_140000_00001.00_video.mp4", "clips.csv"]
@@ -153,7 +153,7 @@ def test_names_of_one_video_and_moment_stay_apart(lake: Path, tmp_path: Path) ->
 
 
 def test_people_are_drawn_in(lake: Path, tmp_path: Path) -> None:
-    assert run("video", "--lake", lake, "140000", "--out", tmp_path / "all.mp4").returncode == 0
+    assert here("video", "--lake", lake, "140000", "--out", tmp_path / "all.mp4").returncode == 0
     with av.open(str(tmp_path / "all.mp4")) as container:
         drawn = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
     assert len(drawn) == 180

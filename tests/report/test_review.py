@@ -32,6 +32,13 @@ def answers(tmp_path: Path) -> Path:
     return tmp_path / "answers.csv"
 
 
+@pytest.fixture(scope="module")
+def unanswered(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A review in which nobody answers: for many tests, which only look."""
+    with review(lake, tmp_path_factory.mktemp("unanswered") / "answers.csv") as process:
+        yield process
+
+
 @pytest.fixture
 def running(lake: Path, answers: Path) -> Iterator[Process]:
     with review(lake, answers) as process:
@@ -74,28 +81,28 @@ def refusal(url: str, content: Any) -> str:
     return str(json.loads(body)["error"])
 
 
-def test_only_who_knows_the_token_and_comes_from_here_is_served(running: Process) -> None:
-    port = urlsplit(running.url).port
-    assert ask(running.url)[0] == 200
+def test_only_who_knows_the_token_and_comes_from_here_is_served(unanswered: Process) -> None:
+    port = urlsplit(unanswered.url).port
+    assert ask(unanswered.url)[0] == 200
     for path in ("/", "/index.html", "/" + "x" * 24 + "/", "/../etc/passwd", "//"):
-        assert ask(running.url, path)[0] == 403, path
+        assert ask(unanswered.url, path)[0] == 403, path
     elsewhere = [{"Host": "evil.example"}, {"Host": f"evil.example:{port}"}, {"Origin": "http://evil.example"},
                  {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}]  # fmt: skip
     for headers in elsewhere:
-        assert ask(running.url, **headers)[0] == 403, headers
-        assert ask(running.url, "undo", {}, **headers)[0] == 403, headers
-    assert ask(running.url, Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
-    headers = ask(running.url)[1]
+        assert ask(unanswered.url, **headers)[0] == 403, headers
+        assert ask(unanswered.url, "undo", {}, **headers)[0] == 403, headers
+    assert ask(unanswered.url, Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
+    headers = ask(unanswered.url)[1]
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "Access-Control-Allow-Origin" not in headers
     assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-def test_it_listens_on_the_loopback_interface_alone(running: Process) -> None:
+def test_it_listens_on_the_loopback_interface_alone(unanswered: Process) -> None:
     others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
     for address in others:
         with pytest.raises(OSError, match="refused"):
-            socket.create_connection((address, urlsplit(running.url).port or 0), timeout=5)
+            socket.create_connection((address, urlsplit(unanswered.url).port or 0), timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -103,34 +110,34 @@ def test_it_listens_on_the_loopback_interface_alone(running: Process) -> None:
     ["../../../../etc/passwd", "..%2f..%2fetc/passwd", f"{'f' * 16}/0-10.mp4", f"{video_id(0)}/0-10.csv",
      f"{video_id(0)}/../{video_id(0)}/0-10.mp4", f"{video_id(0)}/5-5.mp4", f"{video_id(0)}/0-9999.mp4"],
 )  # fmt: skip
-def test_there_is_no_way_out_of_the_videos(running: Process, name: str) -> None:
-    status, _, body = ask(running.url, f"clips/{name}")
+def test_there_is_no_way_out_of_the_videos(unanswered: Process, name: str) -> None:
+    status, _, body = ask(unanswered.url, f"clips/{name}")
     assert status == 404
     assert b"root:" not in body
 
 
-def test_media_come_by_ranges_of_bytes(running: Process) -> None:
+def test_media_come_by_ranges_of_bytes(unanswered: Process) -> None:
     name = f"clips/{video_id(1)}/1-4.mp4"  # Of an AVI, which no browser plays.
-    status, headers, whole = ask(running.url, name)
+    status, headers, whole = ask(unanswered.url, name)
     assert (status, headers["Content-Type"], headers["Accept-Ranges"]) == (200, "video/mp4", "bytes")
     assert whole[4:8] == b"ftyp"
     for wanted, part in (("bytes=0-9", whole[:10]), ("bytes=100-", whole[100:]), ("bytes=-7", whole[-7:]),
                          ("bytes=5-99999999", whole[5:])):  # fmt: skip
-        status, headers, body = ask(running.url, name, Range=wanted)
+        status, headers, body = ask(unanswered.url, name, Range=wanted)
         assert (status, body) == (206, part), wanted
         assert headers["Content-Range"] == f"bytes {whole.index(part)}-{whole.index(part) + len(part) - 1}/{len(whole)}"
-    status, headers, _ = ask(running.url, name, Range="bytes=99999999-")
+    status, headers, _ = ask(unanswered.url, name, Range="bytes=99999999-")
     assert (status, headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
-    scene = ask(running.url, name.replace("mp4", "js"))[2].decode()
+    scene = ask(unanswered.url, name.replace("mp4", "js"))[2].decode()
     start = (
         f'actionlakeScene("{name.replace("mp4", "js")}", {{"start":1.0,"end":4.0,"tracks":[{{"id":1,"times":[0.0,0.1'
     )
     assert scene.startswith(start)
 
 
-def test_a_copied_clip_says_when_it_begins(running: Process) -> None:
+def test_a_copied_clip_says_when_it_begins(unanswered: Process) -> None:
     """With the keyframe before: every 0.4 s there is one."""
-    scene = ask(running.url, f"clips/{video_id(0)}/3-6.js")[2].decode()
+    scene = ask(unanswered.url, f"clips/{video_id(0)}/3-6.js")[2].decode()
     assert '{"start":2.8,"end":6.0,' in scene
 
 

@@ -74,7 +74,7 @@ def test_people_are_found_followed_and_labelled(unchunked: Path) -> None:
     assert whole["end_s"].iloc[-1] == 6.0
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(chunk_s=st.floats(0.4, 3.5), piece_frames=st.integers(2, 40))
 def test_chunks_and_pieces_leave_no_trace(
     chunk_s: float, piece_frames: int, street: Path, person_config: Config, extractor: Extractor, unchunked: Path,

@@ -20,7 +20,6 @@ from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
 from pipeline.config import EMBEDDED_DETECTOR
 from pipeline.errors import UsageError
-from pipeline.training.detector import DetectorOptions, train_detector
 from pipeline.training.distill import LabelOptions, Teacher, label_videos
 from pipeline.vision import people_network
 from pipeline.vision.detector import Detector
@@ -114,13 +113,6 @@ def test_training_goes_on_where_it_was_killed(street_labels: Path, person_weight
     for name, tensor in people_network.build_backbone("DEFAULT").state_dict().items():
         kept = bundle.weights[f"model.0.m.{name.removeprefix('layers.')}"]
         torch.testing.assert_close(kept, tensor.to(kept.dtype))
-
-    # A bundle is what the next training begins with.
-    options = DetectorOptions(px=64, epochs=1, batch_size=4, learning_rate=1e-9, start=str(tmp_path / "tiny"))
-    further = train_detector([street_labels / "data.yaml"], tmp_path / "further", options)
-    for name, tensor in further.weights.items():
-        if name.endswith("conv.weight"):
-            torch.testing.assert_close(tensor.float(), bundle.weights[name].float(), atol=1e-3, rtol=1e-2)
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

@@ -234,7 +234,7 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     (tmp_path / "words.csv").write_text("label,meaning\nlie,the trunk is level\n")
     lying = skeletons(60, LYING, "lie")
     np.savez(tmp_path / "lying.npz", **vars(lying))
-    config = Config(inputs=("box", "pose"), workers=2)
+    config = Config(inputs=("box", "pose"), workers=1)
     options = replace(SMALL, row_steps=20, mirror=True)
     result = train(
         tmp_path / "labels.csv", str(clips[0].parent), tmp_path / "model", config=config, options=options,

@@ -26,7 +26,7 @@ from pipeline.training.sequences import IGNORE
 from pipeline.training.splits import divide
 from pipeline.training.teaching import TeachOptions, contradicted, count_said, grown, remembered, without
 from tests.made_up import CONFIG, FPS, MadeUpPerson, made
-from tests.test_cli import run, text
+from tests.test_cli import here, run, text
 
 INPUTS = CONFIG.embedded
 NAMES = ("background", "walk", "wave", "sit")
@@ -120,7 +120,7 @@ def test_corrections_are_learnt_and_the_rest_is_kept(lake: Path, base: Path, tmp
     assert set(most_said(lake, "base").values()) == {"walk", "wave", "sit"}
     path = answers(tmp_path / "answers.csv", [(n, track, "juggle") for n, track in waving])
     out = tmp_path / "taught"
-    shown = run("teach", "--lake", lake, path, "--out", out, "--model", base)
+    shown = here("teach", "--lake", lake, path, "--out", out, "--model", base)
     assert shown.returncode == 0, shown.stderr.decode()
     assert "answers held out, after" in text(shown.stdout)
     bundle = load_bundle(out)

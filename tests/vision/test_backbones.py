@@ -137,7 +137,7 @@ def test_folders_that_hold_no_model(tmp_path: Path, clip: str, vit: str) -> None
         load_backbone(str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text((Path(clip) / "open_clip_config.json").read_text())
     with pytest.raises(UsageError, match=r"open_clip can't load it \(.*\); the folder needs open_clip_config.json"):
-        Embedder(str(tmp_path), F32)
+        load_backbone(str(tmp_path))
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, vit: str) -> None:

@@ -13,7 +13,7 @@ from pipeline.lake.query import open_lake
 from pipeline.report.exports import export_segments
 from pipeline.training.formats import read_annotations
 from tests.lakes import lake_of_segments
-from tests.test_cli import run, text, usage_error
+from tests.test_cli import here, run, text, usage_error
 
 URIS = {"/v/x/a.mp4": 4.0, "/v/y/b.mp4": 6.0, "/v/y/empty.mp4": 1.0}
 SEGMENTS = [
@@ -103,7 +103,7 @@ def test_the_command(lake: Path, tmp_path: Path) -> None:
     assert "known are activitynet, csv, excel, vtt, boris, elan, cvat, label-studio, fiftyone" in usage_error(
         "export", "--lake", lake, "--out", tmp_path / "x", "--format", "srt"
     )
-    done = run("export", "--lake", lake, "--out", tmp_path / "some", "--format", "elan", "--where", "label = 'fall'")
+    done = here("export", "--lake", lake, "--out", tmp_path / "some", "--format", "elan", "--where", "label = 'fall'")
     assert "some: 1 segments" in text(done.stdout)
     assert "--where 'label'" in usage_error(
         "export", *("--lake", lake, "--out", tmp_path / "x"), *("--format", "csv", "--where", "label")
