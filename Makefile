@@ -7,7 +7,7 @@ VIDEOS ?= .demo/street.csv
 
 demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	rm -rf .demo/lake
-	$(BIN)/actionlake analyze $(VIDEOS) --lake .demo/lake
+	$(BIN)/actionlake analyze $(VIDEOS) --lake .demo/lake --forecaster walkers-lstm
 	$(BIN)/actionlake query --lake .demo/lake "SELECT parse_filename(uri) AS video, track_id AS person, label, start_s, end_s, score FROM segments ORDER BY uri, start_s LIMIT 40"
 	$(BIN)/actionlake query --lake .demo/lake "SELECT label, count(*) AS segments, sum(end_s - start_s) AS seconds FROM segments GROUP BY label ORDER BY seconds DESC"
 	-$(BIN)/actionlake picture --lake .demo/lake --out .demo/people.png

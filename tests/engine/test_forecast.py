@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.lake.store import Lake
 from pipeline.lake.verify import verify
-from pipeline.motion.forecaster_bundle import ForecasterBundle, load_forecaster
+from pipeline.motion.forecaster_bundle import EMBEDDED_FORECASTERS, ForecasterBundle, load_forecaster
 from pipeline.motion.forecasting import Forecaster, ForecasterSpec
 from pipeline.motion.trajectories import Trajectory
 from pipeline.steps import foretell as step
@@ -237,6 +237,18 @@ def test_metres_are_foretold_on_the_ground(walkers: Path, tmp_path: Path) -> Non
     assert (row["x"], row["y"]) == pytest.approx((160, 100), abs=0.01)
     # A metre is 100 pixels across and 50 down.
     assert row["sx"] == pytest.approx(2 * row["sy"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", EMBEDDED_FORECASTERS)
+def test_the_embedded_forecaster_knows_that_walkers_go_on(walkers: Path, name: str) -> None:
+    bundle = load_forecaster(name)
+    assert (bundle.name, bundle.unit, bundle.longest_s) == (name, "heights", pytest.approx(4.8))
+    lake = tell(walkers, bundle)
+    found = lake.sql("SELECT * FROM forecasts WHERE video_id = 'a1' AND track_id = 1 AND horizon_s = 2.0").to_pylist()
+    ahead = [row["x"] - 50 * row["made_at_s"] for row in found]
+    # 50 pixels a second: a hundred in two seconds, give or take half of that.
+    assert all(50 < moved < 150 for moved in ahead)
+    assert all(abs(row["y"] - 100) < 50 for row in found)
 
 
 @pytest.mark.parametrize(
