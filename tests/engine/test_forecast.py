@@ -189,7 +189,7 @@ def test_a_job_foretells_once_all_is_committed(street: Path, tmp_path: Path) -> 
     state = analyze([str(street)], str(lake), None, config, forecaster=tmp_path / "random")
     assert state.n_forecasts == len(rows(lake, "forecasts")) / 12 > 10
     again = analyze([str(street)], str(lake), None, config, forecaster=tmp_path / "random")
-    assert (again.n_videos_done, again.n_forecasts) == (1, 0)
+    assert (again.n_chunks_done, again.n_forecasts) == (0, 0)
 
 
 def test_a_job_is_not_begun_for_a_forecaster_that_does_not_fit(street: Path, tmp_path: Path) -> None:
