@@ -86,7 +86,7 @@ class Mixture(NamedTuple):
         apart = self.mean - mean[:, None]
         between = torch.cat([apart**2, apart[..., :1] * apart[..., 1:]], dim=-1)
         covariance = (weight * (self.covariance + between)).sum(1)
-        return mean, covariance * torch.tensor(spread)[:, None] ** 2 if len(spread) else covariance
+        return mean, covariance * covariance.new_tensor(spread)[:, None] ** 2 if len(spread) else covariance
 
     def log_likelihood(self, places: torch.Tensor) -> torch.Tensor:
         """Return the logarithm of the density of paths `float32 [B, P, 2]` at what became true, `float32 [B]`."""
@@ -147,7 +147,7 @@ class Forecaster(nn.Module):
         turn, scale = _own_frame(past, self.spec.slowest)
         seen = past @ turn.mT / scale
         if others is None or present is None:
-            others, present = past.new_zeros(len(past), 0, 4), torch.zeros(len(past), 0, dtype=torch.bool)
+            others, present = past.new_zeros(len(past), 0, 4), past.new_zeros(len(past), 0, dtype=torch.bool)
         nearby = torch.cat([others[..., :2] @ turn.mT, others[..., 2:] @ turn.mT], dim=-1) / scale
         told = [member(seen, nearby, present) for member in self.members]
         log_weight = torch.cat([each[0] for each in told], dim=1) - math.log(len(told))
@@ -220,13 +220,13 @@ class _Baseline(nn.Module):
     def __init__(self, spec: ForecasterSpec) -> None:
         super().__init__()
         self._moves = spec.kind == "constant_velocity"
-        self._ahead = torch.arange(1.0, spec.n_foretold + 1)
+        self.register_buffer("ahead", torch.arange(1.0, spec.n_foretold + 1), persistent=False)
         self.spread = nn.Parameter(torch.zeros(spec.n_foretold, 3))
 
     def forward(self, past: torch.Tensor, _others: torch.Tensor, _present: torch.Tensor) -> _Told:
         step = (past[:, -1:] - past[:, -2:-1]) * (1.0 if self._moves else 0.0)
-        mean = (step * self._ahead[:, None])[:, None]
-        covariance = _covariance(self.spread.expand(len(past), 1, -1, -1), self._ahead)
+        mean = (step * self.get_buffer("ahead")[:, None])[:, None]
+        covariance = _covariance(self.spread.expand(len(past), 1, -1, -1), self.get_buffer("ahead"))
         return past.new_zeros(len(past), 1), mean, covariance
 
 
@@ -243,7 +243,7 @@ class _Learning(nn.Module):
     def __init__(self, spec: ForecasterSpec) -> None:
         super().__init__()
         self.spec = spec
-        self._ahead = torch.arange(1.0, spec.n_foretold + 1)
+        self.register_buffer("ahead", torch.arange(1.0, spec.n_foretold + 1), persistent=False)
         self.weigh = nn.Linear(spec.hidden_dim, spec.n_paths)
         self.say = nn.Linear(spec.hidden_dim, spec.n_paths * 5)
         if spec.n_others:
@@ -271,7 +271,7 @@ class _Learning(nn.Module):
         A path is the sum of its steps, and a step is told by how it differs from the last one seen, `[B, 2]`.
         """
         mean = (last[:, None, None] + said[..., :2]).cumsum(dim=2)
-        return weight.log_softmax(-1), mean, _covariance(said[..., 2:], self._ahead)
+        return weight.log_softmax(-1), mean, _covariance(said[..., 2:], self.get_buffer("ahead"))
 
 
 def _read(past: torch.Tensor) -> torch.Tensor:

@@ -213,7 +213,8 @@ paths each ({n_parameters / 1e3:.0f} thousand parameters).
 {chr(10).join(rows)}
 
 ADE and FDE: distance from what came true, in {unit}, over all steps and at the last.
-Best of 20: of 20 drawn paths the nearest. A Gaussian that is right holds 0.393 in its ellipse of one standard deviation.
+Best of 20: of 20 drawn paths the nearest. A Gaussian that is right holds 0.393 in its ellipse of one standard
+deviation.
 
 ## Limits
 
