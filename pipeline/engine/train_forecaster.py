@@ -60,8 +60,6 @@ class TrackOptions:
     cameras: int = 0
     """Sources in metres are looked at by so many made-up cameras each, for a forecaster of pictures. 0: they stay in
     metres."""
-    paces: tuple[float, ...] = (1.0,)
-    """Each source is also seen so many times as fast: people of another place hurry, or another film runs faster."""
 
 
 def train_forecaster(
@@ -105,12 +103,11 @@ def train_forecaster(
     held_out = [scene for source in test for scene in _scenes(source, reading)]
     if held_out and _unit(held_out) != spec.unit:
         raise UsageError(f"--test: its places are in {_unit(held_out)!r}, those to learn from in {spec.unit!r}")
-    training = _windows(scenes, spec, reading.paces)
+    training = _windows(scenes, spec)
     if held_out:
         measured = _windows(held_out, spec)
     else:
-        at_own_pace = _windows(scenes, spec) if reading.paces != (1.0,) else training
-        training, measured = _divided(training)[0], _divided(at_own_pace)[1]
+        training, measured = _divided(training)
     if not len(training) or not len(measured):
         long_s = (spec.n_observed + spec.n_foretold - 1) * spec.step_s
         raise UsageError(
@@ -170,16 +167,10 @@ def _named(scenes: Sequence[SceneTracks], unit: str) -> str:
     return next(scene.name for scene in scenes if scene.unit == unit)
 
 
-def _windows(scenes: Sequence[SceneTracks], spec: ForecasterSpec, paces: Sequence[float] = (1.0,)) -> Windows:
-    """Return all windows of all scenes, at each pace."""
-    cut = [
-        cut_windows(
-            on_grid(scene.trajectories, spec.step_s * pace, _GAP_S), spec.n_observed, spec.n_foretold, spec.n_others
-        )
-        for scene in scenes
-        for pace in paces
-    ]
-    return Windows.joined(cut)
+def _windows(scenes: Sequence[SceneTracks], spec: ForecasterSpec) -> Windows:
+    """Return all windows of all scenes."""
+    grids = (on_grid(scene.trajectories, spec.step_s, _GAP_S) for scene in scenes)
+    return Windows.joined([cut_windows(grid, spec.n_observed, spec.n_foretold, spec.n_others) for grid in grids])
 
 
 def _divided(windows: Windows) -> tuple[Windows, Windows]:
