@@ -36,7 +36,9 @@ def forecast(
     horizon_s: Annotated[
         float | None, typer.Option("--horizon", help="Seconds ahead.", show_default="what it was trained for")
     ] = None,
-    every_s: Annotated[float, typer.Option("--every", help="Seconds between two forecasts of a person.")] = 0.4,
+    every_s: Annotated[
+        float | None, typer.Option("--every", help="Seconds between two forecasts.", show_default="one step")
+    ] = None,
     ground: _Ground = None,
     address: Address = None,
     verbose: Verbose = False,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.activity.bundle import check_name
@@ -23,6 +24,8 @@ from pipeline.steps.breaker import Breaker
 from pipeline.steps.foretell import Foreteller, ForetellOptions, forecasts_folder
 
 log = logging.getLogger(__name__)
+
+_COLUMNS = ("video_id", "pts_s", "track_id", "x1", "y1", "x2", "y2")
 
 
 class ShardForecasts(NamedTuple):
@@ -87,7 +90,7 @@ def forecast(
     if not shards:
         raise UsageError(f"{target.uri}: nothing is committed in it yet; run `actionlake analyze` first")
     folder = forecasts_folder(bundle)
-    waiting = [shard for shard in shards if not is_made_by(target, folder, shard, facts | {"untold": []})]
+    waiting = [shard for shard in shards if not is_made_by(target, folder, shard, facts)]
     state = ForecastState(bundle.name, len(shards), len(shards) - len(waiting))
     notify = observer or (lambda _: None)
     notify(state)
@@ -116,23 +119,47 @@ def foretell_shard(
     # Sums over several threads would differ in their last bit.
     torch.set_num_threads(1)
     lake, foreteller = Lake(lake_uri), Foreteller(bundle, options, ground)
-    names = ["video_id", "pts_s", "track_id", "x1", "y1", "x2", "y2"]
-    boxes = read_part(lake, "detections", shard, names)
     uris = dict(zip(*read_part(lake, "videos", shard, ["video_id", "uri"]).to_pydict().values(), strict=True))
-    tables, failures = [], dict[str, str]()
-    for video_id, rows, _ in by_video(boxes.filter(pc.is_valid(boxes["track_id"]))):
-        column = {name: rows[name].to_numpy() for name in names[1:]}
-        xyxy = np.column_stack([column[name] for name in names[3:]]).astype(np.float32)
+    boxes = read_part(lake, "detections", shard, _COLUMNS)
+    boxes = boxes.filter(pc.is_valid(boxes["track_id"]))
+    failures = dict[str, str]()
+    while True:
         try:
-            with stage("forecast", passing=(OSError,)):
-                tables.append(foreteller.foretell(video_id, column["pts_s"], column["track_id"], xyxy))
-        except UnforeseenError as error:
-            failures[video_id] = str(error.failure(uris[video_id]))
-            log.error("%s", failures[video_id], exc_info=error.cause)
-    facts: dict[str, Any] = foreteller.facts | ({"untold": list(failures)} if failures else {})
-    schema = schemas.with_footer(schemas.FORECASTS, **facts)
-    with open_part(lake, forecasts_folder(bundle), shard, schema) as part:
-        for table in tables:
-            part.write(table)
+            n_rows = _write(lake, shard, foreteller, boxes, failures)
+            break
+        except _VideoUnforeseenError as error:
+            # Some of its rows may have been written: the part is begun anew, without it.
+            failures[error.video_id] = str(error.cause.failure(uris[error.video_id]))
+            log.error("%s", failures[error.video_id], exc_info=error.cause)
     n_ahead, _ = options.steps(bundle)
-    return ShardForecasts(len(uris), sum(map(len, tables)) // n_ahead, list(failures.values()))
+    return ShardForecasts(len(uris), n_rows // n_ahead, list(failures.values()))
+
+
+class _VideoUnforeseenError(Exception):
+    """Nothing can be foretold of a video, for an unexpected reason."""
+
+    def __init__(self, video_id: str, cause: UnforeseenError) -> None:
+        super().__init__(video_id, cause)
+        self.video_id, self.cause = video_id, cause
+
+
+def _write(lake: Lake, shard: int, foreteller: Foreteller, boxes: pa.Table, without: Collection[str]) -> int:
+    """Write a part of the boxes of some videos, those `without` left out, and return how many rows it has."""
+    facts: dict[str, Any] = foreteller.facts | ({"untold": list(without)} if without else {})
+    n_rows = 0
+    with open_part(
+        lake, forecasts_folder(foreteller.bundle), shard, schemas.with_footer(schemas.FORECASTS, **facts)
+    ) as part:
+        for video_id, rows, _ in by_video(boxes):
+            if video_id in without:
+                continue
+            column = {name: rows[name].to_numpy() for name in _COLUMNS[1:]}
+            xyxy = np.column_stack([column[name] for name in _COLUMNS[3:]]).astype(np.float32)
+            try:
+                with stage("forecast", passing=(OSError,)):
+                    for table in foreteller.foretell(video_id, column["pts_s"], column["track_id"], xyxy):
+                        part.write(table)
+                        n_rows += len(table)
+            except UnforeseenError as error:
+                raise _VideoUnforeseenError(video_id, error) from error
+    return n_rows

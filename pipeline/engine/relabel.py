@@ -134,7 +134,7 @@ def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s:
 
 def _labelled_by(lake: Lake, shard: int, bundle: Bundle) -> bool:
     """Whether a shard has segments of these very weights, made by the same options; earlier versions noted none."""
-    return is_made_by(lake, segments_folder(bundle), shard, model_facts(bundle) | {"unlabelled": []})
+    return is_made_by(lake, segments_folder(bundle), shard, model_facts(bundle))
 
 
 def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> ShardLabels:

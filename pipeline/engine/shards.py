@@ -26,12 +26,17 @@ _MOST_DEATHS = 3
 
 
 def is_made_by(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
-    """Whether a shard has a part in a folder whose footer says these very things; earlier versions said fewer."""
+    """Whether a shard has a part in a folder whose footer says these very things, and that no video was left out.
+
+    Earlier versions did not note the options of models.
+    """
     if not lake.has_part(folder, shard):
         return False
     metadata = pq.read_schema(lake.path(folder, part_name(shard)), filesystem=lake.fs).metadata
     footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
-    return all(footer.get(name, value) == value for name, value in facts.items())
+    footer.setdefault("model_options", facts["model_options"])
+    is_whole = not footer.get("unlabelled") and not footer.get("untold")
+    return is_whole and all(footer.get(name) == value for name, value in facts.items())
 
 
 class ShardWorker:

@@ -97,14 +97,19 @@ def train_forecaster(
     check_name(Path(out).name)
     if not tracks:
         raise UsageError("no source of tracks was named")
+    if not (np.isfinite([spec.step_s, reading.fps, options.noise]).all() and options.noise >= 0 < reading.fps):
+        raise UsageError(
+            f"step = {spec.step_s}, fps = {reading.fps}, noise = {options.noise}: positive numbers are wanted, or 0 "
+            "for the noise"
+        )
     scenes = [scene for source in tracks for scene in _scenes(source, reading)]
     unit = _unit(scenes)
     spec = replace(spec, unit=unit, slowest=spec.slowest / (PERSON_M if unit == HEIGHTS else 1.0))
     held_out = [scene for source in test for scene in _scenes(source, reading)]
-    if held_out and _unit(held_out) != spec.unit:
+    if test and _unit(held_out) != spec.unit:
         raise UsageError(f"--test: its places are in {_unit(held_out)!r}, those to learn from in {spec.unit!r}")
     training = _windows(scenes, spec)
-    if held_out:
+    if test:
         measured = _windows(held_out, spec)
     else:
         training, measured = _divided(training)
@@ -139,7 +144,9 @@ def train_forecaster(
 def _scenes(source: str | Path, reading: TrackOptions) -> list[SceneTracks]:
     """Return the scenes of a source, as cameras see them if that is wanted."""
     ground = read_ground(reading.ground) if reading.ground is not None else None
-    scenes = list(read_scenes(source, reading.fps, ground))
+    scenes = [scene for scene in read_scenes(source, reading.fps, ground) if scene.trajectories]
+    if not scenes:
+        raise UsageError(f"{source}: nobody is followed in it")
     if not reading.cameras:
         return scenes
     return [
@@ -174,9 +181,11 @@ def _windows(scenes: Sequence[SceneTracks], spec: ForecasterSpec) -> Windows:
 
 
 def _divided(windows: Windows) -> tuple[Windows, Windows]:
-    """Return what comes first and what comes last; nothing of the one is seen in the other."""
-    last = np.quantile(windows.step, 1 - _HELD_OUT) if len(windows) else 0
-    reach = windows.places.shape[1]
+    """Return what comes first in each scene and what comes last; nothing of the one is seen in the other."""
+    last, reach = np.zeros(len(windows)), windows.places.shape[1]
+    for scene in np.unique(windows.scene):
+        own = windows.scene == scene
+        last[own] = np.quantile(windows.step[own], 1 - _HELD_OUT)
     return windows.take(windows.step + reach < last), windows.take(windows.step - reach >= last)
 
 

@@ -33,10 +33,13 @@ class TrackForecasts:
         return number if number >= 0 and time_s - self.made_at_s[number] <= within_s else None
 
 
-def read_forecasts(lake: LakeReader, video_id: str, model: str) -> dict[int, TrackForecasts]:
-    """Return the forecasts of a video, by track."""
+def read_forecasts(
+    lake: LakeReader, video_id: str, model: str, start_s: float = 0.0, end_s: float = float("inf")
+) -> dict[int, TrackForecasts]:
+    """Return the forecasts of a video that were made from one time on and before another, by track."""
     columns = ["track_id", "made_at_s", "horizon_s", "x", "y", "sx", "sy", "rho"]
-    found = lake.rows_of("forecasts", video_id, columns, pc.field("model") == model)
+    made_then = (pc.field("made_at_s") >= start_s) & (pc.field("made_at_s") < end_s)
+    found = lake.rows_of("forecasts", video_id, columns, (pc.field("model") == model) & made_then)
     found = found.sort_by([(name, "ascending") for name in columns[:3]])
     rows = {name: found[name].to_numpy().astype(np.float64) for name in columns}
     forecasts: dict[int, TrackForecasts] = {}
@@ -65,5 +68,5 @@ def forecaster_of(lake: LakeReader, name: str | None = None) -> str | None:
             f"`actionlake forecast --model {name}`"
         )
     if name is None and len(there) > 1:
-        raise UsageError(f"{lake.store.uri}: forecasts by {', '.join(there)}; name one with --forecaster")
+        raise UsageError(f"{lake.store.uri}: forecasts by {', '.join(there)}; name one with --model")
     return name or (there[0] if there else None)

@@ -122,7 +122,9 @@ def watch(
         raise UsageError("nothing to watch: name --zone or --line")
     if doubles := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{', '.join(sorted(doubles))}: several zones or lines of one name")
-    chosen = forecaster_of(lake, model)
+    if lake.feature_options["scope"] == "frame":
+        raise UsageError(f"{lake.store.uri}: of scope 'frame', nobody is followed in it; analyze with --scope person")
+    chosen = forecaster_of(lake, model) if lines or model is not None else None
     stays, crossed, expected = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for video in lake.videos_where(where):
         tracks = _paths(lake, video["video_id"])

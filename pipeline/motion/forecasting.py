@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.errors import UsageError
+
 LEARNING = ("lstm", "gru", "transformer")
 BASELINES = ("constant_velocity", "still")
 KINDS = (*LEARNING, *BASELINES)
@@ -60,9 +62,9 @@ class ForecasterSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind = {self.kind!r} is not one of {', '.join(KINDS)}")
+            raise UsageError(f"kind = {self.kind!r} is not one of {', '.join(KINDS)}")
         if self.n_observed < 2 or self.n_foretold < 1 or not self.step_s > 0:
-            raise ValueError(f"{self.n_observed} steps seen, {self.n_foretold} foretold, {self.step_s} s each")
+            raise UsageError(f"{self.n_observed} steps seen, {self.n_foretold} foretold, {self.step_s} s each")
 
 
 class Mixture(NamedTuple):

@@ -39,6 +39,15 @@ class Ground:
         """Return places in the picture, `float64 [..., 2]`, for places on the ground."""
         return _mapped(np.asarray(self._inverse, np.float64), metres)
 
+    def depth(self, metres: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how far before the camera places on the ground are, `float64 [...]`, but for a factor.
+
+        Where the sign changes, a path passes the camera: the picture shows nothing of what lies behind it.
+        """
+        inverse = np.asarray(self._inverse, np.float64)
+        depth: NDArray[np.float64] = metres @ inverse[2, :2] + inverse[2, 2]
+        return depth
+
     def spread_in_pixels(self, metres: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return covariances in pixels, `float64 [..., 2, 2]`, of such in metres around places on the ground.
 

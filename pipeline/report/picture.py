@@ -16,7 +16,7 @@ from pipeline.archive.sources import list_videos
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader
 from pipeline.report.drawing import draw_person
-from pipeline.report.scene import PAST_S, SHOWN_S, Person, read_scene
+from pipeline.report.scene import Person, read_scene
 from pipeline.video.decode import decode_chunk
 
 _MOST_CROWDED = """
@@ -28,9 +28,6 @@ _MOST_CROWDED = """
     GROUP BY d.video_id, d.frame_index
     ORDER BY {first} count(s.label) DESC, count(*) DESC, sum(d.score) DESC, d.video_id, d.frame_index LIMIT 1
 """
-
-# Where people went is shown beside where they were expected: forecasts reach so far at most.
-_AHEAD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def draw_moment(lake: LakeReader, out: str | Path, video: str | None = None, at_
     if not found:
         raise UsageError("nobody was followed there; see SELECT * FROM detections, and the scope in `actionlake info`")
     at = found[0]["pts_s"]
-    scene = read_scene(lake, found[0]["video_id"], at - PAST_S - SHOWN_S, at + _AHEAD_S)
+    scene = read_scene(lake, found[0]["video_id"], at, float(np.nextafter(at, np.inf)))
     moment = Moment(found[0]["uri"], at, scene.at(at))
     if not cv2.haveImageWriter(str(out)):
         raise UsageError(f"{out}: not a kind of picture that can be written; name it .png or .jpg")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pipeline.lake.forecasts import TrackForecasts, read_forecasts
 from pipeline.lake.query import LakeReader
 
+# So long before a forecast somebody's path is shown.
 PAST_S = 3.0
-"""So long before a forecast somebody's path is shown."""
 SHOWN_S = 1.0
 """So long after it was made a forecast is shown, unless a newer one is."""
 _EPSILON_S = 1e-6
@@ -149,7 +149,14 @@ def read_scene(
         model: Whose segments. None: those of every model; the surest speaks. Forecasts are those of the forecaster that
             is first by name.
     """
-    followed = pc.field("track_id").is_valid() & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
+    forecaster, forecasts = next(iter(lake.store.models("forecasts")), None), dict[int, TrackForecasts]()
+    since_s, until_s = start_s, end_s
+    if forecaster is not None:
+        forecasts = read_forecasts(lake, video_id, forecaster, start_s - SHOWN_S, end_s)
+        # Paths begin before what is shown, and come true after it.
+        since_s -= SHOWN_S + PAST_S
+        until_s += max((float(told.horizon_s[-1]) for told in forecasts.values()), default=0.0)
+    followed = pc.field("track_id").is_valid() & (pc.field("pts_s") >= since_s) & (pc.field("pts_s") < until_s)
     columns = ["track_id", "label", "pts_s", "x1", "y1", "x2", "y2", "keypoints"]
     boxes = lake.rows_of("detections", video_id, columns, followed).sort_by(
         [("track_id", "ascending"), ("pts_s", "ascending")]
@@ -169,8 +176,7 @@ def read_scene(
         said &= pc.field("model") == model
     for row in lake.rows_of("segments", video_id, ["track_id", "start_s", "end_s", "label", "score"], said).to_pylist():
         segments[row["track_id"]].append((row["start_s"], row["end_s"], row["label"], row["score"]))
-    forecaster = next(iter(lake.store.models("forecasts")), None)
-    return Scene(tracks, segments, read_forecasts(lake, video_id, forecaster) if forecaster is not None else {})
+    return Scene(tracks, segments, forecasts)
 
 
 def _keypoints(column: pa.ChunkedArray) -> NDArray[np.float32]:

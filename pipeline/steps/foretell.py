@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,14 @@ from pipeline.motion.ground import Ground
 from pipeline.motion.trajectories import Trajectory, Windows, cut_windows, on_grid
 
 _EPSILON = 1e-6
-# A box may be missing for so long, and the path still counts as seen.
+# A box may be missing for so long in the past, and the path still counts as seen.
 _GAP_S = 1.0
+# Who was not seen for longer than this, now, is out of sight.
+_IN_SIGHT_S = 0.3
+# Nearer to the camera than this share of how far away somebody is now, a path has left the picture.
+_NEAREST = 0.1
+# So many forecasts are made at a time.
+_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class ForetellOptions:
 
     horizon_s: float | None = None
     """How far ahead. None: as far as the forecaster was trained for."""
-    every_s: float = 0.4
-    """Forecasts are made at multiples of this, which is one of the forecaster's step."""
+    every_s: float | None = None
+    """Forecasts are made at multiples of this, which is one of the forecaster's step. None: at each step."""
 
     def steps(self, bundle: ForecasterBundle) -> tuple[int, int]:
         """Return how many steps ahead are told, and how many lie between two forecasts.
@@ -38,16 +45,17 @@ class ForetellOptions:
             UsageError: The forecaster does not reach so far, or does not step so.
         """
         horizon_s = bundle.longest_s if self.horizon_s is None else self.horizon_s
-        n_ahead = int(np.floor(horizon_s / bundle.step_s + _EPSILON))
+        every_s = bundle.step_s if self.every_s is None else self.every_s
+        n_ahead = int(np.floor(horizon_s / bundle.step_s + _EPSILON)) if np.isfinite(horizon_s) else 0
         if not 1 <= n_ahead <= bundle.longest_s / bundle.step_s + _EPSILON:
             raise UsageError(
                 f"--horizon {horizon_s:g}: forecaster {bundle.name!r} tells {bundle.step_s:g} to {bundle.longest_s:g} "
                 "s ahead; train one for more with `actionlake train-forecaster --ahead`"
             )
-        every = self.every_s / bundle.step_s
+        every = every_s / bundle.step_s if np.isfinite(every_s) else 0.0
         if every < 1 - _EPSILON or abs(every - round(every)) > _EPSILON:
             raise UsageError(
-                f"--every {self.every_s:g}: forecaster {bundle.name!r} goes in steps of {bundle.step_s:g} s; name a "
+                f"--every {every_s:g}: forecaster {bundle.name!r} goes in steps of {bundle.step_s:g} s; name a "
                 "multiple of that"
             )
         return n_ahead, round(every)
@@ -94,10 +102,10 @@ class Foreteller:
 
     def foretell(
         self, video_id: str, time_s: NDArray[np.float64], track_ids: NDArray[np.int64], xyxy: NDArray[np.float32]
-    ) -> pa.Table:
-        """Return the rows of a video, sorted by `made_at_s`, `track_id`, `horizon_s`.
+    ) -> Iterator[pa.Table]:
+        """Yield the rows of a video, some forecasts at a time, sorted by `made_at_s`, `track_id`, `horizon_s`.
 
-        There is none for somebody who was not seen for as long as the forecaster looks back.
+        There is none for somebody who was not seen for as long as the forecaster looks back, or who is out of sight.
 
         Args:
             video_id: The video.
@@ -107,31 +115,25 @@ class Foreteller:
         """
         order = np.lexsort((time_s, track_ids))
         rows_of = np.split(order, np.flatnonzero(np.diff(track_ids[order])) + 1) if len(order) else []
-        grid = on_grid(
-            [Trajectory.of_boxes(time_s[rows], xyxy[rows], self._ground) for rows in rows_of],
-            self.bundle.step_s,
-            _GAP_S,
-        )
-        windows = cut_windows(grid, self.bundle.n_observed, 0, int(self.bundle.spec.get("n_others", 0)), self._every)
+        paths = [Trajectory.of_boxes(time_s[rows], xyxy[rows], self._ground) for rows in rows_of]
+        grid = on_grid(paths, self.bundle.step_s, _GAP_S)
+        windows = cut_windows(grid, self.bundle.n_observed, 0, int(self.bundle.spec["n_others"]), self._every)
         # Tracks stand by id already: within a time they stay so.
         windows = windows.take(np.argsort(windows.step, kind="stable"))
-        if not len(windows):
-            return schemas.FORECASTS.empty_table()
         # Rounded, so that 7 steps of 0.4 s are 2.8 s, as one would write it.
         made_at_s = np.round(windows.step.astype(np.float64) * self.bundle.step_s, 9)
-        boxes = np.stack(
-            [
-                _box_at(time_s[rows_of[who]], xyxy[rows_of[who]], at)
-                for who, at in zip(windows.who, made_at_s, strict=True)
-            ]
-        )
-        return self._rows(video_id, windows, np.array([track_ids[rows[0]] for rows in rows_of]), made_at_s, boxes)
+        box = _last_boxes(rows_of, time_s, windows.who, made_at_s)
+        # Between two boxes that are far apart, where somebody is now is known afterwards alone.
+        in_sight = np.flatnonzero(made_at_s - time_s[box] <= _IN_SIGHT_S)
+        for start in range(0, len(in_sight), _AT_ONCE):
+            some = in_sight[start : start + _AT_ONCE]
+            yield self._rows(video_id, windows.take(some), track_ids[box[some]], made_at_s[some], xyxy[box[some]])
 
     def _rows(
         self,
         video_id: str,
         windows: Windows,
-        ids: NDArray[np.int64],
+        track_ids: NDArray[np.int64],
         made_at_s: NDArray[np.float64],
         boxes: NDArray[np.float32],
     ) -> pa.Table:
@@ -141,8 +143,8 @@ class Foreteller:
         feet = np.column_stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]])
         moved = (boxes[:, None] + np.tile(places - feet[:, None], 2)).astype(np.float32).reshape(-1, 4)
         columns = {
-            "video_id": pa.array([video_id] * (n * ahead), pa.string()),
-            "track_id": np.repeat(ids[windows.who], ahead),
+            "video_id": pa.repeat(video_id, n * ahead),
+            "track_id": np.repeat(track_ids, ahead),
             "made_at_s": np.repeat(made_at_s, ahead),
             "horizon_s": np.tile(np.round(np.arange(1, ahead + 1) * self.bundle.step_s, 9), n),
             "x": places[..., 0].reshape(-1),
@@ -169,10 +171,27 @@ class Foreteller:
         covariance = spread[..., [[0, 2], [2, 1]]] * size[..., None] ** 2
         if self._ground is None:
             return places, covariance
+        # Who passes the camera leaves the picture at its edge, and stays there.
+        before = self._ground.depth(places) / self._ground.depth(windows.origin)[:, None] > _NEAREST
+        last = np.logical_and.accumulate(before, axis=1).sum(axis=1) - 1
+        step = np.minimum(np.arange(self._n_ahead), last[:, None])
+        rows = np.arange(len(windows))[:, None]
+        places = np.where(step[..., None] < 0, windows.origin[:, None], places[rows, step])
+        covariance = covariance[rows, step.clip(0)]
         return self._ground.to_pixels(places), self._ground.spread_in_pixels(places, covariance)
 
 
-def _box_at(time_s: NDArray[np.float64], xyxy: NDArray[np.float32], at_s: float) -> NDArray[np.float32]:
-    """Return the last box `float32 [4]` that was seen by then."""
-    box: NDArray[np.float32] = xyxy[max(0, int(np.searchsorted(time_s, at_s + _EPSILON, side="right")) - 1)]
-    return box
+def _last_boxes(
+    rows_of: Sequence[NDArray[np.int64]],
+    time_s: NDArray[np.float64],
+    who: NDArray[np.int64],
+    at_s: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Return which row `int64 [N]` is the last box of each track that was seen by a time."""
+    last = np.empty(len(who), np.int64)
+    order = np.argsort(who, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(who[order])) + 1) if len(order) else ():
+        rows = rows_of[int(who[part[0]])]
+        place = np.searchsorted(time_s[rows], at_s[part] + _EPSILON, side="right") - 1
+        last[part] = rows[place.clip(0)]
+    return last

@@ -181,7 +181,7 @@ def _drawn(scene: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int
     """
     counts = np.bincount(scene)
     shares = np.sqrt(counts)
-    wanted = np.floor(shares / shares.sum() * len(scene)).astype(np.int64)
+    wanted = np.floor(shares / shares.sum() * len(scene) + 1e-9).astype(np.int64)
     order = np.argsort(scene, kind="stable")
     parts = []
     for rows, n in zip(np.split(order, np.cumsum(counts)[:-1]), wanted.tolist(), strict=True):

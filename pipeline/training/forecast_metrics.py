@@ -15,6 +15,7 @@ N_SAMPLES = 20
 """Paths that are drawn for the figures "best of 20"."""
 LEVELS = tuple(round(0.1 * number, 1) for number in range(1, 10))
 """Shares of what comes true that ellipses around a forecast are to hold."""
+_LEAST_SPREAD = 0.05
 ONE_SIGMA = 1 - float(np.exp(-0.5))
 """Share that an ellipse of one standard deviation holds if a bivariate Gaussian is right: 0.393."""
 
@@ -65,8 +66,9 @@ def fit_spread(model: Forecaster, windows: Windows) -> tuple[float, ...]:
     for some, told in model.in_batches(past[:, :n_observed], others, present):
         mean, covariance = told.at_each_step()
         squared.append(_mahalanobis(mean - past[some, n_observed:], covariance))
-    # The squared distance that this share does not reach is 1 for a Gaussian.
-    return tuple(np.sqrt(np.quantile(torch.cat(squared).double().numpy(), ONE_SIGMA, axis=0)).tolist())
+    # The squared distance that this share does not reach is 1 for a Gaussian. Many who stand quite still make it 0.
+    reached = np.quantile(torch.cat(squared).double().numpy(), ONE_SIGMA, axis=0)
+    return tuple(np.sqrt(reached).clip(_LEAST_SPREAD).tolist())
 
 
 def _mahalanobis(apart: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:

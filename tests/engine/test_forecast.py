@@ -239,6 +239,38 @@ def test_metres_are_foretold_on_the_ground(walkers: Path, tmp_path: Path) -> Non
     assert row["sx"] == pytest.approx(2 * row["sy"], rel=1e-5)
 
 
+def test_who_walks_past_the_camera_is_foretold_to_the_edge_of_the_picture(tmp_path: Path) -> None:
+    """Behind the camera the homography turns the picture upside down."""
+    # A camera 3 m high that looks down by 30 degrees: pixels of places on the ground, right and ahead, in metres.
+    down, ahead = np.sin(np.pi / 6), np.cos(np.pi / 6)
+    camera = np.array([[800.0, 0, 0], [0, 800, 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, -down, 3 * ahead], [0, ahead, 3 * down]]
+    )
+    np.savetxt(tmp_path / "H.csv", np.linalg.inv(camera), delimiter=",")
+    time_s = np.arange(60) / 10
+    places = np.column_stack([0 * time_s, 10.5 - 1.4 * time_s, np.ones(60)]) @ camera.T
+    feet = places[:, :2] / places[:, 2:]
+    lake = lake_of_walkers(tmp_path / "lake", [{"a": {1: (time_s, feet)}}])
+    model = straight_on(tmp_path)
+    forecast(str(lake), replace(model, name="m", spec=model.spec | {"unit": "m"}), ground=tmp_path / "H.csv")
+    found = open_lake(str(lake)).table("forecasts").to_pylist()
+    last = [row["y"] for row in found if row["made_at_s"] == found[-1]["made_at_s"]]
+    assert len(last) == 12
+    # Down the picture, and then no further; never up into the sky.
+    assert (np.diff(last) >= -1e-3).all()
+    assert last[0] > feet[-1, 1] - 100
+    assert all(row["sx"] > 0 and row["sy"] > 0 for row in found)
+
+
+def test_who_is_out_of_sight_is_not_foretold(tmp_path: Path) -> None:
+    whole = walk(0, 8, 0, 100)
+    seen = (whole[0] <= 4.0) | (whole[0] >= 4.9)
+    lake = lake_of_walkers(tmp_path / "lake", [{"a": {1: (whole[0][seen], whole[1][seen])}}])
+    found = tell(lake, straight_on(tmp_path)).sql("SELECT DISTINCT made_at_s FROM forecasts ORDER BY 1").to_pydict()
+    # Not at 4.4 and 4.8 s, though the path is known afterwards.
+    assert found["made_at_s"] == [2.8, 3.2, 3.6, 4.0, 5.2, 5.6, 6.0, 6.4, 6.8, 7.2, 7.6, 8.0]
+
+
 @pytest.mark.parametrize("name", EMBEDDED_FORECASTERS)
 def test_the_embedded_forecaster_knows_that_walkers_go_on(walkers: Path, name: str) -> None:
     bundle = load_forecaster(name)
@@ -258,6 +290,8 @@ def test_the_embedded_forecaster_knows_that_walkers_go_on(walkers: Path, name: s
         ({}, ForetellOptions(horizon_s=0.1), r"--horizon 0.1: forecaster 'random' tells 0.4 to 4.8 s ahead"),
         ({}, ForetellOptions(every_s=0.5), r"--every 0.5: .* goes in steps of 0.4 s"),
         ({}, ForetellOptions(every_s=0.0), r"--every 0: .* goes in steps of 0.4 s"),
+        ({}, ForetellOptions(every_s=float("inf")), r"--every inf: .* goes in steps of 0.4 s"),
+        ({}, ForetellOptions(horizon_s=float("nan")), r"--horizon nan: .* tells 0.4 to 4.8 s ahead"),
         ({"unit": "m"}, ForetellOptions(), "trained on metres, and the lake holds pixels; name the camera's ground"),
     ],
 )

@@ -57,8 +57,18 @@ def test_what_is_named_to_test_is_measured_beside_baselines(tracks: list[Path], 
 def test_without_it_the_last_fifth_of_each_source_is_held_out(tracks: list[Path], tmp_path: Path) -> None:
     result = train_forecaster(tracks[:1], tmp_path / "walkers", SPEC, OPTIONS)
     # Sixty people, ten at a time: the last ten, and a part of those before.
-    assert 50 <= result.metrics["model"]["n"] <= 100
-    assert result.bundle.training["n_windows"] + result.metrics["model"]["n"] < 60 * 5
+    n = result.metrics["model"]["n"]
+    assert 50 <= n <= 100
+    assert result.bundle.training["n_windows"] + n < 60 * 5
+    # Of one that is filmed much later just as much.
+    later = text_of(tmp_path, "later.txt", turners(60, np.random.default_rng(1), 24))
+    later.write_text(
+        "".join(
+            f"{int(line.split()[0]) + 90_000}\t{line.split(chr(9), 1)[1]}\n" for line in later.read_text().splitlines()
+        )
+    )
+    both = train_forecaster([tracks[0], later], tmp_path / "both", SPEC, OPTIONS)
+    assert both.metrics["model"]["n"] == 2 * n
 
 
 def test_an_interrupted_training_goes_on(tracks: list[Path], tmp_path: Path) -> None:
@@ -103,6 +113,14 @@ def test_sources_that_do_not_fit(tracks: list[Path], tmp_path: Path) -> None:
         train_forecaster([tmp_path / "short.txt"], tmp_path / "x", SPEC, OPTIONS)
     with pytest.raises(UsageError, match="what is measured on: nobody is followed"):
         train_forecaster(tracks, tmp_path / "x", SPEC, OPTIONS, test=[tmp_path / "short.txt"])
+    (tmp_path / "nobody.txt").write_text("1,1,0,0,5,5,0,1\n")
+    for more in ({}, {"reading": TrackOptions(cameras=2)}):
+        with pytest.raises(UsageError, match=r"nobody.txt: nobody is followed in it"):
+            train_forecaster([tmp_path / "nobody.txt"], tmp_path / "x", SPEC, OPTIONS, **more)
+    with pytest.raises(UsageError, match=r"nobody.txt: nobody is followed in it"):
+        train_forecaster(tracks, tmp_path / "x", SPEC, OPTIONS, test=[tmp_path / "nobody.txt"])
+    with pytest.raises(UsageError, match="fps = nan"):
+        train_forecaster(tracks, tmp_path / "x", SPEC, OPTIONS, TrackOptions(fps=float("nan")))
     with pytest.raises(UsageError, match="no source of tracks"):
         train_forecaster([], tmp_path / "x", SPEC, OPTIONS)
     with pytest.raises(UsageError, match="a model can't be called '-x'"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import UsageError
 from pipeline.motion.forecasting import KINDS, Forecaster, ForecasterSpec, Mixture, log_density
 from pipeline.motion.trajectories import Windows
 from pipeline.training.forecast_fit import ForecastOptions, fit_forecaster
@@ -99,10 +100,12 @@ def test_baselines_go_on_or_stay() -> None:
 
 
 def test_what_is_no_forecaster_is_refused() -> None:
-    with pytest.raises(ValueError, match="kind = 'oracle' is not one of lstm, gru"):
+    with pytest.raises(UsageError, match="kind = 'oracle' is not one of lstm, gru"):
         ForecasterSpec("oracle")
-    with pytest.raises(ValueError, match="1 steps seen"):
+    with pytest.raises(UsageError, match="1 steps seen"):
         ForecasterSpec(n_observed=1)
+    with pytest.raises(UsageError, match="nan s each"):
+        ForecasterSpec(step_s=float("nan"))
 
 
 def windows_of(places: np.ndarray) -> Windows:
@@ -159,3 +162,12 @@ def test_the_spread_is_that_which_holds_what_it_should() -> None:
     covariance = model(torch.zeros(1, 2, 2)).at_each_step(model.spec.spread)[1]
     np.testing.assert_allclose(covariance.detach()[0, :, :2].sqrt(), [[0.3, 0.3], [0.6, 0.6]], rtol=0.02)
     assert [found["levels"][str(level)] for level in (0.1, 0.5, 0.9)] == pytest.approx([0.1, 0.5, 0.9], abs=0.01)
+
+
+def test_who_never_moves_leaves_a_spread_all_the_same() -> None:
+    windows = windows_of(np.zeros((50, 4, 2)))
+    model = Forecaster(ForecasterSpec("still", n_observed=2, n_foretold=2)).eval()
+    spread = fit_spread(model, windows)
+    assert all(value > 0 for value in spread)
+    model.spec = replace(model.spec, spread=spread)
+    assert measure_forecasts(model, windows)["one_sigma"] == 1.0
