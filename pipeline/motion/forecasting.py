@@ -1,7 +1,6 @@
 """Foretell where somebody will be: an encoder reads the past, a decoder writes the future, step by step.
 
-The future is told as a mixture of paths. Each path has a bivariate Gaussian at every step; what the mixture says of one
-step alone has a mean and a covariance again (`at_each_step`).
+The future is told as a mixture of paths; see `Mixture`.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
+from pipeline.motion.mixture import Mixture
 
 LEARNING = ("lstm", "gru", "transformer")
 BASELINES = ("constant_velocity", "still")
@@ -65,64 +64,6 @@ class ForecasterSpec:
             raise UsageError(f"kind = {self.kind!r} is not one of {', '.join(KINDS)}")
         if self.n_observed < 2 or self.n_foretold < 1 or not self.step_s > 0:
             raise UsageError(f"{self.n_observed} steps seen, {self.n_foretold} foretold, {self.step_s} s each")
-
-
-class Mixture(NamedTuple):
-    """Futures of B people, each as M paths of P steps, in the unit of the forecaster, from now as the origin."""
-
-    log_weight: torch.Tensor
-    """`float32 [B, M]`: logarithm of how likely each path is; the likelihoods sum to 1."""
-    mean: torch.Tensor
-    """`float32 [B, M, P, 2]`"""
-    covariance: torch.Tensor
-    """`float32 [B, M, P, 3]`: of x with x, y with y, x with y."""
-
-    def at_each_step(self, spread: Sequence[float] = ()) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean `float32 [B, P, 2]` and covariance `float32 [B, P, 3]` of where somebody is at each step.
-
-        Args:
-            spread: See `ForecasterSpec.spread`.
-        """
-        weight = self.log_weight.exp()[:, :, None, None]
-        mean = (weight * self.mean).sum(1)
-        apart = self.mean - mean[:, None]
-        between = torch.cat([apart**2, apart[..., :1] * apart[..., 1:]], dim=-1)
-        covariance = (weight * (self.covariance + between)).sum(1)
-        return mean, covariance * covariance.new_tensor(spread)[:, None] ** 2 if len(spread) else covariance
-
-    def log_likelihood(self, places: torch.Tensor) -> torch.Tensor:
-        """Return the logarithm of the density of paths `float32 [B, P, 2]` at what became true, `float32 [B]`."""
-        of_each = log_density(places[:, None] - self.mean, self.covariance).sum(-1)
-        return torch.logsumexp(self.log_weight + of_each, dim=1)
-
-    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw paths, `float32 [B, n, P, 2]`.
-
-        Who is to the left of the mean of a path at one step is so at all: a path is drawn whole, and is as smooth as
-        the means are.
-        """
-        chosen = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
-        rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-        drawn = torch.randn(*chosen.shape, 1, 2, generator=generator)
-        return self.mean[rows, chosen] + _scaled(drawn, self.covariance[rows, chosen])
-
-
-def log_density(apart: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of a Gaussian's density, `[...]`, so far `[..., 2]` from its mean."""
-    xx, yy, xy = covariance.unbind(-1)
-    determinant = xx * yy - xy**2
-    x, y = apart.unbind(-1)
-    squared = (yy * x**2 - 2 * xy * x * y + xx * y**2) / determinant
-    return -0.5 * (squared + determinant.log()) - math.log(2 * math.pi)
-
-
-def _scaled(drawn: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """Return standard normal numbers `[..., 2]` with a covariance, by its Cholesky factor."""
-    xx, yy, xy = covariance.unbind(-1)
-    of_x = xx.sqrt()
-    of_y = (yy - xy**2 / xx).clamp(min=0).sqrt()
-    x, y = drawn.unbind(-1)
-    return torch.stack([of_x * x, xy / of_x * x + of_y * y], dim=-1)
 
 
 class Forecaster(nn.Module):

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.motion.forecasting import Forecaster, ForecasterSpec, Mixture
+from pipeline.motion.forecasting import Forecaster, ForecasterSpec
+from pipeline.motion.mixture import Mixture
 from pipeline.motion.trajectories import Windows
 from pipeline.training.checkpoints import Checkpoint, epochs_of
 from pipeline.training.fit import Share

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.motion.forecasting import KINDS, Forecaster, ForecasterSpec, Mixture, log_density
+from pipeline.motion.forecasting import KINDS, Forecaster, ForecasterSpec
+from pipeline.motion.mixture import Mixture, log_density
 from pipeline.motion.trajectories import Windows
 from pipeline.training.forecast_fit import ForecastOptions, fit_forecaster
 from pipeline.training.forecast_metrics import ONE_SIGMA, fit_spread, measure_forecasts
