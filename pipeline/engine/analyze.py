@@ -23,9 +23,9 @@ from pipeline.engine.models import (
     DEFAULT_MODEL,
     NAMES,
     check_fit,
-    check_forecaster,
     check_lake,
     check_vectors,
+    choose_forecaster,
     choose_models,
     config_for,
     fitted,
@@ -77,9 +77,8 @@ def analyze(
     """
     bundles, config = _fitting(model, config)
     named = choose_engine(engine, address, config)
-    if forecaster is not None:
-        # Before anything is decoded, so that a wrong name costs nothing.
-        check_forecaster(forecaster, config)
+    # Before anything is decoded, so that a wrong name costs nothing.
+    foreteller = choose_forecaster(forecaster, config) if forecaster is not None else None
     videos = list_videos([sources] if isinstance(sources, str) else sources)
     target = Lake(lake)
     state = JobState(target.uri, config.run_id or "")
@@ -114,11 +113,11 @@ def analyze(
             stack.close()
             running = begin("ray")
         job.run(running, board)
-    if forecaster is not None:
+    if foreteller is not None:
         # It imports this module in turn.
         from pipeline.engine.forecast import forecast
 
-        foretold = forecast(lake, forecaster, address=address)
+        foretold = forecast(lake, foreteller, address=address)
         state.n_forecasts = foretold.n_forecasts
         state.failures += foretold.failures
         notify(state)

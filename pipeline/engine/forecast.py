@@ -17,6 +17,7 @@ from pipeline.config import Config
 from pipeline.engine.shards import is_made_by, over_shards
 from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
+from pipeline.lake.forecasts import check_followed
 from pipeline.lake.store import Lake, by_video, open_part, read_part
 from pipeline.motion.forecaster_bundle import ForecasterBundle, load_forecaster
 from pipeline.motion.ground import Ground, read_ground
@@ -84,8 +85,7 @@ def forecast(
     plane = read_ground(ground) if ground is not None else None
     options = options or ForetellOptions()
     facts = Foreteller(bundle, options, plane).facts
-    if made_with["scope"] == "frame":
-        raise UsageError(f"{target.uri}: of scope 'frame', nobody is followed in it; analyze with --scope person")
+    check_followed(target.uri, made_with)
     shards = target.committed()
     if not shards:
         raise UsageError(f"{target.uri}: nothing is committed in it yet; run `actionlake analyze` first")

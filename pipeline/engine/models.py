@@ -13,7 +13,7 @@ from pipeline.activity.spec import input_dim
 from pipeline.config import OF_DETECTOR, Config
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
-from pipeline.motion.forecaster_bundle import load_forecaster
+from pipeline.motion.forecaster_bundle import ForecasterBundle, load_forecaster
 from pipeline.steps.foretell import Foreteller, ForetellOptions
 
 log = logging.getLogger(__name__)
@@ -134,8 +134,8 @@ def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
         raise UsageError(f"model {names} has no label {', '.join(map(repr, unknown))}; it knows {', '.join(known)}")
 
 
-def check_forecaster(forecaster: str | Path, config: Config) -> None:
-    """Raise if a forecaster can't foretell what these options follow.
+def choose_forecaster(forecaster: str | Path, config: Config) -> ForecasterBundle:
+    """Return a forecaster that can foretell what these options follow.
 
     Raises:
         UsageError: It can't be read, is one of metres, or nobody is followed.
@@ -144,7 +144,7 @@ def check_forecaster(forecaster: str | Path, config: Config) -> None:
         raise UsageError(
             f"--forecaster {forecaster}: in scope {config.scope!r} nobody is followed; name --scope person"
         )
-    Foreteller(load_forecaster(forecaster), ForetellOptions())
+    return Foreteller(load_forecaster(forecaster), ForetellOptions()).bundle
 
 
 def check_vectors(bundles: Sequence[Bundle], dim: int) -> None:

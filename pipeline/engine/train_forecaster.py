@@ -24,14 +24,13 @@ from pipeline.motion.trajectories import Windows, cut_windows, on_grid
 from pipeline.training.cameras import PERSON_M, seen_by_cameras
 from pipeline.training.card import forecaster_card
 from pipeline.training.distributed import run_worker, train_on_cluster
+from pipeline.training.fit import SEEDS_APART
 from pipeline.training.forecast_fit import ForecastFitting, ForecastOptions, fit_forecaster
 from pipeline.training.forecast_metrics import fit_spread, measure_forecasts
 from pipeline.training.trajectories import SceneTracks, read_scenes
 
 OnEpoch = Callable[[str, int, float], None]
 """Called with the name of a network, the epoch, from 1, and its mean loss."""
-# Between the seeds of members, so that neighbouring seeds do not share any.
-_SEEDS_APART = 1009
 # Where no source is named to measure on, the last part of each is.
 _HELD_OUT = 0.2
 # As in use: a path counts as seen where boxes are missing for no longer.
@@ -206,7 +205,7 @@ def _trained(
 
             stack.enter_context(joined(address, config, stop))
         for number in range(spec.n_members):
-            of_member = replace(options, seed=options.seed + number * _SEEDS_APART)
+            of_member = replace(options, seed=options.seed + number * SEEDS_APART)
             one, name = replace(spec, n_members=1), f"network {number + 1}"
             if trainers:
                 members.append(_fit_on_cluster(windows, one, of_member, trainers, checkpoints))

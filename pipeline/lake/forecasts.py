@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader
+from pipeline.motion.trajectories import rows_by
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def read_forecasts(
     rows = {name: found[name].to_numpy().astype(np.float64) for name in columns}
     forecasts: dict[int, TrackForecasts] = {}
     n_ahead = len(np.unique(rows["horizon_s"]))
-    for part in np.split(np.arange(len(found)), np.flatnonzero(np.diff(rows["track_id"])) + 1) if len(found) else ():
+    for part in rows_by(rows["track_id"]):
         forecasts[int(rows["track_id"][part[0]])] = TrackForecasts(
             rows["made_at_s"][part[::n_ahead]],
             rows["horizon_s"][part[:n_ahead]],
@@ -53,6 +56,16 @@ def read_forecasts(
             rows["rho"][part].reshape(-1, n_ahead),
         )
     return forecasts
+
+
+def check_followed(uri: str, feature_options: Mapping[str, Any]) -> None:
+    """Raise if a lake, whose features were made with these options, follows nobody.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if feature_options["scope"] == "frame":
+        raise UsageError(f"{uri}: of scope 'frame', nobody is followed in it; analyze with --scope person")
 
 
 def forecaster_of(lake: LakeReader, name: str | None = None) -> str | None:

@@ -14,14 +14,14 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.lake.forecasts import TrackForecasts, forecaster_of, read_forecasts
+from pipeline.lake.forecasts import TrackForecasts, check_followed, forecaster_of, read_forecasts
 from pipeline.lake.query import LakeReader
 from pipeline.motion.places import Line, Zone, crossings, expected_crossing, visits
+from pipeline.motion.trajectories import Trajectory, rows_by
 
 _LEAST_CORNERS = 3
 # Times are multiples of a step, but for their last bits.
 _EPSILON_S = 1e-6
-_Path = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 _PERSON = [("video_id", pa.string()), ("uri", pa.string()), ("track_id", pa.int64())]
 VISITS = pa.schema(
     [
@@ -122,14 +122,14 @@ def watch(
         raise UsageError("nothing to watch: name --zone or --line")
     if doubles := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{', '.join(sorted(doubles))}: several zones or lines of one name")
-    if lake.feature_options["scope"] == "frame":
-        raise UsageError(f"{lake.store.uri}: of scope 'frame', nobody is followed in it; analyze with --scope person")
+    check_followed(lake.store.uri, lake.feature_options)
     chosen = forecaster_of(lake, model) if lines or model is not None else None
     stays, crossed, expected = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for video in lake.videos_where(where):
         tracks = _paths(lake, video["video_id"])
         told = read_forecasts(lake, video["video_id"], chosen) if chosen is not None and lines else {}
-        for track_id, (time_s, feet, height) in tracks.items():
+        for track_id, path in tracks.items():
+            time_s, feet, height = path.time_s, path.xy, path.size
             person = {"video_id": video["video_id"], "uri": video["uri"], "track_id": track_id}
             for zone in zones:
                 for stay in visits(zone, time_s, feet, height):
@@ -139,7 +139,6 @@ def watch(
                 crossed += [
                     person | {"line": line.name} | each._asdict() for each in crossings(line, time_s, feet, height)
                 ]
-            for line in lines:
                 foretold = _expected(line, told[track_id], time_s, feet) if track_id in told else ()
                 expected += [person | {"line": line.name} | each for each in foretold]
     return Places(
@@ -176,19 +175,14 @@ def _expected(
             yield {"made_at_s": made_at_s} | crossing._asdict()
 
 
-def _paths(lake: LakeReader, video_id: str) -> dict[int, _Path]:
-    """Return for each track of a video its times, the places of the feet and the heights of the boxes."""
+def _paths(lake: LakeReader, video_id: str) -> dict[int, Trajectory]:
+    """Return where the feet of each track of a video were."""
     columns = ["track_id", "pts_s", "x1", "y1", "x2", "y2"]
     found = lake.rows_of("detections", video_id, columns, pc.field("track_id").is_valid())
     found = found.sort_by([("track_id", "ascending"), ("pts_s", "ascending")])
     rows = {name: found[name].to_numpy() for name in columns}
-    x1, y1, x2, y2 = (rows[name].astype(np.float64) for name in columns[2:])
-    feet, height = np.column_stack([(x1 + x2) / 2, y2]), np.maximum(y2 - y1, 1.0)
-    return {track_id: (rows["pts_s"][part], feet[part], height[part]) for track_id, part in _tracks(rows["track_id"])}
-
-
-def _tracks(track_ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield each track and its rows."""
-    if len(track_ids):
-        for part in np.split(np.arange(len(track_ids)), np.flatnonzero(np.diff(track_ids)) + 1):
-            yield int(track_ids[part[0]]), part
+    xyxy = np.column_stack([rows[name] for name in columns[2:]]).astype(np.float32)
+    return {
+        int(rows["track_id"][part[0]]): Trajectory.of_boxes(rows["pts_s"][part], xyxy[part])
+        for part in rows_by(rows["track_id"])
+    }

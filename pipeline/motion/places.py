@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -140,6 +141,12 @@ def _changes(
             yield float(time_s[last] + share * (time_s[last + 1] - time_s[last])), bool(side[after] > 0)
 
 
+@functools.cache
+def _drawn() -> NDArray[np.float64]:
+    """Return standard normal numbers, the same for all forecasts: who is foretold the same crosses the same."""
+    return np.random.default_rng(0).standard_normal((_N_DRAWN, 1, 2))
+
+
 def expected_crossing(
     line: Line,
     now: NDArray[np.float64],
@@ -160,8 +167,7 @@ def expected_crossing(
         deviation: `float64 [P, 2]`: standard deviations in x and y.
         rho: `float64 [P]`: their correlation.
     """
-    # The same for all forecasts: who is foretold the same crosses the same.
-    drawn = np.random.default_rng(0).standard_normal((_N_DRAWN, 1, 2))
+    drawn = _drawn()
     x = mean[:, 0] + deviation[:, 0] * drawn[..., 0]
     y = mean[:, 1] + deviation[:, 1] * (rho * drawn[..., 0] + np.sqrt(1 - rho**2) * drawn[..., 1])
     paths = np.concatenate([np.broadcast_to(now, (_N_DRAWN, 1, 2)), np.stack([x, y], axis=-1)], axis=1)

@@ -13,6 +13,17 @@ from pipeline.motion.ground import Ground
 _EPSILON = 1e-6
 
 
+def feet_of(xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return where people with boxes `float32 [N, 4]` stand, `float64 [N, 2]`: below the middle of each box."""
+    return np.column_stack([(xyxy[:, 0] + xyxy[:, 2]) / 2, xyxy[:, 3]]).astype(np.float64)
+
+
+def rows_by(ids: NDArray[np.int64] | NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    """Return the rows of each id, `int64 [n]`, by id; the rows of one stay in their order."""
+    order = np.argsort(ids, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if len(order) else []
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """The places of one person; arrays of one length."""
@@ -36,7 +47,7 @@ class Trajectory:
             xyxy: `float32 [N, 4]`, pixels.
             ground: The ground, for places in metres; None: places in pixels, and sizes for heights of the person.
         """
-        feet = np.column_stack([(xyxy[:, 0] + xyxy[:, 2]) / 2, xyxy[:, 3]]).astype(np.float64)
+        feet = feet_of(xyxy)
         if ground is not None:
             return cls(time_s, ground.to_metres(feet), np.ones(len(feet)))
         return cls(time_s, feet, np.maximum(xyxy[:, 3] - xyxy[:, 1], 1.0).astype(np.float64))
@@ -164,8 +175,7 @@ def _nearest_others(
     rows = 1 + np.flatnonzero((np.diff(grid.who) == 0) & (np.diff(grid.step) == 1))
     rows = rows[np.argsort(grid.step[rows], kind="stable")]
     steps = grid.step[rows]
-    order = np.argsort(grid.step[now], kind="stable")
-    for of_step in np.split(order, np.flatnonzero(np.diff(grid.step[now[order]])) + 1):
+    for of_step in rows_by(grid.step[now]):
         step = grid.step[now[of_step[0]]]
         there = rows[np.searchsorted(steps, step) : np.searchsorted(steps, step, side="right")]
         between = grid.xy[there][None] - grid.xy[now[of_step]][:, None]

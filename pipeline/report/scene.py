@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.lake.forecasts import TrackForecasts, read_forecasts
 from pipeline.lake.query import LakeReader
+from pipeline.motion.trajectories import feet_of, rows_by
 
 # So long before a forecast somebody's path is shown.
 PAST_S = 3.0
@@ -92,8 +93,7 @@ class TrackViews:
 
     def feet(self, start_s: float, end_s: float) -> NDArray[np.float64]:
         """Return where the feet were from one time to another, with both, `float64 [N, 2]`."""
-        seen = self.xyxy[(self.pts_s >= start_s - _EPSILON_S) & (self.pts_s <= end_s + _EPSILON_S)].astype(np.float64)
-        return np.column_stack([(seen[:, 0] + seen[:, 2]) / 2, seen[:, 3]])
+        return feet_of(self.xyxy[(self.pts_s >= start_s - _EPSILON_S) & (self.pts_s <= end_s + _EPSILON_S)])
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,7 @@ def read_scene(
     keypoints, pts_s, kinds = _keypoints(boxes["keypoints"]), boxes["pts_s"].to_numpy(), boxes["label"].to_pylist()
     tracks = {
         int(track_ids[part[0]]): TrackViews(kinds[part[0]], pts_s[part], xyxy[part], keypoints[part])
-        for part in np.split(np.arange(len(track_ids)), np.flatnonzero(np.diff(track_ids)) + 1)
-        if len(part)
+        for part in rows_by(track_ids)
     }
     segments: dict[int, list[tuple[float, float, str, float]]] = defaultdict(list)
     said = pc.field("track_id").is_valid()

@@ -16,7 +16,7 @@ from pipeline.lake import schemas
 from pipeline.lake.store import model_folder
 from pipeline.motion.forecaster_bundle import HEIGHTS, METRES, ForecasterBundle
 from pipeline.motion.ground import Ground
-from pipeline.motion.trajectories import Trajectory, Windows, cut_windows, on_grid
+from pipeline.motion.trajectories import Trajectory, Windows, cut_windows, feet_of, on_grid, rows_by
 
 _EPSILON = 1e-6
 # A box may be missing for so long in the past, and the path still counts as seen.
@@ -113,8 +113,7 @@ class Foreteller:
             track_ids: `int64 [N]`: whose it is.
             xyxy: `float32 [N, 4]`, source pixels.
         """
-        order = np.lexsort((time_s, track_ids))
-        rows_of = np.split(order, np.flatnonzero(np.diff(track_ids[order])) + 1) if len(order) else []
+        rows_of = rows_by(track_ids)
         paths = [Trajectory.of_boxes(time_s[rows], xyxy[rows], self._ground) for rows in rows_of]
         grid = on_grid(paths, self.bundle.step_s, _GAP_S)
         windows = cut_windows(grid, self.bundle.n_observed, 0, int(self.bundle.spec["n_others"]), self._every)
@@ -140,8 +139,7 @@ class Foreteller:
         places, covariance = self._in_pixels(windows)
         n, ahead = len(windows), self._n_ahead
         deviation = np.sqrt(covariance[..., [0, 1], [0, 1]])
-        feet = np.column_stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]])
-        moved = (boxes[:, None] + np.tile(places - feet[:, None], 2)).astype(np.float32).reshape(-1, 4)
+        moved = (boxes[:, None] + np.tile(places - feet_of(boxes)[:, None], 2)).astype(np.float32).reshape(-1, 4)
         columns = {
             "video_id": pa.repeat(video_id, n * ahead),
             "track_id": np.repeat(track_ids, ahead),
@@ -189,8 +187,7 @@ def _last_boxes(
 ) -> NDArray[np.int64]:
     """Return which row `int64 [N]` is the last box of each track that was seen by a time."""
     last = np.empty(len(who), np.int64)
-    order = np.argsort(who, kind="stable")
-    for part in np.split(order, np.flatnonzero(np.diff(who[order])) + 1) if len(order) else ():
+    for part in rows_by(who):
         rows = rows_of[int(who[part[0]])]
         place = np.searchsorted(time_s[rows], at_s[part] + _EPSILON, side="right") - 1
         last[part] = rows[place.clip(0)]

@@ -24,8 +24,8 @@ from pipeline.vision.runtime import cpu_has_bf16
 
 OnEpoch = Callable[[int, float], None]
 """Called with the epoch, from 1, and its mean loss."""
-# Between the seeds of members, so that neighbouring seeds do not share any.
-_SEEDS_APART = 1009
+SEEDS_APART = 1009
+"""Between the seeds of members, so that neighbouring seeds do not share any."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def options_of_members(options: FitOptions) -> list[FitOptions]:
             options,
             members=1,
             view=MOTION if last and number == last else options.view,
-            seed=options.seed + number * _SEEDS_APART,
+            seed=options.seed + number * SEEDS_APART,
         )
         for number in range(options.members)
     ]

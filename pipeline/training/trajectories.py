@@ -16,7 +16,7 @@ from pipeline.lake.query import LakeReader, open_lake
 from pipeline.lake.store import Lake
 from pipeline.motion.forecaster_bundle import HEIGHTS, METRES
 from pipeline.motion.ground import Ground
-from pipeline.motion.trajectories import Trajectory
+from pipeline.motion.trajectories import Trajectory, rows_by
 
 # Fewer columns are no boxes: frame, id, left, top, width, height.
 _MOT_COLUMNS = 6
@@ -101,9 +101,9 @@ def _read_text(path: Path, fps: float, ground: Ground | None) -> SceneTracks:
 
 def _by_person(person: NDArray[np.float64], time: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.int64]]]:
     """Yield each person and the rows of their track, in order of time."""
-    order = np.lexsort((time, person))
-    for rows in np.split(order, np.flatnonzero(np.diff(person[order])) + 1) if len(order) else []:
-        yield float(person[rows[0]]), rows
+    by_time = np.argsort(time, kind="stable")
+    for rows in rows_by(person[by_time]):
+        yield float(person[by_time[rows[0]]]), by_time[rows]
 
 
 def _of_lake(lake: LakeReader, ground: Ground | None) -> Iterator[SceneTracks]:
