@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from pipeline.activity.bundle import check_name
 from pipeline.config import Config
-from pipeline.engine.shards import is_made_by, over_shards
-from pipeline.errors import UnforeseenError, UsageError, stage
+from pipeline.engine.shards import over_shards, shards_without
+from pipeline.errors import UnforeseenError, stage
 from pipeline.lake import schemas
 from pipeline.lake.forecasts import check_followed
 from pipeline.lake.store import Lake, by_video, open_part, read_part
@@ -86,11 +86,7 @@ def forecast(
     options = options or ForetellOptions()
     facts = Foreteller(bundle, options, plane).facts
     check_followed(target.uri, made_with)
-    shards = target.committed()
-    if not shards:
-        raise UsageError(f"{target.uri}: nothing is committed in it yet; run `actionlake analyze` first")
-    folder = forecasts_folder(bundle)
-    waiting = [shard for shard in shards if not is_made_by(target, folder, shard, facts)]
+    shards, waiting = shards_without(target, forecasts_folder(bundle), facts)
     state = ForecastState(bundle.name, len(shards), len(shards) - len(waiting))
     notify = observer or (lambda _: None)
     notify(state)
@@ -104,8 +100,7 @@ def forecast(
             state.n_done, state.n_videos = state.n_done + 1, state.n_videos + said.n_videos
             state.n_forecasts += said.n_forecasts
             state.failures += said.failures
-            for number in range(said.n_videos):
-                breaker.count(said.failures[number] if number < len(said.failures) else "")
+            breaker.count_all(said.n_videos, said.failures)
             notify(state)
     return state
 

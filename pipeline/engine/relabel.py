@@ -14,7 +14,7 @@ from pipeline.activity.bundle import Bundle, load_bundle
 from pipeline.config import Config
 from pipeline.engine.job import new_run_id
 from pipeline.engine.models import check_fit
-from pipeline.engine.shards import is_made_by, over_shards
+from pipeline.engine.shards import over_shards, shards_without
 from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
 from pipeline.lake.sequences import VideoRows, committed_videos
@@ -86,10 +86,7 @@ def classify(
     target = Lake(lake)
     config = _config_of(target, bundle, labels, min_track_s)
     check_fit([bundle], config)
-    shards = target.committed()
-    if not shards:
-        raise UsageError(f"{target.uri}: nothing is committed in it yet; run `actionlake analyze` first")
-    waiting = [shard for shard in shards if not _labelled_by(target, shard, bundle)]
+    shards, waiting = shards_without(target, segments_folder(bundle), model_facts(bundle))
     state = ClassifyState(bundle.name, len(shards), len(shards) - len(waiting))
     notify = observer or (lambda _: None)
     notify(state)
@@ -105,8 +102,7 @@ def classify(
             state.judged_s += said.judged_s
             state.unlike_s += said.unlike_s
             state.failures += said.failures
-            for number in range(said.n_videos):
-                breaker.count(said.failures[number] if number < len(said.failures) else "")
+            breaker.count_all(said.n_videos, said.failures)
             notify(state)
     return state
 
@@ -130,11 +126,6 @@ def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s:
             f"{bundle.scope!r}; analyze with --scope {bundle.scope} into another lake"
         )
     return replace(config, run_id=new_run_id())
-
-
-def _labelled_by(lake: Lake, shard: int, bundle: Bundle) -> bool:
-    """Whether a shard has segments of these very weights, made by the same options; earlier versions noted none."""
-    return is_made_by(lake, segments_folder(bundle), shard, model_facts(bundle))
 
 
 def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> ShardLabels:

@@ -15,7 +15,7 @@ from pipeline.engine.analyze import choose_engine
 from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.engine.processes import Pool, Requests
 from pipeline.engine.watchdog import Note
-from pipeline.errors import ActionlakeError
+from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.lease import leased
 from pipeline.lake.store import Lake, part_name
 
@@ -25,7 +25,19 @@ Found = TypeVar("Found")
 _MOST_DEATHS = 3
 
 
-def is_made_by(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
+def shards_without(lake: Lake, folder: str, facts: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Return the committed shards, and those of them without a part in a folder that is as these facts say.
+
+    Raises:
+        UsageError: None is committed.
+    """
+    shards = lake.committed()
+    if not shards:
+        raise UsageError(f"{lake.uri}: nothing is committed in it yet; run `actionlake analyze` first")
+    return shards, [shard for shard in shards if not _is_made_by(lake, folder, shard, facts)]
+
+
+def _is_made_by(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
     """Whether a shard has a part in a folder whose footer says these very things, and that no video was left out.
 
     Earlier versions did not note the options of models.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.errors import ActionlakeError
 
 _FIRST = 20
@@ -20,6 +22,11 @@ class Breaker:
         self._what = what
         self._n = 0
         self._n_failed = 0
+
+    def count_all(self, n: int, failures: Sequence[str]) -> None:
+        """Count n finished ones together, with the messages of those that failed; see `count`."""
+        for number in range(n):
+            self.count(failures[number] if number < len(failures) else "")
 
     def count(self, failure: str = "") -> None:
         """Count a finished one, with the message of its unexpected error if it had one.
