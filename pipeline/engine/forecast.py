@@ -86,7 +86,7 @@ def forecast(
     options = options or ForetellOptions()
     facts = Foreteller(bundle, options, plane).facts
     check_followed(target.uri, made_with)
-    shards, waiting = shards_without(target, forecasts_folder(bundle), facts)
+    shards, waiting = shards_without(target, "forecasts", facts)
     state = ForecastState(bundle.name, len(shards), len(shards) - len(waiting))
     notify = observer or (lambda _: None)
     notify(state)

@@ -86,7 +86,7 @@ def classify(
     target = Lake(lake)
     config = _config_of(target, bundle, labels, min_track_s)
     check_fit([bundle], config)
-    shards, waiting = shards_without(target, segments_folder(bundle), model_facts(bundle))
+    shards, waiting = shards_without(target, "segments", model_facts(bundle))
     state = ClassifyState(bundle.name, len(shards), len(shards) - len(waiting))
     notify = observer or (lambda _: None)
     notify(state)

@@ -17,7 +17,7 @@ from pipeline.engine.processes import Pool, Requests
 from pipeline.engine.watchdog import Note
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.lease import leased
-from pipeline.lake.store import Lake, part_name
+from pipeline.lake.store import Lake, model_folder, part_name
 
 Found = TypeVar("Found")
 
@@ -25,8 +25,8 @@ Found = TypeVar("Found")
 _MOST_DEATHS = 3
 
 
-def shards_without(lake: Lake, folder: str, facts: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """Return the committed shards, and those of them without a part in a folder that is as these facts say.
+def shards_without(lake: Lake, table: str, facts: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Return the committed shards, and those of which a model has not written its part of a table as facts say.
 
     Raises:
         UsageError: None is committed.
@@ -34,16 +34,15 @@ def shards_without(lake: Lake, folder: str, facts: Mapping[str, Any]) -> tuple[l
     shards = lake.committed()
     if not shards:
         raise UsageError(f"{lake.uri}: nothing is committed in it yet; run `actionlake analyze` first")
-    return shards, [shard for shard in shards if not _is_made_by(lake, folder, shard, facts)]
+    folder, there = model_folder(table, facts["model"]), set(lake.labelled(facts["model"], table))
+    return shards, [shard for shard in shards if shard not in there or not _is_as(lake, folder, shard, facts)]
 
 
-def _is_made_by(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
-    """Whether a shard has a part in a folder whose footer says these very things, and that no video was left out.
+def _is_as(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
+    """Whether the footer of a part says these very things, and that no video was left out.
 
     Earlier versions did not note the options of models.
     """
-    if not lake.has_part(folder, shard):
-        return False
     metadata = pq.read_schema(lake.path(folder, part_name(shard)), filesystem=lake.fs).metadata
     footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
     footer.setdefault("model_options", facts["model_options"])
