@@ -237,11 +237,6 @@ class Config:
         return tuple(name for name in (*FRAME_INPUTS, *PERSON_INPUTS) if name in named)
 
     @property
-    def looks_ahead(self) -> bool:
-        """Whether anything is told by the next frame, which needs a look past the end of a chunk."""
-        return any(name.endswith(("_change", "_flow")) for name in self.embedded)
-
-    @property
     def grid_rate(self) -> Fraction:
         """The sampling rate as an exact fraction, so that a grid point's time has no rounding error."""
         return Fraction(self.chosen_fps).limit_denominator(100_000)

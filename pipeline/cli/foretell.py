@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.common import ASK, LOOK, TEACH, Address, LakeUri, Verbose, app, console, log_to_console, out
-from pipeline.cli.tables import forecaster_table, places_tables
+from pipeline.cli.tables import forecaster_table, places_tables, warn_of_moving_cameras
 from pipeline.cli.terminal import plain
 
 _Ground = Annotated[
@@ -46,6 +46,7 @@ def forecast(
     """Foretell the paths of the people in a lake, from their boxes: nothing is decoded."""
     from pipeline.engine.forecast import ForecastState
     from pipeline.engine.forecast import forecast as run
+    from pipeline.lake.query import open_lake
     from pipeline.steps.foretell import ForetellOptions
 
     log_to_console(verbose)
@@ -62,6 +63,7 @@ def forecast(
         f"{state.n_forecasts} forecasts of {state.n_videos} videos in {time.monotonic() - started:.1f} s",
         highlight=False,
     )
+    warn_of_moving_cameras(console, open_lake(lake))
     for message in state.failures:
         console.print(f"[yellow]not foretold:[/] {plain(message)}", highlight=False, soft_wrap=True)
 
@@ -86,8 +88,10 @@ def watch(
     from pipeline.lake.query import open_lake
 
     zones, lines = [parse_zone(text) for text in zone or ()], [parse_line(text) for text in line or ()]
-    found = watch(open_lake(lake), zones, lines, where, model)
+    reader = open_lake(lake)
+    found = watch(reader, zones, lines, where, model)
     places_tables(out, found, [each.name for each in zones], [each.name for each in lines])
+    warn_of_moving_cameras(console, reader, where)
     if out_folder is not None:
         write_places(found, out_folder)
         out.print(f"{plain(str(out_folder))}: visits.csv, crossings.csv, expected.csv", highlight=False, soft_wrap=True)

@@ -38,6 +38,7 @@ from pipeline.cli.common import (
 from pipeline.cli.tables import (
     closing_table,
     info_table,
+    warn_of_moving_cameras,
 )
 from pipeline.cli.terminal import ProgressDisplay, plain
 from pipeline.config import Config, groups_of_options
@@ -105,6 +106,7 @@ def analyze(
     from pipeline.activity.bundle import Bundle, load_bundle
     from pipeline.engine.analyze import analyze as run
     from pipeline.engine.models import NAMES, choose_models, config_for
+    from pipeline.lake.query import open_lake
 
     log_to_console(verbose)
     named: dict[str, Any] = {
@@ -122,6 +124,8 @@ def analyze(
     with ProgressDisplay(console) as display:
         state = run(sources, lake, chosen, options, address, display.update, engine.value, forecaster)
     closing_table(out, state)
+    if forecaster is not None:
+        warn_of_moving_cameras(console, open_lake(lake))
     if strict and state.n_failed + state.n_partial:
         raise typer.Exit(EXIT_FAILED_VIDEOS)
 

@@ -298,6 +298,14 @@ def forecaster_table(console: Console, bundle: ForecasterBundle) -> None:
     console.print(table)
 
 
+def warn_of_moving_cameras(console: Console, lake: LakeReader, where: str | None = None) -> None:
+    """Say in which videos the paths of people are not theirs alone."""
+    from pipeline.lake.forecasts import moving_cameras
+
+    if moving := moving_cameras(lake, where):
+        console.print(f"[yellow]Note:[/] {plain(moving)}", highlight=False, soft_wrap=True)
+
+
 def places_tables(console: Console, found: Places, zones: Sequence[str], lines: Sequence[str]) -> None:
     """Print what happened at zones and lines."""
     if zones:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader
-from pipeline.lake.sequences import StepSequence, VideoRows, track_at
+from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.lake.stretches import FRAME, PERSON, Parts, cut_around, describe, kinds_of, steps_per_second
 from pipeline.motion.tracking import NO_TRACK
 
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 # So many tracks are named in a message.
 _NAMED = 5
+
+# Who is meant by a box shares at least so much of the union with it, on the mean over the span.
+_LEAST_SHARED = 0.3
 
 
 @dataclass(frozen=True)
@@ -211,3 +214,33 @@ def _area(track: StepSequence, start: float, end: float) -> float:
     assert track.xyxy is not None
     sides = track.xyxy[:, 2:] - track.xyxy[:, :2]
     return float((overlap * sides[:, 0] * sides[:, 1]).sum())
+
+
+def track_at(
+    box: NDArray[np.float32], first_step: int, end_step: int, tracks: Sequence[StepSequence]
+) -> StepSequence | None:
+    """Return the track of whoever has a mean box over a span of steps; None: nobody was seen there.
+
+    Who is there for a part of the span is less likely meant than who is there all along.
+
+    Args:
+        box: `float32 [4]`: left, top, right, bottom in source pixels.
+        first_step: Of the sampling grid.
+        end_step: Of the sampling grid.
+        tracks: Those of the video.
+    """
+    best, most = None, _LEAST_SHARED
+    for track in tracks:
+        first, end = max(track.first_step, first_step), min(track.first_step + track.n_steps, end_step)
+        mean = track.mean_box(first, end) if first < end else None
+        shared = 0.0 if mean is None else _iou(box, mean) * (end - first) / (end_step - first_step)
+        if shared >= most:
+            best, most = track, shared
+    return best
+
+
+def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the area that two boxes `float32 [4]` share, as share of their union."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    common = float(np.prod(sides.clip(0)))
+    return common / max(1e-6, float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - common)

@@ -14,6 +14,10 @@ from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader
 from pipeline.motion.trajectories import rows_by
 
+# A camera that moves for more than this share of a video is not a fixed one.
+_SHARE_MOVING = 0.3
+_MOST_NAMED = 3
+
 
 @dataclass(frozen=True)
 class TrackForecasts:
@@ -66,6 +70,27 @@ def check_followed(uri: str, feature_options: Mapping[str, Any]) -> None:
     """
     if feature_options["scope"] == "frame":
         raise UsageError(f"{uri}: of scope 'frame', nobody is followed in it; analyze with --scope person")
+
+
+def moving_cameras(lake: LakeReader, where: str | None = None) -> str:
+    """Say in which videos of a lake the camera moves, as far as it is known; empty if it moves in none.
+
+    Args:
+        lake: An open lake.
+        where: A condition in SQL on the columns of `videos`: only of those it is said.
+
+    Raises:
+        UsageError: It is no such condition.
+    """
+    videos = lake.videos_where(where, ("uri", "covered_s", "camera_moved_s"))
+    moving = [video["uri"] for video in videos if (video["camera_moved_s"] or 0.0) > _SHARE_MOVING * video["covered_s"]]
+    if not moving:
+        return ""
+    named = ", ".join(moving[:_MOST_NAMED]) + (", ..." if len(moving) > _MOST_NAMED else "")
+    return (
+        f"the camera moves in {len(moving)} of {len(videos)} videos ({named}); the paths of people there hold its "
+        "motion, and so do forecasts, surprises, zones and lines"
+    )
 
 
 def forecaster_of(lake: LakeReader, name: str | None = None) -> str | None:

@@ -168,13 +168,14 @@ class LakeReader:
             raise UsageError(f"{self._lake.uri}: no video is finished yet; `actionlake status` tells how far it is")
         raise UsageError(f"no video of {self._lake.uri} has {part!r} in its path; it holds {_some(rows)}")
 
-    def videos_where(self, where: str | None = None) -> list[dict[str, Any]]:
-        """Return id, URI and duration of the videos that meet a condition in SQL on the columns of `videos`.
+    def videos_where(
+        self, where: str | None = None, columns: Sequence[str] = ("video_id", "uri", "duration_s")
+    ) -> list[dict[str, Any]]:
+        """Return some columns of the videos that meet a condition in SQL on the columns of `videos`.
 
         Raises:
             UsageError: It is no such condition.
         """
-        columns = ["video_id", "uri", "duration_s"]
         if where is None:
             found = self.table("videos", columns)
         else:

@@ -16,13 +16,15 @@ from pipeline.archive.recorded import camera_of, recorded
 from pipeline.config import Config
 from pipeline.errors import VideoError
 from pipeline.lake import schemas
-from pipeline.lake.sequences import VideoRows
+from pipeline.lake.sequences import FrameRows, VideoRows
 from pipeline.lake.work import Receipt
 from pipeline.motion.tracking import NO_TRACK
 
 # A file counts as cut short if it ends earlier than it says by more than this share, and by more than some frames.
 _SHORTFALL_SHARE = 0.02
 _SHORTFALL_FRAMES = 4
+# A camera moves when most of the picture does, by so many of its heights per second.
+_CAMERA_MOVES = 0.02
 
 
 def detection_rows(
@@ -170,7 +172,14 @@ def video_row(
         "recorded_at": recorded_at.at if recorded_at else None,
         "recorded_at_source": recorded_at.source if recorded_at else None,
         "camera": camera_of(video.ref.uri, config.camera),
+        "camera_moved_s": _camera_moved_s(rows.frames, covered_s),
     }
+
+
+def _camera_moved_s(frames: FrameRows, covered_s: float) -> float | None:
+    """Return for how much of what was covered the camera moved; None where nobody looked."""
+    speed = np.empty(0) if frames.camera_speed is None else frames.camera_speed[~np.isnan(frames.camera_speed)]
+    return float((speed > _CAMERA_MOVES).mean() * covered_s) if len(speed) else None
 
 
 def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str, str] | None:

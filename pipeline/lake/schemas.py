@@ -41,12 +41,19 @@ VIDEOS = pa.schema(
         ("recorded_at", pa.timestamp("us", tz="UTC")),
         ("recorded_at_source", pa.string()),
         ("camera", pa.string()),
+        ("camera_moved_s", pa.float64()),
     ]
 )
 """One row a video. `status` is `ok`, `partial` or `failed`. `recorded_at` is when the file's first frame was recorded,
-if `recorded_at_source` (`manifest`, `container` or `name`) tells it."""
+if `recorded_at_source` (`manifest`, `container` or `name`) tells it. `camera_moved_s` is for how many seconds most of
+the picture moved, by a look a second; null where there was none."""
 ADDED_LATER = {
-    "videos": {"recorded_at": "TIMESTAMPTZ", "recorded_at_source": "VARCHAR", "camera": "VARCHAR"},
+    "videos": {
+        "recorded_at": "TIMESTAMPTZ",
+        "recorded_at_source": "VARCHAR",
+        "camera": "VARCHAR",
+        "camera_moved_s": "DOUBLE",
+    },
     "detections": {"keypoints": "FLOAT[][]"},
     "segments": {"novelty": "FLOAT"},
 }
@@ -170,6 +177,7 @@ def work_schema(vectors: Mapping[str, int], n_keypoints: int) -> pa.Schema:
             ("step", pa.int64()),
             ("n_steps", pa.int32()),
             ("pts_s", pa.float64()),
+            ("camera_speed", pa.float32()),
             ("box", pa.int32()),
             ("class_id", pa.int32()),
             ("score", pa.float32()),
@@ -198,8 +206,9 @@ def fits(found: pa.Schema, table: str) -> bool:
     schema = TABLES[table]
     if table == "detections" and "keypoints" in found.names:
         schema = detections_schema(found.field("keypoints").type.list_size)
-    earlier = pa.schema([field for field in schema if field.name not in ADDED_LATER.get(table, {})])
-    return bool(found.equals(schema) or found.equals(earlier))
+    later = ADDED_LATER.get(table, {})
+    wanted = pa.schema([field for field in schema if field.name in found.names or field.name not in later])
+    return bool(found.equals(wanted))
 
 
 def with_footer(schema: pa.Schema, **facts: Any) -> pa.Schema:

@@ -37,10 +37,6 @@ class Rows(Protocol):
         """Whether there is a column of that name."""
 
 
-# Who is meant by a box shares at least so much of the union with it, on the mean over the span.
-_LEAST_SHARED = 0.3
-
-
 @dataclass(frozen=True)
 class FrameRows:
     """The sampled frames of a video, in order, each once; arrays of one length."""
@@ -50,6 +46,8 @@ class FrameRows:
     pts_s: NDArray[np.float64]
     piece: NDArray[np.int64]
     row: NDArray[np.int64]
+    camera_speed: NDArray[np.float32] | None = None
+    """How fast most of each moves, in heights of the frame per second, NaN: not looked at; None once committed."""
 
 
 @dataclass(frozen=True)
@@ -104,36 +102,6 @@ class _Source:
     row: NDArray[np.int64]
 
 
-def track_at(
-    box: NDArray[np.float32], first_step: int, end_step: int, tracks: Sequence[StepSequence]
-) -> StepSequence | None:
-    """Return the track of whoever has a mean box over a span of steps; None: nobody was seen there.
-
-    Who is there for a part of the span is less likely meant than who is there all along.
-
-    Args:
-        box: `float32 [4]`: left, top, right, bottom in source pixels.
-        first_step: Of the sampling grid.
-        end_step: Of the sampling grid.
-        tracks: Those of the video.
-    """
-    best, most = None, _LEAST_SHARED
-    for track in tracks:
-        first, end = max(track.first_step, first_step), min(track.first_step + track.n_steps, end_step)
-        mean = track.mean_box(first, end) if first < end else None
-        shared = 0.0 if mean is None else _iou(box, mean) * (end - first) / (end_step - first_step)
-        if shared >= most:
-            best, most = track, shared
-    return best
-
-
-def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the area that two boxes `float32 [4]` share, as share of their union."""
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    common = float(np.prod(sides.clip(0)))
-    return common / max(1e-6, float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - common)
-
-
 class VideoRows:
     """The rows of one video, the small columns in memory, the embeddings read when needed."""
 
@@ -152,7 +120,7 @@ class VideoRows:
         of both, so that the rows do not tell how the video was cut.
         """
         names = ("step", "n_steps", "pts_s", "box", "class_id", "score", "x1", "y1", "x2", "y2")
-        batches = [piece.read(*names, *(["keypoints"] if piece.has("keypoints") else [])) for piece in pieces]
+        batches = [piece.read(*names, *filter(piece.has, ("keypoints", "camera_speed"))) for piece in pieces]
         column = {
             name: np.concatenate([_numpy(batch, name) for batch in batches]) if batches else np.empty(0)
             for name in names
@@ -170,6 +138,9 @@ class VideoRows:
             pts_s=pts_s[new],
             piece=piece[is_frame][new],
             row=row[is_frame][new],
+            camera_speed=np.fmax.reduceat(_camera_speed(batches)[is_frame], np.flatnonzero(new))
+            if len(new)
+            else np.empty(0, np.float32),
         )
         frame_of_row = np.cumsum(is_frame) - 1
         kept = ~is_frame & new[frame_of_row] if len(new) else ~is_frame
@@ -312,6 +283,15 @@ def _keypoints(batches: Sequence[pa.RecordBatch]) -> NDArray[np.float32]:
         if len(batch)
     ]
     return np.concatenate(filled) if filled else np.empty((0, 0, 3), np.float32)
+
+
+def _camera_speed(batches: Sequence[pa.RecordBatch]) -> NDArray[np.float32]:
+    """Return how fast the camera moves at all rows of some pieces; those of earlier releases do not know."""
+    known = [
+        _numpy(batch, "camera_speed") if "camera_speed" in batch.schema.names else np.full(len(batch), np.nan)
+        for batch in batches
+    ]
+    return np.concatenate([np.empty(0), *known]).astype(np.float32)
 
 
 def _committed_keypoints(detections: pa.Table) -> NDArray[np.float32]:

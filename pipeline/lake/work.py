@@ -97,6 +97,8 @@ class WorkRows:
     step: NDArray[np.int64]
     n_steps: NDArray[np.int32]
     pts_s: NDArray[np.float64]
+    camera_speed: NDArray[np.float32]
+    """How fast most of the frame moves, in heights of the frame per second; NaN: not looked at."""
     box: NDArray[np.int32]
     class_id: NDArray[np.int32]
     score: NDArray[np.float32]
@@ -108,7 +110,8 @@ class WorkRows:
 
     def to_batch(self, receipt: Receipt) -> pa.RecordBatch:
         """Return the rows as Arrow, with the receipt in the schema's metadata."""
-        columns = [self.step, self.n_steps, self.pts_s, self.box, self.class_id, self.score, *self.xyxy.T]
+        columns: list[NDArray[Any]] = [self.step, self.n_steps, self.pts_s, self.camera_speed]
+        columns += [self.box, self.class_id, self.score, *self.xyxy.T]
         n_keypoints = self.keypoints.shape[1]
         schema = work_schema({name: matrix.shape[1] for name, matrix in self.vectors.items()}, n_keypoints)
         arrays = [pa.array(np.ascontiguousarray(column)) for column in columns]
@@ -145,7 +148,7 @@ def empty_rows(vectors: Mapping[str, int]) -> WorkRows:
     """Return no rows, of the right types, with vectors of these lengths."""
     none_i32, none_f32 = np.empty(0, np.int32), np.empty(0, np.float32)
     return WorkRows(
-        np.empty(0, np.int64), none_i32, np.empty(0), none_i32, none_i32, none_f32,
+        np.empty(0, np.int64), none_i32, np.empty(0), none_f32, none_i32, none_i32, none_f32,
         np.empty((0, 4), np.float32), np.empty((0, 0, 3), np.float32),
         {name: np.empty((0, dim), np.float16) for name, dim in vectors.items()},
     )  # fmt: skip

@@ -116,7 +116,7 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     try:
         for batch in decode_chunk(
             task.uri, task.probe, task.chunk, config.grid_rate, config.decoded_px, batch_frames, report,
-            look_ahead=config.looks_ahead, limits=config.limits, sampling=config.sampling,
+            look_ahead=True, limits=config.limits, sampling=config.sampling,
         ):  # fmt: skip
             if held is not None:
                 held = replace(held, after=batch.images[0])

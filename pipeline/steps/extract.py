@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,12 +22,15 @@ from pipeline.vision.embedder import Embedder
 from pipeline.vision.flow import FlowEstimator
 from pipeline.vision.keypoints import KEYPOINTS
 from pipeline.vision.runtime import Runtime, choose_runtime
-from pipeline.vision.views import Views, changed_frames, flow_vectors
+from pipeline.vision.views import Motion, Views, changed_frames, describe_motion
 
 log = logging.getLogger(__name__)
 
 _NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 _NOBODY = Look(_NO_BOXES, np.empty(0, np.float16), np.empty((0, 0), np.float16))
+
+# Whether the camera moves is looked at so often: a hundredth of the work.
+_CAMERA_EVERY_S = 1
 
 _Vectors = dict[tuple[str, bool], NDArray[np.float16]]
 """For each column and whether it is of boxes, `float16 [N, D]`."""
@@ -151,7 +154,7 @@ class Extractor:
         with stage("embed"):
             vectors = self._describe(pieces, looks, boxes)
         with stage("flow"), self._flow_watch:
-            moving = [dict(self._flow(piece, of_frames)) for piece, of_frames in zip(pieces, boxes, strict=True)]
+            moving = [self._motion(piece, of_frames) for piece, of_frames in zip(pieces, boxes, strict=True)]
         embed_s = clock.lap()
         n_frames = max(1, sum(piece.receipt.n_frames for piece in pieces))
         computed = []
@@ -236,11 +239,11 @@ class Extractor:
         piece: DecodedPiece,
         boxes: Sequence[Boxes],
         described: _Vectors,
-        motion: Mapping[bool, NDArray[np.float16]],
+        motion: Motion | None,
     ) -> WorkRows:
         """Return the piece's rows, a frame's followed by those of its boxes."""
         frames = piece.frames
-        if frames is None:
+        if frames is None or motion is None:
             return empty_rows(self._vectors)
         n_boxes = np.array([len(found.scores) for found in boxes])
         of_frame = np.repeat(np.arange(len(frames.steps)), n_boxes + 1)
@@ -260,13 +263,14 @@ class Extractor:
         vectors = {name: np.zeros((len(box), dim), np.float16) for name, dim in self._vectors.items()}
         for (column, of_box), of_kind in described.items():
             vectors[column][is_box == of_box] = of_kind
-        for of_box, flow in motion.items():
+        for of_box, flow in motion.vectors.items():
             vectors["flow"][is_box == of_box] = flow
         times = frames.steps[of_frame], frames.n_steps[of_frame], frames.pts_s[of_frame]
-        return WorkRows(*times, box, class_id, score, xyxy, keypoints, vectors)
+        return WorkRows(*times, motion.camera_speed[of_frame], box, class_id, score, xyxy, keypoints, vectors)
 
-    def _flow(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> Iterator[tuple[bool, NDArray[np.float16]]]:
+    def _motion(self, piece: DecodedPiece, boxes: Sequence[Boxes]) -> Motion | None:
         if piece.frames is None:
-            return
+            return None
         rate = self._config.frame_rate(piece.task.probe.fps)
-        yield from flow_vectors(self._flows, self._config.embedded, piece.frames, boxes, rate)
+        look_every = max(1, round(self._config.grid_rate * _CAMERA_EVERY_S))
+        return describe_motion(self._flows, self._config.embedded, piece.frames, boxes, rate, look_every)

@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from pipeline.activity.bundle import BACKGROUND
 from pipeline.errors import UsageError
+from pipeline.lake.examples import track_at
 from pipeline.lake.query import LakeReader, open_lake
-from pipeline.lake.sequences import StepSequence, track_at
+from pipeline.lake.sequences import StepSequence
 from pipeline.training.annotations import Annotation, apply_label_map, read_label_map
 from pipeline.training.dataset import step_at
 from pipeline.training.evaluation import Case, Evaluation, evaluate_cases

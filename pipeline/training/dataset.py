@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import BACKGROUND
+from pipeline.lake.examples import track_at
 from pipeline.lake.query import LakeReader
-from pipeline.lake.sequences import StepSequence, track_at
+from pipeline.lake.sequences import StepSequence
 from pipeline.training.annotations import Annotation
 from pipeline.training.sequences import IGNORE, LabelledSequence
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 
 from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
+from pipeline.lake.forecasts import moving_cameras
 from pipeline.lake.query import LakeReader, open_lake
 from pipeline.lake.store import Lake
 from pipeline.motion.forecaster_bundle import HEIGHTS, METRES
 from pipeline.motion.ground import Ground
 from pipeline.motion.trajectories import Trajectory, rows_by
+
+log = logging.getLogger(__name__)
 
 # Fewer columns are no boxes: frame, id, left, top, width, height.
 _MOT_COLUMNS = 6
@@ -50,7 +54,10 @@ def read_scenes(source: str | Path, fps: float = 25.0, ground: Ground | None = N
     if path.is_file():
         yield _read_text(path, fps, ground)
     elif Lake(str(source)).exists():
-        yield from _of_lake(open_lake(str(source)), ground)
+        lake = open_lake(str(source))
+        if moving := moving_cameras(lake):
+            log.warning("%s: %s", source, moving)
+        yield from _of_lake(lake, ground)
     else:
         raise UsageError(f"{source}: no file of tracks, and no lake")
 

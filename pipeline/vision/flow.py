@@ -8,6 +8,7 @@ of both its components (MBH), which do not see how the camera moves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,14 +24,23 @@ FLOW_DIM = (_HOF_CELLS**2 + 2 * _MBH_CELLS**2) * _BINS
 """Length of a vector of motion."""
 
 
+class Flow(NamedTuple):
+    """What moves from one frame to the next, in pixels of the frame, right and down."""
+
+    points: NDArray[np.float32]
+    """`float32 [h, w, 2]`: how points move, less how the camera makes them."""
+    camera: NDArray[np.float32]
+    """`float32 [2]`: how most points move."""
+
+
 class FlowEstimator:
     """Dense flow between frames, by DIS (Kroeger et al. 2016), less how the camera moves."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
-    def flow(self, frame: NDArray[np.uint8], following: NDArray[np.uint8] | None) -> NDArray[np.float32]:
-        """Return where each point of a frame goes, `float32 [h, w, 2]` in pixels of the frame, right and down.
+    def flow(self, frame: NDArray[np.uint8], following: NDArray[np.uint8] | None) -> Flow:
+        """Return where each point of a frame goes, and where the camera makes all of them go.
 
         It is computed at 320 px at most. Its median is taken for the camera's motion and subtracted.
 
@@ -40,13 +50,15 @@ class FlowEstimator:
         """
         small = _small_grey(frame)
         if following is None:
-            return np.zeros((*small.shape, 2), np.float32)
+            return Flow(np.zeros((*small.shape, 2), np.float32), np.zeros(2, np.float32))
         flow: NDArray[np.float32] = np.asarray(
             self._dis.calc(small, _small_grey(following), None),  # type: ignore[call-overload]
             np.float32,
         )
-        flow -= np.median(flow.reshape(-1, 2)[::7], axis=0)
-        return flow * np.float32(frame.shape[0] / small.shape[0])
+        camera = np.median(flow.reshape(-1, 2)[::7], axis=0)
+        flow -= camera
+        ratio = np.float32(frame.shape[0] / small.shape[0])
+        return Flow(flow * ratio, camera * ratio)
 
 
 def describe_flow(parts: Sequence[NDArray[np.float32]], scales: Sequence[float]) -> NDArray[np.float16]:

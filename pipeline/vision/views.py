@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -95,27 +96,58 @@ def crop(image: NDArray[Any], box: NDArray[np.float32]) -> NDArray[Any]:
     return image[top:bottom, left:right]
 
 
-def flow_vectors(
-    estimator: FlowEstimator, embedded: Sequence[str], frames: FrameBatch, boxes: Sequence[Boxes], rate: float
-) -> Iterator[tuple[bool, NDArray[np.float16]]]:
-    """Yield what moves in frames and in boxes, as far as wanted: whether it is of boxes, and the vectors.
+@dataclass(frozen=True)
+class Motion:
+    """What moves in T frames and in the boxes in them, as far as it is wanted."""
+
+    vectors: Mapping[bool, NDArray[np.float16]]
+    """By whether it is of boxes, `float16 [N, FLOW_DIM]`."""
+    camera_speed: NDArray[np.float32]
+    """`float32 [T]`: how fast most of the picture moves, in its heights per second; NaN: not looked at."""
+
+
+def describe_motion(
+    estimator: FlowEstimator,
+    embedded: Sequence[str],
+    frames: FrameBatch,
+    boxes: Sequence[Boxes],
+    rate: float,
+    look_every: int,
+) -> Motion:
+    """Describe what moves from each frame to the next.
 
     Args:
         estimator: Finds the flow between two frames.
-        embedded: The inputs that are wanted.
+        embedded: The inputs that are wanted. Without one of flow, it is found for the camera's sake alone, now and
+            then.
         frames: The frames, with the one that follows.
         boxes: Those of each frame.
         rate: Frames per second.
+        look_every: How the camera moves is looked at in the frames shown at multiples of so many steps of the grid.
     """
-    if not {"frame_flow", "crop_flow"} & set(embedded):
-        return
+    for_people = bool({"frame_flow", "crop_flow"} & set(embedded))
+    last_step = frames.steps + frames.n_steps - 1
+    looked = last_step // look_every > (frames.steps - 1) // look_every
     following = [*frames.images[1:], frames.after]
-    flows = [estimator.flow(image, after) for image, after in zip(frames.images, following, strict=True)]
+    found = [
+        estimator.flow(image, after) if for_people or look else None
+        for image, after, look in zip(frames.images, following, looked, strict=True)
+    ]
     height = frames.images.shape[1]
+    speed = np.array(
+        [
+            np.hypot(*flow.camera) * (rate / height) if flow is not None and after is not None and look else np.nan
+            for flow, after, look in zip(found, following, looked, strict=True)
+        ],
+        np.float32,
+    )
+    vectors = {}
+    flows = [flow.points for flow in found if flow is not None]
     if "frame_flow" in embedded:
-        yield False, describe_flow(flows, [rate / height] * len(flows))
+        vectors[False] = describe_flow(flows, [rate / height] * len(flows))
     if "crop_flow" in embedded:
         ratio = flows[0].shape[0] / height
-        parts = [crop(flow, box * ratio) for flow, found in zip(flows, boxes, strict=True) for box in found.xyxy]
-        heights = [max(_SMALLEST_PX, float(box[3] - box[1])) for found in boxes for box in found.xyxy]
-        yield True, describe_flow(parts, [rate / px for px in heights])
+        parts = [crop(flow, box * ratio) for flow, of_frame in zip(flows, boxes, strict=True) for box in of_frame.xyxy]
+        heights = [max(_SMALLEST_PX, float(box[3] - box[1])) for of_frame in boxes for box in of_frame.xyxy]
+        vectors[True] = describe_flow(parts, [rate / px for px in heights])
+    return Motion(vectors, speed)

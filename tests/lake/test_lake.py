@@ -17,7 +17,7 @@ OPTIONS = {"scope": "frame", "sample_fps": 15.0}
 COLUMNS = {
     "videos": "video_id uri size_bytes duration_s width height fps codec rotation_deg vfr n_frames_sampled status "
     "covered_s truncated n_chunks attempts shard run_id processed_at "
-    "recorded_at recorded_at_source camera",
+    "recorded_at recorded_at_source camera camera_moved_s",
     "segments": "video_id uri segment_id scope track_id label label_id score novelty start_s end_s x1 y1 x2 y2 run_id",
     "detections": "video_id frame_index pts_s track_id class_id label score x1 y1 x2 y2 keypoints",
     "failures": "video_id uri start_s end_s stage kind message attempts worker",

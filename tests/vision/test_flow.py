@@ -19,26 +19,27 @@ def scene() -> np.ndarray:
 def test_a_part_that_moves_moves_by_so_much(scene: np.ndarray) -> None:
     following = scene.copy()
     following[80:160, 100:180] = np.roll(scene, 4, axis=1)[80:160, 100:180]
-    flow = FlowEstimator().flow(scene, following)
+    flow = FlowEstimator().flow(scene, following).points
     assert flow.shape == (240, 320, 2)
     assert flow[100:140, 120:160].mean(axis=(0, 1)) == pytest.approx([4.0, 0.0], abs=0.3)
     assert np.abs(flow[:60]).max() < 0.5
 
 
 def test_the_camera_does_not_count(scene: np.ndarray) -> None:
-    flow = FlowEstimator().flow(scene, np.roll(scene, (2, 5), axis=(0, 1)))
+    flow, camera = FlowEstimator().flow(scene, np.roll(scene, (2, 5), axis=(0, 1)))
     assert np.abs(flow[30:210, 30:290]).mean() < 0.2
+    assert camera == pytest.approx([5.0, 2.0], abs=0.2)
 
 
 def test_nothing_moves_after_the_last_frame(scene: np.ndarray) -> None:
-    assert not FlowEstimator().flow(scene, None).any()
+    assert not FlowEstimator().flow(scene, None).points.any()
 
 
 def test_large_frames_are_measured_in_their_own_pixels(scene: np.ndarray) -> None:
     large = cv2.resize(scene, (1280, 960))
     following = large.copy()
     following[320:640, 400:720] = np.roll(large, 16, axis=0)[320:640, 400:720]
-    flow = FlowEstimator().flow(large, following)
+    flow = FlowEstimator().flow(large, following).points
     assert flow.shape == (240, 320, 2)
     assert flow[100:140, 120:160].mean(axis=(0, 1)) == pytest.approx([0.0, 16.0], abs=1.2)
 
