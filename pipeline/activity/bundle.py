@@ -18,12 +18,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pipeline.activity.segments import SegmentOptions
+from pipeline.activity.shapes import check_weights
 from pipeline.activity.spec import ModelSpec
 from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.config import digest
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from pipeline.activity.classifier import SequenceClassifier
     from pipeline.activity.model import ActivityModel
 
 EMBEDDED_BUNDLES = ("jhmdb21-frame", "everyday12-pose", "daily22-look", "daily22-person")
@@ -96,6 +98,17 @@ class Bundle:
         network = ActivityModel(self.spec)
         network.load_state_dict({name: torch.from_numpy(values).float() for name, values in self.weights.items()})
         return network.eval()
+
+    def classifier(self) -> SequenceClassifier:
+        """Return the model in use. PyTorch is not needed for it, but for a transformer.
+
+        Raises:
+            ValueError: Its parameters are not those of such a model.
+        """
+        from pipeline.activity.classifier import SequenceClassifier
+
+        check_weights(self.spec, self.weights)
+        return SequenceClassifier(self.spec, self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the network, which is made of the rest."""
@@ -193,8 +206,7 @@ def load_bundle(folder: str | Path) -> Bundle:
             sha256=sha256,
         )
         _check_numbers(spec, bundle.segments)
-        if not is_ours:
-            _ = bundle.model  # Made now, to see that it can be.
+        check_weights(spec, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{source}: model.json and the weights do not fit together ({error}); {way_out}") from error
     return bundle

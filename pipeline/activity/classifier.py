@@ -4,31 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from threading import Lock
-from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.activity.model import ActivityModel, Member, normalised
+from pipeline.activity.graphs import Compiled, Weights, encoder_graph
+from pipeline.activity.scores import novelty, probabilities
+from pipeline.activity.spec import ModelSpec, seen
 from pipeline.activity.spool import Spool
+from pipeline.activity.streams import part_of, stream_of
 from pipeline.stopwatch import Stopwatch
 
 PIECE_STEPS = 512
 """Steps of one pass. Input is cut anew into pieces of this length, so the result does not depend on how it came."""
 
 
+class _Member:
+    """One network of a model, in use."""
+
+    def __init__(self, spec: ModelSpec, number: int, weights: Weights) -> None:
+        own = replace(spec, inputs=seen(spec.views[number], spec.inputs))
+        self.encoded_dim = own.encoded_dim
+        self.encode = Compiled(encoder_graph(spec, own.inputs, part_of(weights, "projection")))
+        self.head = stream_of(own, part_of(weights, "head"))
+
+
 class SequenceClassifier:
     """Gives logits to every step of a sequence exactly as one pass over all of it would, in bounded memory.
 
-    How a sequence goes through in pieces is the matter of the head. Several threads may score sequences.
+    It needs no PyTorch, but for a transformer. Several threads may score sequences.
     """
 
-    def __init__(self, model: ActivityModel) -> None:
-        """Take a model in evaluation mode."""
-        self._model = model.eval()
-        self._members = [cast(Member, member) for member in model.members]
+    def __init__(self, spec: ModelSpec, weights: Weights) -> None:
+        """Take a model's description and its parameters, as a bundle holds them."""
+        self._spec = spec
+        self._members = [
+            _Member(spec, number, part_of(weights, f"members.{number}")) for number in range(len(spec.views))
+        ]
         self.busy_s = 0.0
         """Seconds that it has computed, in all threads."""
         self._lock = Lock()
@@ -36,9 +50,9 @@ class SequenceClassifier:
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence; see `logits`."""
         for logits in self.logits(inputs):
-            yield self._model.scores(logits).numpy()
+            yield self.probabilities(logits)
 
-    def logits(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[torch.Tensor]:
+    def logits(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield logits `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
 
         The blocks that come out are cut differently from those that go in; together they are as long.
@@ -47,9 +61,9 @@ class SequenceClassifier:
             encoded = self._encoded(inputs, busy, stack)
             logits = [member.head.streamed(spool) for member, spool in zip(self._members, encoded, strict=True)]
             for of_members in busy.over(zip(*logits, strict=True)):
-                yield self._model.together(of_members)
+                yield _together(of_members)
 
-    def logits_side_by_side(self, sequences: Sequence[Iterable[NDArray[np.float16]]]) -> list[torch.Tensor]:
+    def logits_side_by_side(self, sequences: Sequence[Iterable[NDArray[np.float16]]]) -> list[NDArray[np.float32]]:
         """Return logits `float32 [t, n_labels]` for each of some sequences that fit into memory; none is empty.
 
         A logit may differ in its last bit with the sequences beside it.
@@ -61,26 +75,37 @@ class SequenceClassifier:
                 logits = [
                     member.head.side_by_side(spools) for member, spools in zip(self._members, of_members, strict=True)
                 ]
-                return [self._model.together(of_one) for of_one in zip(*logits, strict=True)]
+                return [_together(of_one) for of_one in zip(*logits, strict=True)]
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities `float32 [t, n_labels]` for logits."""
+        return np.asarray(probabilities(logits, self._spec.temperature), np.float32)
+
+    def novelty(self, logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Return how new each step is, `float32 [t]`, for logits; None where the model does not know. See `scores`."""
+        return novelty(logits, self._spec.energies) if self._spec.energies else None
 
     @contextmanager
     def _computing(self) -> Iterator[tuple[Stopwatch, ExitStack]]:
         busy = Stopwatch()
-        with torch.inference_mode(), ExitStack() as stack:
+        with ExitStack() as stack:
             yield busy, stack
         with self._lock:
             self.busy_s += busy.seconds
 
     def _encoded(self, inputs: Iterable[NDArray[np.float16]], busy: Stopwatch, stack: ExitStack) -> list[Spool]:
         """Return what the head of each member reads of a sequence."""
-        spec = self._model.spec
         encoded = [stack.enter_context(Spool(member.encoded_dim)) for member in self._members]
         for piece in _repiece(inputs):
             with busy:
-                parts = normalised(torch.from_numpy(piece.astype(np.float32)), spec, spec.inputs)
                 for member, spool in zip(self._members, encoded, strict=True):
-                    spool.append(member.encode(parts))
+                    spool.append(member.encode(piece.astype(np.float32))[0])
         return encoded
+
+
+def _together(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return logits `float32 [N, n_labels]` for those of each member: their mean."""
+    return np.asarray(np.mean(np.stack(logits), axis=0), np.float32)
 
 
 def _repiece(blocks: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.heads import make_head
 from pipeline.activity.spec import OF_TRACKS, ModelSpec, seen
 
@@ -110,21 +111,6 @@ class ActivityModel(nn.Module):
         """Return probabilities `float32 [N, n_labels]` for logits."""
         return (logits / self.spec.temperature).softmax(dim=-1)
 
-    def novelty(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """Return how unlike all that was learnt from each step is, `float32 [N]` in 0 to 1, for logits `[N, n_labels]`.
-
-        It is the share of what was learnt from that was more familiar: whose free energy, the less the larger the
-        logits are together, was lower (Liu et al. 2020). None where the model does not know.
-        """
-        if not self.spec.energies:
-            return None
-        known, energy = torch.tensor(self.spec.energies), free_energy(logits)
-        place = torch.searchsorted(known, energy).clamp(1, len(known) - 1)
-        low, high = known[place - 1], known[place]
-        between = ((energy - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-        return (place - 1 + between) / (len(known) - 1)
-
-
-def free_energy(logits: torch.Tensor) -> torch.Tensor:
-    """Return the free energy `float32 [N]` of logits `float32 [N, n_labels]`."""
-    return -logits.logsumexp(dim=-1)
+    def classifier(self) -> SequenceClassifier:
+        """Return the model in use."""
+        return SequenceClassifier(self.spec, {name: each.cpu().numpy() for name, each in self.state_dict().items()})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 # So much stays in memory; what is longer goes to a temporary file.
 _SPOOL_BYTES = 16 << 20
@@ -32,18 +32,18 @@ class Spool:
         """How many pieces there are."""
         return len(self._offsets) - 1
 
-    def append(self, piece: torch.Tensor) -> None:
+    def append(self, piece: NDArray[np.float32]) -> None:
         """Lay a piece aside, behind those before."""
         self._file.seek(self._offsets[-1])
-        self._offsets.append(self._offsets[-1] + self._file.write(piece.contiguous().numpy().tobytes()))
+        self._offsets.append(self._offsets[-1] + self._file.write(np.ascontiguousarray(piece, np.float32).tobytes()))
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Return the pieces, from first to last."""
         return (self.read(index) for index in range(self.n_pieces))
 
-    def read(self, index: int) -> torch.Tensor:
+    def read(self, index: int) -> NDArray[np.float32]:
         """Return one piece."""
         start, end = self._offsets[index], self._offsets[index + 1]
         self._file.seek(start)
         values = np.frombuffer(bytearray(self._file.read(end - start)), np.float32)
-        return torch.from_numpy(values.reshape(-1, self._dim))
+        return values.reshape(-1, self._dim)

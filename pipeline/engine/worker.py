@@ -98,10 +98,6 @@ class CommitWorker:
 
     def __init__(self, lake_uri: str, config: Config, bundles: Sequence[Bundle]) -> None:
         """Take the lake, the options and the models."""
-        import torch
-
-        # Sums over several threads would differ in their last bit.
-        torch.set_num_threads(1)
         if config.sees_people:
             # While the first chunks are extracted: it takes a second that the last shard would wait for.
             import ultralytics.trackers.byte_tracker  # noqa: F401

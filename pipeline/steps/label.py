@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
+from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.segments import StepRun, find_segments
 from pipeline.config import Config
 from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.lake.store import model_folder
 from pipeline.motion.tracking import NO_TRACK
-
-if TYPE_CHECKING:
-    import torch
-
-    from pipeline.activity.model import ActivityModel
 
 # Sequences of a video that are scored together share each step's pass. More than eight gain nothing on a CPU.
 _TOGETHER = 8
@@ -77,12 +73,9 @@ class Labeller:
 
     def __init__(self, bundle: Bundle, config: Config, threads: int = 1) -> None:
         """Take the model, the options of the job, and how many sequences are labelled side by side."""
-        # It imports PyTorch, which the driver, that knows this class by name alone, shall not wait for.
-        from pipeline.activity.classifier import SequenceClassifier
-
         self.bundle = bundle
         self._config = config
-        self._classifier = SequenceClassifier(bundle.model)
+        self._classifier = bundle.classifier()
         self._pool = ThreadPoolExecutor(threads)
 
     @property
@@ -161,28 +154,27 @@ class Labeller:
     def _label(self, rows: VideoRows, sequences: Sequence[StepSequence]) -> Iterator[_Labelled]:
         """Yield what the model says of some sequences."""
         inputs = [rows.inputs(sequence, self.bundle.spec.inputs) for sequence in sequences]
-        logits: Iterable[Iterable[torch.Tensor]]
+        logits: Iterable[Iterable[NDArray[np.float32]]]
         if len(sequences) > 1:
             logits = ([of_one] for of_one in self._classifier.logits_side_by_side(inputs))
         else:
             logits = map(self._classifier.logits, inputs)
-        model = self.bundle.model
         for sequence, of_one in zip(sequences, logits, strict=True):
             novelties: list[NDArray[np.float32]] = []
-            scores = _scored(model, of_one, novelties)
+            scores = _scored(self._classifier, of_one, novelties)
             runs = list(find_segments(scores, sequence.first_step, self._config.chosen_fps, self.bundle.segments))
             yield _Labelled(sequence, runs, np.concatenate(novelties) if novelties else None)
 
 
 def _scored(
-    model: ActivityModel, logits: Iterable[torch.Tensor], novelties: list[NDArray[np.float32]]
+    classifier: SequenceClassifier, logits: Iterable[NDArray[np.float32]], novelties: list[NDArray[np.float32]]
 ) -> Iterator[NDArray[np.float32]]:
     """Yield scores, and keep the novelty of each block, if the model knows it."""
     for block in logits:
-        novelty = model.novelty(block)
+        novelty = classifier.novelty(block)
         if novelty is not None:
-            novelties.append(novelty.numpy())
-        yield model.scores(block).numpy()
+            novelties.append(novelty)
+        yield classifier.probabilities(block)
 
 
 def _side_by_side(sequences: Sequence[StepSequence]) -> Iterator[Sequence[StepSequence]]:

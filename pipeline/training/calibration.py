@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from pipeline.activity.classifier import SequenceClassifier
-from pipeline.activity.model import ActivityModel, free_energy
+from pipeline.activity.model import ActivityModel
+from pipeline.activity.scores import free_energy, probabilities
 from pipeline.training.dataset import LabelledVideo
 from pipeline.training.sequences import IGNORE
 
@@ -34,7 +33,7 @@ class Answer(NamedTuple):
 
 def answers(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[Answer]:
     """Return what a model says of all annotated spans in which somebody was seen."""
-    plain = SequenceClassifier(with_temperature(model, 1.0))
+    plain = with_temperature(model, 1.0).classifier()
     said = []
     for video in videos:
         for sequence in video.sequences:
@@ -69,7 +68,7 @@ def _surprise(said: Sequence[Answer], temperature: float) -> float:
     """Return the mean negative logarithm of the scores of what is right."""
     total = 0.0
     for answer in said:
-        tempered = torch.from_numpy(answer.log_scores / temperature).softmax(dim=-1)
+        tempered = probabilities(answer.log_scores, temperature)
         total -= float(np.log(max(_SMALLEST, float(tempered[:, answer.label_id].mean()))))
     return total / len(said)
 
@@ -105,14 +104,14 @@ def with_energies(model: ActivityModel, videos: Sequence[LabelledVideo], max_ste
     They are those of labelled steps of at most two thousand sequences, evenly taken, each with as much weight as an
     epoch gives it: by how often it is drawn, and of at most so many steps.
     """
-    classifier = SequenceClassifier(model)
+    classifier = model.classifier()
     labelled = [each for video in videos for each in video.sequences if (each.label_ids != IGNORE).any()]
     energies: list[NDArray[np.float32]] = []
     weights: list[NDArray[np.float64]] = []
     for sequence in labelled[:: -(-len(labelled) // _MOST_SEQUENCES) or 1]:
         inputs, label_ids = sequence.inputs[:_MOST_STEPS], sequence.label_ids[:_MOST_STEPS]
-        logits = torch.cat(list(classifier.logits([inputs])))[label_ids != IGNORE]
-        energies.append(free_energy(logits).numpy())
+        logits = np.concatenate(list(classifier.logits([inputs])))[label_ids != IGNORE]
+        energies.append(free_energy(logits))
         drawn_steps = sequence.draws * min(max_steps, len(sequence.label_ids))
         weights.append(np.full(len(logits), drawn_steps / len(inputs)))
     if not sum(map(len, energies)):

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
-from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel, Member
 from pipeline.lake.query import LakeReader
 from pipeline.lake.sequences import StepSequence
@@ -78,7 +77,7 @@ def count_said(bundle: Bundle, answered: Sequence[LabelledVideo]) -> dict[str, N
         For each video by its name the steps, `int64 [2, n_labels]`: all to which the model gives a label, then those
         of them that are answered with it.
     """
-    classifier = SequenceClassifier(bundle.model)
+    classifier = bundle.classifier()
     counts: dict[str, NDArray[np.int64]] = {}
     for video in answered:
         said, right = counts.setdefault(video.video, np.zeros((2, len(bundle.labels)), np.int64))
@@ -127,7 +126,7 @@ def remembered(
     for annotation in annotations:
         answered[uris[annotation.video]].append(annotation)
     uri_of = {row["video_id"]: row["uri"] for row in lake.table("videos", ["video_id", "uri"]).to_pylist()}
-    classifier = SequenceClassifier(bundle.model)
+    classifier = bundle.classifier()
     found: list[LabelledVideo] = []
     n_left = _MOST_REMEMBERED
     for video_id, rows, track_ids in lake.videos(uri_of):

@@ -46,7 +46,7 @@ def validate(
         a segment of it touches; `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`:
         `[n_labels][n_labels]`, rows are the truth.
     """
-    tally = _Tally(SequenceClassifier(model), labels, sample_fps, options)
+    tally = _Tally(model.classifier(), labels, sample_fps, options)
     for video in videos:
         tally.add(video)
     return tally.figures()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_sequence
 
 from pipeline.activity import spool
-from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
+from pipeline.activity.classifier import PIECE_STEPS
 from pipeline.activity.heads import HEADS
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.spec import VIEWS, ModelSpec
@@ -37,7 +37,7 @@ def test_pieces_give_what_one_pass_gives(bidirectional: bool, projection_dim: in
     with torch.inference_mode():
         x = pack_sequence([torch.from_numpy(INPUTS.astype(np.float32))])
         expected = network(x).numpy()
-    found = np.concatenate(list(SequenceClassifier(network).scores([INPUTS])))
+    found = np.concatenate(list(network.classifier().scores([INPUTS])))
     np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
@@ -45,7 +45,7 @@ def test_pieces_give_what_one_pass_gives(bidirectional: bool, projection_dim: in
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_side_by_side_they_are_scored_as_alone(bidirectional: bool, head: str) -> None:
     """Lengths differ, one is longer than a piece; reading the padding of a shorter one from its end fails this."""
-    classifier = SequenceClassifier(model(bidirectional, head=head, num_layers=2))
+    classifier = model(bidirectional, head=head, num_layers=2).classifier()
     sequences = [INPUTS[start : start + n] for start, n in ((0, 300), (100, PIECE_STEPS + 30), (7, 1), (450, 64))]
     found = classifier.logits_side_by_side([np.array_split(sequence, min(3, len(sequence))) for sequence in sequences])
     for sequence, logits in zip(sequences, found, strict=True):
@@ -60,7 +60,7 @@ def test_members_are_averaged_and_tempered() -> None:
         logits = [member(x) for member in network.members]
         expected = ((logits[0] + logits[1]) / 2 / 1.7).softmax(-1).numpy()
         assert (logits[0] - logits[1]).abs().max() > 1
-    found = np.concatenate(list(SequenceClassifier(network).scores([INPUTS])))
+    found = np.concatenate(list(network.classifier().scores([INPUTS])))
     np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
@@ -72,7 +72,7 @@ def test_members_that_see_different_inputs_give_in_pieces_what_one_pass_gives(pr
     inputs = np.concatenate([INPUTS, INPUTS[::-1]], axis=1)
     with torch.inference_mode():
         expected = network(pack_sequence([torch.from_numpy(inputs.astype(np.float32))])).numpy()
-    np.testing.assert_allclose(np.concatenate(list(SequenceClassifier(network).scores([inputs]))), expected, atol=5e-6)
+    np.testing.assert_allclose(np.concatenate(list(network.classifier().scores([inputs]))), expected, atol=5e-6)
 
 
 @settings(max_examples=20, deadline=None)
@@ -82,20 +82,20 @@ def test_members_that_see_different_inputs_give_in_pieces_what_one_pass_gives(pr
     head=st.sampled_from(HEADS),
 )
 def test_scores_do_not_depend_on_how_the_inputs_come(cuts: list[int], bidirectional: bool, head: str) -> None:
-    classifier = SequenceClassifier(model(bidirectional, head=head))
+    classifier = model(bidirectional, head=head).classifier()
     whole = np.concatenate(list(classifier.scores([INPUTS])))
     assert np.array_equal(whole, np.concatenate(list(classifier.scores(np.split(INPUTS, cuts)))))
 
 
 def test_long_sequences_go_through_a_file_and_come_back_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = SequenceClassifier(model(True))
+    classifier = model(True).classifier()
     in_memory = np.concatenate(list(classifier.scores([INPUTS])))
     monkeypatch.setattr(spool, "_SPOOL_BYTES", 1000)
     assert np.array_equal(in_memory, np.concatenate(list(classifier.scores([INPUTS]))))
 
 
 def test_one_sequence_leaves_nothing_behind_for_the_next() -> None:
-    classifier = SequenceClassifier(model(True))
+    classifier = model(True).classifier()
     first = np.concatenate(list(classifier.scores([INPUTS[:50]])))
     list(classifier.scores([INPUTS[50:]]))
     assert np.array_equal(first, np.concatenate(list(classifier.scores([INPUTS[:50]]))))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from pipeline.activity.classifier import PIECE_STEPS, SequenceClassifier
+from pipeline.activity.classifier import PIECE_STEPS
 from pipeline.activity.heads import HEADS
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.spec import ModelSpec
@@ -44,7 +44,7 @@ def test_a_cue_is_remembered_over_a_thousand_steps(head: str) -> None:
     model, sequences = _trained(head)
     assert PIECE_STEPS < 1000
     for sequence in sequences:
-        in_pieces = np.concatenate(list(SequenceClassifier(model).scores([sequence.inputs])))
+        in_pieces = np.concatenate(list(model.classifier().scores([sequence.inputs])))
         assert in_pieces[1000:].argmax(axis=1).tolist() == sequence.label_ids[1000:].tolist()
 
 
@@ -53,7 +53,7 @@ def test_who_does_not_see_so_far_can_not_know(head: str) -> None:
     """The counter-proof: the answer after 1,000 steps is not to be had from those steps themselves."""
     model, sequences = _trained(head)
     right = [
-        np.concatenate(list(SequenceClassifier(model).scores([sequence.inputs])))[1000:].argmax(axis=1)
+        np.concatenate(list(model.classifier().scores([sequence.inputs])))[1000:].argmax(axis=1)
         == sequence.label_ids[1000:]
         for sequence in sequences
     ]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.spec import ModelSpec
 from pipeline.training.calibration import with_energies, with_temperature
@@ -17,14 +16,16 @@ from pipeline.training.sequences import IGNORE, LabelledSequence
 def test_it_is_the_share_of_what_was_learnt_that_is_more_familiar() -> None:
     """Logits of 3 and 1 have a free energy of -3.127 (by hand), a quarter of the way from the third to the fourth."""
     model = ActivityModel(ModelSpec(("frame",), 4, 2, "linear", energies=(-9.0, -5.0, -3.377, -2.377, 0.0)))
-    logits = torch.tensor([[3.0, 1.0], [20.0, 0.0], [-8.0, -8.0]])
-    novelty = model.novelty(logits)
+    logits = np.array([[3.0, 1.0], [20.0, 0.0], [-8.0, -8.0]], np.float32)
+    novelty = model.classifier().novelty(logits)
     assert novelty is not None
     assert novelty.tolist() == pytest.approx([(2 + 0.25) / 4, 0.0, 1.0], abs=1e-3)
 
 
 def test_a_model_of_before_does_not_know() -> None:
-    assert ActivityModel(ModelSpec(("frame",), 4, 2, "linear")).novelty(torch.zeros(3, 2)) is None
+    assert (
+        ActivityModel(ModelSpec(("frame",), 4, 2, "linear")).classifier().novelty(np.zeros((3, 2), np.float32)) is None
+    )
 
 
 def linear() -> ActivityModel:
@@ -48,11 +49,11 @@ def test_of_what_was_learnt_equal_parts_are_equally_new() -> None:
     rng = np.random.default_rng(0)
     known, new = rng.normal(3, 1, (2000, 9)), rng.normal(-3, 1, (500, 9))
     model = with_temperature(with_energies(linear(), [of(known)], 4000), 0.5)
-    classifier = SequenceClassifier(model)
+    classifier = model.classifier()
     novelties = []
     for inputs in (known, new):
-        (logits,) = [torch.cat(list(classifier.logits([inputs.astype(np.float16)])))]
-        novelty = model.novelty(logits)
+        logits = np.concatenate(list(classifier.logits([inputs.astype(np.float16)])))
+        novelty = classifier.novelty(logits)
         assert novelty is not None
         novelties.append(novelty)
     assert np.quantile(novelties[0], [0.1, 0.5, 0.95]) == pytest.approx([0.1, 0.5, 0.95], abs=0.01)

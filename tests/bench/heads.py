@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.heads import HEADS
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
@@ -87,7 +86,7 @@ def with_interval(of_clips: NDArray[np.float64]) -> str:
 
 def seconds_for_1000_steps(model: ActivityModel) -> float:
     inputs = np.random.default_rng(0).normal(size=(1000, model.spec.input_dim)).astype(np.float16)
-    classifier = SequenceClassifier(model)
+    classifier = model.classifier()
     torch.set_num_threads(1)
     times = []
     for _ in range(4):

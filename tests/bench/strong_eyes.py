@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from pipeline import decode, detect, follow
 from pipeline.activity.bundle import Bundle, load_bundle
-from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.segments import StepRun, find_segments
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.poses import pose_motion
@@ -58,7 +57,7 @@ def tracks(clip: Path, detector: str, landmarks: LandmarkNetwork, fps: float) ->
 
 def falls(clip: Path, bundle: Bundle, detector: str, landmarks: LandmarkNetwork) -> list[StepRun]:
     """Return the falls that the model finds with these eyes."""
-    classifier, fall = SequenceClassifier(bundle.model), bundle.labels.index("fall")
+    classifier, fall = bundle.classifier(), bundle.labels.index("fall")
     return [
         run
         for inputs in tracks(clip, detector, landmarks, bundle.sample_fps)

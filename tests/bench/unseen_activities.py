@@ -83,7 +83,7 @@ def count(
     model: ActivityModel, videos: Sequence[LabelledVideo], labels: Sequence[str], rate: float, options: SegmentOptions
 ) -> Counts:
     """Count what a model finds in some videos."""
-    classifier, counts = SequenceClassifier(model), Counts()
+    classifier, counts = model.classifier(), Counts()
     background, fall = labels.index(BACKGROUND), labels.index("fall")
     postures = [labels.index(name) for name in POSTURES]
     quiet = {background, *(labels.index(name) for name in STILL)}
@@ -96,7 +96,7 @@ def count(
         counts.n_right_postures += int(right[is_posture].sum())
         falls, said = [item for item in video.items if item.label_id == fall], falls_in(steps.runs, labels, rate)
         n_seen = sum(len(sequence.label_ids) for sequence in video.sequences)
-        counts.n_seen, counts.n_unlike = counts.n_seen + n_seen, counts.n_unlike + _n_unlike(model, classifier, video)
+        counts.n_seen, counts.n_unlike = counts.n_seen + n_seen, counts.n_unlike + _n_unlike(classifier, video)
         counts.n_falls += len(falls)
         counts.found += Counter({kind: sum(_touched(item, runs) for item in falls) for kind, runs in said.items()})
         if not falls:
@@ -108,9 +108,9 @@ def count(
     return counts
 
 
-def _n_unlike(model: ActivityModel, classifier: SequenceClassifier, video: LabelledVideo) -> int:
+def _n_unlike(classifier: SequenceClassifier, video: LabelledVideo) -> int:
     blocks = (block for sequence in video.sequences for block in classifier.logits([sequence.inputs]))
-    novelties = (model.novelty(block) for block in blocks)
+    novelties = (classifier.novelty(block) for block in blocks)
     return sum(int((novelty > UNLIKE).sum()) for novelty in novelties if novelty is not None)
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from pipeline import Config, UsageError, train
 from pipeline.activity.bundle import load_bundle
-from pipeline.activity.classifier import SequenceClassifier
 from pipeline.training.fit import FitOptions
 from pipeline.training.sequences import IGNORE
 from pipeline.training.skeletons import Skeletons, look_at, read_skeletons, seen_from_anywhere
@@ -259,7 +258,7 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     assert [split["accuracy"] for split in result.metrics["splits"].values()] == [1.0, 1.0]
     # Of both splits together: each answer was right, so scores become as sure as can be.
     assert bundle.spec.temperature == pytest.approx(0.2, abs=0.02)
-    classifier = SequenceClassifier(bundle.model)
+    classifier = bundle.classifier()
     seen = seen_from_anywhere(lying, bundle.labels, ("box", "pose"), 7.5, 9)
     answers = np.concatenate([np.concatenate(list(classifier.scores([each.inputs]))).argmax(axis=1) for each in seen])
     assert (answers == 0).mean() > 0.9

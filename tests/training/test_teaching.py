@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.activity.bundle import Bundle, load_bundle
-from pipeline.activity.classifier import SequenceClassifier
 from pipeline.engine.relabel import classify
 from pipeline.engine.teach import AFTER, BEFORE, teach
 from pipeline.errors import UsageError
@@ -161,8 +160,7 @@ def test_a_new_output_says_nothing_yet(base: Path, lake: Path) -> None:
         for sequence in rows.track_sequences(track_ids):
             inputs = np.concatenate(list(rows.inputs(sequence, INPUTS)))
             before, after = (
-                np.concatenate(list(SequenceClassifier(model).scores([inputs])))
-                for model in (bundle.model, grown(bundle, 6))
+                np.concatenate(list(model.classifier().scores([inputs]))) for model in (bundle.model, grown(bundle, 6))
             )
             assert (after.argmax(axis=1) == before.argmax(axis=1)).all()
             assert after[:, 4:].max() < before.max(axis=1).min()

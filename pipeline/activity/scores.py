@@ -1,0 +1,39 @@
+"""What the logits of an activity model mean: probabilities, and how new what was seen is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def probabilities(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.floating]:
+    """Return the softmax of logits `[..., n_labels]` that are divided by a temperature, in their dtype."""
+    tempered = logits / logits.dtype.type(temperature)
+    powers = np.exp(tempered - tempered.max(axis=-1, keepdims=True))
+    shares: NDArray[np.floating] = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def free_energy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the free energy `float32 [N]` of logits `float32 [N, n_labels]`."""
+    largest = logits.max(axis=-1)
+    return np.asarray(-largest - np.log(np.exp(logits - largest[:, None]).sum(axis=-1)), np.float32)
+
+
+def novelty(logits: NDArray[np.float32], energies: Sequence[float]) -> NDArray[np.float32]:
+    """Return how unlike all that was learnt from each step is, `float32 [N]` in 0 to 1, for logits `[N, n_labels]`.
+
+    It is the share of what was learnt from that was more familiar: whose free energy, the less the larger the logits
+    are together, was lower (Liu et al. 2020).
+
+    Args:
+        logits: Of the steps.
+        energies: `ModelSpec.energies`; at least two.
+    """
+    known, energy = np.array(energies, np.float32), free_energy(logits)
+    place = np.searchsorted(known, energy).clip(1, len(known) - 1)
+    low, high = known[place - 1], known[place]
+    between = ((energy - low) / np.maximum(high - low, np.float32(1e-6))).clip(0, 1)
+    return np.asarray((place - 1 + between) / (len(known) - 1), np.float32)
