@@ -3,7 +3,7 @@ BIN := .venv/bin
 # A video, folder, glob or manifest of your own: make demo VIDEOS=path
 VIDEOS ?= .demo/street.csv
 
-.PHONY: demo test chaos lint setup browser clean
+.PHONY: demo test chaos package lint setup browser clean
 
 demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	rm -rf .demo/lake
@@ -14,11 +14,15 @@ demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	$(BIN)/actionlake report --lake .demo/lake --out .demo/report --title "make demo"
 
 test: setup lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 3 --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not package" --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 3 --durations 25
 
 # What breaks jobs in more ways, and what else takes too long for `make test`.
 chaos: setup
 	$(BIN)/python -m pytest -m "chaos or long"
+
+# A wheel and a source distribution, each installed in an environment of its own, without and with the extras.
+package: setup
+	$(BIN)/python -m pytest -m package
 
 lint: setup
 	$(BIN)/ruff check .

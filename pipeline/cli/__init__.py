@@ -9,6 +9,7 @@ from pipeline.cli.common import EXIT_JOB_ERROR, EXIT_USAGE, app, console
 from pipeline.cli.terminal import plain
 from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.errors import ActionlakeError, Interrupted, UsageError
+from pipeline.extras import missing
 
 __all__ = ["app", "ask", "cluster", "foretell", "keep", "look", "main", "review", "show", "teach"]
 
@@ -19,14 +20,18 @@ def main() -> None:
         with stopping_on_signals(0.0, "the same command starts again"):
             app()
     except UsageError as error:
-        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_USAGE)
-    except ActionlakeError as error:
-        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_JOB_ERROR)
-    except OSError as error:
-        console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(EXIT_JOB_ERROR)
+        _leave(error, EXIT_USAGE)
+    except ModuleNotFoundError as error:
+        if (mistake := missing(error)) is None:
+            raise
+        _leave(mistake, EXIT_USAGE)
+    except (ActionlakeError, OSError) as error:
+        _leave(error, EXIT_JOB_ERROR)
     except Interrupted as error:
         console.print(f"interrupted; {plain(error.left)}", highlight=False, soft_wrap=True)
         sys.exit(128 + error.signum)
+
+
+def _leave(error: Exception, code: int) -> None:
+    console.print(f"[bold red]error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -31,6 +31,7 @@ from pipeline.engine.models import (
     fitted,
 )
 from pipeline.errors import UsageError
+from pipeline.extras import is_installed, require
 from pipeline.lake.lease import leased
 from pipeline.lake.store import Lake
 from pipeline.steps.extract import describe_networks
@@ -126,7 +127,7 @@ def analyze(
 
 def _is_much(state: JobState) -> bool:
     """Whether there is so much to do that Ray shall run it where no cluster is named; log which engine that makes."""
-    much = state.video_s > _LITTLE_S
+    much = state.video_s > _LITTLE_S and is_installed("ray")
     log.info(
         "engine %s: there are %.2f hours of video, and no cluster is named", "ray" if much else "local",
         state.video_s / 3600,
@@ -147,6 +148,8 @@ def choose_engine(engine: str, address: str | None, config: Config) -> str:
     """
     if engine not in ENGINES:
         raise UsageError(f"engine = {engine!r} is not one of {', '.join(ENGINES)}")
+    if engine == "ray" or address:
+        require("ray", "--engine ray" if engine == "ray" else "--address")
     if engine == "local" and address:
         raise UsageError(f"--engine local runs on this machine, not on the cluster at {address}; leave one of them out")
     named = address or os.environ.get("RAY_ADDRESS") or ("ray" in sys.modules and sys.modules["ray"].is_initialized())

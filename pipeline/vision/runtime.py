@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from pipeline.errors import UsageError
+from pipeline.extras import is_installed, require
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,8 @@ def choose_runtime(device: str = "auto", precision: str = "auto", threads: int =
     Raises:
         UsageError: `cuda` is asked for and there is no usable GPU, or `f16` on a CPU.
     """
+    if device == "cuda":
+        require("torch", "device = 'cuda'")
     has_gpu = device != "cpu" and _cuda_available()
     if device == "cuda" and not has_gpu:
         raise UsageError("device = 'cuda', but PyTorch finds no usable GPU here; use device = 'auto' or 'cpu'")
@@ -89,7 +92,7 @@ def _log_once(message: str) -> None:
 
 def _cuda_available() -> bool:
     # Asking PyTorch costs two seconds and 400 MB in every worker; without a driver it need not be asked.
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not _gpu_driver_present():
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not _gpu_driver_present() or not is_installed("torch"):
         return False
     import torch
 
