@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,8 @@ from numpy.typing import NDArray
 # A decision is forced after so many steps without one; it bounds the memory on a video that never settles.
 _MAX_PENDING_STEPS = 8192
 _SMALLEST = 1e-6
+# To look whether more is decided costs as much as a dozen steps.
+_LOOK_EVERY = 64
 _PENALTY_FPS = 15.0
 
 
@@ -44,6 +49,50 @@ class StepRun:
     """Mean score of the label over the steps."""
 
 
+class SegmentFinder:
+    """Finds the segments of one unbroken sequence while it goes on; how its scores are cut makes no difference."""
+
+    def __init__(
+        self, first_step: int, sample_fps: float, options: SegmentOptions, look_every: int = _LOOK_EVERY
+    ) -> None:
+        """Begin a sequence.
+
+        Args:
+            first_step: Where on the sampling grid it starts.
+            sample_fps: Steps per second.
+            options: Smoothing, thresholds and shortest duration.
+            look_every: After so many steps it is looked whether more is decided. Less tells of segments sooner.
+        """
+        self._path = _BestPath(options.switch_penalty * sample_fps / _PENALTY_FPS, look_every)
+        self._runs = _Runs(first_step)
+        self._stages: list[_Stage] = [_Smooth(options, sample_fps)]
+        self._stages += [_Events(label_id, options.event_gap_s * sample_fps) for label_id in options.events]
+
+    def push(self, scores: NDArray[np.float32]) -> list[StepRun]:
+        """Take the probabilities `float32 [t, n_labels]` of the next steps, and return the segments that are sure now.
+
+        Of those that are still open, some more steps decide.
+        """
+        runs: list[StepRun] = []
+        for of_step in scores:
+            for label, score in self._path.push(of_step):
+                runs += self._runs.push(label, score)
+        return self._through(runs, self._runs.bound)
+
+    def close(self) -> list[StepRun]:
+        """End the sequence, and return the segments that were left."""
+        runs: list[StepRun] = []
+        for label, score in self._path.close():
+            runs += self._runs.push(label, score)
+        return self._through([*runs, *self._runs.close()], lambda _: math.inf)
+
+    def _through(self, runs: list[StepRun], bound: _Bound) -> list[StepRun]:
+        for stage in self._stages:
+            runs = [*(sure for run in runs for sure in stage.push(run)), *stage.settle(bound)]
+            bound = partial(stage.bound, bound)
+        return runs
+
+
 def find_segments(
     scores: Iterable[NDArray[np.float32]], first_step: int, sample_fps: float, options: SegmentOptions
 ) -> Iterator[StepRun]:
@@ -55,30 +104,61 @@ def find_segments(
         sample_fps: Steps per second.
         options: Smoothing, thresholds and shortest duration.
     """
-    segments = _smoothed(scores, first_step, sample_fps, options)
-    for label_id in options.events:
-        segments = _as_events(segments, label_id, options.event_gap_s * sample_fps)
-    return segments
+    finder = SegmentFinder(first_step, sample_fps, options)
+    for block in scores:
+        yield from finder.push(block)
+    yield from finder.close()
 
 
-def _as_events(segments: Iterable[StepRun], label_id: int, gap_steps: float) -> Iterator[StepRun]:
-    """Yield segments; of those of a label that follow each other at most so far apart one is made."""
-    parts: list[StepRun] = []
-    after: list[StepRun] = []
-    for run in segments:
-        if parts and run.first_step - parts[-1].end_step > gap_steps:
-            yield _as_one(parts)
-            yield from after
-            parts, after = [], []
-        if run.label_id == label_id:
-            parts, after = [*parts, run], []
-        elif parts:
-            after.append(run)
+_Bound = Callable[[int], float]
+"""Tells of each label at which step a segment that is still to come begins, at the earliest."""
+
+
+class _Stage(Protocol):
+    """Takes segments in order, and gives those of which it is sure."""
+
+    def push(self, run: StepRun) -> list[StepRun]:
+        """Take the next segment."""
+
+    def settle(self, bound: _Bound) -> list[StepRun]:
+        """Give those of which it is sure, since nothing that could join them begins soon enough."""
+
+    def bound(self, before: _Bound, label_id: int) -> float:
+        """Tell when a segment of a label that it still gives begins, at the earliest."""
+
+
+class _Events:
+    """Makes one of the segments of a label that follow each other at most so far apart."""
+
+    def __init__(self, label_id: int, gap_steps: float) -> None:
+        self._label_id, self._gap_steps = label_id, gap_steps
+        self._parts: list[StepRun] = []
+        self._after: list[StepRun] = []
+
+    def push(self, run: StepRun) -> list[StepRun]:
+        sure = []
+        if self._parts and run.first_step - self._parts[-1].end_step > self._gap_steps:
+            sure = self._give()
+        if run.label_id == self._label_id:
+            self._parts, self._after = [*self._parts, run], []
+        elif self._parts:
+            self._after.append(run)
         else:
-            yield run
-    if parts:
-        yield _as_one(parts)
-        yield from after
+            sure.append(run)
+        return sure
+
+    def settle(self, bound: _Bound) -> list[StepRun]:
+        sure = self._parts and bound(self._label_id) - self._parts[-1].end_step > self._gap_steps
+        return self._give() if sure else []
+
+    def bound(self, before: _Bound, label_id: int) -> float:
+        held = [run.first_step for run in (*self._parts, *self._after) if run.label_id == label_id]
+        return min([*held, before(label_id)])
+
+    def _give(self) -> list[StepRun]:
+        sure = [_as_one(self._parts), *self._after]
+        self._parts, self._after = [], []
+        return sure
 
 
 def _as_one(parts: Sequence[StepRun]) -> StepRun:
@@ -88,75 +168,110 @@ def _as_one(parts: Sequence[StepRun]) -> StepRun:
     return StepRun(parts[0].label_id, parts[0].first_step, parts[-1].end_step, score)
 
 
-def _smoothed(
-    scores: Iterable[NDArray[np.float32]], first_step: int, sample_fps: float, options: SegmentOptions
-) -> Iterator[StepRun]:
-    """Yield the segments of the best path that are long and sure enough; neighbours of one label are one."""
-    min_steps = options.min_duration_s * sample_fps
-    merge_steps = options.merge_gap_s * sample_fps
-    waiting: StepRun | None = None
-    penalty = options.switch_penalty * sample_fps / _PENALTY_FPS
-    for run in _runs(_decoded(scores, penalty), first_step):
-        if run.score < options.threshold or run.end_step - run.first_step < min_steps:
-            continue
-        if (
-            waiting is not None
-            and waiting.label_id == run.label_id
-            and run.first_step - waiting.end_step <= merge_steps
-        ):
-            waiting = _as_one([waiting, run])
-            continue
-        if waiting is not None:
-            yield waiting
-        waiting = run
-    if waiting is not None:
-        yield waiting
+class _Smooth:
+    """Drops what is short or doubtful, and joins neighbours of one label."""
+
+    def __init__(self, options: SegmentOptions, sample_fps: float) -> None:
+        self._threshold, self._min_steps = options.threshold, options.min_duration_s * sample_fps
+        self._merge_steps = options.merge_gap_s * sample_fps
+        self._waiting: StepRun | None = None
+
+    def push(self, run: StepRun) -> list[StepRun]:
+        if run.score < self._threshold or run.end_step - run.first_step < self._min_steps:
+            return []
+        before, self._waiting = self._waiting, run
+        if before is None:
+            return []
+        if before.label_id == run.label_id and run.first_step - before.end_step <= self._merge_steps:
+            self._waiting = _as_one([before, run])
+            return []
+        return [before]
+
+    def settle(self, bound: _Bound) -> list[StepRun]:
+        last = self._waiting
+        if last is None or bound(last.label_id) - last.end_step <= self._merge_steps:
+            return []
+        self._waiting = None
+        return [last]
+
+    def bound(self, before: _Bound, label_id: int) -> float:
+        last = self._waiting
+        return last.first_step if last is not None and last.label_id == label_id else before(label_id)
 
 
-def _runs(steps: Iterator[tuple[int, float]], first_step: int) -> Iterator[StepRun]:
-    """Group `(label, its score)` per step into runs of one label."""
-    start, label, total = first_step, -1, 0.0
-    step = first_step
-    for decided, score in steps:
-        if decided != label and step > start:
-            yield StepRun(label, start, step, total / (step - start))
-            start, total = step, 0.0
-        label = decided
-        total += score
-        step += 1
-    if step > start:
-        yield StepRun(label, start, step, total / (step - start))
+class _Runs:
+    """Groups the labels of steps, and their scores, into runs of one label."""
+
+    def __init__(self, first_step: int) -> None:
+        self._start = self._step = first_step
+        self._label, self._total = -1, 0.0
+
+    def push(self, label: int, score: float) -> list[StepRun]:
+        ended = self.close() if label != self._label else []
+        if ended:
+            self._start, self._total = self._step, 0.0
+        self._label = label
+        self._total += score
+        self._step += 1
+        return ended
+
+    def bound(self, label_id: int) -> float:
+        """Tell at which step a run of a label that is still to come begins, at the earliest."""
+        return self._start if label_id == self._label else self._step
+
+    def close(self) -> list[StepRun]:
+        n_steps = self._step - self._start
+        return [StepRun(self._label, self._start, self._step, self._total / n_steps)] if n_steps else []
 
 
-def _decoded(blocks: Iterable[NDArray[np.float32]], penalty: float) -> Iterator[tuple[int, float]]:
-    """Yield the label of each step on the best path, with its score: Viterbi with one penalty for every change.
+class _BestPath:
+    """Tells the label of each step on the best path, with its score: Viterbi with one penalty for every change.
 
     A prefix is decided as soon as all paths that may yet win agree on it, so memory does not grow with the video.
     """
-    best: NDArray[np.float64] | None = None
-    came_from: list[NDArray[np.intp]] = []
-    pending: list[NDArray[np.float32]] = []
-    for block in blocks:
-        for scores in block:
-            likelihood = np.log(np.maximum(scores, _SMALLEST), dtype=np.float64)
-            if best is None:
-                best = likelihood
-                came_from.append(np.arange(len(scores)))
-            else:
-                stay = np.arange(len(best))
-                leader = int(best.argmax())
-                switches = best < best[leader] - penalty
-                came_from.append(np.where(switches, leader, stay))
-                best = np.where(switches, best[leader] - penalty, best) + likelihood
-                best -= best.max()
-            pending.append(scores)
-            if len(pending) % 64 == 0:
-                n_decided = _agreed(came_from) if len(pending) < _MAX_PENDING_STEPS else len(pending) // 2
-                if n_decided:
-                    yield from _trace(came_from, pending, int(best.argmax()), n_decided)
-                    del came_from[:n_decided], pending[:n_decided]
-    if best is not None:
-        yield from _trace(came_from, pending, int(best.argmax()), len(pending))
+
+    def __init__(self, penalty: float, look_every: int) -> None:
+        self._penalty, self._look_every = penalty, look_every
+        self._best: NDArray[np.float64] | None = None
+        self._came_from: list[NDArray[np.intp]] = []
+        self._pending: list[NDArray[np.float32]] = []
+        self._n_pushed = 0
+
+    def push(self, scores: NDArray[np.float32]) -> list[tuple[int, float]]:
+        """Take the scores of a step `[n_labels]`, and return what is decided now."""
+        likelihood = np.log(np.maximum(scores, _SMALLEST), dtype=np.float64)
+        if self._best is None:
+            self._best = likelihood
+            self._came_from.append(np.arange(len(scores)))
+        else:
+            leader = int(self._best.argmax())
+            reached = self._best[leader] - self._penalty
+            switches = self._best < reached
+            self._came_from.append(np.where(switches, leader, np.arange(len(scores))))
+            self._best = np.where(switches, reached, self._best) + likelihood
+            self._best -= self._best.max()
+        self._pending.append(scores)
+        self._n_pushed += 1
+        if self._n_pushed % self._look_every:
+            return []
+        settled = len(self._pending) < _MAX_PENDING_STEPS
+        return self._decide(_agreed(self._came_from) if settled else len(self._pending) // 2)
+
+    def close(self) -> list[tuple[int, float]]:
+        """Return what is left."""
+        return self._decide(len(self._pending))
+
+    def _decide(self, n: int) -> list[tuple[int, float]]:
+        if not n:
+            return []
+        assert self._best is not None
+        labels = [int(self._best.argmax())]
+        for step in range(len(self._pending) - 1, 0, -1):
+            labels.append(int(self._came_from[step][labels[-1]]))
+        labels.reverse()
+        decided = [(label, float(scores[label])) for scores, label in zip(self._pending[:n], labels[:n], strict=True)]
+        del self._came_from[:n], self._pending[:n]
+        return decided
 
 
 def _agreed(came_from: list[NDArray[np.intp]]) -> int:
@@ -167,14 +282,3 @@ def _agreed(came_from: list[NDArray[np.intp]]) -> int:
         if (ancestors == ancestors[0]).all():
             return step
     return 0
-
-
-def _trace(
-    came_from: list[NDArray[np.intp]], pending: list[NDArray[np.float32]], last_label: int, n_decided: int
-) -> Iterator[tuple[int, float]]:
-    labels = [last_label]
-    for step in range(len(pending) - 1, 0, -1):
-        labels.append(int(came_from[step][labels[-1]]))
-    labels.reverse()
-    for scores, label in zip(pending[:n_decided], labels[:n_decided], strict=True):
-        yield label, float(scores[label])

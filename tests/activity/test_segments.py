@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.activity import segments as module
-from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
+from pipeline.activity.segments import SegmentFinder, SegmentOptions, StepRun, find_segments
 
 
 def scores(*runs: tuple[int, int], n_labels: int = 3, sure: float = 0.9) -> np.ndarray:
@@ -73,10 +73,12 @@ random_blocks = st.builds(
 )  # fmt: skip
 
 
-@given(random_blocks, st.floats(0.0, 8.0))
+@given(random_blocks, st.floats(0.0, 8.0), st.sampled_from([1, 8, 64]))
 @settings(max_examples=40, deadline=None)
-def test_deciding_early_gives_the_best_path_of_the_whole(block: np.ndarray, penalty: float) -> None:
-    labels = [label for label, _ in module._decoded([block], penalty)]
+def test_deciding_early_gives_the_best_path_of_the_whole(block: np.ndarray, penalty: float, look_every: int) -> None:
+    path = module._BestPath(penalty, look_every)
+    decided = [each for scores in block for each in path.push(scores)]
+    labels = [label for label, _ in (*decided, *path.close())]
     assert len(labels) == len(block)
     assert path_score(block, labels, penalty) == pytest.approx(exhaustive_viterbi(block, penalty), rel=1e-9)
 
@@ -90,8 +92,32 @@ def test_how_scores_come_makes_no_difference(block: np.ndarray, cuts: list[int])
 
 def test_memory_stays_bounded_where_nothing_is_ever_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_PENDING_STEPS", 256)
-    flat = np.full((3000, 4), 0.25, np.float32)
-    assert len(list(module._decoded([flat], 1e9))) == 3000
+    path, n_decided = module._BestPath(1e9, 64), 0
+    for _ in range(3000):
+        n_decided += len(path.push(np.full(4, 0.25, np.float32)))
+        assert len(path._pending) <= 256
+    assert n_decided + len(path.close()) == 3000
+
+
+@given(random_blocks, st.sampled_from([(), (1,), (2, 3)]))
+@settings(max_examples=25, deadline=None)
+def test_step_by_step_the_same_segments_come_and_sooner(block: np.ndarray, events: tuple[int, ...]) -> None:
+    options = SegmentOptions(events=events)
+    finder = SegmentFinder(7, 10.0, options, look_every=1)
+    live = [run for step in range(len(block)) for run in finder.push(block[step : step + 1])]
+    assert live + finder.close() == list(find_segments([block], 7, 10.0, options))
+
+
+@pytest.mark.parametrize(("events", "gap_steps"), [((), 5), ((0,), 20), ((0, 1), 20)])
+def test_a_segment_is_told_soon_after_its_end(events: tuple[int, ...], gap_steps: int) -> None:
+    """Two seconds of one label, then another without end: nobody waits for the end of that."""
+    block = np.full((400, 3), 0.02, np.float32)
+    block[:20, 0] = block[20:, 1] = 0.96
+    finder = SegmentFinder(0, 10.0, SegmentOptions(events=events), look_every=1)
+    told = [(step, run) for step in range(400) for run in finder.push(block[step : step + 1])]
+    assert [(run.label_id, run.first_step, run.end_step) for _, run in told] == [(0, 0, 20)]
+    assert told[0][0] <= 20 + gap_steps + 3
+    assert [(run.label_id, run.first_step, run.end_step) for run in finder.close()] == [(1, 20, 400)]
 
 
 def test_nothing_in_nothing_out() -> None:
