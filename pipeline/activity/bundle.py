@@ -143,11 +143,6 @@ class Bundle:
         (target / "README.md").write_text(card or f"# {self.name}\n", encoding="utf-8")
 
 
-def weights_of(model: ActivityModel) -> dict[str, NDArray[np.floating]]:
-    """Return the parameters of a model, by name, as a bundle holds them."""
-    return {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
-
-
 def check_name(name: str) -> None:
     """Raise if a model can't have this name, which becomes the name of a folder in lakes.
 

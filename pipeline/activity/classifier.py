@@ -10,11 +10,11 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.activity.graphs import Compiled, Weights, encoder_graph
+from pipeline.activity.graphs import Compiled, Weights, encoder_graph, part_of
 from pipeline.activity.scores import novelty, probabilities
 from pipeline.activity.spec import ModelSpec, seen
 from pipeline.activity.spool import Spool
-from pipeline.activity.streams import part_of, stream_of
+from pipeline.activity.streams import stream_of
 from pipeline.stopwatch import Stopwatch
 
 PIECE_STEPS = 512

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.activity.spec import OF_TRACKS, ModelSpec
+from pipeline.activity.spec import OF_TRACKS, ModelSpec, seen
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -53,17 +53,23 @@ def _core() -> ov.Core:
     return openvino.Core()
 
 
-def encoder_graph(spec: ModelSpec, seen: Sequence[str], weights: Weights) -> ov.Model:
+def encoder_graph(spec: ModelSpec, inputs: Sequence[str], weights: Weights) -> ov.Model:
     """Return the graph from inputs `float32 [t, input_dim]` to what a head reads, `float32 [t, encoded_dim]`.
 
     Args:
         spec: Of the model.
-        seen: Which of its inputs this network sees.
+        inputs: Which of them this network sees.
         weights: `weight` and `bias` of the projection; empty without one.
     """
     from openvino import opset13 as op
 
     x = op.parameter([-1, spec.input_dim], np.float32)
+    return _model([x], _encoded(x, spec, inputs, weights))
+
+
+def _encoded(x: Any, spec: ModelSpec, inputs: Sequence[str], weights: Weights) -> Any:
+    from openvino import opset13 as op
+
     parts = dict(
         zip(spec.inputs, op.variadic_split(x, op.constant(1), op.constant(list(spec.dims))).outputs(), strict=True)
     )
@@ -71,9 +77,9 @@ def encoder_graph(spec: ModelSpec, seen: Sequence[str], weights: Weights) -> ov.
         parts[name]
         if name in OF_TRACKS
         else op.mvn(parts[name], op.constant([1]), True, _NORM_EPSILON, "inside_sqrt").output(0)
-        for name in seen
+        for name in inputs
     ]
-    return _model([x], linear(op.concat(normed, 1), weights) if weights else op.concat(normed, 1))
+    return linear(op.concat(normed, 1), weights) if weights else op.concat(normed, 1)
 
 
 def linear_graph(weights: Weights) -> ov.Model:
@@ -117,6 +123,53 @@ def recurrence_graph(kind: str, weights: Weights) -> ov.Model:
     return _model([x, *state, lengths], hidden, *(node.output(1 + number) for number in range(len(state))))
 
 
+def step_graph(spec: ModelSpec, weights: Weights) -> ov.Model:
+    """Return the graph of one step of a whole causal model, its state going in and out: for who can't look ahead.
+
+    Inputs are `x`, `float32 [1, input_dim]`, and `state`, `float32 [S, 1, hidden_dim]`, zeros at the start of a
+    sequence. Outputs are the probabilities, `float32 [1, n_labels]`, and the state behind.
+
+    Args:
+        spec: Of a model of LSTMs or GRUs that are not bidirectional.
+        weights: All its parameters.
+    """
+    from openvino import opset13 as op
+
+    n = n_step_states(spec)
+    x = op.parameter([1, spec.input_dim], np.float32, "x")
+    state = op.parameter([n, 1, spec.hidden_dim], np.float32, "state")
+    before = iter(op.split(state, op.constant(0), n).outputs())
+    after, logits = [], []
+    for number, view in enumerate(spec.views):
+        of_member = part_of(weights, f"members.{number}")
+        hidden = _encoded(x, spec, seen(view, spec.inputs), part_of(of_member, "projection"))
+        for layer in range(spec.num_layers):
+            of_layer = of_direction(part_of(of_member, "head.recurrence"), f"_l{layer}")
+            carried = [op.squeeze(next(before), op.constant(0)) for _ in range(n_states(spec.head))]
+            hidden, *carried = _cell(spec, hidden, carried, of_layer)
+            after += [op.unsqueeze(each, op.constant(0)) for each in (hidden, *carried)]
+        logits.append(linear(hidden, part_of(of_member, "head.output")))
+    total = functools.reduce(op.add, logits)
+    tempered = op.divide(total, op.constant(np.float32(len(logits) * spec.temperature)))
+    return _model([x, state], op.softmax(tempered, 1).output(0), op.concat(after, 0).output(0))
+
+
+def n_step_states(spec: ModelSpec) -> int:
+    """Return how many vectors the state of a whole causal model has."""
+    return len(spec.views) * spec.num_layers * n_states(spec.head)
+
+
+def _cell(spec: ModelSpec, x: Any, state: Sequence[Any], weights: Weights) -> list[Any]:
+    """Return the state after one step of a layer: what it shows first."""
+    from openvino import opset13 as op
+
+    of_input, of_state, bias = (op.constant(each) for each in gate_weights(spec.head, weights))
+    if spec.head == "lstm":
+        return list(op.lstm_cell(x, *state, of_input, of_state, bias, spec.hidden_dim).outputs())
+    cell = op.gru_cell(x, *state, of_input, of_state, bias, spec.hidden_dim, linear_before_reset=True)
+    return [cell.output(0)]
+
+
 def gate_weights(kind: str, weights: Weights) -> list[NDArray[np.float32]]:
     """Return the weights of inputs and of the state, and the bias, with the gates in OpenVINO's order."""
     order = list(_GATES[kind])
@@ -132,6 +185,16 @@ def gate_weights(kind: str, weights: Weights) -> list[NDArray[np.float32]]:
         np.concatenate([of_state[gate] for gate in order]),
         np.concatenate(bias),
     ]
+
+
+def part_of(weights: Weights, name: str) -> dict[str, NDArray[np.floating]]:
+    """Return the parameters of a part of a network, by their names within it."""
+    return {key.removeprefix(f"{name}."): each for key, each in weights.items() if key.startswith(f"{name}.")}
+
+
+def of_direction(weights: Weights, suffix: str) -> dict[str, NDArray[np.floating]]:
+    """Return the parameters of one layer of a recurrence, in one direction, without the suffix of their names."""
+    return {name: weights[f"{name}{suffix}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
 
 
 def n_states(kind: str) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
@@ -113,4 +115,8 @@ class ActivityModel(nn.Module):
 
     def classifier(self) -> SequenceClassifier:
         """Return the model in use."""
-        return SequenceClassifier(self.spec, {name: each.cpu().numpy() for name, each in self.state_dict().items()})
+        return SequenceClassifier(self.spec, self.weights())
+
+    def weights(self) -> dict[str, NDArray[np.floating]]:
+        """Return the parameters, by name, as a bundle holds them."""
+        return {name: each.detach().cpu().numpy() for name, each in self.state_dict().items()}

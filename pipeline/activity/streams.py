@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.activity.graphs import Compiled, Weights, linear_graph, n_states, recurrence_graph
+from pipeline.activity.graphs import Compiled, Weights, linear_graph, n_states, of_direction, part_of, recurrence_graph
 from pipeline.activity.spec import ModelSpec
 from pipeline.activity.spool import Spool
 
@@ -113,7 +113,7 @@ class RecurrentStream:
         ways = ["", "_reverse"] if spec.bidirectional else [""]
         recurrence = part_of(weights, "recurrence")
         self._layers = [
-            [_Direction(spec.head, _of_direction(recurrence, f"_l{layer}{way}")) for way in ways]
+            [_Direction(spec.head, of_direction(recurrence, f"_l{layer}{way}")) for way in ways]
             for layer in range(spec.num_layers)
         ]
         self._output = Compiled(linear_graph(part_of(weights, "output")))
@@ -161,15 +161,6 @@ class RecurrentStream:
                 else:
                     out.append(np.concatenate([hidden, backward.read(below.n_pieces - 1 - index)], axis=1))
             yield from self._through_layers(out, layer + 1)
-
-
-def part_of(weights: Weights, name: str) -> dict[str, NDArray[np.floating]]:
-    """Return the parameters of a part of a network, by their names within it."""
-    return {key.removeprefix(f"{name}."): each for key, each in weights.items() if key.startswith(f"{name}.")}
-
-
-def _of_direction(weights: Mapping[str, NDArray[np.floating]], suffix: str) -> dict[str, NDArray[np.floating]]:
-    return {name: weights[f"{name}{suffix}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
 
 
 def _turned_round(x: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float32]:

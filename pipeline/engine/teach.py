@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.activity.bundle import BACKGROUND, EMBEDDED_BUNDLES, Bundle, check_name, load_bundle, weights_of
+from pipeline.activity.bundle import BACKGROUND, EMBEDDED_BUNDLES, Bundle, check_name, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.engine.relabel import check_readable
 from pipeline.errors import UsageError
@@ -168,7 +168,7 @@ def _written(
         labels=labels,
         background=BACKGROUND if BACKGROUND in labels else base.background,
         spec=model.spec,
-        weights=weights_of(model),
+        weights=model.weights(),
         training=base.training
         | {
             "annotations": answers,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle, weights_of
+from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
 from pipeline.activity.spec import of_tracks_alone
@@ -191,7 +191,7 @@ def _write_splits(bundle: Bundle, trained: Trained, folder: Path) -> None:
             bundle,
             name=f"{bundle.name}.{name}",
             spec=model.spec,
-            weights=weights_of(model),
+            weights=model.weights(),
             training=bundle.training | {"trained_on": f"{name}, training part", "n_videos": result["n_train"]},
             metrics={"splits": {name: result}, "means": {}},
         )
@@ -210,7 +210,7 @@ def _bundle(
         embedder=config.chosen_embedder,
         sample_fps=config.chosen_fps,
         spec=model.spec,
-        weights=weights_of(model),
+        weights=model.weights(),
         background=BACKGROUND if BACKGROUND in labels else None,
         classes=config.classes,
         segments=segments,

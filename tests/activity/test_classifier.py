@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from pipeline.activity import spool
 from pipeline.activity.classifier import PIECE_STEPS
+from pipeline.activity.graphs import Compiled, n_step_states, step_graph
 from pipeline.activity.heads import HEADS
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.spec import VIEWS, ModelSpec
@@ -100,3 +101,19 @@ def test_one_sequence_leaves_nothing_behind_for_the_next() -> None:
     list(classifier.scores([INPUTS[50:]]))
     assert np.array_equal(first, np.concatenate(list(classifier.scores([INPUTS[:50]]))))
     assert list(classifier.scores([])) == []
+
+
+@pytest.mark.parametrize("head", ["lstm", "gru"])
+@pytest.mark.parametrize("projection_dim", [None, 6])
+def test_step_by_step_a_causal_model_says_the_same(head: str, projection_dim: int | None) -> None:
+    torch.manual_seed(0)
+    inputs = ("frame", "frame_change", "box")
+    spec = ModelSpec(inputs, 12, 5, head, 8, False, projection_dim=projection_dim, views=VIEWS, temperature=1.7)
+    network = ActivityModel(spec).eval()
+    given = np.random.default_rng(1).normal(size=(50, spec.input_dim)).astype(np.float16)
+    expected = np.concatenate(list(network.classifier().scores([given])))
+    graph = Compiled(step_graph(spec, network.weights()))
+    state = np.zeros((n_step_states(spec), 1, 8), np.float32)
+    for step, scores in zip(given, expected, strict=True):
+        found, state = graph(step[None].astype(np.float32), state)
+        np.testing.assert_allclose(found[0], scores, atol=5e-6)
