@@ -27,7 +27,7 @@ SIDE = UPSCALE * N_CELLS
 _MARGIN = 0.15
 _CPU_BATCH, _GPU_BATCH = 4, 256
 # A keypoint lies at the middle of what a heatmap tells within so many cells of its maximum.
-_REACH = 2
+_PEAK_CELLS = 2
 
 
 def regions_of(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -48,15 +48,15 @@ def read_heatmaps(logits: NDArray[np.float32], regions: NDArray[np.float32]) -> 
     best = logits[..., :-1].argmax(axis=2)
     padded = np.pad(
         logits[..., :-1].reshape(n_people, n_keypoints, SIDE, SIDE),
-        [(0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)],
+        [(0, 0), (0, 0), (_PEAK_CELLS, _PEAK_CELLS), (_PEAK_CELLS, _PEAK_CELLS)],
         constant_values=-np.inf,
     )
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * _REACH + 1,) * 2, axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * _PEAK_CELLS + 1,) * 2, axis=(2, 3))
     people, keypoints = np.ogrid[:n_people, :n_keypoints]
     around = windows[people, keypoints, best // SIDE, best % SIDE]
     weights = np.exp(around - around.max(axis=(2, 3), keepdims=True))
     weights /= weights.sum(axis=(2, 3), keepdims=True)
-    steps = np.arange(-_REACH, _REACH + 1, dtype=np.float32)
+    steps = np.arange(-_PEAK_CELLS, _PEAK_CELLS + 1, dtype=np.float32)
     # Shares of the region: cells are counted from their edges.
     x = (best % SIDE + 0.5 + weights.sum(axis=2) @ steps) / SIDE
     y = (best // SIDE + 0.5 + weights.sum(axis=3) @ steps) / SIDE

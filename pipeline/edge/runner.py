@@ -1,0 +1,232 @@
+"""Say what people do in a file, before a camera or in a stream: a JSON line for each segment, as it ends.
+
+    python edge.py video.mp4
+    python edge.py rtsp://camera/stream --precision int8
+    python edge.py camera:0
+
+It stands beside the networks that it runs. It needs numpy, opencv-python, lap, and openvino or onnxruntime; for streams,
+and for exact times, av.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.activity.segments import SegmentFinder, SegmentOptions, StepRun
+from pipeline.edge.eyes import Eyes
+from pipeline.edge.footage import Picture, pictures
+from pipeline.edge.networks import RUNTIMES, load_networks
+from pipeline.motion.kinematics import box_motion
+from pipeline.motion.poses import pose_motion
+from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
+from pipeline.vision.detector import Boxes
+
+# How a box moves is told by the views up to so many seconds ahead, and by those of so many seconds before.
+_AHEAD_S, _BEHIND_S = 0.45, 3.0
+# Places of a person of whom nothing was told for long are thinned out, so that memory stays bounded.
+_MOST_PLACES = 2048
+
+
+@dataclass(frozen=True)
+class View:
+    """A person in one picture."""
+
+    step: int
+    time_s: float
+    xyxy: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+
+
+@dataclass
+class Places:
+    """The boxes of somebody over time: their sums, so that the mean of any stretch is known, in bounded memory."""
+
+    steps: list[int] = field(default_factory=list)
+    sums: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add(self, step: int, n_steps: int, xyxy: NDArray[np.float32]) -> None:
+        """Take a box that stands for some steps."""
+        before = self.sums[-1] if self.sums else np.zeros(4)
+        if not self.steps:
+            self.steps, self.sums = [step], [before]
+        self.steps.append(step + n_steps)
+        self.sums.append(before + n_steps * xyxy)
+        if len(self.steps) > _MOST_PLACES:
+            half = len(self.steps) // 2
+            del self.steps[1:half:2], self.sums[1:half:2]
+
+    def mean(self, first_step: int, end_step: int) -> list[float]:
+        """Return the mean box over some steps."""
+        ends = [np.interp((first_step, end_step), self.steps, column) for column in np.array(self.sums).T]
+        return [float(end - start) / (end_step - first_step) for start, end in ends]
+
+
+class Person:
+    """One who is followed: what was seen of them lately, what the LSTM remembers, and the segment that goes on."""
+
+    def __init__(self, track_id: int, labeller: Labeller) -> None:
+        self.track_id, self._labeller = track_id, labeller
+        self.views: deque[View] = deque()
+        self.n_steps = 0
+        self._n_used = 0
+        self._state = labeller.first_state()
+        self._finder: SegmentFinder | None = None
+        self._places = Places()
+        self._early: list[StepRun] = []
+
+    def see(self, view: View) -> Iterator[dict[str, Any]]:
+        """Take what is seen, and yield the segments that are sure now."""
+        self.views.append(view)
+        while len(self.views) > self._n_used + 1 and view.time_s - self.views[self._n_used].time_s >= _AHEAD_S:
+            yield from self._use()
+
+    def leave(self) -> Iterator[dict[str, Any]]:
+        """End the track, and yield the segments that are left."""
+        while self._n_used < len(self.views):
+            yield from self._use()
+        if self._finder is not None:
+            yield from self._told(self._finder.close())
+
+    def _use(self) -> Iterator[dict[str, Any]]:
+        """Label the next view; until the one behind it, it stands for the person."""
+        view = self.views[self._n_used]
+        is_last = self._n_used + 1 == len(self.views)
+        n_steps = 1 if is_last else self.views[self._n_used + 1].step - view.step
+        scores, self._state = self._labeller.scores(list(self.views), self._n_used, n_steps, self._state)
+        self._n_used += 1
+        while self.views[0].time_s < view.time_s - _BEHIND_S:
+            self.views.popleft()
+            self._n_used -= 1
+        if self._finder is None:
+            self._finder = self._labeller.finder(view.step)
+        self._places.add(view.step, n_steps, view.xyxy)
+        self.n_steps += n_steps
+        yield from self._told(self._finder.push(scores))
+
+    def _told(self, runs: list[StepRun]) -> Iterator[dict[str, Any]]:
+        self._early += runs
+        if self.n_steps < self._labeller.least_steps:
+            return
+        for run in self._early:
+            if (said := self._labeller.said(run)) is not None:
+                yield said | {"track_id": self.track_id, "box": self._places.mean(run.first_step, run.end_step)}
+        self._early = []
+
+
+class Labeller:
+    """The LSTM of a pack, a step at a time."""
+
+    def __init__(self, pack: dict[str, Any], networks: Any) -> None:
+        self._pack, self._step = pack, networks.step
+        options = dict(pack["segments"])
+        self._options = SegmentOptions(**(options | {"events": tuple(options["events"])}))
+        self._fps = float(pack["sample_fps"])
+        self.least_steps = pack["min_track_s"] * self._fps
+
+    def first_state(self) -> NDArray[np.float32]:
+        """Return what is remembered at the start of a sequence: nothing."""
+        return np.zeros(self._pack["state_shape"], np.float32)
+
+    def finder(self, first_step: int) -> SegmentFinder:
+        """Return what makes segments of the scores of a sequence."""
+        return SegmentFinder(first_step, self._fps, self._options, look_every=4)
+
+    def scores(
+        self, views: list[View], index: int, n_steps: int, state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the scores of a view, `float32 [n_steps, n_labels]`, and what is remembered behind it.
+
+        Args:
+            views: Those of the person that are near in time.
+            index: Which of them is meant.
+            n_steps: For how many steps it stands.
+            state: What is remembered of the steps before.
+        """
+        time_s = np.array([view.time_s for view in views])
+        xyxy = np.stack([view.xyxy for view in views])
+        inputs = {"box": lambda: box_motion(time_s, xyxy)}
+        inputs["pose"] = lambda: pose_motion(time_s, xyxy, np.stack([view.keypoints for view in views]))
+        # As features are kept in a lake.
+        parts = [inputs[name]()[index].astype(np.float16).astype(np.float32) for name in self._pack["inputs"]]
+        x, said = np.concatenate(parts)[None], []
+        for _ in range(n_steps):
+            scores, state = self._step(x, state)
+            said.append(scores[0])
+        return np.stack(said), state
+
+    def said(self, run: StepRun) -> dict[str, Any] | None:
+        """Return a segment as it is printed; None for what gives none."""
+        label = self._pack["labels"][run.label_id]
+        if label == self._pack["background"]:
+            return None
+        start_s, end_s = run.first_step / self._fps, run.end_step / self._fps
+        return {"label": label, "score": run.score, "start_s": start_s, "end_s": end_s}
+
+
+def segments(source: Iterable[Picture], fps: float, pack: dict[str, Any], networks: Any) -> Iterator[dict[str, Any]]:
+    """Yield the segments in pictures that come one after the other, as soon as each is sure.
+
+    Args:
+        source: The sampled pictures.
+        fps: How many of them usually come per second.
+        pack: What `pack.json` tells.
+        networks: As `load_networks` gives them.
+    """
+    eyes, labeller = Eyes(pack["detector"], networks), Labeller(pack, networks)
+    options = TrackOptions(**pack["track"])
+    seen: deque[tuple[Picture, Boxes]] = deque()
+    people: dict[int, Person] = {}
+
+    def looks() -> Iterator[tuple[float, Boxes]]:
+        for picture in source:
+            boxes = eyes.look(picture.image, picture.size)
+            seen.append((picture, boxes))
+            yield picture.time_s, boxes
+
+    for track_ids in track_video(looks(), fps, options):
+        picture, boxes = seen.popleft()
+        for index, track_id in enumerate(track_ids.tolist()):
+            if track_id != NO_TRACK and boxes.keypoints is not None:
+                person = people.setdefault(track_id, Person(track_id, labeller))
+                yield from person.see(View(picture.step, picture.time_s, boxes.xyxy[index], boxes.keypoints[index]))
+        for person in [each for each in people.values() if picture.time_s - each.views[-1].time_s > 2 * options.gap_s]:
+            yield from people.pop(person.track_id).leave()
+    for person in people.values():
+        yield from person.leave()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; a user's mistake gets one line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("source", help="a file, rtsp://..., or camera:0")
+    parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parent, help="folder of the networks")
+    parser.add_argument("--precision", default="", help="f32, f16 or int8; else the smallest that is there")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="else OpenVINO, if it is installed")
+    parser.add_argument("--threads", type=int, default=1, help="of the networks")
+    asked = parser.parse_args(arguments)
+    try:
+        pack = json.loads((asked.pack / "pack.json").read_text(encoding="utf-8"))
+        networks = load_networks(asked.pack, asked.runtime, asked.precision, asked.threads)
+        footage = pictures(asked.source, float(pack["sample_fps"]), int(pack["frame_px"]))
+        for segment in segments(footage, footage.fps, pack, networks):
+            print(json.dumps(segment), flush=True)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
