@@ -18,6 +18,9 @@ EXTRA_OF = {
     "pandas": "report",
     "timm": "embedders",
     "open_clip": "embedders",
+    "nncf": "pack",
+    "onnx": "pack",
+    "onnxruntime": "pack",
 }
 """For each module that analysing with the bundled models on a CPU does without, the extra that brings it."""
 

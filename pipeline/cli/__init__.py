@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import ask, cluster, foretell, keep, look, review, show, teach
+from pipeline.cli import ask, cluster, foretell, keep, look, pack, review, show, teach
 from pipeline.cli.common import EXIT_JOB_ERROR, EXIT_USAGE, app, console
 from pipeline.cli.terminal import plain
 from pipeline.engine.interrupts import stopping_on_signals
 from pipeline.errors import ActionlakeError, Interrupted, UsageError
 from pipeline.extras import missing
 
-__all__ = ["app", "ask", "cluster", "foretell", "keep", "look", "main", "review", "show", "teach"]
+__all__ = ["app", "ask", "cluster", "foretell", "keep", "look", "main", "pack", "review", "show", "teach"]
 
 
 def main() -> None:

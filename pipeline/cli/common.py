@@ -45,6 +45,7 @@ _FIRST_DAY = [
     "evaluate",
     "classify",
     "train-forecaster",
+    "pack",
     "verify",
     "compact",
     "submit",

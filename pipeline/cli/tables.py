@@ -15,6 +15,7 @@ from pipeline.cli.terminal import plain
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.edge.pack import Pack
     from pipeline.engine.benchmark import Benchmark
     from pipeline.engine.board import JobState
     from pipeline.engine.relabel import ClassifyState
@@ -332,3 +333,15 @@ def places_tables(console: Console, found: Places, zones: Sequence[str], lines: 
             words = f"person {best['track_id']} in {best['in_s']:.1f} s, {best['probability']:.0%}" if best else ""
             table.add_row(plain(name), str(ways["right"]), str(ways["left"]), str(len(expected)), words)
         console.print(table)
+
+
+def pack_table(console: Console, packed: Pack) -> None:
+    """Print what was measured of the networks of a pack."""
+    from pipeline.edge.compare import Outcome
+
+    table = Table(title=plain(str(packed.folder)))
+    for heading in ("runtime", "precision", *Outcome.HEADINGS):
+        table.add_column(heading, justify="left" if heading in ("runtime", "precision") else "right")
+    for outcome in packed.outcomes:
+        table.add_row(outcome.runtime, outcome.precision, *outcome.cells())
+    console.print(table)

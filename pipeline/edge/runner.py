@@ -4,8 +4,8 @@
     python edge.py rtsp://camera/stream --precision int8
     python edge.py camera:0
 
-It stands beside the networks that it runs. It needs numpy, opencv-python, lap, and openvino or onnxruntime; for streams,
-and for exact times, av.
+It stands beside the networks that it runs. It needs numpy, opencv-python, lap, and openvino or onnxruntime; for
+streams, and for exact times, av.
 """
 
 from __future__ import annotations

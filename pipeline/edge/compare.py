@@ -1,0 +1,134 @@
+"""What packed networks find in clips, beside what the exact ones find, and beside labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline.edge.footage import pictures
+from pipeline.edge.networks import load_networks
+from pipeline.edge.runner import segments
+
+# Who is meant by two boxes shares so much of the union of both.
+_SAME_PERSON = 0.3
+_RUNTIME = {"openvino": "openvino", "onnx": "onnxruntime"}
+
+Span = tuple[str, float, float]
+"""Label, start and end in seconds."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip of a user's own."""
+
+    path: str
+    spans: tuple[Span, ...] = ()
+    """What is done in it, where somebody has said so."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one kind of networks finds in clips."""
+
+    HEADINGS: ClassVar[tuple[str, ...]] = ("agrees", "labelled time right", "pictures/s")
+    EXPLAINED: ClassVar[str] = (
+        "*Agrees*: the F1 of the seconds of segments beside those of the exact networks (f32): the same label at the "
+        "same time and place. *Labelled time right*: the share of the labelled seconds in which somebody is said to do "
+        "that. *Pictures/s*: looked at per second of one core of the machine that packed it, decoding included."
+    )
+
+    runtime: str
+    precision: str
+    agreement: float
+    right: float | None
+    """None where no labels are known."""
+    pictures_per_s: float
+
+    def cells(self) -> list[str]:
+        """Return the figures as they are printed."""
+        right = "" if self.right is None else f"{self.right:.3f}"
+        return [f"{self.agreement:.3f}", right, f"{self.pictures_per_s:.1f}"]
+
+
+def compare(
+    folder: Path,
+    told: dict[str, Any],
+    clips: Sequence[Clip],
+    kinds: Sequence[tuple[str, str]],
+    notify: Callable[[str], None],
+) -> list[Outcome]:
+    """Run each kind of a pack's networks over clips.
+
+    Args:
+        folder: The pack; it holds `openvino/f32`.
+        told: What `pack.json` tells.
+        clips: Of the user's own.
+        kinds: Runtime and precision of each.
+        notify: Told of what was done.
+    """
+    if not clips:
+        return []
+    exact, _ = _found(folder, told, clips, ("openvino", "f32"))
+    outcomes = []
+    for runtime, precision in kinds:
+        notify(f"measuring {runtime}, {precision}")
+        found, speed = _found(folder, told, clips, (runtime, precision))
+        outcomes.append(Outcome(runtime, precision, _agreement(exact, found), _right(clips, found), speed))
+    return outcomes
+
+
+_Segments = list[list[dict[str, Any]]]
+
+
+def _found(folder: Path, told: dict[str, Any], clips: Sequence[Clip], kind: tuple[str, str]) -> tuple[_Segments, float]:
+    """Return the segments of each clip, and how many pictures were looked at per second of computing."""
+    networks = load_networks(folder, _RUNTIME[kind[0]], kind[1])
+    found: _Segments = []
+    n_pictures = 0
+    started = time.process_time()
+    for clip in clips:
+        footage = pictures(clip.path, told["sample_fps"], told["frame_px"])
+        seen = list(footage)
+        n_pictures += len(seen)
+        found.append(list(segments(seen, footage.fps, told, networks)))
+    return found, n_pictures / max(1e-6, time.process_time() - started)
+
+
+def _agreement(exact: _Segments, found: _Segments) -> float:
+    """Return the F1 of seconds, the exact ones taken for the truth; 1 where both found nothing."""
+    shared, total = 0.0, 0.0
+    for expected, here in zip(exact, found, strict=True):
+        total += sum(each["end_s"] - each["start_s"] for each in (*expected, *here))
+        for one in expected:
+            near = [
+                each for each in here if each["label"] == one["label"] and _iou(each["box"], one["box"]) >= _SAME_PERSON
+            ]
+            shared += max((_overlap(one, each) for each in near), default=0.0)
+    return 2 * shared / total if total else 1.0
+
+
+def _right(clips: Sequence[Clip], found: _Segments) -> float | None:
+    """Return the share of labelled seconds in which somebody is said to do what the label says."""
+    total, right = 0.0, 0.0
+    for clip, here in zip(clips, found, strict=True):
+        for label, start_s, end_s in clip.spans:
+            total += end_s - start_s
+            span = {"start_s": start_s, "end_s": end_s}
+            right += min(end_s - start_s, sum(_overlap(span, each) for each in here if each["label"] == label))
+    return right / total if total else None
+
+
+def _overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
+    return max(0.0, float(min(one["end_s"], other["end_s"]) - max(one["start_s"], other["start_s"])))
+
+
+def _iou(one: Sequence[float], other: Sequence[float]) -> float:
+    a, b = np.array(one), np.array(other)
+    common = float(np.prod((np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(0)))
+    both = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
+    return common / max(1e-6, both - common)

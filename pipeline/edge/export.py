@@ -1,0 +1,202 @@
+"""Write the networks of a pack as files: OpenVINO's and ONNX, in f32, f16 and int8."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.activity.bundle import Bundle
+from pipeline.activity.graphs import step_graph
+from pipeline.extras import require
+
+if TYPE_CHECKING:
+    import openvino as ov
+    import torch
+
+log = logging.getLogger(__name__)
+
+DETECTOR, KEYPOINTS, LSTM = NETWORKS = ("detector", "keypoints", "lstm")
+"""Names of the files, without suffix."""
+_OPSET = 17
+# Weights of a channel each, activations of a layer each: what Intel's and Arm's instructions for int8 multiply.
+_QUANTISED = (DETECTOR, KEYPOINTS)
+
+
+class Calibration:
+    """What networks are calibrated with for int8: what they are given when they look at a user's own pictures."""
+
+    def __init__(self, images: Sequence[NDArray[np.float32]], parts: Sequence[NDArray[np.float32]]) -> None:
+        """Take inputs of the detector `float32 [1, 3, h, w]`, of the keypoint head `float32 [1, cells, cells, C]`."""
+        self._of = {DETECTOR: list(images), KEYPOINTS: list(parts)}
+
+    def of(self, network: str) -> list[NDArray[np.float32]]:
+        """Return the inputs of a network."""
+        return self._of[network]
+
+
+def write_openvino(
+    exported: Path, bundle: Bundle, out: Path, precisions: Sequence[str], calibration: Calibration | None
+) -> None:
+    """Write the networks for OpenVINO, a folder for each precision.
+
+    Args:
+        exported: Folder with the detector as it is exported for this node; see `exported_weights`.
+        bundle: The activity model.
+        out: Where to.
+        precisions: `f32`, `f16`, `int8`. The last needs NNCF. The LSTM is kept in f16 then: it is small, and remembers.
+        calibration: What is looked at; for `int8` alone.
+    """
+    import openvino as ov
+
+    core = ov.Core()
+    graphs = {DETECTOR: core.read_model(exported / "model.xml"), KEYPOINTS: core.read_model(exported / "keypoints.xml")}
+    graphs[LSTM] = step_graph(bundle.spec, bundle.weights)
+    for precision in precisions:
+        folder = out / precision
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, graph in graphs.items():
+            made = graph
+            if precision == "int8" and name in _QUANTISED:
+                assert calibration is not None
+                made = _quantised(graph, calibration.of(name))
+            ov.save_model(made, folder / f"{name}.xml", compress_to_fp16=precision != "f32")
+
+
+def _quantised(graph: ov.Model, inputs: Sequence[NDArray[np.float32]]) -> ov.Model:
+    """Return a graph with int8 weights and activations, for inputs of any size."""
+    require("nncf", "int8")
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    made: ov.Model = nncf.quantize(
+        graph.clone(), nncf.Dataset(list(inputs)), preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs)
+    )
+    return made
+
+
+def write_onnx(
+    detector: Path, bundle: Bundle, out: Path, precisions: Sequence[str], calibration: Calibration | None
+) -> None:
+    """Write the networks as ONNX, a folder for each precision; it needs PyTorch, onnx and, but for f32, ONNX Runtime.
+
+    Args:
+        detector: Folder of the detector's bundle.
+        bundle: The activity model.
+        out: Where to.
+        precisions: As for `write_openvino`.
+        calibration: The same.
+    """
+    for module in ("torch", "onnx", "onnxruntime"):
+        require(module, "ONNX")
+    f32 = out / "f32"
+    with tempfile.TemporaryDirectory() as scratch:
+        exact = f32 if "f32" in precisions else Path(scratch)
+        exact.mkdir(parents=True, exist_ok=True)
+        for name, module, inputs, dynamic in _torch_modules(detector, bundle):
+            _export(module, inputs, dynamic, exact / f"{name}.onnx")
+        for precision in [each for each in precisions if each != "f32"]:
+            (out / precision).mkdir(parents=True, exist_ok=True)
+            for name in NETWORKS:
+                source, target = exact / f"{name}.onnx", out / precision / f"{name}.onnx"
+                if precision == "int8" and name in _QUANTISED:
+                    assert calibration is not None
+                    _quantise_onnx(source, target, calibration.of(name))
+                else:
+                    _halve(source, target)
+
+
+_Exported = tuple[str, Any, tuple[Any, ...], dict[str, dict[int, str]]]
+
+
+def _torch_modules(detector: Path, bundle: Bundle) -> Iterator[_Exported]:
+    """Yield each network as a module: its name, itself, inputs to trace it with, and axes of any length."""
+    import torch
+
+    from pipeline.edge.torch_step import Step
+    from pipeline.vision.keypoint_network import N_CELLS
+    from pipeline.vision.people_network import keypoint_head_of
+    from pipeline.vision.weights import first_output, load_weights
+
+    network: Any = load_weights(detector)
+    network.model[-1].dynamic, network.model[-1].export, network.model[-1].format = True, True, "onnx"
+    look = first_output(network.requires_grad_(False)).eval()
+    head = keypoint_head_of(network)
+    assert head is not None
+    images = torch.zeros(1, 3, 192, 320)
+    # The head makes its anchors at the first pass.
+    look(images)
+    yield DETECTOR, look, (images,), {"images": {2: "h", 3: "w"}, "rows": {1: "n"}}
+    yield (
+        KEYPOINTS,
+        head.eval(),
+        (torch.zeros(2, N_CELLS, N_CELLS, head.channels),),
+        {"parts": {0: "n"}, "told": {0: "n"}},
+    )
+    step = Step(bundle.model)
+    yield LSTM, step, step.example(), {"x": {}, "state": {}, "scores": {}, "after": {}}
+
+
+def _export(module: torch.nn.Module, inputs: tuple[Any, ...], names: dict[str, dict[int, str]], path: Path) -> None:
+    import torch
+
+    given, told = list(names)[: len(inputs)], list(names)[len(inputs) :]
+    with warnings.catch_warnings(), torch.no_grad():
+        # That sizes become constants where they are, and that this exporter gets a successor that takes a minute.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, inputs, path, input_names=given, output_names=told, opset_version=_OPSET, dynamo=False,
+            dynamic_axes={name: axes for name, axes in names.items() if axes},
+        )  # fmt: skip
+
+
+def _halve(source: Path, target: Path) -> None:
+    """Write a network with weights of f16; it computes in f32, as CPUs do anyway, and reads and says f32."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(source)
+    graph, casts = model.graph, []
+    for weights in list(graph.initializer):
+        values = numpy_helper.to_array(weights)
+        if values.dtype != np.float32 or values.size < _SMALLEST_HALVED:
+            continue
+        halved = numpy_helper.from_array(values.astype(np.float16), f"{weights.name}_f16")
+        casts.append(onnx.helper.make_node("Cast", [halved.name], [weights.name], to=onnx.TensorProto.FLOAT))
+        graph.initializer.remove(weights)
+        graph.initializer.append(halved)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, target)
+
+
+# Smaller ones are biases and sizes: nothing is won by them.
+_SMALLEST_HALVED = 256
+
+
+def _quantise_onnx(source: Path, target: Path, inputs: Sequence[NDArray[np.float32]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Inputs(CalibrationDataReader):  # type: ignore[misc]
+        """Hands out the inputs, one after the other."""
+
+        def __init__(self, name: str) -> None:
+            self._left = iter([{name: each} for each in inputs])
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return next(self._left, None)
+
+    import onnx
+
+    name = onnx.load(source, load_external_data=False).graph.input[0].name
+    quantize_static(
+        source, target, Inputs(name), per_channel=True, weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8, op_types_to_quantize=["Conv"],
+    )  # fmt: skip
