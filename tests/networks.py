@@ -10,7 +10,7 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import PoseModel
 
 from pipeline.vision import people_network
-from pipeline.vision.detector_bundle import DetectorBundle, build_network
+from pipeline.vision.detector_bundle import DetectorBundle, arrays_of, build_network
 
 
 def untrained_poses(path: Path, n_keypoints: int, dims: int) -> str:
@@ -35,8 +35,8 @@ def untrained_people(folder: Path, pose_head: bool = False) -> str:
     if not pose_head:
         description = people_network.with_keypoint_head(description, 17)
     network = build_network(description)
-    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    DetectorBundle(folder.name, {0: "person"}, 320, people_network.without_imagenet(description), weights).save(folder)
+    description = people_network.without_imagenet(description)
+    DetectorBundle(folder.name, {0: "person"}, 320, description, arrays_of(network)).save(folder)
     return str(folder)
 
 

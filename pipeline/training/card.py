@@ -97,7 +97,7 @@ def _skeletons(training: dict[str, Any]) -> str:
 def detector_card(bundle: DetectorBundle) -> str:
     """Return the card of a detector as Markdown."""
     training, metrics = bundle.training, bundle.metrics
-    n_parameters = sum(weights.numel() for weights in bundle.weights.values())
+    n_parameters = sum(weights.size for weights in bundle.weights.values())
     before = "".join(
         f"\nThe {part} before that: {_told(training[part].get('options', {}))}\n\n{training[part].get('note', '')}\n"
         for part in ("boxes", "keypoints")

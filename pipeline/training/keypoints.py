@@ -26,7 +26,7 @@ from pipeline.training.keypoint_views import (
 )
 from pipeline.training.people import NOT_LABELLED, VISIBLE, within_reach
 from pipeline.vision import people_network
-from pipeline.vision.detector_bundle import DetectorBundle, build_network
+from pipeline.vision.detector_bundle import DetectorBundle, arrays_of, build_network, tensors_of
 from pipeline.vision.keypoint_head import KeypointHead
 from pipeline.vision.keypoint_network import N_CELLS, SIDE, STRIDE, read_heatmaps
 from pipeline.vision.keypoints import KEYPOINTS
@@ -64,7 +64,7 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     network: Any = build_network(architecture)
     # A head that the bundle has already learns further; a pose head of Ultralytics is dropped.
     fitting = {name: t.shape for name, t in network.state_dict().items()}
-    kept = {name: t.float() for name, t in start.weights.items() if t.shape == fitting.get(name)}
+    kept = {name: t for name, t in tensors_of(start.weights).items() if t.shape == fitting.get(name)}
     network.load_state_dict(kept, strict=False)
     found = read_examples(data["train"], data)
     examples = [example for example in found if well_labelled(example.people).any()]
@@ -80,8 +80,7 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
         measured = learner.measure(held_out)
         log.info("keypoints, epoch %d of %d: loss %.3f; %s", epoch + 1, options.epochs, loss, measured)
     metrics = _of_boxes(start.metrics) | (measured or learner.measure(held_out))
-    weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    return replace(start, architecture=architecture, weights=weights, metrics=metrics)
+    return replace(start, architecture=architecture, weights=arrays_of(network), metrics=metrics)
 
 
 def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> DetectorBundle:
