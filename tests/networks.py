@@ -9,8 +9,8 @@ import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import PoseModel
 
-from pipeline.vision import people_network
 from pipeline.vision.detector_bundle import DetectorBundle, arrays_of, build_network
+from pipeline.vision.people_architecture import architecture, with_keypoint_head, without_imagenet
 
 
 def untrained_poses(path: Path, n_keypoints: int, dims: int) -> str:
@@ -31,11 +31,11 @@ def untrained_people(folder: Path, pose_head: bool = False) -> str:
         pose_head: Whether Ultralytics' pose head tells the keypoints, as in bundles of before.
     """
     torch.manual_seed(0)
-    description = people_network.architecture()
+    description = architecture()
     if not pose_head:
-        description = people_network.with_keypoint_head(description, 17)
+        description = with_keypoint_head(description, 17)
     network = build_network(description)
-    description = people_network.without_imagenet(description)
+    description = without_imagenet(description)
     DetectorBundle(folder.name, {0: "person"}, 320, description, arrays_of(network)).save(folder)
     return str(folder)
 

@@ -12,6 +12,7 @@ from pipeline.config import OF_DETECTOR
 from pipeline.motion.forecaster_bundle import METRES, ForecasterBundle
 from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
+from pipeline.vision.people_architecture import is_people
 
 
 def model_card(bundle: Bundle) -> str:
@@ -143,9 +144,6 @@ def _told(options: dict[str, Any]) -> str:
 
 def _origin(bundle: DetectorBundle) -> str:
     """Return what a detector's weights were before its training."""
-    # It imports PyTorch, which the card of an activity model does without.
-    from pipeline.vision.people_network import is_people
-
     options = bundle.training["options"]
     if options.get("start"):
         kept = "" if options["epochs"] else ", whose boxes stay as they are,"

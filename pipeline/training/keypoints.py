@@ -30,6 +30,7 @@ from pipeline.vision.detector_bundle import DetectorBundle, arrays_of, build_net
 from pipeline.vision.keypoint_head import KeypointHead
 from pipeline.vision.keypoint_network import N_CELLS, SIDE, STRIDE, read_heatmaps
 from pipeline.vision.keypoints import KEYPOINTS
+from pipeline.vision.people_architecture import is_people, with_keypoint_head
 from pipeline.vision.runtime import choose_runtime, training_threads
 
 log = logging.getLogger(__name__)
@@ -55,12 +56,12 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     Raises:
         UsageError: Nobody in the data set has keypoints, or the network is not one for people.
     """
-    if not people_network.is_people(start.architecture):
+    if not is_people(start.architecture):
         raise UsageError(f"detector {start.name!r} can't learn keypoints: it is not a network of architecture `people`")
     n_keypoints: int = data["kpt_shape"][0]
     # For a head that starts from random weights.
     torch.manual_seed(options.seed)
-    architecture = people_network.with_keypoint_head(start.architecture, n_keypoints)
+    architecture = with_keypoint_head(start.architecture, n_keypoints)
     network: Any = build_network(architecture)
     # A head that the bundle has already learns further; a pose head of Ultralytics is dropped.
     fitting = {name: t.shape for name, t in network.state_dict().items()}
@@ -86,7 +87,7 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
 def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> DetectorBundle:
     """Return a bundle that finds boxes as one does, and keypoints as another with the same backbone."""
     facts = other.architecture["keypoint_head"]
-    architecture = people_network.with_keypoint_head(bundle.architecture, facts["n_keypoints"])
+    architecture = with_keypoint_head(bundle.architecture, facts["n_keypoints"])
     architecture["keypoint_head"] = facts
     names = build_network(architecture).state_dict()
     weights = {name: (other if name.startswith("keypoint_head.") else bundle).weights[name] for name in names}

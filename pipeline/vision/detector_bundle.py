@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.errors import UsageError
+from pipeline.vision.people_architecture import without_imagenet
 
 if TYPE_CHECKING:
     import torch
@@ -43,13 +44,11 @@ class DetectorBundle:
         """Take over the weights of a checkpoint of Ultralytics."""
         from ultralytics import YOLO
 
-        from pipeline.vision import people_network
-
         network: Any = YOLO(str(path)).model
         # In the midst of a training that learns from a teacher, the network lies beside what compares the two.
         network = getattr(network, "student_model", network)
         weights = arrays_of(network)
-        architecture = people_network.without_imagenet(dict(network.yaml))
+        architecture = without_imagenet(dict(network.yaml))
         return cls(path.stem, dict(network.names), px, architecture, weights, metrics=metrics)
 
     def save(self, folder: str | Path, card: str = "") -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UsageError
 from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
 from pipeline.vision.keypoint_network import STRIDE
+from pipeline.vision.people_architecture import MAPS, is_people
 from pipeline.vision.runtime import cache_dir, export_in_subprocess, exported
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def first_output(network: torch.nn.Module) -> torch.nn.Module:
     from pipeline.vision import people_network
 
     described: Any = network
-    if people_network.is_people(described.yaml):
+    if is_people(described.yaml):
         return people_network.OneLook(network)
 
     class Predictions(torch.nn.Module):
@@ -152,14 +153,14 @@ def _export(path: Path, folder: Path) -> None:
 
     network: Any = load_weights(path)
     px = _trained_px(path, network)
-    for_people = people_network.is_people(network.yaml)
+    for_people = is_people(network.yaml)
     head = people_network.keypoint_head_of(network)
     info = {
         "names": network.names,
         "end2end": bool(getattr(network, "end2end", False)),
         "px": px,
         "kpt_shape": (head.n_keypoints, 3) if head else getattr(network.model[-1], "kpt_shape", (0, 0)),
-        "maps": people_network.MAPS if for_people else [],
+        "maps": MAPS if for_people else [],
         "keypoint_map": (head.channels, STRIDE) if head else None,
         "same_iou": _SAME_PERSON_IOU if for_people else _SAME_IOU,
     }
