@@ -68,8 +68,15 @@ def with_keypoint_head(description: dict[str, Any], n_keypoints: int) -> dict[st
 
 def is_people(description: dict[str, Any]) -> bool:
     """Whether a network's description is one that `architecture` gives."""
-    first = description.get("backbone", [[0, 0, "", []]])[0]
-    return BACKBONE in first[3]
+    match description:
+        case {"backbone": [[_, _, _, [*args]], *_]}:
+            return BACKBONE in args
+    return False
+
+
+def has_graph(description: dict[str, Any]) -> bool:
+    """Whether `pipeline.vision.people_graph` makes the network: not with Ultralytics' pose head, as in bundles of before."""
+    return is_people(description) and ("keypoint_head" in description or "kpt_shape" not in description)
 
 
 def without_imagenet(description: dict[str, Any]) -> dict[str, Any]:
