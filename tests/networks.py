@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from ultralytics import YOLO
@@ -30,13 +31,28 @@ def untrained_people(folder: Path, pose_head: bool = False) -> str:
         folder: Where to.
         pose_head: Whether Ultralytics' pose head tells the keypoints, as in bundles of before.
     """
-    torch.manual_seed(0)
     description = architecture()
-    if not pose_head:
-        description = with_keypoint_head(description, 17)
+    return untrained_bundle(folder, description if pose_head else with_keypoint_head(description, 17))
+
+
+def untrained_bundle(folder: Path, description: dict[str, Any], unlike_new: bool = False) -> str:
+    """Write a network with random weights as a bundle, and return its folder.
+
+    Args:
+        folder: Where to.
+        description: Of the network, as Ultralytics has it.
+        unlike_new: Whether batch norms look as if they had seen something.
+    """
+    torch.manual_seed(0)
     network = build_network(description)
-    description = without_imagenet(description)
-    DetectorBundle(folder.name, {0: "person"}, 320, description, arrays_of(network)).save(folder)
+    if unlike_new:
+        for norm in (module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+            torch.nn.init.normal_(norm.running_mean, 0, 0.2)
+            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+            torch.nn.init.normal_(norm.weight, 1, 0.2)
+            torch.nn.init.normal_(norm.bias, 0, 0.2)
+    names = {number: f"kind {number}" for number in range(description["nc"])} | {0: "person"}
+    DetectorBundle(folder.name, names, 320, without_imagenet(description), arrays_of(network)).save(folder)
     return str(folder)
 
 

@@ -75,7 +75,7 @@ def is_people(description: dict[str, Any]) -> bool:
 
 
 def has_graph(description: dict[str, Any]) -> bool:
-    """Whether `pipeline.vision.people_graph` makes the network: not with Ultralytics' pose head, as in bundles of before."""
+    """Whether `pipeline.vision.people_graph` makes the network: not that of before, with Ultralytics' pose head."""
     return is_people(description) and ("keypoint_head" in description or "kpt_shape" not in description)
 
 
