@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import PoseModel
 
-from pipeline.vision import people_network
-from pipeline.vision.detector_bundle import DetectorBundle, build_network
+from pipeline.vision.detector_bundle import DetectorBundle, arrays_of, build_network
+from pipeline.vision.people_architecture import architecture, with_keypoint_head, without_imagenet
 
 
 def untrained_poses(path: Path, n_keypoints: int, dims: int) -> str:
@@ -30,13 +31,28 @@ def untrained_people(folder: Path, pose_head: bool = False) -> str:
         folder: Where to.
         pose_head: Whether Ultralytics' pose head tells the keypoints, as in bundles of before.
     """
+    description = architecture()
+    return untrained_bundle(folder, description if pose_head else with_keypoint_head(description, 17))
+
+
+def untrained_bundle(folder: Path, description: dict[str, Any], unlike_new: bool = False) -> str:
+    """Write a network with random weights as a bundle, and return its folder.
+
+    Args:
+        folder: Where to.
+        description: Of the network, as Ultralytics has it.
+        unlike_new: Whether batch norms look as if they had seen something.
+    """
     torch.manual_seed(0)
-    description = people_network.architecture()
-    if not pose_head:
-        description = people_network.with_keypoint_head(description, 17)
     network = build_network(description)
-    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    DetectorBundle(folder.name, {0: "person"}, 320, people_network.without_imagenet(description), weights).save(folder)
+    if unlike_new:
+        for norm in (module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+            torch.nn.init.normal_(norm.running_mean, 0, 0.2)
+            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+            torch.nn.init.normal_(norm.weight, 1, 0.2)
+            torch.nn.init.normal_(norm.bias, 0, 0.2)
+    names = {number: f"kind {number}" for number in range(description["nc"])} | {0: "person"}
+    DetectorBundle(folder.name, names, 320, without_imagenet(description), arrays_of(network)).save(folder)
     return str(folder)
 
 

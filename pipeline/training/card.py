@@ -12,6 +12,7 @@ from pipeline.config import OF_DETECTOR
 from pipeline.motion.forecaster_bundle import METRES, ForecasterBundle
 from pipeline.training.validation import FIGURES
 from pipeline.vision.detector_bundle import DetectorBundle
+from pipeline.vision.people_architecture import is_people
 
 
 def model_card(bundle: Bundle) -> str:
@@ -97,7 +98,7 @@ def _skeletons(training: dict[str, Any]) -> str:
 def detector_card(bundle: DetectorBundle) -> str:
     """Return the card of a detector as Markdown."""
     training, metrics = bundle.training, bundle.metrics
-    n_parameters = sum(weights.numel() for weights in bundle.weights.values())
+    n_parameters = sum(weights.size for weights in bundle.weights.values())
     before = "".join(
         f"\nThe {part} before that: {_told(training[part].get('options', {}))}\n\n{training[part].get('note', '')}\n"
         for part in ("boxes", "keypoints")
@@ -143,9 +144,6 @@ def _told(options: dict[str, Any]) -> str:
 
 def _origin(bundle: DetectorBundle) -> str:
     """Return what a detector's weights were before its training."""
-    # It imports PyTorch, which the card of an activity model does without.
-    from pipeline.vision.people_network import is_people
-
     options = bundle.training["options"]
     if options.get("start"):
         kept = "" if options["epochs"] else ", whose boxes stay as they are,"

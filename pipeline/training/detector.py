@@ -17,7 +17,7 @@ from pipeline.training.card import detector_card
 from pipeline.training.keypoint_views import KeypointOptions
 from pipeline.training.keypoints import learn_keypoints, measure_keypoints, with_keypoints_of
 from pipeline.training.turning import turning_trainer
-from pipeline.vision import people_network
+from pipeline.vision import people_architecture, people_network
 from pipeline.vision.detector_bundle import DetectorBundle, load_detector_bundle
 from pipeline.vision.runtime import choose_runtime, cpu_has_bf16, training_threads
 from pipeline.vision.weights import find_weights
@@ -206,7 +206,7 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
     description, freeze = options.architecture, None
     if options.architecture == PEOPLE:
         description = str(run / "network.yaml")
-        network = people_network.architecture(len(data["names"]), keypoints[0] if keypoints else 0)
+        network = people_architecture.architecture(len(data["names"]), keypoints[0] if keypoints else 0)
         Path(description).write_text(yaml.safe_dump(network, sort_keys=False), encoding="utf-8")
         freeze = [0] if options.freeze_backbone else None
     model = YOLO(str(last) if last.exists() else description, task="pose" if keypoints else "detect")

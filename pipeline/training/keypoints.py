@@ -26,10 +26,11 @@ from pipeline.training.keypoint_views import (
 )
 from pipeline.training.people import NOT_LABELLED, VISIBLE, within_reach
 from pipeline.vision import people_network
-from pipeline.vision.detector_bundle import DetectorBundle, build_network
+from pipeline.vision.detector_bundle import DetectorBundle, arrays_of, build_network, tensors_of
 from pipeline.vision.keypoint_head import KeypointHead
 from pipeline.vision.keypoint_network import N_CELLS, SIDE, STRIDE, read_heatmaps
 from pipeline.vision.keypoints import KEYPOINTS
+from pipeline.vision.people_architecture import is_people, with_keypoint_head
 from pipeline.vision.runtime import choose_runtime, training_threads
 
 log = logging.getLogger(__name__)
@@ -55,16 +56,16 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     Raises:
         UsageError: Nobody in the data set has keypoints, or the network is not one for people.
     """
-    if not people_network.is_people(start.architecture):
+    if not is_people(start.architecture):
         raise UsageError(f"detector {start.name!r} can't learn keypoints: it is not a network of architecture `people`")
     n_keypoints: int = data["kpt_shape"][0]
     # For a head that starts from random weights.
     torch.manual_seed(options.seed)
-    architecture = people_network.with_keypoint_head(start.architecture, n_keypoints)
+    architecture = with_keypoint_head(start.architecture, n_keypoints)
     network: Any = build_network(architecture)
     # A head that the bundle has already learns further; a pose head of Ultralytics is dropped.
     fitting = {name: t.shape for name, t in network.state_dict().items()}
-    kept = {name: t.float() for name, t in start.weights.items() if t.shape == fitting.get(name)}
+    kept = {name: t for name, t in tensors_of(start.weights).items() if t.shape == fitting.get(name)}
     network.load_state_dict(kept, strict=False)
     found = read_examples(data["train"], data)
     examples = [example for example in found if well_labelled(example.people).any()]
@@ -80,14 +81,13 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
         measured = learner.measure(held_out)
         log.info("keypoints, epoch %d of %d: loss %.3f; %s", epoch + 1, options.epochs, loss, measured)
     metrics = _of_boxes(start.metrics) | (measured or learner.measure(held_out))
-    weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    return replace(start, architecture=architecture, weights=weights, metrics=metrics)
+    return replace(start, architecture=architecture, weights=arrays_of(network), metrics=metrics)
 
 
 def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> DetectorBundle:
     """Return a bundle that finds boxes as one does, and keypoints as another with the same backbone."""
     facts = other.architecture["keypoint_head"]
-    architecture = people_network.with_keypoint_head(bundle.architecture, facts["n_keypoints"])
+    architecture = with_keypoint_head(bundle.architecture, facts["n_keypoints"])
     architecture["keypoint_head"] = facts
     names = build_network(architecture).state_dict()
     weights = {name: (other if name.startswith("keypoint_head.") else bundle).weights[name] for name in names}

@@ -8,8 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.errors import UsageError
+from pipeline.vision.people_architecture import without_imagenet
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +32,7 @@ class DetectorBundle:
     """Longest side of the input that it was trained for, in pixels."""
     architecture: dict[str, Any]
     """The network, as Ultralytics describes it in YAML."""
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, NDArray[Any]]
     """By the names of the network's parameters and buffers."""
     training: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how."""
@@ -40,25 +44,22 @@ class DetectorBundle:
         """Take over the weights of a checkpoint of Ultralytics."""
         from ultralytics import YOLO
 
-        from pipeline.vision import people_network
-
         network: Any = YOLO(str(path)).model
         # In the midst of a training that learns from a teacher, the network lies beside what compares the two.
         network = getattr(network, "student_model", network)
-        weights = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
-        architecture = people_network.without_imagenet(dict(network.yaml))
+        weights = arrays_of(network)
+        architecture = without_imagenet(dict(network.yaml))
         return cls(path.stem, dict(network.names), px, architecture, weights, metrics=metrics)
 
     def save(self, folder: str | Path, card: str = "") -> None:
         """Write the bundle into a folder; weights are rounded to float16, which halves it."""
-        import torch
-        from safetensors.torch import save
+        from safetensors.numpy import save
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         halves = {
-            key: (tensor.to(torch.float16) if tensor.is_floating_point() else tensor).contiguous()
-            for key, tensor in self.weights.items()
+            name: np.asarray(array, np.float16 if _is_floating(array) else array.dtype, order="C")
+            for name, array in self.weights.items()
         }
         (target / "model.safetensors").write_bytes(save(halves))
         record = {
@@ -77,7 +78,7 @@ class DetectorBundle:
     def network(self) -> torch.nn.Module:
         """Return the network, as Ultralytics builds it, with these weights, in inference mode."""
         network: Any = build_network(self.architecture)
-        network.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in self.weights.items()})
+        network.load_state_dict(tensors_of(self.weights))
         network.names, network.task = self.names, "pose" if "kpt_shape" in self.architecture else "detect"
         built: torch.nn.Module = network.eval()
         return built
@@ -97,6 +98,25 @@ def build_network(architecture: dict[str, Any]) -> torch.nn.Module:
     return network
 
 
+def arrays_of(network: torch.nn.Module) -> dict[str, NDArray[Any]]:
+    """Return copies of a network's parameters and buffers by their names."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def tensors_of(weights: dict[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+    """Return copies of weights as tensors: `float32` whatever their precision, integers as they are."""
+    import torch
+
+    return {
+        name: torch.from_numpy(array.astype(np.float32) if _is_floating(array) else array.copy())
+        for name, array in weights.items()
+    }
+
+
+def _is_floating(array: NDArray[Any]) -> bool:
+    return np.issubdtype(array.dtype, np.floating)
+
+
 def embedded_detector_path(name: str) -> Path | None:
     """Return the folder of a detector that comes with the package, None if there is none of that name."""
     root = Path(str(files("pipeline.vision") / "bundles"))
@@ -110,7 +130,7 @@ def load_detector_bundle(folder: str | Path) -> DetectorBundle:
         UsageError: The folder is not one, or what it holds does not fit together.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file
 
     source = Path(folder)
     way_out = "name a folder that `jobs/train_detector.py` wrote"
@@ -130,5 +150,6 @@ def load_detector_bundle(folder: str | Path) -> DetectorBundle:
     except FileNotFoundError as error:
         missing = Path(error.filename or "model.safetensors").name
         raise UsageError(f"detector {str(source)!r}: not a bundle, {missing} is missing; {way_out}") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+    # NumPy has no attribute of the name of a type that it does not know.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise UsageError(f"detector {str(source)!r}: unreadable bundle ({error}); {way_out}") from error

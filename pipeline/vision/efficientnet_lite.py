@@ -6,18 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", 2019, table 1; the Lite variants drop
-# squeeze-and-excite and swap swish for ReLU6. A row a stage: expansion, kernel, stride, output channels, repeats.
-_STAGES = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-)
-_STEM_CHANNELS = 32
+from pipeline.vision.efficientnet_blocks import BLOCKS, STEM_CHANNELS, Block
+
 EMBEDDING_DIM = 1280
 
 
@@ -46,15 +36,16 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 class _MobileBlock(nn.Module):
     """Inverted residual block; the attribute names are those of the published state dict."""
 
-    def __init__(self, expansion: int, kernel: int, stride: int, c_in: int, c_out: int) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
-        hidden = c_in * expansion
-        self.expands = expansion != 1
-        self.residual = stride == 1 and c_in == c_out
+        c_in, c_out = block.c_in, block.c_out
+        hidden = c_in * block.expansion
+        self.expands = block.expansion != 1
+        self.residual = block.is_residual
         if self.expands:
             self._expand_conv = _SameConv2d(c_in, hidden, 1)
             self._bn0 = _batch_norm(hidden)
-        self._depthwise_conv = _SameConv2d(hidden, hidden, kernel, stride, groups=hidden)
+        self._depthwise_conv = _SameConv2d(hidden, hidden, block.kernel, block.stride, groups=hidden)
         self._bn1 = _batch_norm(hidden)
         self._project_conv = _SameConv2d(hidden, c_out, 1)
         self._bn2 = _batch_norm(c_out)
@@ -72,16 +63,10 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._conv_stem = _SameConv2d(3, _STEM_CHANNELS, 3, 2)
-        self._bn0 = _batch_norm(_STEM_CHANNELS)
-        blocks = []
-        channels = _STEM_CHANNELS
-        for expansion, kernel, stride, c_out, repeats in _STAGES:
-            for i in range(repeats):
-                blocks.append(_MobileBlock(expansion, kernel, stride if i == 0 else 1, channels, c_out))
-                channels = c_out
-        self._blocks = nn.ModuleList(blocks)
-        self._conv_head = _SameConv2d(channels, EMBEDDING_DIM, 1)
+        self._conv_stem = _SameConv2d(3, STEM_CHANNELS, 3, 2)
+        self._bn0 = _batch_norm(STEM_CHANNELS)
+        self._blocks = nn.ModuleList(_MobileBlock(block) for block in BLOCKS)
+        self._conv_head = _SameConv2d(BLOCKS[-1].c_out, EMBEDDING_DIM, 1)
         self._bn1 = _batch_norm(EMBEDDING_DIM)
         self._fc: nn.Module = nn.Linear(EMBEDDING_DIM, 1000)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.vision.keypoint_network import N_CELLS, UPSCALE
+from pipeline.vision.keypoint_network import UPSCALE
 
 
 class _Block(nn.Module):
@@ -71,12 +70,3 @@ class KeypointHead(nn.Module):
         x = self.blocks(functional.relu(self.norm(parts.permute(0, 3, 1, 2))))
         places = functional.pixel_shuffle(self.places(x), UPSCALE).flatten(2)
         return torch.cat([places, self.seen(x.mean(dim=(2, 3)))[..., None]], dim=2)
-
-
-def export(head: KeypointHead, path: Path) -> None:
-    """Write the part that sees people for OpenVINO, for any number of them."""
-    import openvino as ov
-
-    shape = (-1, N_CELLS, N_CELLS, head.channels)
-    model = ov.convert_model(head.eval(), example_input=torch.zeros(2, *shape[1:]), input=[ov.PartialShape(shape)])
-    ov.save_model(model, path, compress_to_fp16=False)

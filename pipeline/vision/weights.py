@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
-from pipeline.vision.detector_bundle import embedded_detector_path, load_detector_bundle
+from pipeline.vision.detector_bundle import DetectorBundle, embedded_detector_path, load_detector_bundle
 from pipeline.vision.keypoint_network import STRIDE
+from pipeline.vision.people_architecture import MAPS, has_graph, is_people
 from pipeline.vision.runtime import cache_dir, export_in_subprocess, exported
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _TASKS_WITH_BOXES = ("detect", "segment", "pose")
 # people gives some people two boxes; the second was chosen on the street (docs/benchmarks.md).
 _SAME_IOU, _SAME_PERSON_IOU = 0.7, 0.5
 _USUAL_PX = 640
+# Of what lies in the cache; it counts the changes of how networks are exported.
+_FORMAT = 9
 
 
 def check_trust(weights: str, pickled: str) -> None:
@@ -112,7 +115,7 @@ def first_output(network: torch.nn.Module) -> torch.nn.Module:
     from pipeline.vision import people_network
 
     described: Any = network
-    if people_network.is_people(described.yaml):
+    if is_people(described.yaml):
         return people_network.OneLook(network)
 
     class Predictions(torch.nn.Module):
@@ -127,19 +130,45 @@ def first_output(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def exported_weights(path: Path) -> Path:
-    """Return the folder of exported weights: `model.xml` for OpenVINO, and `info.json`; exported once per node."""
-    return exported(
-        path.stem, _fingerprint(path), lambda target: export_in_subprocess(__name__, str(path), str(target))
-    )
+    """Return the folder of exported weights: `model.xml` for OpenVINO, and `info.json`; exported once per node.
 
+    A network for people with a keypoint head has `keypoints.xml` beside these. Its graphs are made here; other weights
+    are exported by Ultralytics and PyTorch.
 
-def _fingerprint(path: Path) -> str:
+    Raises:
+        UsageError: The weights can't be read, or no network can be made of them.
+    """
+    digest = _digest(path)
+    bundle = load_detector_bundle(path) if path.is_dir() else None
+    if bundle is not None and has_graph(bundle.architecture):
+        return exported(path.stem, f"{digest}|{_FORMAT}", lambda target: _write_graphs(bundle, target))
     from importlib.metadata import version
 
+    fingerprint = f"{digest}|ultralytics {version('ultralytics')}|{_FORMAT}"
+    return exported(path.stem, fingerprint, lambda target: export_in_subprocess(__name__, str(path), str(target)))
+
+
+def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("model.*")) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
-    return f"{digest.hexdigest()}|ultralytics {version('ultralytics')}|8"
+    return digest.hexdigest()
+
+
+def _write_graphs(bundle: DetectorBundle, folder: Path) -> None:
+    """Write the graphs of a network for people, and `info.json`, into a folder."""
+    import openvino as ov
+
+    from pipeline.vision.people_graph import people_graphs
+
+    looking, seeing = people_graphs(bundle)
+    ov.save_model(looking, folder / "model.xml", compress_to_fp16=False)
+    info = {"names": bundle.names, "px": bundle.px, "maps": MAPS, "same_iou": _SAME_PERSON_IOU}
+    if seeing is not None:
+        ov.save_model(seeing, folder / "keypoints.xml", compress_to_fp16=False)
+        head = bundle.architecture["keypoint_head"]
+        info |= {"kpt_shape": (head["n_keypoints"], 3), "keypoint_map": (head["channels"], STRIDE)}
+    _write_info(folder, info)
 
 
 def _export(path: Path, folder: Path) -> None:
@@ -148,27 +177,21 @@ def _export(path: Path, folder: Path) -> None:
     import torch
     from ultralytics import YOLO
 
-    from pipeline.vision import keypoint_head, people_network
+    from pipeline.vision import people_network
 
     network: Any = load_weights(path)
-    px = _trained_px(path, network)
-    for_people = people_network.is_people(network.yaml)
-    head = people_network.keypoint_head_of(network)
     info = {
         "names": network.names,
+        "px": _trained_px(path, network),
+        "same_iou": _SAME_IOU,
         "end2end": bool(getattr(network, "end2end", False)),
-        "px": px,
-        "kpt_shape": (head.n_keypoints, 3) if head else getattr(network.model[-1], "kpt_shape", (0, 0)),
-        "maps": people_network.MAPS if for_people else [],
-        "keypoint_map": (head.channels, STRIDE) if head else None,
-        "same_iou": _SAME_PERSON_IOU if for_people else _SAME_IOU,
+        "kpt_shape": getattr(network.model[-1], "kpt_shape", (0, 0)),
     }
-    (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
-    if head:
-        keypoint_head.export(head, folder / "keypoints.xml")
-    if for_people:
+    if is_people(network.yaml):
+        _write_info(folder, info | {"maps": MAPS, "same_iou": _SAME_PERSON_IOU})
         people_network.export(network, folder / "model.xml")
         return
+    _write_info(folder, info)
     copy = folder / "model.pt"
     if path.is_dir():
         # The exporter reads checkpoints alone.
@@ -180,6 +203,12 @@ def _export(path: Path, folder: Path) -> None:
         next(made.glob(f"*{suffix}")).rename(folder / f"model{suffix}")
     shutil.rmtree(made)
     copy.unlink()
+
+
+def _write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write what a detector must know of exported weights; what is not told is as of boxes alone."""
+    usual = {"end2end": False, "kpt_shape": (0, 0), "maps": (), "keypoint_map": None}
+    (folder / "info.json").write_text(json.dumps(usual | info), encoding="utf-8")
 
 
 def _trained_px(path: Path, network: Any) -> int:

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-import torch
 import yaml
 
 from pipeline.archive.refs import VideoRef
@@ -112,7 +111,7 @@ def test_training_goes_on_where_it_was_killed(street_labels: Path, person_weight
     assert 0 < repeated[3] < repeated[1]
     for name, tensor in people_network.build_backbone("DEFAULT").state_dict().items():
         kept = bundle.weights[f"model.0.m.{name.removeprefix('layers.')}"]
-        torch.testing.assert_close(kept, tensor.to(kept.dtype))
+        np.testing.assert_allclose(kept, tensor.numpy().astype(kept.dtype), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

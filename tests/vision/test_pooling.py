@@ -11,7 +11,7 @@ import torch
 from torchvision.ops import roi_align
 from ultralytics.nn.tasks import PoseModel
 
-from pipeline.vision import people_network
+from pipeline.vision import people_architecture, people_network
 from pipeline.vision.detector import Detector
 from pipeline.vision.network import Image
 from pipeline.vision.pooling import area_means, describe, described_dim, sampled, take_apart
@@ -82,7 +82,7 @@ def test_rows_are_taken_apart_as_they_were_put_together() -> None:
 def test_a_frozen_backbone_gives_the_same_maps_in_openvino() -> None:
     people_network.register()
     torch.manual_seed(0)
-    backbone: Any = PoseModel(people_network.architecture(), verbose=False).model[0]
+    backbone: Any = PoseModel(people_architecture.architecture(), verbose=False).model[0]
     images = torch.rand(6, 3, 64, 96)
     with torch.no_grad():
         expected = backbone.eval()(images)
@@ -121,7 +121,7 @@ def test_both_runtimes_look_alike(bundle: Path, people: Image) -> None:
         target[:] = given
 
     (in_openvino,) = detector._network([image], (192, 320), copy)
-    kinds = [*((channels, stride) for channels, stride, _ in people_network.MAPS), (96, 8)]
+    kinds = [*((channels, stride) for channels, stride, _ in people_architecture.MAPS), (96, 8)]
     maps, same_maps = (take_apart(row, kinds, 192, 320)[1] for row in (by_torch, in_openvino[0]))
     for a, b in zip(maps, same_maps, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-2)
