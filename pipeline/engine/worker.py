@@ -98,9 +98,6 @@ class CommitWorker:
 
     def __init__(self, lake_uri: str, config: Config, bundles: Sequence[Bundle]) -> None:
         """Take the lake, the options and the models."""
-        if config.sees_people:
-            # While the first chunks are extracted: it takes a second that the last shard would wait for.
-            import ultralytics.trackers.byte_tracker  # noqa: F401
         self._lake = Lake(lake_uri)
         # The last shard is labelled when there is nothing else to do.
         threads = min(_MOST_LABELLING_THREADS, os.cpu_count() or 1)

@@ -1,15 +1,15 @@
-"""Give the boxes of one person, or thing, one id through one video, by Ultralytics' ByteTrack."""
+"""Give the boxes of one person, or thing, one id through one video, by ByteTrack."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.motion.byte_track import ByteTrack
 from pipeline.vision.detector import Boxes
 
 NO_TRACK = -1
@@ -18,7 +18,7 @@ NO_TRACK = -1
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """What makes boxes one track. What is not named here is as in Ultralytics' `bytetrack.yaml`."""
+    """What makes boxes one track. What is not named here is as Ultralytics sets it for ByteTrack."""
 
     new_score: float = 0.25
     """A track begins with a box of this score; weaker ones only carry it on."""
@@ -31,52 +31,6 @@ class TrackOptions:
 _LOST_S, _REACH = 1.0, 0.45
 
 
-class _Detections:
-    """Boxes in the shape that ByteTrack reads: `conf`, `cls` and `xywh`, by boolean indexing."""
-
-    def __init__(self, xyxy: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32]) -> None:
-        self.xyxy, self.conf, self.cls = xyxy, scores, class_ids
-
-    @property
-    def xywh(self) -> NDArray[np.float32]:
-        """Centre, width and height."""
-        sides = self.xyxy[:, 2:] - self.xyxy[:, :2]
-        return np.concatenate([self.xyxy[:, :2] + sides / 2, sides], axis=1)
-
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> _Detections:
-        return _Detections(self.xyxy[chosen], self.conf[chosen], self.cls[chosen])
-
-    def __len__(self) -> int:
-        return len(self.conf)
-
-
-class Tracker:
-    """The tracker of one class in one unbroken stretch of video; a new one starts without memory."""
-
-    def __init__(self, fps: float, options: TrackOptions) -> None:
-        """Start a stretch whose frames come at `fps` per second."""
-        from ultralytics.trackers.byte_tracker import BYTETracker
-
-        self._tracker = BYTETracker(
-            SimpleNamespace(
-                track_high_thresh=options.new_score,
-                track_low_thresh=min(0.1, options.new_score),
-                new_track_thresh=options.new_score,
-                track_buffer=max(1, round(options.gap_s * fps)),
-                match_thresh=0.8,
-                fuse_score=True,
-            )
-        )
-
-    def update(self, boxes: Boxes) -> NDArray[np.int64]:
-        """Take the boxes of the next frame and return their track ids, `int64 [N]`, `NO_TRACK` where there is none."""
-        track_ids = np.full(len(boxes.scores), NO_TRACK, np.int64)
-        rows = self._tracker.update(_Detections(boxes.xyxy, boxes.scores, boxes.class_ids))
-        for row in rows:
-            track_ids[int(row[7])] = int(row[4])
-        return track_ids
-
-
 class _Follower:
     """Follows one class through one stretch, and knows who a new track is if it begins where one was lost.
 
@@ -85,7 +39,7 @@ class _Follower:
     """
 
     def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
-        self._tracker, self._ids = Tracker(fps, options), ids
+        self._tracker, self._ids = ByteTrack(options.new_score, max(1, round(options.gap_s * fps))), ids
         # Times are no whole numbers: half a frame more, so that their last bits do not decide.
         self._longest_s = min(_LOST_S, options.gap_s) + 0.5 / fps
         # Whose the tracker's own tracks are, and which of them was the last to carry an id.
@@ -96,8 +50,8 @@ class _Follower:
 
     def update(self, time_s: float, boxes: Boxes) -> NDArray[np.int64]:
         """Take the boxes of the next frame and return their ids, `int64 [N]`, `NO_TRACK` where there is none."""
-        tracks = self._tracker.update(boxes)
-        followed = tracks != NO_TRACK
+        tracks = self._tracker.update(boxes.xyxy, boxes.scores)
+        followed = tracks > 0
         ids = self._known(tracks.tolist())
         self._last = {number: seen for number, seen in self._last.items() if time_s - seen[0] <= self._longest_s}
         for index in np.flatnonzero(followed & (ids == NO_TRACK)):
