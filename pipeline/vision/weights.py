@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
+from pipeline.extras import require
 from pipeline.vision.detector_bundle import DetectorBundle, embedded_detector_path, load_detector_bundle
 from pipeline.vision.keypoint_network import STRIDE
 from pipeline.vision.people_architecture import MAPS, has_graph, is_people
@@ -71,6 +72,7 @@ def find_weights(weights: str) -> Path:
             raise UsageError(f"detector = {weights!r}: no such file; {way_out}")
         with FileLock(f"{cached}.lock"):
             if not cached.exists():
+                require("ultralytics", f"detector {weights!r}")
                 from ultralytics.utils.downloads import attempt_download_asset
 
                 try:
@@ -142,6 +144,7 @@ def exported_weights(path: Path) -> Path:
     bundle = load_detector_bundle(path) if path.is_dir() else None
     if bundle is not None and has_graph(bundle.architecture):
         return exported(path.stem, f"{digest}|{_FORMAT}", lambda target: _write_graphs(bundle, target))
+    require("ultralytics", f"detector {path.stem!r}")
     from importlib.metadata import version
 
     fingerprint = f"{digest}|ultralytics {version('ultralytics')}|{_FORMAT}"

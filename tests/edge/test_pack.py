@@ -1,0 +1,201 @@
+"""A packed model says on its own what a job says, and needs nothing of the package for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.activity.bundle import Bundle, load_bundle
+from pipeline.activity.model import ActivityModel
+from pipeline.config import Config
+from pipeline.edge.compare import Clip
+from pipeline.edge.flatten import flatten
+from pipeline.edge.networks import load_networks
+from pipeline.edge.pack import pack
+from pipeline.engine.models import config_for, fitted
+from pipeline.errors import UsageError
+from pipeline.steps.extract import Extractor
+from tests.lakes import analyze_here, rows
+
+# Runs the program as it is shipped, and tells what it has imported.
+_WATCHED = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    heavy = {"torch", "ray", "pipeline", "ultralytics"}
+    print({name.partition(".")[0] for name in sys.modules} & heavy, file=sys.stderr)
+    raise
+"""
+
+
+def causal(**options: Any) -> Bundle:
+    """A model of random weights that does not look ahead; loud ones, so that it says one thing and then another."""
+    torch.manual_seed(3)
+    bundle = load_bundle("everyday12-pose")
+    spec = replace(bundle.spec, bidirectional=False, hidden_dim=32, projection_dim=32, **options)
+    weights = {
+        name: each * (8.0 if "head.output.weight" in name else 1.0)
+        for name, each in ActivityModel(spec).weights().items()
+    }
+    segments = replace(bundle.segments, threshold=0.0, switch_penalty=1.0, events=())
+    return replace(bundle, name="causal", spec=spec, weights=weights, segments=segments)
+
+
+@pytest.fixture(scope="module")
+def packed(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packs") / "pack"
+    pack(causal(), folder, [Clip(str(street), (("walk", 0.0, 1.0),))], ("f32", "int8"), ("openvino", "onnx"))
+    return folder
+
+
+def run(packed: Path, *arguments: str | Path) -> tuple[list[dict[str, Any]], str]:
+    """Run the program with nothing of this package in sight, and return its segments and what else it said."""
+    command = [sys.executable, "-c", _WATCHED, packed / "edge.py", *arguments]
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, check=False, cwd=packed, timeout=240,
+        env={"PATH": os.environ["PATH"], "PYTHONSAFEPATH": "1"},
+    )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return sorted(found, key=lambda each: (each["track_id"], each["start_s"])), done.stderr
+
+
+def key(segment: dict[str, Any]) -> tuple[Any, ...]:
+    return segment["track_id"], segment["label"], round(segment["start_s"], 3)
+
+
+@pytest.mark.e2e
+def test_alone_it_says_what_a_job_says(packed: Path, street: Path, tmp_path: Path) -> None:
+    bundle = causal()
+    config = fitted(Config.load(None, {"scope": "person", "precision": "f32"} | config_for([bundle])), [bundle])
+    analyze_here([str(street)], tmp_path / "lake", config, [bundle], Extractor(config))
+    expected = {key(row): row for row in rows(tmp_path / "lake", "segments").to_pylist()}
+    found, said = run(packed, street, "--precision", "f32")
+    assert said.strip() == "set()"
+    assert len(expected) > 10
+    same = [each for each in found if key(each) in expected]
+    # Keypoints that were not seen for long are taken from what lies between, and a job looks further.
+    assert len(same) > 0.9 * max(len(expected), len(found))
+    for each in same:
+        row = expected[key(each)]
+        assert each["score"] == pytest.approx(row["score"], abs=0.1)
+        assert each["box"] == pytest.approx([row[side] for side in ("x1", "y1", "x2", "y2")], abs=8)
+
+
+@pytest.mark.e2e
+def test_onnx_says_the_same(packed: Path, street: Path) -> None:
+    by_openvino, _ = run(packed, street, "--precision", "f32")
+    by_onnx, _ = run(packed, street, "--precision", "f32", "--runtime", "onnxruntime")
+    assert [key(each) for each in by_onnx] == [key(each) for each in by_openvino]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_int8_is_small_and_sees_much_the_same(packed: Path, street: Path, runtime: str) -> None:
+    sizes = [sum(file.stat().st_size for file in (packed / runtime / kept).iterdir()) for kept in ("int8", "f32")]
+    assert sizes[0] < 0.45 * sizes[1]
+    card = (packed / "README.md").read_text()
+    (row,) = [line.split("|") for line in card.splitlines() if line.startswith(f"| {runtime} | int8 ")]
+    agrees, right = float(row[4]), float(row[5])
+    # Random weights turn small differences into other labels: that it is far from chance is all that can be asked.
+    assert 0.2 < agrees <= 1.0
+    assert 0.0 <= right <= 1.0
+    found, _ = run(packed, street, "--precision", "int8", "--runtime", {"onnx": "onnxruntime"}.get(runtime, runtime))
+    assert found
+
+
+@pytest.mark.e2e
+def test_segments_come_while_the_source_goes_on(packed: Path, street: Path) -> None:
+    """The first is printed before the source has ended."""
+    from pipeline.edge.footage import pictures
+    from pipeline.edge.runner import segments
+
+    told = json.loads((packed / "pack.json").read_text())
+    footage = pictures(str(street), told["sample_fps"], told["frame_px"])
+    seen: list[float] = []
+    source = (seen.append(picture.time_s) or picture for picture in footage)
+    networks = load_networks(packed, "openvino", "f32")
+    first = next(segments(source, footage.fps, told, networks))
+    assert first["end_s"] < seen[-1] < 0.8 * max(picture.time_s for picture in footage)
+
+
+def test_what_can_not_be_packed_is_refused(tmp_path: Path) -> None:
+    for model, precisions, message in (
+        ("everyday12-pose", ("f32",), "looks ahead, and a camera does not know what comes; train one"),
+        ("daily22-look", ("f32",), "reads crop, crop_flow, box; a pack holds models of box and pose"),
+        (causal(), ("f64",), "f64: known are f32, f16, int8"),
+        (causal(), ("int8",), "int8 is calibrated on clips of your cameras"),
+        (replace(causal(), training={"features": {"detector": "person_nano"}}), ("f32",), "has no keypoint head"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            pack(model, tmp_path / "out", (), precisions)
+    assert not (tmp_path / "out" / "edge.py").exists()
+
+
+def test_a_mistake_gets_one_line(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for arguments, message in (
+        (["gone.mp4"], "gone.mp4"),
+        ([tmp_path / "broken.mp4"], "broken.mp4"),
+        ([tmp_path / "broken.mp4", "--precision", "f16"], "no networks in f16; they are in int8, f32"),
+        ([tmp_path / "broken.mp4", "--pack", tmp_path], "pack.json"),
+    ):
+        found, said = run(packed, *arguments)
+        assert found == []
+        assert said.startswith("error: ")
+        assert message in said
+        assert "Traceback" not in said
+
+
+def test_a_program_of_one_file_is_refused_where_names_would_clash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "pipeline_of_a_test"
+    package.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("pipeline.edge.flatten._PACKAGE", package.name)
+    (package / "__init__.py").write_text("")
+    (package / "one.py").write_text(
+        "# Why.\n_LIMIT = 1\n'''What.'''\n\n\ndef one():\n    return _LIMIT\n\n\ndef unused():\n    pass\n"
+    )
+    main = "def main():\n    return one(), {}\n\n\nif __name__ == '__main__':\n    print(main())\n"
+    imports = f"from {package.name}.one import one\n"
+    (package / "main.py").write_text(f"'''Said.'''\nimport math\nimport os\n{imports}{main.format('math.pi')}")
+    text = flatten(f"{package.name}.main")
+    assert "# Why.\n_LIMIT = 1\n'''What.'''" in text
+    assert "import math" in text
+    assert "unused" not in text
+    assert "import os" not in text
+    (tmp_path / "flat.py").write_text(text)
+    printed = subprocess.run([sys.executable, tmp_path / "flat.py"], capture_output=True, text=True, check=True).stdout
+    assert printed == "(1, 3.141592653589793)\n"
+    (package / "main.py").write_text(f"{imports}_LIMIT = 2\n{main.format('_LIMIT')}")
+    with pytest.raises(ValueError, match=r"_LIMIT is defined in .*one and in .*main; rename one"):
+        flatten(f"{package.name}.main")
+    inside = main.format(f"0\n    from {package.name}.one import one")
+    (package / "main.py").write_text(inside)
+    with pytest.raises(ValueError, match=r"main imports .*one when it is called"):
+        flatten(f"{package.name}.main")
+
+
+def test_places_are_thinned_out_and_their_mean_stays() -> None:
+    from pipeline.edge.runner import Places
+
+    places, step = Places(), 0
+    boxes = np.random.default_rng(0).normal(100, 1, (9000, 4)).astype(np.float32)
+    for box in boxes:
+        places.add(step, 2, box)
+        step += 2
+    assert len(places.steps) <= 2049
+    assert places.mean(0, 18000) == pytest.approx(boxes.mean(axis=0).tolist(), abs=1e-3)
+    assert places.mean(17900, 18000) == pytest.approx(boxes[-50:].mean(axis=0).tolist(), abs=1e-3)
