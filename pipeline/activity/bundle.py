@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pipeline.activity.classifier import SequenceClassifier
     from pipeline.activity.model import ActivityModel
 
-EMBEDDED_BUNDLES = ("jhmdb21-frame", "everyday12-pose", "daily22-look", "daily22-person")
-"""Names of the bundles that come with the package."""
+EMBEDDED_BUNDLES = ("jhmdb21-frame", "everyday12-pose", "everyday12-pose-causal", "daily22-look", "daily22-person")
+"""Names of the bundles that come with the package. The causal one does not look ahead; it is there to be packed."""
 BACKGROUND = "background"
 """Label of doing nothing in particular: it is learnt like any other, but gives no segment."""
 _FORMAT = 3

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +77,11 @@ def _quantised(graph: ov.Model, inputs: Sequence[NDArray[np.float32]]) -> ov.Mod
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    made: ov.Model = nncf.quantize(
-        graph.clone(), nncf.Dataset(list(inputs)), preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs)
-    )
+    # Its progress is no answer of ours.
+    with redirect_stdout(sys.stderr):
+        made: ov.Model = nncf.quantize(
+            graph.clone(), nncf.Dataset(list(inputs)), preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs)
+        )
     return made
 
 
@@ -182,7 +186,9 @@ _SMALLEST_HALVED = 256
 
 
 def _quantise_onnx(source: Path, target: Path, inputs: Sequence[NDArray[np.float32]]) -> None:
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Inputs(CalibrationDataReader):  # type: ignore[misc]
         """Hands out the inputs, one after the other."""
@@ -193,10 +199,12 @@ def _quantise_onnx(source: Path, target: Path, inputs: Sequence[NDArray[np.float
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self._left, None)
 
-    import onnx
-
     name = onnx.load(source, load_external_data=False).graph.input[0].name
+    ready = target.with_suffix(".ready.onnx")
+    # Sizes are left open, which its symbolic inference does not follow.
+    quant_pre_process(source, ready, skip_symbolic_shape=True)
     quantize_static(
-        source, target, Inputs(name), per_channel=True, weight_type=QuantType.QInt8,
+        ready, target, Inputs(name), per_channel=True, weight_type=QuantType.QInt8,
         activation_type=QuantType.QUInt8, op_types_to_quantize=["Conv"],
     )  # fmt: skip
+    ready.unlink()

@@ -54,12 +54,15 @@ class OpenVinoNetworks:
 
         self._core, self._folder = ov.Core(), folder
         self._options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+        exact = self._options | {"INFERENCE_PRECISION_HINT": "f32"}
+        # In the others it computes in what the processor is best at.
+        if folder.name == "f32":
+            self._options = exact
         # Compiled networks of all kinds of cameras would fill the memory; there is one.
         self._detector: tuple[tuple[int, ...], Any] | None = None
         heads = self._core.read_model(folder / "keypoints.xml")
         heads.reshape((_PEOPLE, *heads.input().partial_shape.get_min_shape()[1:]))
         self._heads = self._core.compile_model(heads, "CPU", self._options)
-        exact = self._options | {"INFERENCE_PRECISION_HINT": "f32"}
         self._step = self._core.compile_model(self._core.read_model(folder / "lstm.xml"), "CPU", exact)
 
     def detect(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -79,7 +79,7 @@ class Layers:
             convolve, filters = ops.group_convolution, filters[:, None]
         y = convolve(x, constant(filters), [stride] * 2, [before] * 2, [after] * 2, [1, 1])
         if bias.any():
-            y = ops.add(y, constant(bias[:, None, None]))
+            y = ops.add(y, constant(bias[None, :, None, None]))
         return activation(y) if activation else y
 
     def norm(self, x: Grid, name: str) -> Grid:

@@ -6,21 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from pipeline.activity.bundle import Bundle, load_bundle
-from pipeline.activity.model import ActivityModel
+from pipeline.activity.bundle import load_bundle
 from pipeline.config import Config
 from pipeline.edge.compare import Clip
 from pipeline.edge.flatten import flatten
+from pipeline.edge.footage import Picture, pictures
 from pipeline.edge.networks import load_networks
 from pipeline.edge.pack import pack
+from pipeline.edge.runner import Places, segments
 from pipeline.engine.models import config_for, fitted
 from pipeline.errors import UsageError
 from pipeline.steps.extract import Extractor
@@ -39,23 +40,13 @@ except SystemExit as end:
 """
 
 
-def causal(**options: Any) -> Bundle:
-    """A model of random weights that does not look ahead; loud ones, so that it says one thing and then another."""
-    torch.manual_seed(3)
-    bundle = load_bundle("everyday12-pose")
-    spec = replace(bundle.spec, bidirectional=False, hidden_dim=32, projection_dim=32, **options)
-    weights = {
-        name: each * (8.0 if "head.output.weight" in name else 1.0)
-        for name, each in ActivityModel(spec).weights().items()
-    }
-    segments = replace(bundle.segments, threshold=0.0, switch_penalty=1.0, events=())
-    return replace(bundle, name="causal", spec=spec, weights=weights, segments=segments)
+CAUSAL = "everyday12-pose-causal"
 
 
 @pytest.fixture(scope="module")
 def packed(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packs") / "pack"
-    pack(causal(), folder, [Clip(str(street), (("walk", 0.0, 1.0),))], ("f32", "int8"), ("openvino", "onnx"))
+    pack(CAUSAL, folder, [Clip(str(street), (("walk", 0.0, 1.0),))], ("f32", "int8"), ("openvino", "onnx"))
     return folder
 
 
@@ -76,13 +67,13 @@ def key(segment: dict[str, Any]) -> tuple[Any, ...]:
 
 @pytest.mark.e2e
 def test_alone_it_says_what_a_job_says(packed: Path, street: Path, tmp_path: Path) -> None:
-    bundle = causal()
+    bundle = load_bundle(CAUSAL)
     config = fitted(Config.load(None, {"scope": "person", "precision": "f32"} | config_for([bundle])), [bundle])
     analyze_here([str(street)], tmp_path / "lake", config, [bundle], Extractor(config))
     expected = {key(row): row for row in rows(tmp_path / "lake", "segments").to_pylist()}
     found, said = run(packed, street, "--precision", "f32")
     assert said.strip() == "set()"
-    assert len(expected) > 10
+    assert len(expected) > 5
     same = [each for each in found if key(each) in expected]
     # Keypoints that were not seen for long are taken from what lies between, and a job looks further.
     assert len(same) > 0.9 * max(len(expected), len(found))
@@ -107,35 +98,42 @@ def test_int8_is_small_and_sees_much_the_same(packed: Path, street: Path, runtim
     card = (packed / "README.md").read_text()
     (row,) = [line.split("|") for line in card.splitlines() if line.startswith(f"| {runtime} | int8 ")]
     agrees, right = float(row[4]), float(row[5])
-    # Random weights turn small differences into other labels: that it is far from chance is all that can be asked.
-    assert 0.2 < agrees <= 1.0
-    assert 0.0 <= right <= 1.0
+    assert 0.6 < agrees <= 1.0
+    assert right == 1.0
     found, _ = run(packed, street, "--precision", "int8", "--runtime", {"onnx": "onnxruntime"}.get(runtime, runtime))
     assert found
 
 
 @pytest.mark.e2e
 def test_segments_come_while_the_source_goes_on(packed: Path, street: Path) -> None:
-    """The first is printed before the source has ended."""
-    from pipeline.edge.footage import pictures
-    from pipeline.edge.runner import segments
-
+    """People walk for six seconds; then nobody is there, and the camera looks on."""
     told = json.loads((packed / "pack.json").read_text())
     footage = pictures(str(street), told["sample_fps"], told["frame_px"])
-    seen: list[float] = []
-    source = (seen.append(picture.time_s) or picture for picture in footage)
+    last_s = 0.0
+
+    def source() -> Iterator[Picture]:
+        nonlocal last_s
+        for picture in footage:
+            yield picture
+        for step in range(picture.step + 1, picture.step + 80):
+            last_s = step / told["sample_fps"]
+            yield Picture(step, last_s, np.full_like(picture.image, 114), picture.size)
+
     networks = load_networks(packed, "openvino", "f32")
-    first = next(segments(source, footage.fps, told, networks))
-    assert first["end_s"] < seen[-1] < 0.8 * max(picture.time_s for picture in footage)
+    told_at = [last_s for _ in segments(source(), footage.fps, told, networks)]
+    assert len(told_at) > 5
+    # Who is out of sight may come back for two seconds, and is waited for twice as long.
+    assert max(told_at) < 11
 
 
 def test_what_can_not_be_packed_is_refused(tmp_path: Path) -> None:
+    of_another = {"features": {"detector": "person_nano"}}
     for model, precisions, message in (
         ("everyday12-pose", ("f32",), "looks ahead, and a camera does not know what comes; train one"),
         ("daily22-look", ("f32",), "reads crop, crop_flow, box; a pack holds models of box and pose"),
-        (causal(), ("f64",), "f64: known are f32, f16, int8"),
-        (causal(), ("int8",), "int8 is calibrated on clips of your cameras"),
-        (replace(causal(), training={"features": {"detector": "person_nano"}}), ("f32",), "has no keypoint head"),
+        (CAUSAL, ("f64",), "f64: known are f32, f16, int8"),
+        (CAUSAL, ("int8",), "int8 is calibrated on clips of your cameras"),
+        (replace(load_bundle(CAUSAL), training=of_another), ("f32",), "has no keypoint head"),
     ):
         with pytest.raises(UsageError, match=message):
             pack(model, tmp_path / "out", (), precisions)
@@ -180,7 +178,7 @@ def test_a_program_of_one_file_is_refused_where_names_would_clash(
     printed = subprocess.run([sys.executable, tmp_path / "flat.py"], capture_output=True, text=True, check=True).stdout
     assert printed == "(1, 3.141592653589793)\n"
     (package / "main.py").write_text(f"{imports}_LIMIT = 2\n{main.format('_LIMIT')}")
-    with pytest.raises(ValueError, match=r"_LIMIT is defined in .*one and in .*main; rename one"):
+    with pytest.raises(ValueError, match=r"_LIMIT is defined in .*main and in .*one; rename one"):
         flatten(f"{package.name}.main")
     inside = main.format(f"0\n    from {package.name}.one import one")
     (package / "main.py").write_text(inside)
@@ -189,8 +187,6 @@ def test_a_program_of_one_file_is_refused_where_names_would_clash(
 
 
 def test_places_are_thinned_out_and_their_mean_stays() -> None:
-    from pipeline.edge.runner import Places
-
     places, step = Places(), 0
     boxes = np.random.default_rng(0).normal(100, 1, (9000, 4)).astype(np.float32)
     for box in boxes:

@@ -111,7 +111,7 @@ def test_a_lake_made_otherwise_for_the_same_model_tells_what_differs(tmp_path: P
 
 def test_all_that_comes_with_the_package_is_chosen_by_someone() -> None:
     jobs = [*(Config(scope=scope) for scope in ("frame", "person", "both")), Config(embedder="detector")]  # type: ignore[arg-type]
-    assert {name for job in jobs for name in chosen(job)} == set(EMBEDDED_BUNDLES)
+    assert {name for job in jobs for name in chosen(job)} == set(EMBEDDED_BUNDLES) - {"everyday12-pose-causal"}
 
 
 def test_vectors_of_another_length_are_refused() -> None:
