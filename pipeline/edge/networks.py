@@ -53,7 +53,11 @@ class OpenVinoNetworks:
         import openvino as ov
 
         self._core, self._folder = ov.Core(), folder
-        self._options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+        self._options: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
         exact = self._options | {"INFERENCE_PRECISION_HINT": "f32"}
         # In the others it computes in what the processor is best at.
         if folder.name == "f32":

@@ -1,0 +1,106 @@
+"""How fast a packed model is on one core, in how much memory: two people at 640x480, a minute of them.
+
+    actionlake pack everyday12-pose-causal --out PACK --videos CLIPS
+    python -m tests.bench.edge ../shared/data/gmdcsa24/clips PACK
+
+The left and the right half of the picture come from a clip each, in which one person is, over and over. The program
+runs with the other cores taken away, and may have 1 GB where this process may make control groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+FPS, SECONDS = 30, 60
+ALLOWED_BYTES = 1 << 30
+_CGROUP = Path("/sys/fs/cgroup/actionlake-edge")
+
+
+def pictures(path: Path) -> Iterator[np.ndarray]:
+    """Yield the frames of a clip at the rate of the footage, over and over."""
+    with av.open(str(path)) as container:
+        fps = float(container.streams.video[0].average_rate or FPS)
+        frames = [cv2.resize(frame.to_ndarray(format="rgb24"), (640, 480)) for frame in container.decode(video=0)]
+    for number in itertools.count():
+        yield frames[int(number * fps / FPS) % len(frames)]
+
+
+def make_footage(clips: list[Path], target: Path) -> None:
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"g": "60"})
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for number, (left, right) in enumerate(
+            itertools.islice(zip(*map(pictures, clips), strict=True), FPS * SECONDS)
+        ):
+            both = np.hstack([left[:, 160:480], right[:, 160:480]])
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(both), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def confined(command: list[str]) -> list[str]:
+    """Return a command for which the other cores are taken away, and all memory above what is allowed."""
+    core = min(os.sched_getaffinity(0))
+    enter = f"echo $$ > {_CGROUP}/cgroup.procs; " if _CGROUP.exists() else ""
+    return ["taskset", "-c", str(core), "sh", "-c", f'{enter}exec "$@"', "sh", *command]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    try:
+        _CGROUP.mkdir(exist_ok=True)
+        (_CGROUP / "memory.max").write_text(str(ALLOWED_BYTES))
+        print("may have 1 GB")
+    except OSError as error:
+        print(f"memory is not limited ({error})")
+    kinds = [(name, kept) for name in ("openvino", "onnx") for kept in ("f32", "f16", "int8")]
+    with tempfile.TemporaryDirectory() as folder:
+        footage = Path(folder) / "two.mp4"
+        make_footage(sorted(options.clips.rglob("*.mp4"))[:2], footage)
+        for runtime, precision in kinds:
+            if not (options.pack / runtime / precision).is_dir():
+                continue
+            seconds, peaks, lines = [], [], 0
+            for _ in range(options.runs):
+                started = time.perf_counter()
+                command = [sys.executable, str(options.pack / "edge.py"), str(footage), "--precision", precision]
+                command += ["--runtime", {"onnx": "onnxruntime"}.get(runtime, runtime)]
+                process = subprocess.Popen(confined(command), stdout=subprocess.PIPE)
+                assert process.stdout is not None
+                lines = len(process.stdout.readlines())
+                _, status, usage = os.wait4(process.pid, 0)
+                assert status == 0, status
+                seconds.append(time.perf_counter() - started)
+                peaks.append(usage.ru_maxrss / 1024)
+            median = statistics.median(seconds)
+            looked_at = 7.5 * SECONDS
+            print(
+                f"{runtime:9s} {precision:5s} {median:6.1f} s ({min(seconds):.1f} to {max(seconds):.1f}), "
+                f"{looked_at / median:5.1f} pictures/s looked at, {FPS * SECONDS / median:5.1f} frames/s of the video, "
+                f"peak {max(peaks):.0f} MiB, {lines} segments"
+            )
+    if _CGROUP.exists():
+        _CGROUP.rmdir()
+
+
+if __name__ == "__main__":
+    main()
