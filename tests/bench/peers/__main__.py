@@ -39,7 +39,8 @@ from tests.bench.peers.common import SAMPLE_FPS, exported_by_ultralytics
 from tests.overlaps import overlaps
 
 PROGRAMS = {
-    "job": "actionlake",
+    "job": "actionlake, YOLOv8n and a CNN",
+    "look": "actionlake, one look; follows and labels",
     "plain_processes": "its functions in two processes, no Ray",
     "daft_frames --tuned": "Daft, tuned",
     "ray_data --tuned": "Ray Data, tuned",
@@ -49,7 +50,7 @@ PROGRAMS = {
     "ultralytics_predict": "Ultralytics",
 }
 """What is run, with its options, and what it is called."""
-OURS = ("job", "plain_processes")
+OURS = ("job", "look", "plain_processes")
 PACKAGES = ("ray", "daft", "decord", "ultralytics", "torch", "openvino", "av", "opencv-python")
 
 
@@ -113,8 +114,10 @@ def compared(seconds: float, ours: Rows, theirs: Rows) -> Trial:
         (shared,) = overlaps(box[None], theirs.boxes[candidates])
         best = int(shared.argmax())
         if shared[best] >= 0.5:
-            other = theirs.embeddings[candidates[best]]
             n_shared += 1
+            other = theirs.embeddings[candidates[best]]
+            if len(other) != len(vector):
+                continue
             cosines.append(float(vector @ other / (np.linalg.norm(vector) * np.linalg.norm(other))))
     return Trial(seconds, len(theirs.boxes), n_shared / len(ours.boxes), statistics.median(cosines or [0.0]))
 
