@@ -57,7 +57,9 @@ def confined(command: list[str]) -> list[str]:
     """Return a command for which the other cores are taken away, and all memory above what is allowed."""
     core = min(os.sched_getaffinity(0))
     enter = f"echo $$ > {_CGROUP}/cgroup.procs; " if _CGROUP.exists() else ""
-    return ["taskset", "-c", str(core), "sh", "-c", f'{enter}exec "$@"', "sh", *command]
+    # What a process was before it became another counts among its memory; this program is small.
+    watched = ["/usr/bin/time", "-f", "%M", *command]
+    return ["taskset", "-c", str(core), "sh", "-c", f'{enter}exec "$@"', "sh", *watched]
 
 
 def main() -> None:
@@ -84,19 +86,17 @@ def main() -> None:
                 started = time.perf_counter()
                 command = [sys.executable, str(options.pack / "edge.py"), str(footage), "--precision", precision]
                 command += ["--runtime", {"onnx": "onnxruntime"}.get(runtime, runtime)]
-                process = subprocess.Popen(confined(command), stdout=subprocess.PIPE)
-                assert process.stdout is not None
-                lines = len(process.stdout.readlines())
-                _, status, usage = os.wait4(process.pid, 0)
-                assert status == 0, status
+                done = subprocess.run(confined(command), capture_output=True, text=True, check=True)
                 seconds.append(time.perf_counter() - started)
-                peaks.append(usage.ru_maxrss / 1024)
+                peaks.append(int(done.stderr.split()[-1]) / 1024)
+                lines = len(done.stdout.splitlines())
             median = statistics.median(seconds)
             looked_at = 7.5 * SECONDS
             print(
                 f"{runtime:9s} {precision:5s} {median:6.1f} s ({min(seconds):.1f} to {max(seconds):.1f}), "
                 f"{looked_at / median:5.1f} pictures/s looked at, {FPS * SECONDS / median:5.1f} frames/s of the video, "
-                f"peak {max(peaks):.0f} MiB, {lines} segments"
+                f"peak {max(peaks):.0f} MiB, {lines} segments",
+                flush=True,
             )
     if _CGROUP.exists():
         _CGROUP.rmdir()
