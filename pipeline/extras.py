@@ -52,6 +52,6 @@ def way_out(module: str) -> str:
 def missing(error: ModuleNotFoundError) -> UsageError | None:
     """Return what to tell a user whose command met a module that is not installed; None if it is none of `EXTRA_OF`."""
     module = (error.name or "").partition(".")[0]
-    if module not in EXTRA_OF:
+    if module not in EXTRA_OF or is_installed(module):
         return None
     return UsageError(f"this needs {module}, which is not installed; {way_out(module)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import logging
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -22,6 +21,7 @@ from pipeline.archive.joined import has_one_index
 from pipeline.archive.refs import VideoRef
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
+from pipeline.video.orientation import orientation_of, upright_size
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 _PACKETS_TO_FIRST_FRAME = 500
 # By so many frames, at most, do the usual encoders move a keyframe when they reorder.
 _REORDERED_FRAMES = 4.5
-# Pixels of no camera or disc are so much wider than high, or higher than wide: the header is damaged.
-_WIDEST_PIXEL = 10.0
 # Formats whose index, where there is one, holds only what was read so far.
 _INDEXLESS_FORMATS = ("asf", "rm", "yuv4mpegpipe")
 # Formats whose header tells when the last frame ends, not how long that is after the first.
@@ -98,8 +96,10 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
         assert stream.time_base is not None
         untimed = clock_of(container) == "none"
         origin = first.pts if first.pts is not None and not untimed else stream.start_time or 0
-        rotation, mirrored = _orientation(first)
-        width, height = _upright_size(first, stream, rotation)
+        matrix: Any = first.side_data.get("DISPLAYMATRIX")
+        rotation, mirrored = orientation_of(bytes(matrix) if matrix is not None else None)
+        aspect = float(stream.sample_aspect_ratio or 1)
+        width, height = upright_size(first.width, first.height, aspect, rotation)
         # FFmpeg gives 25 per second to streams without times; the codec's own header knows better.
         rate = stream.guessed_rate if untimed else stream.average_rate or stream.guessed_rate
         duration_s, start_s = _declared_duration_s(container, stream), float(origin * stream.time_base)
@@ -133,29 +133,6 @@ def _created_at(container: InputContainer) -> datetime.datetime | None:
         return datetime.datetime.fromisoformat(container.metadata.get("creation_time", ""))
     except ValueError:
         return None
-
-
-def _orientation(frame: VideoFrame) -> tuple[int, bool]:
-    """Return `(counter-clockwise turn in degrees, whether left and right are flipped after it)` of a display matrix.
-
-    FFmpeg hands the container's matrix on to every frame, and that of the codec's own headers.
-    """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    mirrored = a * d - b * c < 0
-    clockwise = math.degrees(math.atan2(b, -a if mirrored else a))
-    return round(-clockwise / 90) * 90 % 360, mirrored
-
-
-def _upright_size(frame: VideoFrame, stream: VideoStream, rotation_deg: int) -> tuple[int, int]:
-    """Return width and height in square pixels, after rotation."""
-    aspect = float(stream.sample_aspect_ratio or 1)
-    if not 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL:
-        aspect = 1.0
-    width, height = max(1, round(frame.width * aspect)), frame.height
-    return (height, width) if rotation_deg in (90, 270) else (width, height)
 
 
 def _check_claims(ref: VideoRef, container: InputContainer, stream: VideoStream, limits: VideoLimits) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.graphs import step_graph
-from pipeline.extras import require
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -73,7 +72,6 @@ def write_openvino(
 
 def _quantised(graph: ov.Model, inputs: Sequence[NDArray[np.float32]]) -> ov.Model:
     """Return a graph with int8 weights and activations, for inputs of any size."""
-    require("nncf", "int8")
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
@@ -97,8 +95,6 @@ def write_onnx(
         precisions: As for `write_openvino`.
         calibration: The same.
     """
-    for module in ("torch", "onnx", "onnxruntime"):
-        require(module, "ONNX")
     f32 = out / "f32"
     with tempfile.TemporaryDirectory() as scratch:
         exact = f32 if "f32" in precisions else Path(scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -12,23 +13,31 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.video.orientation import orientation_of, upright_size
+
 _EPSILON = 1e-6
 # A frame counts as shown for at most so long; what follows is a gap.
 _LONGEST_HELD_S = 10.0
+# A clock that goes back by more was set anew: another recording begins. By less, a frame came out of order.
+_SET_BACK_S = 1.0
 _USUAL_FPS = 25.0
 _TIMEOUT_S = 10
+# After so many damaged packets in a row a source is given up.
+_MOST_DAMAGED = 1000
 
 
 class Picture(NamedTuple):
     """What is shown at a step of the sampling grid."""
 
     step: int
+    n_steps: int
+    """For how many steps it is shown, as far as that is known when it comes."""
     time_s: float
     """When the frame came, from the first one on."""
     image: NDArray[np.uint8]
-    """`uint8 [h, w, 3]`, RGB; not larger than asked for."""
+    """`uint8 [h, w, 3]`, RGB, upright; not larger than asked for."""
     size: tuple[int, int]
-    """Width and height of the source."""
+    """Width and height of the source, upright and in square pixels."""
 
 
 class _Frame(NamedTuple):
@@ -41,103 +50,175 @@ class _Frame(NamedTuple):
 
 
 class Footage:
-    """The pictures of a source."""
+    """The pictures of a source. Of one that is live, the newest is given whenever one is asked for."""
 
-    def __init__(self, frames: Iterator[_Frame], own_fps: float, rate: float, longest_px: int, is_live: bool) -> None:
+    def __init__(
+        self, frames: Iterator[_Frame], own_fps: float, rate: float, longest_px: int, is_live: bool,
+        stop: threading.Event | None = None,
+    ) -> None:  # fmt: skip
         """Take the frames, how many come per second, and how many pictures of which size are wanted."""
-        self._rate, self._longest_px = rate, longest_px
-        self._frames = _newest(frames) if is_live else frames
+        self._rate, self._longest_px, self._stop = rate, longest_px, stop or threading.Event()
+        self._frames = _newest(frames, self._stop) if is_live else frames
+        self.is_live = is_live
+        self.began_at = 0.0
+        """When the first picture came, in seconds since 1970."""
         self.fps = min(own_fps or _USUAL_FPS, rate)
         """Pictures per second, usually."""
 
     def __iter__(self) -> Iterator[Picture]:
-        """Yield the pictures: at each step of the grid the last frame that is not after it."""
-        held: _Frame | None = None
-        first_s, usual_s = 0.0, 1 / self.fps
+        """Yield the pictures until the source ends, or it is to be stopped.
+
+        Raises:
+            OSError: The source broke off.
+        """
+        for picture in self._live() if self.is_live else self._recorded():
+            if self._stop.is_set():
+                return
+            self.began_at = self.began_at or time.time()
+            yield picture
+
+    def _live(self) -> Iterator[Picture]:
+        first_s, last_step = None, -1
+        for frame in self._frames:
+            first_s = frame.time_s if first_s is None else first_s
+            step = math.floor((frame.time_s - first_s) * self._rate + _EPSILON)
+            if step > last_step:
+                last_step = step
+                yield self._picture(frame, frame.time_s - first_s, step, 1)
+
+    def _recorded(self) -> Iterator[Picture]:
+        """Yield at each step of the grid the last frame that is not after it."""
+        held, held_s, shift_s, usual_s = None, 0.0, 0.0, 1 / self.fps
         for frame in self._frames:
             if held is None:
-                first_s = frame.time_s
-            else:
-                usual_s = frame.time_s - held.time_s if frame.time_s > held.time_s else usual_s
-                yield from self._shown(held, first_s, frame.time_s)
-            held = frame
+                shift_s = -frame.time_s
+            time_s = frame.time_s + shift_s
+            if held is not None:
+                if time_s < held_s - _SET_BACK_S:
+                    shift_s += held_s + usual_s - time_s
+                    time_s = held_s + usual_s
+                elif time_s <= held_s:
+                    continue
+                usual_s = min(1.0, time_s - held_s)
+                yield from self._shown(held, held_s, time_s)
+            held, held_s = frame, time_s
         if held is not None:
-            yield from self._shown(held, first_s, held.time_s + usual_s)
+            yield from self._shown(held, held_s, held_s + usual_s)
 
-    def _shown(self, frame: _Frame, first_s: float, until_s: float) -> Iterator[Picture]:
-        time_s = frame.time_s - first_s
-        step = math.ceil(time_s * self._rate - _EPSILON)
-        if step >= math.ceil((min(until_s, frame.time_s + _LONGEST_HELD_S) - first_s) * self._rate - _EPSILON):
-            return
+    def _shown(self, frame: _Frame, time_s: float, until_s: float) -> Iterator[Picture]:
+        step = self._first_step(time_s)
+        n_steps = self._first_step(min(until_s, time_s + _LONGEST_HELD_S)) - step
+        if n_steps > 0:
+            yield self._picture(frame, time_s, step, n_steps)
+
+    def _first_step(self, time_s: float) -> int:
+        return math.ceil(time_s * self._rate - _EPSILON)
+
+    def _picture(self, frame: _Frame, time_s: float, step: int, n_steps: int) -> Picture:
         width, height = frame.size
         scale = min(1.0, self._longest_px / max(width, height))
         image = frame.picture(max(1, round(width * scale)), max(1, round(height * scale)))
-        yield Picture(step, time_s, image, frame.size)
+        return Picture(step, n_steps, time_s, image, frame.size)
 
 
-def pictures(source: str, rate: float, longest_px: int) -> Footage:
+def pictures(source: str, rate: float, longest_px: int, stop: threading.Event | None = None) -> Footage:
     """Open a source.
 
     Args:
         source: A file, `rtsp://...` or another stream, or `camera:0`.
         rate: Pictures per second.
         longest_px: Longest side of a picture; smaller ones are not enlarged.
+        stop: Ends the pictures when it is set.
 
     Raises:
         OSError: It can't be opened.
     """
     kind, _, number = source.partition(":")
     if kind == "camera":
-        return _by_opencv(int(number or 0), rate, longest_px, is_live=True)
-    is_live = kind in ("rtsp", "rtsps", "rtmp", "udp", "srt")
-    by = _by_av if find_spec("av") else _by_opencv
-    return by(source, rate, longest_px, is_live)
+        return Footage(*_by_opencv(int(number or 0), is_live=True), rate, longest_px, True, stop)
+    is_live = ("://" in source and kind != "file") or source.startswith("/dev/video")
+    opened = _by_av(source, is_live) if find_spec("av") else _by_opencv(source, is_live)
+    return Footage(*opened, rate, longest_px, is_live, stop)
 
 
-def _by_av(source: str, rate: float, longest_px: int, is_live: bool) -> Footage:
+def _by_av(source: str, is_live: bool) -> tuple[Iterator[_Frame], float]:
+    """Return the frames of a source, and how many come per second; by PyAV."""
     import av
+    from av.error import FFmpegError
 
     options = {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
-    container: Any = av.open(source, options=options, timeout=_TIMEOUT_S if is_live else None)
+    try:
+        container: Any = av.open(source, options=options, timeout=_TIMEOUT_S if is_live else None)
+    except FFmpegError as error:
+        raise OSError(f"{source}: can't be opened ({error.strerror or error})") from error
     if not container.streams.video:
         raise OSError(f"{source}: no video in it")
     stream = container.streams.video[0]
+    fps = float(stream.average_rate or stream.guessed_rate or _USUAL_FPS)
 
     def frames() -> Iterator[_Frame]:
-        for frame in container.decode(stream):
-            turns = round(getattr(frame, "rotation", 0) / 90) % 4
-            size = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-            yield _Frame(float(frame.time), size, _picture_of(frame, turns))
+        began_s = time.monotonic()
+        for number, frame in enumerate(_decoded(source, container, stream)):
+            told_s = frame.time if frame.time is not None else number / fps
+            yield _upright(frame, stream, time.monotonic() - began_s if is_live else float(told_s))
 
-    return Footage(frames(), float(stream.average_rate or 0), rate, longest_px, is_live)
+    return frames(), fps
 
 
-def _picture_of(frame: Any, turns: int) -> Callable[[int, int], NDArray[np.uint8]]:
+def _decoded(source: str, container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the frames of a stream; damaged packets are left out."""
+    from av.error import FFmpegError
+
+    n_damaged = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:
+            raise OSError(f"{source}: broke off ({error.strerror or error})") from error
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+            n_damaged = 0
+        except FFmpegError as error:
+            frames, n_damaged = [], n_damaged + 1
+            if n_damaged == _MOST_DAMAGED:
+                raise OSError(f"{source}: {n_damaged} damaged packets in a row") from error
+        yield from frames
+
+
+def _upright(frame: Any, stream: Any, time_s: float) -> _Frame:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    rotation, mirrored = orientation_of(bytes(matrix) if matrix is not None else None)
+
     def picture(width: int, height: int) -> NDArray[np.uint8]:
-        size = (height, width) if turns % 2 else (width, height)
+        size = (height, width) if rotation in (90, 270) else (width, height)
         small = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="BILINEAR")
-        return np.ascontiguousarray(np.rot90(small.to_ndarray(), turns))
+        image = np.rot90(small.to_ndarray(), rotation // 90)
+        return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
 
-    return picture
+    return _Frame(
+        time_s, upright_size(frame.width, frame.height, float(stream.sample_aspect_ratio or 1), rotation), picture
+    )
 
 
-def _by_opencv(source: str | int, rate: float, longest_px: int, is_live: bool) -> Footage:
+def _by_opencv(source: str | int, is_live: bool) -> tuple[Iterator[_Frame], float]:
+    """Return the frames of a source, and how many come per second; by OpenCV."""
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         raise OSError(f"{source}: can't be opened")
-    own_fps = capture.get(cv2.CAP_PROP_FPS)
 
     def frames() -> Iterator[_Frame]:
-        start = cv2.getTickCount()
+        began_s = time.monotonic()
         while True:
             there, frame = capture.read()
             if not there:
                 return
-            lived_s = (cv2.getTickCount() - start) / cv2.getTickFrequency()
-            time_s = lived_s if is_live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield _Frame(time_s, (frame.shape[1], frame.shape[0]), _resized(frame))
+            told_s = time.monotonic() - began_s if is_live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield _Frame(told_s, (frame.shape[1], frame.shape[0]), _resized(frame))
 
-    return Footage(frames(), own_fps, rate, longest_px, is_live)
+    return frames(), float(capture.get(cv2.CAP_PROP_FPS))
 
 
 def _resized(frame: Any) -> Callable[[int, int], NDArray[np.uint8]]:
@@ -148,11 +229,11 @@ def _resized(frame: Any) -> Callable[[int, int], NDArray[np.uint8]]:
     return picture
 
 
-def _newest(frames: Iterator[_Frame]) -> Iterator[_Frame]:
+def _newest(frames: Iterator[_Frame], stop: threading.Event) -> Iterator[_Frame]:
     """Yield the newest frame whenever one is asked for: what comes meanwhile is left out, and nothing piles up."""
     waiting: list[_Frame] = []
     changed, ended = threading.Condition(), threading.Event()
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def read() -> None:
         try:
@@ -160,20 +241,23 @@ def _newest(frames: Iterator[_Frame]) -> Iterator[_Frame]:
                 with changed:
                     waiting[:] = [frame]
                     changed.notify()
-        except BaseException as error:
+                if stop.is_set():
+                    break
+        except Exception as error:  # Raised again where the pictures are asked for.
             failures.append(error)
-        finally:
-            with changed:
-                ended.set()
-                changed.notify()
+        with changed:
+            ended.set()
+            changed.notify()
 
     threading.Thread(target=read, daemon=True).start()
-    while True:
+    while not stop.is_set():
         with changed:
-            changed.wait_for(lambda: waiting or ended.is_set())
-            if not waiting:
-                break
-            frame = waiting.pop()
-        yield frame
+            # Now and then it looks whether it is to stop.
+            changed.wait_for(lambda: waiting or ended.is_set(), timeout=0.5)
+            frame = waiting.pop() if waiting else None
+        if frame is not None:
+            yield frame
+        elif ended.is_set():
+            break
     if failures:
         raise failures[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -25,6 +26,7 @@ from pipeline.edge.footage import pictures
 from pipeline.edge.networks import OpenVinoNetworks
 from pipeline.engine.models import config_for, fitted
 from pipeline.errors import UsageError
+from pipeline.extras import require
 from pipeline.vision.weights import exported_weights, find_weights
 
 log = logging.getLogger(__name__)
@@ -81,11 +83,14 @@ def pack(
     told = _facts(model, config, json.loads((exported / "info.json").read_text(encoding="utf-8")))
     (folder / "pack.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     (folder / "edge.py").write_text(flatten("pipeline.edge.runner"), encoding="utf-8")
+    for runtime in RUNTIMES:
+        # Networks of another model, or of kinds that are not wanted now, would be taken for this one's.
+        shutil.rmtree(folder / runtime, ignore_errors=True)
     write_openvino(exported, model, folder / "openvino", ["f32"], None)
     calibration = None
     if "int8" in precisions:
         notify("looking at the clips, to calibrate int8")
-        calibration = _calibration(told, folder / "openvino" / "f32", clips)
+        calibration = _calibration(told, folder / "openvino" / "f32", clips, notify)
     for runtime in runtimes:
         notify(f"writing networks for {runtime}: {', '.join(precisions)}")
         if runtime == "openvino":
@@ -95,7 +100,9 @@ def pack(
     kinds = [(runtime, precision) for runtime in runtimes for precision in precisions]
     outcomes = compare(folder, told, clips, kinds, notify)
     if ("openvino", "f32") not in kinds:
-        _remove(folder / "openvino" / "f32")
+        shutil.rmtree(folder / "openvino" / "f32")
+        if "openvino" not in runtimes:
+            (folder / "openvino").rmdir()
     (folder / "README.md").write_text(_card(told, folder, kinds, outcomes), encoding="utf-8")
     return Pack(folder, outcomes)
 
@@ -107,6 +114,11 @@ def _checked(model: Bundle, precisions: Sequence[str], runtimes: Sequence[str], 
             raise UsageError(f"{', '.join(sorted(unknown)) if named else 'nothing'}: known are {', '.join(known)}")
     if "int8" in precisions and not clips:
         raise UsageError("int8 is calibrated on clips of your cameras: name some with --videos, or leave int8 out")
+    if "onnx" in runtimes:
+        require("onnx", "--runtime onnx")
+        require("onnxruntime", "--runtime onnx")
+    if "int8" in precisions and "openvino" in runtimes:
+        require("nncf", "int8")
     way_out = "train one: actionlake train --inputs box,pose --no-bidirectional, or pack everyday12-pose-causal"
     if model.scope != "person" or not of_tracks_alone(model.spec.inputs):
         raise UsageError(
@@ -170,31 +182,30 @@ class _Recording:
         return self._networks.keypoints(parts)
 
 
-def _calibration(told: dict[str, Any], exact: Path, clips: Sequence[Clip]) -> Calibration:
+def _calibration(
+    told: dict[str, Any], exact: Path, clips: Sequence[Clip], notify: Callable[[str], None]
+) -> Calibration:
     """Look at some pictures of clips, and return what the networks were given."""
     recording = _Recording(OpenVinoNetworks(exact, 1))
     eyes = Eyes(told["detector"], recording)
-    for picture in islice(_some_pictures(told, clips), _N_CALIBRATION):
+    for picture in islice(_some_pictures(told, clips, notify), _N_CALIBRATION):
         eyes.look(picture, picture.shape[1::-1])
     if not recording.parts:
         raise UsageError("int8: nobody is found in the clips; name some with people in them, or leave int8 out")
     return Calibration(recording.images, recording.parts[:: max(1, len(recording.parts) // _N_CALIBRATION)])
 
 
-def _some_pictures(told: dict[str, Any], clips: Sequence[Clip]) -> Iterator[NDArray[np.uint8]]:
+def _some_pictures(
+    told: dict[str, Any], clips: Sequence[Clip], notify: Callable[[str], None]
+) -> Iterator[NDArray[np.uint8]]:
     """Yield a picture a second of each clip: some of each, of as many clips as it takes."""
     of_a_clip = max(_OF_A_CLIP, -(-_N_CALIBRATION // len(clips)))
     for clip in clips:
-        for picture in islice(pictures(clip.path, 1.0, told["frame_px"]), of_a_clip):
-            yield picture.image
-
-
-def _remove(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
+        try:
+            for picture in islice(pictures(clip.path, 1.0, told["frame_px"]), of_a_clip):
+                yield picture.image
+        except OSError as error:
+            notify(f"left out: {error}")
 
 
 def _card(told: dict[str, Any], folder: Path, kinds: Sequence[tuple[str, str]], outcomes: Sequence[Outcome]) -> str:

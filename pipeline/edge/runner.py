@@ -11,8 +11,11 @@ streams, and for exact times, av.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.activity.segments import SegmentFinder, SegmentOptions, StepRun
 from pipeline.edge.eyes import Eyes
-from pipeline.edge.footage import Picture, pictures
+from pipeline.edge.footage import Footage, Picture, pictures
 from pipeline.edge.networks import RUNTIMES, load_networks
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.poses import pose_motion
@@ -42,6 +45,7 @@ class View:
     """A person in one picture."""
 
     step: int
+    n_steps: int
     time_s: float
     xyxy: NDArray[np.float32]
     keypoints: NDArray[np.float32]
@@ -101,7 +105,7 @@ class Person:
         """Label the next view; until the one behind it, it stands for the person."""
         view = self.views[self._n_used]
         is_last = self._n_used + 1 == len(self.views)
-        n_steps = 1 if is_last else self.views[self._n_used + 1].step - view.step
+        n_steps = view.n_steps if is_last else self.views[self._n_used + 1].step - view.step
         scores, self._state = self._labeller.scores(list(self.views), self._n_used, n_steps, self._state)
         self._n_used += 1
         while self.views[0].time_s < view.time_s - _BEHIND_S:
@@ -181,32 +185,44 @@ def segments(source: Iterable[Picture], fps: float, pack: dict[str, Any], networ
         fps: How many of them usually come per second.
         pack: What `pack.json` tells.
         networks: As `load_networks` gives them.
+
+    Raises:
+        OSError: The source broke off; all segments are told before.
     """
     eyes, labeller = Eyes(pack["detector"], networks), Labeller(pack, networks)
     options = TrackOptions(**pack["track"])
     seen: deque[tuple[Picture, Boxes]] = deque()
     people: dict[int, Person] = {}
 
+    failures: list[OSError] = []
+
     def looks() -> Iterator[tuple[float, Boxes]]:
-        for picture in source:
-            boxes = eyes.look(picture.image, picture.size)
-            seen.append((picture, boxes))
-            yield picture.time_s, boxes
+        try:
+            for picture in source:
+                boxes = eyes.look(picture.image, picture.size)
+                seen.append((picture, boxes))
+                yield picture.time_s, boxes
+        except OSError as error:
+            # Who was there is told of first.
+            failures.append(error)
 
     for track_ids in track_video(looks(), fps, options):
         picture, boxes = seen.popleft()
         for index, track_id in enumerate(track_ids.tolist()):
             if track_id != NO_TRACK and boxes.keypoints is not None:
                 person = people.setdefault(track_id, Person(track_id, labeller))
-                yield from person.see(View(picture.step, picture.time_s, boxes.xyxy[index], boxes.keypoints[index]))
+                at = picture.step, picture.n_steps, picture.time_s
+                yield from person.see(View(*at, boxes.xyxy[index], boxes.keypoints[index]))
         for person in [each for each in people.values() if picture.time_s - each.views[-1].time_s > 2 * options.gap_s]:
             yield from people.pop(person.track_id).leave()
     for person in people.values():
         yield from person.leave()
+    if failures:
+        raise failures[0]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; a user's mistake gets one line."""
+    """Run the command; a user's mistake gets one line. SIGINT and SIGTERM end the source, and what is open is told."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("source", help="a file, rtsp://..., or camera:0")
     parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parent, help="folder of the networks")
@@ -214,18 +230,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runtime", choices=RUNTIMES, help="else OpenVINO, if it is installed")
     parser.add_argument("--threads", type=int, default=1, help="of the networks")
     asked = parser.parse_args(arguments)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
         pack = json.loads((asked.pack / "pack.json").read_text(encoding="utf-8"))
         networks = load_networks(asked.pack, asked.runtime, asked.precision, asked.threads)
-        footage = pictures(asked.source, float(pack["sample_fps"]), int(pack["frame_px"]))
+        footage = pictures(asked.source, float(pack["sample_fps"]), int(pack["frame_px"]), stop)
         for segment in segments(footage, footage.fps, pack, networks):
-            print(json.dumps(segment), flush=True)
-    except (OSError, ValueError, ImportError) as error:
+            print(json.dumps(segment | _on_the_clock(segment, footage)), flush=True)
+    except BrokenPipeError:
+        # Nobody reads any more.
+        sys.stdout = None
+        return 0
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, BrokenPipeError):
-        return 130
     return 0
+
+
+def _on_the_clock(segment: dict[str, Any], footage: Footage) -> dict[str, str]:
+    """Return when a segment of a live source began, in UTC."""
+    if not footage.is_live:
+        return {}
+    at = datetime.datetime.fromtimestamp(footage.began_at + segment["start_s"], datetime.UTC)
+    return {"start_at": at.isoformat(timespec="milliseconds")}
 
 
 if __name__ == "__main__":

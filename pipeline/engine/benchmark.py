@@ -69,9 +69,6 @@ def measure_alone(sources: Sequence[str], config: Config) -> Alone:
     Raises:
         ActionlakeError: A video can't be read.
     """
-    import torch
-
-    torch.set_num_threads(1)
     bundles = choose_models(DEFAULT_MODEL, config.scope, config)
     networks = describe_networks(config)
     extractor, committer = Extractor(config), ShardCommitter(config, bundles)

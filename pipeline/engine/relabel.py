@@ -20,7 +20,7 @@ from pipeline.lake import schemas
 from pipeline.lake.sequences import VideoRows, committed_videos
 from pipeline.lake.store import Lake, open_part, read_part
 from pipeline.steps.breaker import Breaker
-from pipeline.steps.label import Labeller, model_facts, segments_folder
+from pipeline.steps.label import Labeller, model_facts, on_one_thread, segments_folder
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,7 @@ def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s:
 
 def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> ShardLabels:
     """Write a shard's part of a model's segments."""
-    import torch
-
-    torch.set_num_threads(1)
+    on_one_thread([bundle])
     lake = Lake(lake_uri)
     labeller = Labeller(bundle, config)
     videos = read_part(lake, "videos", shard).to_pylist()

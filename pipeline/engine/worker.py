@@ -15,11 +15,13 @@ from pipeline.archive.refs import VideoRef
 from pipeline.config import Config
 from pipeline.engine.watchdog import Note, Watchdog
 from pipeline.errors import ActionlakeError, VideoError, describe
+from pipeline.extras import missing
 from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, finished_chunks
 from pipeline.steps.commit import ShardCommitter, ShardSummary
 from pipeline.steps.decode import ChunkTask, DecodedPiece, decode_pieces
 from pipeline.steps.extract import Extractor, NetworkFacts
+from pipeline.steps.label import on_one_thread
 from pipeline.steps.plan import probe_patiently
 from pipeline.vision.runtime import limit_gpu_memory
 
@@ -98,6 +100,7 @@ class CommitWorker:
 
     def __init__(self, lake_uri: str, config: Config, bundles: Sequence[Bundle]) -> None:
         """Take the lake, the options and the models."""
+        on_one_thread(bundles)
         self._lake = Lake(lake_uri)
         # The last shard is labelled when there is nothing else to do.
         threads = min(_MOST_LABELLING_THREADS, os.cpu_count() or 1)
@@ -112,6 +115,8 @@ class CommitWorker:
 
 def words_of(error: BaseException) -> str:
     """Return what the user is told of an error that ends the job."""
+    if isinstance(error, ModuleNotFoundError):
+        error = missing(error) or error
     if isinstance(error, ActionlakeError):
         return str(error)
     log.error("a worker failed", exc_info=error)

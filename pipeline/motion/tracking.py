@@ -29,6 +29,8 @@ class TrackOptions:
 # A new track is somebody who was lost at most so many seconds before, and so near, as a share of their longest side.
 # Chosen on falls at home and on the first half of a street: farther or later joins others there.
 _LOST_S, _REACH = 1.0, 0.45
+# So many tracks are kept in mind, far more than are ever in a picture.
+_MOST_KNOWN = 8192
 
 
 class _Follower:
@@ -73,11 +75,22 @@ class _Follower:
         """
         ids = np.full(len(tracks), NO_TRACK, np.int64)
         present = set(tracks)
+        self._forget_what_was_long_ago(tracks)
         for index, track in enumerate(tracks):
             number = self._id_of.get(track)
             if number is not None and (self._carrier[number] == track or self._carrier[number] not in present):
                 ids[index], self._carrier[number] = number, track
         return ids
+
+    def _forget_what_was_long_ago(self, tracks: Sequence[int]) -> None:
+        """Keep in mind the tracks that were in the picture last: a camera that runs for months has no end of them."""
+        for track in tracks:
+            if track in self._id_of:
+                self._id_of[track] = self._id_of.pop(track)
+        if len(self._id_of) > _MOST_KNOWN:
+            self._id_of = dict(list(self._id_of.items())[-_MOST_KNOWN // 2 :])
+            numbers = set(self._id_of.values())
+            self._carrier = {number: track for number, track in self._carrier.items() if number in numbers}
 
     def _lost_at(self, box: NDArray[np.float32], present: set[int]) -> int | None:
         """Return who was lost where a track begins; None if nobody was, or if it may be one of several."""

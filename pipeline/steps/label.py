@@ -37,6 +37,17 @@ def model_facts(bundle: Bundle) -> dict[str, str]:
     return {"model": bundle.name, "model_sha256": bundle.sha256, "model_options": bundle.options_digest}
 
 
+def on_one_thread(bundles: Iterable[Bundle]) -> None:
+    """Let a worker's models compute on one thread: over several, sums would differ in their last bit.
+
+    OpenVINO, which runs all but a transformer, does anyway.
+    """
+    if any(bundle.spec.head == "transformer" for bundle in bundles):
+        import torch
+
+        torch.set_num_threads(1)
+
+
 UNLIKE = 0.95
 """A step of a higher novelty is unlike what a model has learnt from; of that itself, one in twenty is."""
 

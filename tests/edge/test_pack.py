@@ -117,13 +117,28 @@ def test_segments_come_while_the_source_goes_on(packed: Path, street: Path) -> N
             yield picture
         for step in range(picture.step + 1, picture.step + 80):
             last_s = step / told["sample_fps"]
-            yield Picture(step, last_s, np.full_like(picture.image, 114), picture.size)
+            yield Picture(step, 1, last_s, np.full_like(picture.image, 114), picture.size)
 
     networks = load_networks(packed, "openvino", "f32")
     told_at = [last_s for _ in segments(source(), footage.fps, told, networks)]
     assert len(told_at) > 5
     # Who is out of sight may come back for two seconds, and is waited for twice as long.
     assert max(told_at) < 11
+
+
+def test_of_a_camera_that_breaks_off_all_is_told(packed: Path, street: Path) -> None:
+    told = json.loads((packed / "pack.json").read_text())
+    footage = pictures(str(street), told["sample_fps"], told["frame_px"])
+
+    def source() -> Iterator[Picture]:
+        yield from footage
+        raise OSError("rtsp://camera: broke off")
+
+    found = segments(source(), footage.fps, told, load_networks(packed, "openvino", "f32"))
+    labels: list[str] = []
+    with pytest.raises(OSError, match="broke off"):
+        labels.extend(each["label"] for each in found)
+    assert labels.count("walk") > 5
 
 
 def test_what_can_not_be_packed_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_it_analyses_and_answers(bare: Path, alone: dict[str, str], street: Path
     for arguments in (
         ("info",), ("verify",), ("picture", "--out", "p.png"), ("report", "--out", "report"),
         ("watch", "--line", "a=0,200,320,200"), ("export", "--format", "elan", "--out", "elan"),
-        ("search", "--like", f"{street}@1"),
+        ("search", "--like", f"{street}@1"), ("classify", "--model", "everyday12-pose-causal"),
     ):  # fmt: skip
         actionlake(*arguments, "--lake", tmp_path / "lake")
 
@@ -112,7 +112,7 @@ def test_it_analyses_and_answers(bare: Path, alone: dict[str, str], street: Path
         (["analyze", "{street}", "--lake", "{new}", "--forecaster", "walkers-lstm"], "gpu"),
         (["train", "labels.csv", "--videos", "/", "--lake", "{new}", "--out", "model"], "gpu"),
         (["train-forecaster", "tracks.txt", "--out", "model"], "gpu"),
-        (["pack", "everyday12-pose-causal", "--out", "{new}", "--runtime", "onnx"], "gpu"),
+        (["pack", "everyday12-pose-causal", "--out", "{new}", "--runtime", "onnx"], "pack"),
     ],
 )
 def test_what_lacks_an_extra_says_which(

@@ -1,0 +1,31 @@
+"""How a video's frames are set upright, by what its headers say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+# Pixels of no camera or disc are so much wider than high, or higher than wide: the header is damaged.
+_WIDEST_PIXEL = 10.0
+
+
+def orientation_of(matrix: bytes | None) -> tuple[int, bool]:
+    """Return `(counter-clockwise turn in degrees, whether left and right are flipped after it)` of a display matrix.
+
+    FFmpeg hands the container's matrix on to every frame, and that of the codec's own headers.
+    """
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    mirrored = a * d - b * c < 0
+    clockwise = math.degrees(math.atan2(b, -a if mirrored else a))
+    return round(-clockwise / 90) * 90 % 360, mirrored
+
+
+def upright_size(width: int, height: int, pixel_aspect: float, rotation_deg: int) -> tuple[int, int]:
+    """Return width and height in square pixels, after rotation; `pixel_aspect` is a pixel's width over its height."""
+    if not 1 / _WIDEST_PIXEL <= pixel_aspect <= _WIDEST_PIXEL:
+        pixel_aspect = 1.0
+    width = max(1, round(width * pixel_aspect))
+    return (height, width) if rotation_deg in (90, 270) else (width, height)
