@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _TASKS_WITH_BOXES = ("detect", "segment", "pose")
 # Boxes of one class that overlap by more are one thing. Ultralytics predicts with the first, at which the network for
-# people gives some people two boxes; the second was chosen on the street (docs/benchmarks.md).
+# people gives some people two boxes; the second was chosen on the street (docs/accuracy.md).
 _SAME_IOU, _SAME_PERSON_IOU = 0.7, 0.5
 _USUAL_PX = 640
 # Of what lies in the cache; it counts the changes of how networks are exported.
