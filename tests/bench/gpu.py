@@ -2,8 +2,8 @@
 
     python -m tests.bench.gpu VIDEO --times 8 --copies 16
 
-The archive of the jobs is made of so many copies of the video, each repeated so many times. With ten seconds of 1280x720
-it is meant to take less than eight minutes on a machine with one GPU and 16 cores. `--device cpu --workers 1 2
+The archive of the jobs is made of so many copies of the video, each repeated so many times. Ten seconds of 1280x720
+are meant to take less than eight minutes on a machine with one GPU and 16 cores. `--device cpu --workers 1 2
 --copies 2` tries the script where there is no GPU.
 """
 
@@ -143,7 +143,7 @@ def print_job(archive: Sequence[str], config: Config, lake: Path) -> dict[str, f
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in state.stage_s.items())
     busy, while_used = (float(np.mean(each)) if each else 0.0 for each in (shares, working))
     print(
-        f"{config.device}, {state.layout}: {state.wall_s:.1f} s, {state.video_done_s / state.wall_s:.0f} hours of video "
+        f"{config.device}, {state.layout}: {state.wall_s:.1f} s, {state.video_done_s / state.wall_s:.0f} video-hours "
         f"in an hour; {state.n_boxes} boxes; core-seconds: {stages}; {state.runtime}; GPU busy {busy:.2f} of the time, "
         f"{while_used:.2f} of that in which it was used",
         flush=True,
