@@ -40,7 +40,8 @@ from tests.overlaps import overlaps
 
 PROGRAMS = {
     "job": "actionlake, YOLOv8n and a CNN",
-    "look": "actionlake, one look; follows and labels",
+    "default": "actionlake; poses, follows, labels",
+    "look": "actionlake; looks, poses, follows, labels",
     "plain_processes": "its functions in two processes, no Ray",
     "daft_frames --tuned": "Daft, tuned",
     "ray_data --tuned": "Ray Data, tuned",
@@ -50,7 +51,7 @@ PROGRAMS = {
     "ultralytics_predict": "Ultralytics",
 }
 """What is run, with its options, and what it is called."""
-OURS = ("job", "look", "plain_processes")
+OURS = ("job", "default", "look", "plain_processes")
 PACKAGES = ("ray", "daft", "decord", "ultralytics", "torch", "openvino", "av", "opencv-python")
 
 
@@ -92,13 +93,16 @@ def read_rows(program: str, out: Path) -> Rows:
         found = ds.dataset(out).to_table()
         size, times_s, vectors = np.ones(4), found["frame_s"].to_numpy(), found["embedding"]
     boxes = np.stack([found[side].to_numpy() for side in ("x1", "y1", "x2", "y2")], axis=1) / size
+    if vectors.null_count:
+        # Who reads poses describes nobody.
+        return Rows(_steps(times_s), boxes, np.zeros((len(boxes), 0), np.float32))
     embeddings = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in vectors.chunks])
-    return Rows(
-        # What is shown at a step may begin a little before it, and Ultralytics gives the last frame of its stride.
-        np.floor(times_s * SAMPLE_FPS + 0.01).astype(np.int64),
-        boxes,
-        embeddings.reshape(len(boxes), -1).astype(np.float32),
-    )
+    return Rows(_steps(times_s), boxes, embeddings.reshape(len(boxes), -1).astype(np.float32))
+
+
+def _steps(times_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    # What is shown at a step may begin a little before it, and Ultralytics gives the last frame of its stride.
+    return np.floor(times_s * SAMPLE_FPS + 0.01).astype(np.int64)
 
 
 def compared(seconds: float, ours: Rows, theirs: Rows) -> Trial:
