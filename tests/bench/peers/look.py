@@ -1,4 +1,4 @@
-"""actionlake as it is used: one look finds people, their poses and looks; they are followed and labelled."""
+"""actionlake with daily22-look: one look finds people, their poses and looks; they are followed and labelled."""
 
 from __future__ import annotations
 
