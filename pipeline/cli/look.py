@@ -106,7 +106,6 @@ def analyze(
     from pipeline.activity.bundle import Bundle, load_bundle
     from pipeline.engine.analyze import analyze as run
     from pipeline.engine.models import NAMES, choose_models, config_for
-    from pipeline.lake.query import open_lake
 
     log_to_console(verbose)
     named: dict[str, Any] = {
@@ -125,6 +124,8 @@ def analyze(
         state = run(sources, lake, chosen, options, address, display.update, engine.value, forecaster)
     closing_table(out, state)
     if forecaster is not None:
+        from pipeline.lake.query import open_lake
+
         warn_of_moving_cameras(console, open_lake(lake))
     if strict and state.n_failed + state.n_partial:
         raise typer.Exit(EXIT_FAILED_VIDEOS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ class KeypointNetwork:
     def __init__(
         self, runtime: Runtime, load_openvino: Callable[[], Path], load_torch: Callable[[], torch.nn.Module]
     ) -> None:
-        """Compile the network.
+        """Prepare to compile the network when it is first asked.
 
         Args:
             runtime: Where and how to compute.
@@ -81,8 +82,13 @@ class KeypointNetwork:
         """
         self.busy = Stopwatch()
         """How long the network itself has computed."""
-        on_cpu = runtime.device == "cpu"
-        self._run = _in_openvino(load_openvino(), runtime) if on_cpu else _in_torch(load_torch(), runtime)
+        self._runtime, self._load_openvino, self._load_torch = runtime, load_openvino, load_torch
+
+    @cached_property
+    def _run(self) -> _Run:
+        if self._runtime.device == "cpu":
+            return _in_openvino(self._load_openvino(), self._runtime)
+        return _in_torch(self._load_torch(), self._runtime)
 
     def keypoints(self, maps: list[Map], boxes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the keypoints of the people in some images, one image after the other, `float32 [N, K, 3]`.
