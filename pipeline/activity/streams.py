@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -37,11 +38,12 @@ def stream_of(spec: ModelSpec, weights: Weights) -> Stream:
     return StepStream(spec, weights)
 
 
-class _OneAfterTheOther:
+class _OneAfterTheOther(ABC):
     """What gains nothing by passes over several sequences."""
 
+    @abstractmethod
     def streamed(self, encoded: Spool) -> Iterator[NDArray[np.float32]]:
-        raise NotImplementedError
+        """Yield logits for each piece of one sequence."""
 
     def side_by_side(self, encoded: Sequence[Spool]) -> list[NDArray[np.float32]]:
         """Return logits for each sequence."""

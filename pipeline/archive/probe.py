@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from pipeline.archive.container import clock_of, is_streamed, moving_streams, open_video, refuse_large_frames
 from pipeline.archive.joined import has_one_index
+from pipeline.archive.orientation import orientation_of, upright_size
 from pipeline.archive.refs import VideoRef
 from pipeline.config import USUAL_LIMITS, VideoLimits
 from pipeline.errors import VideoError
-from pipeline.video.orientation import orientation_of, upright_size
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.edge.footage import Picture, pictures
 from pipeline.edge.networks import load_networks
 from pipeline.edge.runner import segments
+from pipeline.lake.examples import iou
 
 # Who is meant by two boxes shares so much of the union of both.
 _SAME_PERSON = 0.3
@@ -121,9 +122,9 @@ def _agreement(exact: _Segments, found: _Segments) -> float:
     for expected, here in zip(exact, found, strict=True):
         total += sum(each["end_s"] - each["start_s"] for each in (*expected, *here))
         for one in expected:
-            near = [
-                each for each in here if each["label"] == one["label"] and _iou(each["box"], one["box"]) >= _SAME_PERSON
-            ]
+            box = np.array(one["box"])
+            alike = [each for each in here if each["label"] == one["label"]]
+            near = [each for each in alike if iou(np.array(each["box"]), box) >= _SAME_PERSON]
             shared += max((_overlap(one, each) for each in near), default=0.0)
     return 2 * shared / total if total else 1.0
 
@@ -141,10 +142,3 @@ def _right(clips: Sequence[Clip], found: _Segments) -> float | None:
 
 def _overlap(one: dict[str, Any], other: dict[str, Any]) -> float:
     return max(0.0, float(min(one["end_s"], other["end_s"]) - max(one["start_s"], other["start_s"])))
-
-
-def _iou(one: Sequence[float], other: Sequence[float]) -> float:
-    a, b = np.array(one), np.array(other)
-    common = float(np.prod((np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(0)))
-    both = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
-    return common / max(1e-6, both - common)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import openvino as ov
     import torch
 
-log = logging.getLogger(__name__)
-
 DETECTOR, KEYPOINTS, LSTM = NETWORKS = ("detector", "keypoints", "lstm")
 """Names of the files, without suffix."""
 _OPSET = 17

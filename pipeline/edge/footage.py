@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.video.orientation import orientation_of, upright_size
+from pipeline.archive.orientation import orientation_of, upright_size
 
 _EPSILON = 1e-6
 # A frame counts as shown for at most so long; what follows is a gap.

@@ -35,7 +35,7 @@ def load_networks(pack: Path, runtime: str | None = None, precision: str = "", t
     if not there:
         raise ValueError(f"{pack}: no networks for {' or '.join(wanted or RUNTIMES)}; install it, or pack them")
     name, folder = next(iter(there.items()))
-    kept = [each for each in PRECISIONS if (folder / each).is_dir() and precision in ("", each)]
+    kept = [each for each in _kept_in(folder) if precision in ("", each)]
     if not kept:
         raise ValueError(f"{folder}: no networks in {precision}; they are in {', '.join(_kept_in(folder))}")
     make = OpenVinoNetworks if name == "openvino" else OnnxNetworks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -28,8 +27,6 @@ from pipeline.engine.models import config_for, fitted
 from pipeline.errors import UsageError
 from pipeline.extras import require
 from pipeline.vision.weights import exported_weights, find_weights
-
-log = logging.getLogger(__name__)
 
 RUNTIMES = ("openvino", "onnx")
 """Formats that a pack may hold."""
@@ -94,7 +91,10 @@ def pack(
     for runtime in runtimes:
         notify(f"writing networks for {runtime}: {', '.join(precisions)}")
         if runtime == "openvino":
-            write_openvino(exported, model, folder / runtime, precisions, calibration)
+            # The exact ones are there.
+            write_openvino(
+                exported, model, folder / runtime, [each for each in precisions if each != "f32"], calibration
+            )
         else:
             write_onnx(detector, model, folder / runtime, precisions, calibration)
     kinds = [(runtime, precision) for runtime in runtimes for precision in precisions]

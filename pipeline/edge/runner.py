@@ -210,9 +210,10 @@ def segments(source: Iterable[Picture], fps: float, pack: dict[str, Any], networ
         picture, boxes = seen.popleft()
         for index, track_id in enumerate(track_ids.tolist()):
             if track_id != NO_TRACK and boxes.keypoints is not None:
-                person = people.setdefault(track_id, Person(track_id, labeller))
+                if track_id not in people:
+                    people[track_id] = Person(track_id, labeller)
                 at = picture.step, picture.n_steps, picture.time_s
-                yield from person.see(View(*at, boxes.xyxy[index], boxes.keypoints[index]))
+                yield from people[track_id].see(View(*at, boxes.xyxy[index], boxes.keypoints[index]))
         for person in [each for each in people.values() if picture.time_s - each.views[-1].time_s > 2 * options.gap_s]:
             yield from people.pop(person.track_id).leave()
     for person in people.values():

@@ -233,13 +233,13 @@ def track_at(
     for track in tracks:
         first, end = max(track.first_step, first_step), min(track.first_step + track.n_steps, end_step)
         mean = track.mean_box(first, end) if first < end else None
-        shared = 0.0 if mean is None else _iou(box, mean) * (end - first) / (end_step - first_step)
+        shared = 0.0 if mean is None else iou(box, mean) * (end - first) / (end_step - first_step)
         if shared >= most:
             best, most = track, shared
     return best
 
 
-def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def iou(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Return the area that two boxes `float32 [4]` share, as share of their union."""
     sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
     common = float(np.prod(sides.clip(0)))
