@@ -82,7 +82,7 @@ def motifs(n: int, rng: np.random.Generator, n_same: int, n_between: int) -> np.
 @pytest.mark.parametrize(
     ("n_same", "n_between", "options"),
     [
-        (2, 10, ForecastOptions(epochs=40, batch_size=64, learning_rate=2e-2, mean_weight=4.0)),
+        (2, 10, ForecastOptions(epochs=80, batch_size=64, learning_rate=1e-2, mean_weight=4.0)),
         pytest.param(10, 200, ForecastOptions(epochs=60, batch_size=32, learning_rate=5e-3), marks=LONG),
     ],
 )
