@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +43,7 @@ from pipeline.cli.tables import (
 )
 from pipeline.cli.terminal import ProgressDisplay, plain
 from pipeline.config import Config, groups_of_options
+from pipeline.engine.fork_server import fork_server
 from pipeline.options import to_toml
 
 _DetectorPx = Annotated[
@@ -103,6 +105,9 @@ def analyze(
     verbose: Verbose = False,
 ) -> None:
     """Decode, embed and label videos into a lake. The same command again takes up where it was cut off."""
+    if engine is not EngineName.ray and not address and "RAY_ADDRESS" not in os.environ:
+        # Before this process imports what it needs, so that they import side by side.
+        fork_server()
     from pipeline.activity.bundle import Bundle, load_bundle
     from pipeline.engine.analyze import analyze as run
     from pipeline.engine.models import NAMES, choose_models, config_for

@@ -1,6 +1,6 @@
 """Worker processes of this machine: each handles one request at a time, and may die of it.
 
-A worker is a fresh Python with a pipe to this process. It ends as soon as this process does, however that ends.
+A worker is forked by a server, and has a pipe to this process. It ends as soon as this process does, however that ends.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from multiprocessing import connection
-from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, NoReturn, cast
 
+from pipeline.engine.fork_server import environment_of_workers, fork_server
 from pipeline.engine.watchdog import Note, crash_at_once
 from pipeline.engine.worker import words_of
 from pipeline.errors import ActionlakeError
@@ -208,21 +208,14 @@ class _Worker:
 
     def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
         self.pipe, there = connection.Pipe()
+        self._server = fork_server()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (held as long as the process lives)
-        with there, tempfile.TemporaryFile() as stdin:
+        with there, tempfile.TemporaryFile() as file:
             # Models are larger than what a pipe holds until somebody reads.
-            stdin.write(start)
-            stdin.seek(0)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.engine.processes", str(there.fileno())],
-                env=_environment(environment),
-                stdin=stdin,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                pass_fds=(there.fileno(),),
-                # Ctrl-C is for the job, which lets its workers finish.
-                start_new_session=True,
-            )
+            pickle.dump(({**environment_of_workers(), **environment}, os.getcwd()), file)
+            file.write(start)
+            file.seek(0)
+            self._number = self._server.start(file.fileno(), there.fileno(), self._stderr.fileno())
         self.is_ready = self.is_busy = False
         self.request: Any = None
 
@@ -234,20 +227,11 @@ class _Worker:
 
     def kill(self) -> str:
         """End the process, if it has not ended, and return the last that it wrote to its standard error."""
-        self._process.kill()
-        self._process.wait()
+        self._server.end(self._number)
         self.pipe.close()
         with self._stderr:
             self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
             return self._stderr.read().decode(errors="replace").strip()
-
-
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables of a worker."""
-    # The package that runs here, wherever it was found.
-    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # One thread a worker, as there is one worker a core.
-    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(path), **more}
 
 
 class _Answers:
@@ -301,13 +285,38 @@ class _WithoutPandas:
         """Nothing: there is no module."""
 
 
-def _serve(pipe: connection.Connection) -> None:
-    """Do what a worker is asked for, one thing after the other."""
-    crash_at_once()
-    sys.meta_path.insert(0, _WithoutPandas())
+def work(start: int, pipe: int, stderr: int) -> NoReturn:
+    """Be a worker, in a process that was forked for that: do what is asked for, one thing after the other.
+
+    Args:
+        start: A file with environment variables, the folder to be in, and what makes the worker, pickled.
+        pipe: Where requests come from and answers go to.
+        stderr: The file of the standard error.
+    """
+    code = 1
+    try:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        crash_at_once()
+        sys.meta_path.insert(0, _WithoutPandas())
+        with os.fdopen(start, "rb") as file:
+            _answer(connection.Connection(pipe), file)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # It must not go on as the server that it was forked from.
+        os._exit(code)
+
+
+def _answer(pipe: connection.Connection, start: IO[bytes]) -> None:
     answers = _Answers(pipe)
     try:
-        make, arguments, level = pickle.load(sys.stdin.buffer)
+        environment, folder = pickle.load(start)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        make, arguments, level = pickle.load(start)
         requests: SimpleQueue[tuple[str, Sequence[Any]]] = SimpleQueue()
         threading.Thread(target=_listen, args=(pipe, requests), daemon=True).start()
         logging.basicConfig(level=logging.WARNING, handlers=[_ToAsker(answers)])
@@ -322,7 +331,3 @@ def _serve(pipe: connection.Connection) -> None:
     except Exception as error:  # It ends the job: what costs a chunk alone was caught before.
         # A mistake of the user's stays one: the command ends with another code.
         answers.tell("error", error if isinstance(error, ActionlakeError) else ActionlakeError(words_of(error)))
-
-
-if __name__ == "__main__":
-    _serve(connection.Connection(int(sys.argv[1])))

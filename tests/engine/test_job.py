@@ -7,6 +7,7 @@ import itertools
 import shutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from io import StringIO
@@ -20,6 +21,7 @@ from rich.console import Console
 from pipeline import Config, UsageError, analyze, load_bundle, open_lake
 from pipeline.cli.tables import closing_table
 from pipeline.engine.board import JobState
+from pipeline.engine.fork_server import fork_server
 from pipeline.engine.models import choose_models
 from pipeline.errors import Interrupted
 from tests.archive.test_probe import write_audio
@@ -30,6 +32,7 @@ from tests.video.test_decode import packet_positions
 pytestmark = pytest.mark.e2e
 
 run = partial(analyze, engine="local")
+Processes = Callable[[], list[psutil.Process]]
 FAST = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=4)
 ALONE = replace(FAST, workers=1)
 """For a video or two: starting a second worker takes longer than they do."""
@@ -179,19 +182,26 @@ def processes_of(name: str) -> list[psutil.Process]:
     return found
 
 
+def forked() -> list[psutil.Process]:
+    """Return the local workers of this process."""
+    return psutil.Process(fork_server().pid).children()
+
+
 @pytest.mark.parametrize(
-    ("engine", "worker", "helper"), [("local", "pipeline.engine.processes", ""), ("ray", "MapWorker", "Ledger")]
+    ("engine", "workers", "helpers"),
+    [("local", forked, forked), ("ray", partial(processes_of, "MapWorker"), partial(processes_of, "Ledger"))],
 )
 def test_a_worker_that_is_killed_costs_nothing(
-    engine: str, worker: str, helper: str, videos: Path, undisturbed: Path, local_ray: None, tmp_path: Path
-) -> None:
+    engine: str, workers: Processes, helpers: Processes, videos: Path, undisturbed: Path, local_ray: None,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     """Kills a worker at the first receipt; its chunks are done again, each row is there once."""
     killed: list[int] = []
 
     def kill_one(state: JobState) -> None:
         if state.n_chunks_done and not killed:
-            # The last of them: the first of the local ones is the one that commits.
-            victim = processes_of(worker)[-1]
+            # The last of the local ones commits.
+            victim = workers()[0]
             killed.append(victim.pid)
             victim.send_signal(signal.SIGKILL)
 
@@ -199,7 +209,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     assert len(killed) == 1
     assert (state.n_videos_done, state.n_failed, state.n_partial) == (22, 3, 2)
     assert_same(tmp_path / "lake", undisturbed)
-    assert psutil.wait_procs(processes_of(helper or worker), timeout=60)[1] == [], "who works for a job ends with it"
+    assert psutil.wait_procs(helpers(), timeout=60)[1] == [], "who works for a job ends with it"
 
 
 @pytest.mark.parametrize(("first", "second"), [("local", "ray"), pytest.param("ray", "local", marks=pytest.mark.long)])

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from pipeline.engine.fork_server import fork_server
 from pipeline.engine.processes import Event, Pool
 from pipeline.engine.watchdog import Note
 from pipeline.errors import ActionlakeError, UsageError
@@ -29,6 +31,10 @@ class Calculator:
 
     def double(self, *numbers: int) -> Iterator[int]:
         yield from (2 * number for number in numbers)
+
+    def surroundings(self, variable: str) -> Iterator[str]:
+        yield os.getcwd()
+        yield os.environ[variable]
 
     def fail(self, error: Exception) -> Iterator[None]:
         raise error
@@ -115,6 +121,36 @@ def test_workers_that_never_start_end_the_job_with_their_last_words() -> None:
     pool.close()
 
 
+def test_workers_outlive_what_forked_them_and_another_forks_the_next(pool: Pool) -> None:
+    pool.ask("a", "double", 1)
+    events(pool)
+    server = psutil.Process(fork_server().pid)
+    server.kill()
+    server.wait()
+    pool.ask("a", "double", 2)
+    pool.ask("b", "die", "of age")
+    found = events(pool)
+    assert [e.value for e in found if e.request == "a"] == [4, None]
+    assert [e.kind for e in found if e.request == "b"] == ["item", "died"]
+    assert fork_server().pid != server.pid
+
+
+def test_a_worker_is_where_its_asker_is(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though what forks it was started before, elsewhere, and with other variables."""
+    fork_server()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACTIONLAKE_TOLD", "later")
+    pool.ask("a", "surroundings", "ACTIONLAKE_TOLD")
+    assert [event.value for event in events(pool)] == [str(tmp_path), "later", None]
+
+
+def test_what_is_read_at_the_start_of_python_makes_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fork_server().pid
+    assert fork_server().pid == before
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert fork_server().pid != before
+
+
 def test_what_a_worker_logs_is_heard_here(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     pool.ask("a", "warn")
     events(pool)
@@ -126,16 +162,17 @@ def test_what_a_worker_logs_is_heard_here(pool: Pool, caplog: pytest.LogCaptureF
 def test_they_end_when_who_asks_is_killed() -> None:
     """Killed, a job can tell nobody; its workers see their pipe closed."""
     program = (
-        "from tests.engine.test_processes import Calculator, Pool\n"
+        "from tests.engine.test_processes import Calculator, Pool, fork_server, psutil\n"
         "pool = Pool(Calculator, (), 2); pool.start(2); pool.ask('a', 'double', 1); pool.ask('b', 'double', 1)\n"
         "while pool.n_busy: pool.events()\n"
-        "print(*(worker._process.pid for worker in pool._workers), flush=True); input()"
+        "server = psutil.Process(fork_server().pid)\n"
+        "print(server.pid, *(worker.pid for worker in server.children()), flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY, text=True
     ) as asker:
         assert asker.stdout is not None
-        workers = [psutil.Process(int(pid)) for pid in asker.stdout.readline().split()]
+        processes = [psutil.Process(int(pid)) for pid in asker.stdout.readline().split()]
         asker.kill()
-        assert len(workers) == 2
-        assert psutil.wait_procs(workers, timeout=60)[1] == []
+        assert len(processes) == 3, "two workers, and what forked them"
+        assert psutil.wait_procs(processes, timeout=60)[1] == []

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pipeline.activity.model import ActivityModel
+from pipeline.engine.fork_server import fork_server
 from pipeline.engine.local_fits import LocalFits
 from pipeline.engine.ray.fits import RayFits
 from pipeline.training.dataset import LabelledVideo
@@ -92,8 +93,7 @@ def test_side_by_side_on_either_engine_networks_learn_what_one_process_teaches_t
     def on_epoch(*epoch: Any) -> None:
         told.append(epoch)
         if len(told) == 1:
-            # Ray's own processes are children, too; without its raylet this process would end.
-            workers = [child for child in psutil.Process().children() if "pipeline.engine.processes" in child.cmdline()]
+            workers = psutil.Process(fork_server().pid).children()
             workers[-1].kill()
 
     for checkpoint in tmp_path.iterdir():

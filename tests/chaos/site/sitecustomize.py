@@ -1,8 +1,8 @@
-"""Python runs this as it starts, where this folder is on its path: in local workers it installs the faults."""
+"""Python runs this as it starts, with this folder on its path: it installs the faults in what forks local workers."""
 
 import sys
 
-if "pipeline.engine.processes" in sys.orig_argv:
+if "pipeline.engine.fork_server" in sys.orig_argv:
     from tests.chaos import faults
 
     faults.install()
