@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from threading import Thread
 from typing import Any
 
 import ray
@@ -51,15 +50,12 @@ class RayEngine:
     """Runs the steps of one job on the cluster that is joined."""
 
     def __init__(self, lake_uri: str, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config) -> None:
-        """Choose a layout, and start the ledger and those who commit."""
+        """Choose a layout, and start the ledger."""
         self._lake_uri, self._networks, self._config = lake_uri, networks, config
         self._metrics = JobMetrics(lake_uri)
         self._layout = choose_layout(config)
         self.layout, self.n_workers = str(self._layout), self._layout.decoders
         self._ledger = start_ledger()
-        # Beside the planning.
-        self._warm_up = Thread(target=_warm_up, daemon=True)
-        self._warm_up.start()
         # In a list, and held here: Ray shall neither resolve nor forget what a restarted actor needs again.
         self._shared_bundles = [ray.put(list(bundles))]
         self._committers: list[Any] = []
@@ -67,7 +63,6 @@ class RayEngine:
 
     def close(self) -> None:
         """End the actors of the job, which would live as long as the driver."""
-        self._warm_up.join()
         for actor in (self._ledger, *self._committers):
             with suppress(RayError):
                 ray.kill(actor)
@@ -80,7 +75,6 @@ class RayEngine:
         """Extract chunks and yield receipts for their pieces as they are written, some at a time."""
         from pipeline.engine.ray.graph import extract_features
 
-        self._warm_up.join()
         self._start_committers()
         return extract_features(tasks, self._lake_uri, self._config, self._layout, self._ledger, self._networks.dim)
 
@@ -131,11 +125,3 @@ class RayEngine:
             committer.remote(self._lake_uri, self._config, self._shared_bundles)
             for _ in range(self._layout.classifiers)
         ]
-
-
-def _warm_up() -> None:
-    """Let Ray Data start what it needs beside the workers, which takes a second or two, while there is other work."""
-    from pipeline.engine.ray.graph import warm_up
-
-    with suppress(RayError):
-        warm_up()

@@ -30,12 +30,6 @@ _QUEUES_PER_SHARE = 4
 _PIECES_PER_PASS = 8
 
 
-def warm_up() -> None:
-    """Run a data set of one row, for which Ray Data starts all that it needs beside the workers."""
-    _quieten()
-    ray.data.from_blocks([pa.table({"row": [0]})]).map_batches(lambda block: block, num_cpus=0).materialize()
-
-
 def extract_features(
     tasks: Sequence[ChunkTask], lake_uri: str, config: Config, layout: Layout, ledger: Any, dim: int
 ) -> Iterator[list[Receipt]]:
