@@ -1,10 +1,11 @@
 """Measure actionlake beside what people would use instead, one after the other, again and again.
 
-    python -m tests.bench.peers VIDEO WEIGHTS [--repeats 3] [--only job,daft_frames] [--out FOLDER]
+    python -m tests.bench.peers VIDEO WEIGHTS [--repeats 3] [--only job,ray_data] [--daft PYTHON] [--out FOLDER]
 
 Every program is a process of its own, from command to prompt, and its rows are compared with those of the job: the
-boxes that lie on one of the job's, and their embeddings. Daft, and decord, by which Ray Data reads videos, are in the
-extra `bench`. Writes `peers.json` and `peers.png`.
+boxes that lie on one of the job's, and their embeddings. Decord, by which Ray Data reads videos, is in the extra
+`bench`. Daft wants an older PyArrow than lakes do, so it has an environment of its own, whose Python is named; without
+one it is left out. Writes `peers.json` and `peers.png`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.engine.benchmark import median_and_range
 from pipeline.lake.query import open_lake
-from tests.bench.peers.common import SAMPLE_FPS, exported_by_ultralytics
+from tests.bench.peers.common import REPOSITORY, SAMPLE_FPS, exported_by_ultralytics
 from tests.overlaps import overlaps
 
 PROGRAMS = {
@@ -51,8 +52,9 @@ PROGRAMS = {
     "ultralytics_predict": "Ultralytics",
 }
 """What is run, with its options, and what it is called."""
+DAFT = "daft_frames"
 OURS = ("job", "default", "look", "plain_processes")
-PACKAGES = ("ray", "daft", "decord", "ultralytics", "torch", "openvino", "av", "opencv-python")
+PACKAGES = ("ray", "decord", "ultralytics", "torch", "openvino", "av", "opencv-python")
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,9 @@ def compared(seconds: float, ours: Rows, theirs: Rows) -> Trial:
     return Trial(seconds, len(theirs.boxes), n_shared / len(ours.boxes), statistics.median(cosines or [0.0]))
 
 
-def run_all(video: Path, weights: Path, programs: list[str], repeats: int) -> dict[str, list[Trial]]:
+def run_all(video: Path, weights: Path, programs: list[str], repeats: int, daft: str | None) -> dict[str, list[Trial]]:
     """Run every program in turn, as often as wanted; the job comes first each time."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     trials: dict[str, list[Trial]] = defaultdict(list)
     for _ in range(repeats):
         ours: Rows | None = None
@@ -135,10 +138,11 @@ def run_all(video: Path, weights: Path, programs: list[str], repeats: int) -> di
             with tempfile.TemporaryDirectory() as folder:
                 name, *options = program.split()
                 out = Path(folder) / ("lake" if program in OURS else "rows.parquet")
+                python = daft if daft is not None and name == DAFT else sys.executable
                 started = time.perf_counter()
                 done = subprocess.run(
-                    [sys.executable, "-m", f"tests.bench.peers.{name}", str(video), str(weights), str(out), *options],
-                    capture_output=True, text=True, check=False,
+                    [python, "-m", f"tests.bench.peers.{name}", str(video), str(weights), str(out), *options],
+                    capture_output=True, text=True, check=False, env=environment,
                 )  # fmt: skip
                 seconds = time.perf_counter() - started
                 if done.returncode:
@@ -170,9 +174,12 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default=",".join(PROGRAMS), help="programs, separated by commas")
+    parser.add_argument("--daft", metavar="PYTHON", help="the Python of an environment that has Daft and the networks")
     parser.add_argument("--out", type=Path, default=Path("."))
     options = parser.parse_args()
     programs = [program for program in PROGRAMS if program in options.only.split(",") or program == "job"]
+    if options.daft is None:
+        programs = [program for program in programs if program.split()[0] != DAFT]
     (ref,) = list_videos([str(options.video)])
     video_s = probe_video(ref).duration_s
     options.out.mkdir(parents=True, exist_ok=True)
@@ -180,7 +187,7 @@ def main() -> None:
     weights = options.out / options.weights.name
     shutil.copy(options.weights, weights)
     exported_by_ultralytics(weights)
-    trials = run_all(options.video, weights, programs, options.repeats)
+    trials = run_all(options.video, weights, programs, options.repeats, options.daft)
     job_s = [trial.seconds for trial in trials["job"]]
     report: dict[str, Any] = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
