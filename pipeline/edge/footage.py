@@ -22,6 +22,7 @@ _LONGEST_HELD_S = 10.0
 _SET_BACK_S = 1.0
 _USUAL_FPS = 25.0
 _TIMEOUT_S = 10
+_LOOKED_AT_FIRST_US = 1_000_000
 # After so many damaged packets in a row a source is given up.
 _MOST_DAMAGED = 1000
 
@@ -147,6 +148,9 @@ def _by_av(source: str, is_live: bool) -> tuple[Iterator[_Frame], float]:
     from av.error import FFmpegError
 
     options = {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
+    if is_live:
+        # FFmpeg would watch a camera for five seconds before it shows anything.
+        options["analyzeduration"] = str(_LOOKED_AT_FIRST_US)
     try:
         container: Any = av.open(source, options=options, timeout=_TIMEOUT_S if is_live else None)
     except FFmpegError as error:

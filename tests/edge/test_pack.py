@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ from pipeline.edge.runner import Places, segments
 from pipeline.engine.models import config_for, fitted
 from pipeline.errors import UsageError
 from pipeline.steps.extract import Extractor
+from tests.edge.camera import filming
 from tests.lakes import analyze_here, rows
 
 # Runs the program as it is shipped, and tells what it has imported.
@@ -139,6 +141,18 @@ def test_segments_come_while_the_source_goes_on(packed: Path, street: Path) -> N
     assert len(told_at) > 5
     # Who is out of sight may come back for two seconds, and is waited for twice as long.
     assert max(told_at) < 11
+
+
+@pytest.mark.e2e
+def test_a_camera_on_the_network_is_watched(packed: Path, street: Path) -> None:
+    """Over RTSP, at the pace of the street, until the camera ends the stream."""
+    with filming(street, 10) as address:
+        found, said = run(packed, address)
+    assert said.strip() == "set()"
+    assert {each["label"] for each in found} >= {"walk"}
+    assert all(0 <= each["start_s"] < each["end_s"] < 8 for each in found)
+    began = [datetime.datetime.fromisoformat(each["start_at"]) for each in found]
+    assert max(began) - min(began) < datetime.timedelta(seconds=8)
 
 
 def test_of_a_camera_that_breaks_off_all_is_told(packed: Path, street: Path) -> None:
