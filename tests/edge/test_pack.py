@@ -150,7 +150,8 @@ def test_a_camera_on_the_network_is_watched(packed: Path, street: Path) -> None:
         found, said = run(packed, address)
     assert said.strip() == "set()"
     assert {each["label"] for each in found} >= {"walk"}
-    assert all(0 <= each["start_s"] < each["end_s"] < 8 for each in found)
+    # Six seconds, less the one that it takes to open a stream.
+    assert 4 < max(each["end_s"] for each in found) < 7
     began = [datetime.datetime.fromisoformat(each["start_at"]) for each in found]
     assert max(began) - min(began) < datetime.timedelta(seconds=8)
 
