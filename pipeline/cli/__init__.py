@@ -1,4 +1,4 @@
-"""The command `actionlake`: parse, call, show, exit. A file for each group of commands, as `--help` shows them."""
+"""The command `actionlake`: it parses options, calls the library, shows the result and sets the exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["app", "ask", "cluster", "foretell", "keep", "look", "main", "pack", 
 
 
 def main() -> None:
-    """Run the command; a user's mistake, and the end by Ctrl-C, get one line, not a traceback."""
+    """Run the command. A user's mistake and Ctrl-C give one line, not a traceback."""
     try:
         with stopping_on_signals(0.0, "the same command starts again"):
             app()

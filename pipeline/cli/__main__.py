@@ -1,4 +1,4 @@
-"""`python -m pipeline.cli`."""
+"""Entry point of `python -m pipeline.cli`."""
 
 from pipeline.cli import main
 

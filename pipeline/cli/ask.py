@@ -1,4 +1,4 @@
-"""Ask what was found: `query`, `search`, `export`."""
+"""Commands that ask a lake for results: `query`, `search`, `export`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How an answer is written."""
+    """Formats of an answer."""
 
     table = "table"
     csv = "csv"
@@ -47,11 +47,11 @@ def query(
             help="One SELECT over videos, segments, detections, tracks, forecasts, surprises, features, failures."
         ),
     ],
-    output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Break it off after so many seconds.")] = 300.0,
-    memory_gb: Annotated[float, typer.Option(help="Most memory that it may use, and its answer may hold.")] = 4.0,
+    output_format: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Time limit of the query, in seconds.")] = 300.0,
+    memory_gb: Annotated[float, typer.Option(help="Memory limit of the query and of its answer, in GiB.")] = 4.0,
 ) -> None:
-    """Ask a lake a question in SQL (DuckDB). It only reads, and reaches no other files, nor the network."""
+    """Query a lake in SQL (DuckDB). A query only reads: it can't reach other files or the network."""
     from pipeline.lake.query import open_lake
 
     _write(open_lake(lake).sql(sql, timeout_s, memory_gb), output_format)
@@ -62,41 +62,39 @@ def search(
     lake: LakeUri,
     like: Annotated[
         str | None,
-        typer.Option(help="What to look for: VIDEO@12.5, part of one path and seconds, or a segment_id."),
+        typer.Option(help="Moment to look for: VIDEO@12.5, where VIDEO is part of one path. Or a segment_id."),
     ] = None,
     person: Annotated[
-        int | None, typer.Option(help="Whom, by track_id, at that moment.", show_default="with the largest box")
+        int | None, typer.Option(help="track_id of the person at that moment.", show_default="the largest box")
     ] = None,
     examples: Annotated[
         Path | None,
-        typer.Option(help="Labelled spans that show what to look for; those labelled background, what not."),
+        typer.Option(help="File of labelled spans to look for. Spans labelled background show what to avoid."),
     ] = None,
     annotation_format: Annotated[
         str | None,
-        typer.Option("--examples-format", help="Format of the examples.", show_default="by its looks"),
+        typer.Option("--examples-format", help="Format of the examples.", show_default="detected"),
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="What to look for, in words; may be repeated. For lakes of an open_clip embedder."),
+        typer.Option(help="Words to look for. May be repeated. Needs a lake made with an open_clip embedder."),
     ] = None,
     limit: Annotated[int, typer.Option(help="Most stretches to show.")] = 10,
     where: Annotated[
-        str | None, typer.Option(help="Condition in SQL on the columns of videos: look through those alone.")
+        str | None, typer.Option(help="Search only videos whose columns meet this condition in SQL.")
     ] = None,
-    other_videos: Annotated[
-        bool, typer.Option("--other-videos", help="Leave out the videos that show what is looked for.")
-    ] = False,
-    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="all models'")] = None,
-    output_format: Annotated[Format, typer.Option("--format", help="How to write the answer.")] = Format.table,
+    other_videos: Annotated[bool, typer.Option("--other-videos", help="Leave out the videos of the examples.")] = False,
+    model: Annotated[str | None, typer.Option(help="Model that gives the labels.", show_default="all models")] = None,
+    output_format: Annotated[Format, typer.Option("--format", help="Format of the answer.")] = Format.table,
     report_folder: Annotated[
-        Path | None, typer.Option("--report", help="Write a page with clips of what is found, into this folder.")
+        Path | None, typer.Option("--report", help="Write a page with clips of the results into this folder.")
     ] = None,
     videos_root: VideosRoot = None,
     verbose: Verbose = False,
 ) -> None:
-    """Find the stretches of about two seconds that are most like given ones, by poses and looks, or like a text.
+    """Find stretches of about two seconds that are most like an example, by pose and appearance, or like a text.
 
-    Nothing is decoded.
+    The search reads the lake's features. It decodes no video.
     """
     from pipeline.lake.examples import example_like
     from pipeline.lake.query import open_lake
@@ -124,7 +122,7 @@ def search(
         hits = look(lambda done, n: status.update(f"looking: {done} of {n} shards are ready"))
     found = hits_table(hits, labelled=examples is not None or len(text or ()) > 1)
     if output_format is Format.table and hits:
-        # A terminal has no room for paths.
+        # A terminal has no room for whole paths.
         place = found.column_names.index("video")
         found = found.set_column(place, "video", [short_names([hit.uri for hit in hits])])
     _write(found, output_format)
@@ -141,7 +139,7 @@ def search(
 
 
 def _write(answer: pa.Table, output_format: Format) -> None:
-    """Write an answer as it is wanted."""
+    """Write an answer in the chosen format."""
     if output_format is Format.table:
         answer_table(out, answer)
     elif output_format is Format.csv:
@@ -164,9 +162,7 @@ def _write(answer: pa.Table, output_format: Format) -> None:
 @app.command(rich_help_panel=ASK)
 def export(
     lake: LakeUri,
-    out_path: Annotated[
-        Path, typer.Option("--out", help="A file; a folder for vtt, elan, cvat and fiftyone, which hold one a video.")
-    ],
+    out_path: Annotated[Path, typer.Option("--out", help="File to write. For vtt, elan, cvat and fiftyone: a folder.")],
     export_format: Annotated[
         str,
         typer.Option("--format", help="activitynet, csv, excel, vtt, boris, elan, cvat, label-studio or fiftyone."),
@@ -174,13 +170,15 @@ def export(
     where: Annotated[
         str | None,
         typer.Option(
-            help="Only segments that meet this condition in SQL, such as \"label = 'fall' AND score > 0.5\".",
+            help="Write only segments that meet this condition in SQL: \"label = 'fall' AND score > 0.5\".",
             show_default="all",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model whose segments to write.", show_default="the only one")
+    ] = None,
 ) -> None:
-    """Write a model's segments for other tools: spreadsheets, subtitles, tools to annotate and to look at videos."""
+    """Write a model's segments for other tools: spreadsheets, subtitles, annotation tools and video browsers."""
     from pipeline.lake.query import open_lake
     from pipeline.report.exports import export_segments
 

@@ -1,4 +1,4 @@
-"""Run on other machines, and measure this one: `submit`, `status`, `benchmark`."""
+"""Commands for clusters and for speed: `submit`, `status`, `benchmark`."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from pipeline.errors import Interrupted
 
 @app.command(rich_help_panel=CLUSTER)
 def submit(
-    command: Annotated[list[str], typer.Argument(help="After --, a command: analyze, classify or train.")],
+    command: Annotated[list[str], typer.Argument(help="After --, the command: analyze, classify, forecast or train.")],
     address: Annotated[
         str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="Job server of the cluster: http://HEAD:8265.")
     ],
     submission_id: Annotated[
         str | None, typer.Option("--id", help="Name of the job.", show_default="made by Ray")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job, nor show what it says.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job or show its output.")] = False,
 ) -> None:
-    """Run a command as a job of a Ray cluster, with this very code; exit as it exits.
+    """Run a command as a job on a Ray cluster, with this code. The exit code is that of the job.
 
-    Bundles, weights, options and manifests that it names go with it; videos and lakes have to be where the cluster can
-    reach them. The same command again takes up where a job was cut off.
+    Bundles, weights, option files and manifests that the command names are uploaded with it. Videos and lakes must be
+    where the cluster can reach them. If a job is interrupted, submit the same command again to resume it.
     """
     from pipeline.engine.ray.submit import submit as run
 
@@ -66,10 +66,10 @@ def submit(
 def status(
     lake: LakeUri,
     watch_s: Annotated[
-        float | None, typer.Option("--watch", min=1.0, help="Look again after so many seconds, until all is done.")
+        float | None, typer.Option("--watch", min=1.0, help="Repeat every so many seconds until the job is done.")
     ] = None,
 ) -> None:
-    """Show how far the job on a lake is, by what lies in the lake alone, wherever the job runs."""
+    """Show the progress of the job on a lake. It reads only the lake, so the job may run anywhere."""
     from pipeline.lake.progress import progress_of
     from pipeline.lake.store import Lake
 
@@ -87,8 +87,8 @@ def status(
 
 @app.command(rich_help_panel=CLUSTER)
 def benchmark(
-    sources: Annotated[list[str], typer.Argument(help="Videos like those of the archive; some minutes are enough.")],
-    repeats: Annotated[int, typer.Option(min=1, help="How often; the median and the range are shown.")] = 3,
+    sources: Annotated[list[str], typer.Argument(help="Videos like those of your archive. A few minutes are enough.")],
+    repeats: Annotated[int, typer.Option(min=1, help="Number of runs. The command shows median and range.")] = 3,
     scope: WantedScope = None,
     sample_fps: SampleFps = None,
     config_file: ConfigFile = None,
@@ -96,15 +96,15 @@ def benchmark(
     peers: Annotated[
         bool,
         typer.Option(
-            "--peers", help="Measure programs that people would write instead. Needs a checkout, and the extra bench."
+            "--peers", help="Compare with programs that use other libraries. Needs a checkout and the extra bench."
         ),
     ] = False,
     report: Annotated[
-        Path | None, typer.Option("--out", help="JSON file for all that was measured; for peers a folder.")
+        Path | None, typer.Option("--out", help="JSON file for the measurements. With --peers: a folder.")
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Measure a job on this machine beside what its decoding and its networks cost alone, or beside its peers."""
+    """Measure the speed of a job on this machine, and compare it with its stages run alone, or with peers."""
     from pipeline.engine.benchmark import run_benchmark, run_peers
     from pipeline.engine.models import DEFAULT_MODEL, choose_models, config_for, fitted
 

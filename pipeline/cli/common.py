@@ -1,4 +1,4 @@
-"""What the commands share: the application, its consoles and exit codes, common options."""
+"""Parts that all commands share: the application, its consoles, its exit codes and common options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXIT_USAGE = 2
 EXIT_FAILED_VIDEOS = 3
 
 LOOK, ASK, TEACH, KEEP, CLUSTER = "Look", "Ask", "Teach", "Keep", "Cluster"
-"""What one wants of a command: the groups of `--help`."""
+"""The groups of commands in `--help`."""
 _FIRST_DAY = [
     "analyze",
     "info",
@@ -61,7 +61,7 @@ def _show_version(wanted: bool) -> None:
 
 
 class _InOrder(TyperGroup):
-    """Commands stand in `--help` in the order in which one needs them."""
+    """A group of commands whose `--help` lists them in the order in which users need them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the commands."""
@@ -73,7 +73,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="From an archive of video to a queryable lake of labelled activity segments.",
+    help="Turn an archive of videos into a lake: Parquet files of labelled activity segments, to query in SQL.",
 )
 
 
@@ -87,7 +87,7 @@ def _main(
 
 
 class Scope(StrEnum):
-    """What is labelled."""
+    """What a job labels."""
 
     frame = "frame"
     person = "person"
@@ -95,7 +95,7 @@ class Scope(StrEnum):
 
 
 class EngineName(StrEnum):
-    """Who runs the steps."""
+    """Engines that can run a job."""
 
     auto = "auto"
     local = "local"
@@ -104,56 +104,59 @@ class EngineName(StrEnum):
 
 LakeUri = Annotated[str, typer.Option("--lake", envvar="ACTIONLAKE_LAKE", help="Folder or bucket prefix of the lake.")]
 WantedScope = Annotated[Scope | None, typer.Option(help="Label people, whole frames, or both.", show_default="person")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with options; the command line wins.")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join.", show_default="$RAY_ADDRESS")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with options. Command-line options override it.")
+]
+Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="$RAY_ADDRESS")]
 Engine = Annotated[
-    EngineName, typer.Option(help="local: processes of this machine. ray: Ray. auto: Ray where it is worth it.")
+    EngineName,
+    typer.Option(help="local: processes on this machine. ray: Ray. auto: Ray for a cluster or much video, else local."),
 ]
 SampleFps = Annotated[
-    float | None, typer.Option(help="Frames looked at per second of video.", show_default="the model's")
+    float | None, typer.Option(help="Frames to analyze per second of video.", show_default="the model's")
 ]
 Embedder = Annotated[
     str | None,
     typer.Option(
         help="CNN: efficientnet_lite0, a torchvision classifier, timm:MODEL, open_clip:MODEL/WEIGHTS, or a path with a "
-        "slash. detector: what the detector sees is enough.",
+        "slash. detector: no CNN, only the detector's features.",
         show_default="the model's",
     ),
 ]
 Detector = Annotated[
     str | None,
     typer.Option(
-        help="person_nano, person_pose, weights of Ultralytics, or a detector bundle.",
+        help="person_pose, person_nano, Ultralytics weights, or a detector bundle.",
         show_default="the model's",
     ),
 ]
 Labels = Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str | None, typer.Option(help="auto, f32, bf16 or f16.")]
-Workers = Annotated[int | None, typer.Option(help="Decoding actors.", show_default="one per CPU")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is decided on the way.")]
+Device = Annotated[str | None, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
+Precision = Annotated[str | None, typer.Option(help="Arithmetic of the networks: auto, f32, bf16 or f16.")]
+Workers = Annotated[int | None, typer.Option(help="Number of decoding workers.", show_default="one per CPU")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each decision of the command.")]
 
 
 def split_list(text: str | None) -> list[str] | None:
-    """Return what a text lists between commas."""
+    """Return the items of a comma-separated text. None: there is no text."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else None
 
 
 class _Printable(logging.Formatter):
-    """Logs quote names of files, too."""
+    """A formatter that spells out control characters. File names in log lines may hold some."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(printable(line) for line in super().format(record).splitlines())
 
 
 def log_to_console(verbose: bool) -> None:
-    """Show warnings, and what is decided on the way if that is wanted or nobody watches."""
+    """Show warnings. Show decisions, too, with `verbose`, or if the output is no terminal."""
     handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
     handler.setFormatter(_Printable("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("pipeline").setLevel(logging.INFO if verbose or not console.is_terminal else logging.WARNING)
-    # Each chunk is told of, which is much.
+    # This logger reports every chunk.
     logging.getLogger("pipeline.engine.worker").setLevel(logging.INFO if verbose else logging.WARNING)
-    # Which networks look, and what was understood of somebody's labels, is for that person to see.
+    # Users always see which networks run and how their labels and examples were understood.
     for name in ("pipeline.steps.extract", "pipeline.training.formats", "pipeline.lake.examples"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""Foretell where people will be, and watch zones and lines: `forecast`, `watch`, `train-forecaster`."""
+"""Commands for forecasts of paths, and for zones and lines: `forecast`, `watch`, `train-forecaster`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.cli.tables import forecaster_table, places_tables, warn_of_moving_
 from pipeline.cli.terminal import plain
 
 _Ground = Annotated[
-    Path | None, typer.Option(help="Homography of the camera, 3 x 3: from pixels to metres on the ground.")
+    Path | None, typer.Option(help="File of the camera's 3 x 3 homography, from pixels to metres on the ground.")
 ]
 
 
 class Kind(StrEnum):
-    """What foretells."""
+    """Kinds of forecasters."""
 
     lstm = "lstm"
     gru = "gru"
@@ -34,7 +34,7 @@ def forecast(
     lake: LakeUri,
     model: Annotated[str, typer.Option(help="Folder of a forecaster, or the name of a bundled one.")] = "walkers-lstm",
     horizon_s: Annotated[
-        float | None, typer.Option("--horizon", help="Seconds ahead.", show_default="what it was trained for")
+        float | None, typer.Option("--horizon", help="Seconds to forecast ahead.", show_default="as trained")
     ] = None,
     every_s: Annotated[
         float | None, typer.Option("--every", help="Seconds between two forecasts.", show_default="one step")
@@ -43,7 +43,7 @@ def forecast(
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Foretell the paths of the people in a lake, from their boxes: nothing is decoded."""
+    """Forecast the paths of the people in a lake, from their bounding boxes. It decodes no video."""
     from pipeline.engine.forecast import ForecastState
     from pipeline.engine.forecast import forecast as run
     from pipeline.lake.query import open_lake
@@ -57,7 +57,7 @@ def forecast(
 
     state = run(lake, model, ForetellOptions(horizon_s, every_s), ground, address, show)
     if not state.n_videos:
-        out.print(f"all of it was foretold by {plain(state.model)} before", highlight=False)
+        out.print(f"{plain(state.model)} has made all forecasts of this lake before", highlight=False)
         return
     out.print(
         f"{state.n_forecasts} forecasts of {state.n_videos} videos in {time.monotonic() - started:.1f} s",
@@ -71,19 +71,23 @@ def forecast(
 @app.command(rich_help_panel=ASK)
 def watch(
     lake: LakeUri,
-    zone: Annotated[list[str] | None, typer.Option(help="name=x1,y1,x2,y2,x3,y3...: corners in pixels.")] = None,
-    line: Annotated[list[str] | None, typer.Option(help="name=x1,y1,x2,y2: from one pixel to another.")] = None,
+    zone: Annotated[
+        list[str] | None, typer.Option(help="Zone: name=x1,y1,x2,y2,x3,y3..., corners in pixels. May be repeated.")
+    ] = None,
+    line: Annotated[
+        list[str] | None, typer.Option(help="Line: name=x1,y1,x2,y2, ends in pixels. May be repeated.")
+    ] = None,
     where: Annotated[
         str | None, typer.Option(help="Videos that meet a condition in SQL: \"camera = 'door'\".", show_default="all")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Whose forecasts tell who will cross.", show_default="the only forecaster's")
+        str | None, typer.Option(help="Forecaster that tells who will cross a line.", show_default="the only one")
     ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for visits.csv, crossings.csv, expected.csv.")
     ] = None,
 ) -> None:
-    """Tell who was in which zone and for how long, who crossed which line, and who was expected to."""
+    """Show who was in each zone and for how long, who crossed each line, and who was expected to cross it."""
     from pipeline.lake.places import parse_line, parse_zone, watch, write_places
     from pipeline.lake.query import open_lake
 
@@ -100,28 +104,28 @@ def watch(
 @app.command(rich_help_panel=TEACH)
 def train_forecaster(
     tracks: Annotated[
-        list[str], typer.Argument(help="Lakes; text files: frame, person, x, y in metres, or boxes as of MOT.")
+        list[str], typer.Argument(help="Lakes, or text files: frame, person, x, y in metres, or boxes in MOT format.")
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the forecaster's.")],
     test: Annotated[
-        list[str] | None, typer.Option(help="Measure on this source.", show_default="the last fifth of each")
+        list[str] | None, typer.Option(help="Source to measure on.", show_default="the last fifth of each")
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="What foretells.")] = Kind.lstm,
-    observed: Annotated[int, typer.Option(help="Steps that it sees, up to now.", min=2)] = 8,
-    ahead: Annotated[int, typer.Option(help="Steps that it tells.", min=1)] = 12,
+    kind: Annotated[Kind, typer.Option(help="Kind of forecaster.")] = Kind.lstm,
+    observed: Annotated[int, typer.Option(help="Past steps that the forecaster sees.", min=2)] = 8,
+    ahead: Annotated[int, typer.Option(help="Future steps that it forecasts.", min=1)] = 12,
     step_s: Annotated[float, typer.Option("--step", help="Seconds from one step to the next.", min=0.01)] = 0.4,
-    members: Annotated[int, typer.Option(help="Networks whose forecasts are one.", min=1)] = 3,
-    others: Annotated[int, typer.Option(help="Of how many others nearby it is told.", min=0)] = 0,
+    members: Annotated[int, typer.Option(help="Networks whose forecasts are combined.", min=1)] = 3,
+    others: Annotated[int, typer.Option(help="Number of nearest other people that it sees.", min=0)] = 0,
     fps: Annotated[float, typer.Option(help="Frames per second of text files.", min=0.01)] = 25.0,
     ground: _Ground = None,
     cameras: Annotated[
         int,
-        typer.Option(help="Made-up cameras that look at each source in metres, for a forecaster of pictures.", min=0),
+        typer.Option(help="Simulated cameras per source in metres, to train a forecaster for pictures.", min=0),
     ] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the tracks.", min=1)] = None,
     noise: Annotated[
         float | None,
-        typer.Option(help="Seen places tremble by up to so much: metres, or heights.", show_default="0.12"),
+        typer.Option(help="Largest noise on the past places, in metres or heights.", show_default="0.12"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and augmentation.")] = 0,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
@@ -131,7 +135,7 @@ def train_forecaster(
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train a forecaster of paths on tracks, and measure it beside going straight on."""
+    """Train a forecaster of paths on tracks, and compare it with simple baselines."""
     from pipeline.engine.train_forecaster import TrackOptions
     from pipeline.engine.train_forecaster import train_forecaster as run
     from pipeline.motion.forecasting import ForecasterSpec

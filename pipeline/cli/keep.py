@@ -1,4 +1,4 @@
-"""Keep a lake sound and in few files: `verify`, `compact`."""
+"""Commands that maintain a lake: `verify`, `compact`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from pipeline.config import Config
 def verify(
     lake: LakeUri,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Take out what is damaged, so that `analyze` makes it again.")
+        bool, typer.Option("--repair", help="Remove damaged parts, so that `analyze` makes them again.")
     ] = False,
 ) -> None:
-    """Check all that a lake promises: parts, checksums, counts, order, overlaps. Exit 1 if anything is wrong."""
+    """Check that a lake is intact: parts, checksums, counts, order, overlaps. Exit 1 if anything is wrong."""
     from pipeline.lake.lease import leased
     from pipeline.lake.store import Lake
     from pipeline.lake.verify import verify as check
@@ -48,10 +48,8 @@ def verify(
 @app.command(rich_help_panel=KEEP)
 def compact(
     lake: LakeUri,
-    shard_videos: Annotated[
-        int, typer.Option(help="A merged shard holds at most so many videos ...")
-    ] = Config.shard_videos,
-    shard_hours: Annotated[float, typer.Option(help="... and so many hours.")] = Config.shard_hours,
+    shard_videos: Annotated[int, typer.Option(help="Most videos in a merged shard.")] = Config.shard_videos,
+    shard_hours: Annotated[float, typer.Option(help="Most hours of video in a merged shard.")] = Config.shard_hours,
 ) -> None:
     """Merge small shards into larger ones: fewer and larger files, the same rows."""
     from pipeline.lake.compact import compact as merge

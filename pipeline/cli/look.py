@@ -1,4 +1,4 @@
-"""Look at videos, and at what was seen in them: `analyze`, `info`, `picture`; and at the options, `config`."""
+"""Commands that analyze videos and show a lake: `analyze`, `info`, `picture`. `config` shows the options."""
 
 from __future__ import annotations
 
@@ -48,35 +48,38 @@ from pipeline.options import to_toml
 
 _DetectorPx = Annotated[
     int | None,
-    typer.Option(help="Longest side of its input: more finds smaller people.", show_default="480 for person_pose"),
+    typer.Option(
+        help="Longest side of the detector's input, in pixels. A larger input finds smaller people.",
+        show_default="480 for person_pose",
+    ),
 ]
 _Classes = Annotated[
-    str | None, typer.Option(help="Classes of the detector to follow, separated by commas.", show_default="person")
+    str | None, typer.Option(help="Detector classes to track, separated by commas.", show_default="person")
 ]
 _Track = Annotated[
     int | None,
-    typer.Option(help="Video track to read, counted from 0.", show_default="the largest that is no picture"),
+    typer.Option(help="Video track to read, counted from 0.", show_default="the largest one"),
 ]
 _NameTime = Annotated[
     str | None,
     typer.Option(
-        help="How paths tell when a file was recorded: %Y%m%d_%H%M%S, * for anything.", show_default="usual spellings"
+        help="Pattern of recording times in paths: %Y%m%d_%H%M%S, * for anything.", show_default="common patterns"
     ),
 ]
 _TimeZone = Annotated[
-    str | None, typer.Option(help="Zone of times that do not tell theirs: Europe/Zurich.", show_default="UTC")
+    str | None, typer.Option(help="Time zone of recording times without one: Europe/Zurich.", show_default="UTC")
 ]
 _Camera = Annotated[
     str | None,
-    typer.Option(help="How paths tell the camera: */NVR_{camera}_main_*.", show_default="the folder's name"),
+    typer.Option(help="Pattern of camera names in paths: */NVR_{camera}_main_*.", show_default="the folder's name"),
 ]
 
 
 @app.command(rich_help_panel=LOOK)
 def analyze(
-    sources: Annotated[list[str], typer.Argument(help="Files, folders, globs or manifests, local or remote.")],
+    sources: Annotated[list[str], typer.Argument(help="Videos: files, folders, globs or manifests, local or remote.")],
     lake: LakeUri,
-    model: Annotated[str, typer.Option(help="Folder of a model bundle; none: no labels, features alone.")] = "default",
+    model: Annotated[str, typer.Option(help="Folder of a model bundle. none: features without labels.")] = "default",
     detector: Detector = None,
     detector_px: _DetectorPx = None,
     classes: _Classes = None,
@@ -85,7 +88,8 @@ def analyze(
     config_file: ConfigFile = None,
     embedder: Embedder = None,
     forecaster: Annotated[
-        str | None, typer.Option(help="Foretell paths by it, too: walkers-lstm, or a folder.", show_default="none")
+        str | None,
+        typer.Option(help="Forecaster of paths to run, too: walkers-lstm, or a folder.", show_default="none"),
     ] = None,
     track: _Track = None,
     name_time: _NameTime = None,
@@ -93,7 +97,7 @@ def analyze(
     camera: _Camera = None,
     labels: Labels = None,
     engine: Engine = EngineName.auto,
-    layout: Annotated[str | None, typer.Option(help="Of workers on Ray: auto, fused or split.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of workers on Ray: auto, fused or split.")] = None,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = None,
@@ -104,9 +108,9 @@ def analyze(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if any video failed.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Decode, embed and label videos into a lake. The same command again takes up where it was cut off."""
+    """Label the activities in videos and write them to a lake. After an interruption, the same command resumes."""
     if engine is not EngineName.ray and not address and "RAY_ADDRESS" not in os.environ:
-        # Before this process imports what it needs, so that they import side by side.
+        # It starts before this process imports its own modules, so that both import at the same time.
         fork_server()
     from pipeline.activity.bundle import Bundle, load_bundle
     from pipeline.engine.analyze import analyze as run
@@ -148,13 +152,13 @@ def info(lake: LakeUri) -> None:
 @app.command(rich_help_panel=LOOK)
 def picture(
     lake: LakeUri,
-    out_file: Annotated[Path, typer.Option("--out", help="The picture: .png or .jpg.")],
-    video: Annotated[str | None, typer.Option(help="Part of the wanted video's path.", show_default="any")] = None,
+    out_file: Annotated[Path, typer.Option("--out", help="Picture to write: .png or .jpg.")],
+    video: Annotated[str | None, typer.Option(help="Part of the video's path.", show_default="any video")] = None,
     at_s: Annotated[
         float | None, typer.Option("--at", help="Seconds into the video.", show_default="most people labelled")
     ] = None,
 ) -> None:
-    """Draw one frame with the boxes, ids and labels of everybody in it."""
+    """Draw one frame with the bounding boxes, ids and labels of all people in it."""
     from pipeline.lake.query import open_lake
     from pipeline.report.picture import draw_moment
 
@@ -167,13 +171,13 @@ def picture(
 
 @app.command(rich_help_panel=LOOK)
 def config(config_file: ConfigFile = None) -> None:
-    """Print all options as a TOML file, with their values and what they are."""
+    """Print all options as a TOML file, with their values and explanations."""
     chosen = Config.load(config_file)
     sys.stdout.write(to_toml(asdict(chosen), groups_of_options(), _said_of_options()))
 
 
 def _said_of_options() -> dict[str, str]:
-    """Return what the source says of each option."""
+    """Return the docstring of each option, read from the source of `Config`."""
     (record,) = ast.parse(inspect.getsource(Config)).body
     assert isinstance(record, ast.ClassDef)
     said = {}

@@ -1,4 +1,4 @@
-"""Pack a model for machines where there is little to compute with: `pack`."""
+"""The command that packs a model for small computers: `pack`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ def pack(
     videos: Annotated[
         str | None,
         typer.Option(
-            help="Clips of your cameras: int8 is calibrated on them, and all is compared.", show_default="none"
+            help="Clips of your cameras, to calibrate int8 and to compare the packed networks.", show_default="none"
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Labels of the clips, to measure with.", show_default="none")
+        Path | None, typer.Option(help="Labels of the clips, to measure accuracy.", show_default="none")
     ] = None,
     labels_format: LabelsFormat = None,
     label_map: LabelMap = None,
     precision: Annotated[
-        str | None, typer.Option(help="f32, f16, int8; by commas.", show_default="all; without clips f32,f16")
+        str | None,
+        typer.Option(help="f32, f16, int8, separated by commas.", show_default="all; without clips f32,f16"),
     ] = None,
-    runtime: Annotated[str, typer.Option(help="openvino, onnx; by commas.")] = "openvino",
+    runtime: Annotated[str, typer.Option(help="openvino, onnx, separated by commas.")] = "openvino",
     verbose: Verbose = False,
 ) -> None:
-    """Pack a model for a machine beside a camera: networks, and a program of one file that runs them."""
+    """Pack a model for a small computer beside a camera: networks, and a one-file program that runs them."""
     from pipeline.edge.clips import find_clips
     from pipeline.edge.pack import PRECISIONS
     from pipeline.edge.pack import pack as run

@@ -1,4 +1,4 @@
-"""Let people say what is right: `review`, `agreement`."""
+"""Commands for reviewers of segments: `review`, `agreement`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from pipeline.cli.terminal import plain
 def review(
     lake: LakeUri,
     answers: Annotated[
-        Path | None, typer.Option(help="CSV file of the answers; gone on with.", show_default="answers-REVIEWER.csv")
+        Path | None,
+        typer.Option(help="CSV file of the answers. New ones are added.", show_default="answers-REVIEWER.csv"),
     ] = None,
-    reviewer: Annotated[str | None, typer.Option(help="Who answers.", show_default="your login name")] = None,
+    reviewer: Annotated[str | None, typer.Option(help="Name of the reviewer.", show_default="your login name")] = None,
     where: Where = None,
     model: Model = None,
     videos_root: VideosRoot = None,
-    port: Annotated[int, typer.Option(help="Of the loopback interface; 0: any that is free.")] = 0,
+    port: Annotated[int, typer.Option(help="Port on the loopback interface. 0: any free port.")] = 0,
 ) -> None:
-    """Serve a page on this machine on which a person says which segments are right. Ctrl-C ends it."""
+    """Serve a page on this machine, on which a reviewer says which segments are right. Ctrl-C ends it."""
     from pipeline.lake.query import open_lake
     from pipeline.report.review import Review
     from pipeline.report.server import ReviewServer
@@ -46,7 +47,7 @@ def review(
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: ended.set())
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            # Nothing may come between, so that the address can be copied, or opened by a program.
+            # The address stands alone on its line, so that a person can copy it and a program can open it.
             print(server.url, flush=True)
             out.print(f"answers go to {plain(str(path))}; Ctrl-C ends the review", highlight=False, soft_wrap=True)
             ended.wait()
@@ -57,9 +58,9 @@ def review(
 @app.command(rich_help_panel=TEACH)
 def agreement(
     one: Annotated[Path, typer.Argument(help="Answers of one reviewer.")],
-    other: Annotated[Path, typer.Argument(help="Answers of another.")],
+    other: Annotated[Path, typer.Argument(help="Answers of another reviewer.")],
 ) -> None:
-    """Show how far two reviewers agree, label by label (Cohen's kappa), and what the one calls what the other does."""
+    """Show how far two reviewers agree: Cohen's kappa for each label, and a table of their label pairs."""
     from pipeline.errors import UsageError
     from pipeline.training.answers import agreement as measured
     from pipeline.training.answers import read_answers
@@ -69,7 +70,7 @@ def agreement(
         raise UsageError(f"{one} and {other}: no segment was answered in both; review the same lake")
     agreement_tables(out, found, one.name, other.name)
     if all(math.isnan(kappa) for _, _, kappa in found.by_label.values()):
-        out.print("both gave one label to all, so kappa says nothing", highlight=False)
+        out.print("both gave the same single label to all segments, so kappa is undefined", highlight=False)
 
 
 def _login() -> str:

@@ -1,4 +1,4 @@
-"""Show what was found: `report`, `clips`, `video`."""
+"""Commands that show results as pages and videos: `report`, `clips`, `video`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pipeline.report.cutting import Written
 
 Where = Annotated[
-    str | None, typer.Option(help="Segments that meet a condition in SQL: \"label = 'fall' AND score > 0.5\".")
+    str | None, typer.Option(help="Only segments that meet a condition in SQL: \"label = 'fall' AND score > 0.5\".")
 ]
-Model = Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")]
+Model = Annotated[str | None, typer.Option(help="Model whose segments to use.", show_default="the only one")]
 VideosRoot = Annotated[
-    str | None, typer.Option(help="Folder in which the videos lie now.", show_default="where they lay")
+    str | None, typer.Option(help="Folder of the videos, if they were moved.", show_default="where they were")
 ]
 
 
@@ -31,12 +31,12 @@ def report(
     where: Where = None,
     model: Model = None,
     videos_root: VideosRoot = None,
-    max_mb: Annotated[float, typer.Option(help="Most megabytes of clips; 0: none.", min=0.0)] = 500.0,
-    title: Annotated[str | None, typer.Option(help="Of the page.", show_default="the lake's name")] = None,
+    max_mb: Annotated[float, typer.Option(help="Most megabytes of clips. 0: no clips.", min=0.0)] = 500.0,
+    title: Annotated[str | None, typer.Option(help="Title of the page.", show_default="the lake's name")] = None,
     workers: Workers = None,
     address: Address = None,
 ) -> None:
-    """Write a page that opens from disk: timelines, clips with everybody drawn in, a table, totals, failures."""
+    """Write a page that opens from disk: timelines, clips with boxes drawn in, a table, totals, failures."""
     from pipeline.engine.cuts import cutting
     from pipeline.report.report import write_report
 
@@ -52,12 +52,12 @@ def clips(
     where: Where = None,
     model: Model = None,
     margin_s: Annotated[float, typer.Option("--margin", help="Seconds before and after a segment.", min=0.0)] = 1.0,
-    draw: Annotated[bool, typer.Option("--draw", help="Draw boxes, ids, poses and labels into the pictures.")] = False,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw boxes, ids, poses and labels into the clips.")] = False,
     videos_root: VideosRoot = None,
     workers: Workers = None,
     address: Address = None,
 ) -> None:
-    """Write segments as video files, named by what they hold, and a table of them."""
+    """Write each segment as a video file, named by its content, and a table of the files."""
     from pipeline.engine.cuts import cutting
     from pipeline.report.clips import write_clips
 
@@ -74,7 +74,7 @@ def clips(
 def video(
     lake: LakeUri,
     wanted: Annotated[str, typer.Argument(metavar="VIDEO", help="Part of the video's path.")],
-    out_file: Annotated[Path, typer.Option("--out", help="The file: .mp4.")],
+    out_file: Annotated[Path, typer.Option("--out", help="Video file to write: .mp4.")],
     model: Model = None,
     videos_root: VideosRoot = None,
 ) -> None:
@@ -89,7 +89,7 @@ def video(
 
 
 def say_written(written: Written) -> None:
-    """Tell where a report is, and which of its segments have no clip."""
+    """Print where a report is, and how many of its segments have no clip."""
     _say_why(written.without_clip)
     out.print(
         f"{plain(str(written.path))}: {written.n_segments} segments, {written.n_clips} clips, "
@@ -99,6 +99,6 @@ def say_written(written: Written) -> None:
 
 
 def _say_why(failures: Mapping[str, str]) -> None:
-    """Tell how many segments have no clip, and why."""
+    """Print how many segments have no clip, and why."""
     for why, n in Counter(failures.values()).most_common():
         console.print(f"[yellow]{n} segments without a clip:[/] {plain(why)}", highlight=False, soft_wrap=True)

@@ -39,7 +39,7 @@ _STAGE_NAMES = {
 
 
 def closing_table(console: Console, state: JobState) -> None:
-    """Print what a job found and where its time went."""
+    """Print the results of a job and where its time went."""
     if state.label_n:
         table = Table(title="segments")
         for heading in ("label", "segments", "hours"):
@@ -78,20 +78,21 @@ def closing_table(console: Console, state: JobState) -> None:
         console.print(plain(line), highlight=False, soft_wrap=True)
 
 
-# Of what a model has learnt from, a twentieth is; of people new to it in rooms like those that it knew, 3 to 8 %.
+# Share of the labelled time that is worth a warning. A twentieth of the training data is unlike it by this measure; for
+# new people in similar rooms it is 3 to 8 %.
 _MUCH = 0.15
 
 
 def _unlike(judged_s: float, unlike_s: float) -> list[str]:
-    """Return a line that says how much is unlike what a model has learnt from, if that is much."""
+    """Return a line that says how much of the labelled time is unlike the training data, if it is much."""
     if unlike_s < _MUCH * judged_s or not unlike_s:
         return []
     from pipeline.steps.label import UNLIKE
 
     return [
-        f"{100 * unlike_s / judged_s:.0f} % of what was labelled is unlike what the model has learnt from: its novelty "
-        f"is above {UNLIKE:g}, as that of {100 * (1 - UNLIKE):.0f} % usually is. Check some of it, and label it to "
-        "train your own: see docs/your-own-activities.md"
+        f"{100 * unlike_s / judged_s:.0f} % of the labelled time is unlike the model's training data: its novelty "
+        f"is above {UNLIKE:g}, where {100 * (1 - UNLIKE):.0f} % is usual. Check some of it, and label it to "
+        "train your own model: see docs/your-own-activities.md"
     ]
 
 
@@ -111,7 +112,7 @@ _FIGURE_NAMES = {
 
 
 def evaluation_tables(console: Console, found: LakeEvaluation) -> None:
-    """Print what was measured of a lake's segments: the figures with their intervals, then label by label."""
+    """Print the evaluation of a lake's segments: first the figures with their intervals, then each label."""
     evaluation = found.evaluation
     figures = Table(title=f"{plain(found.model)}: {evaluation.n_spans} spans in {evaluation.n_videos} videos")
     for heading in ("figure", "value", "95 % over videos"):
@@ -137,7 +138,7 @@ def _largest_first(totals: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def training_table(console: Console, result: TrainResult) -> None:
-    """Print how accurate a model is on videos that it was not trained on, split by split."""
+    """Print the accuracy of a model on videos that it was not trained on, for each split."""
     from pipeline.training.validation import FIGURES
 
     table = Table(title=f"{result.bundle.name}: accuracy on videos not trained on")
@@ -151,7 +152,7 @@ def training_table(console: Console, result: TrainResult) -> None:
 
 
 def teaching_table(console: Console, result: TeachResult) -> None:
-    """Print what answers changed, on those of them that were held out."""
+    """Print the accuracy before and after teaching, measured on the answers that were held out."""
     if not result.results:
         console.print("the answers are of too few videos to measure on some of them", highlight=False)
         return
@@ -165,15 +166,15 @@ def teaching_table(console: Console, result: TeachResult) -> None:
     before, after = (found["frame_accuracy"] for found in result.results.values())
     if after < before:
         console.print(
-            "less of the time is right than before: look for mistakes in the answers, or answer more before you use it",
+            "less time is labelled right than before: look for mistakes in the answers, or add more before you use it",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
 
 
 def labelled_table(console: Console, state: ClassifyState) -> None:
-    """Print how many new segments a model found, by label."""
+    """Print the number of new segments for each label."""
     if not state.n_videos:
-        console.print(f"all of it was labelled by {plain(state.model)} before", highlight=False)
+        console.print(f"{plain(state.model)} has labelled all of this lake before", highlight=False)
         return
     table = Table(title=f"new segments by {state.model}")
     table.add_column("label")
@@ -186,13 +187,13 @@ def labelled_table(console: Console, state: ClassifyState) -> None:
 
 
 def agreement_tables(console: Console, found: Agreement, one: str, other: str) -> None:
-    """Print how far two reviewers agree on what both have answered, and which labels the one gives for the other's.
+    """Print how far two reviewers agree on the segments that both answered, and a table of their label pairs.
 
     Args:
-        console: Where to.
-        found: What was measured.
-        one: Whose answers are the rows of the second table.
-        other: Whose are its columns.
+        console: Console to print to.
+        found: The measured agreement.
+        one: Name of the answers in the rows of the second table.
+        other: Name of the answers in its columns.
     """
     table = Table(title=f"{found.n_both} segments answered by both")
     for heading in ("label", "given by either", "same", "Cohen's kappa"):
@@ -200,9 +201,9 @@ def agreement_tables(console: Console, found: Agreement, one: str, other: str) -
     for label, (n, same, kappa) in found.by_label.items():
         table.add_row(plain(label), str(n), f"{same:.3f}", "" if math.isnan(kappa) else f"{kappa:.3f}")
     console.print(table)
-    console.print("same: share of all of them on which both give this label, or both do not", highlight=False)
+    console.print("same: share of all segments to which both give this label, or neither does", highlight=False)
     labels = sorted({label for pair in found.pairs for label in pair})
-    # Columns have numbers, which rows explain: names of a dozen labels are wider than a terminal.
+    # A dozen label names are wider than a terminal: the columns have numbers, and the rows explain them.
     table = Table()
     table.add_column("label")
     for number in range(1, len(labels) + 1):
@@ -225,7 +226,7 @@ def answer_table(console: Console, answer: pa.Table) -> None:
 
 
 def hits_table(hits: Sequence[Hit], labelled: bool) -> pa.Table:
-    """Return what a search found as a table; `labelled` tells whether to say what each is like."""
+    """Return the hits of a search as a table. `labelled` adds the label or text that each is like."""
     import pyarrow as pa
 
     columns = {
@@ -242,12 +243,12 @@ def hits_table(hits: Sequence[Hit], labelled: bool) -> pa.Table:
 
 
 def benchmark_table(console: Console, found: Benchmark) -> None:
-    """Print what a job costs beside its stages alone."""
+    """Print the time of a job and of each of its stages run alone."""
     from pipeline.engine.benchmark import median_and_range
 
     alone = found.alone[0]
     table = Table(
-        title=f"{alone.video_s / 60:.1f} min of video, {alone.n_frames} frames, {alone.n_boxes} people in them"
+        title=f"{alone.video_s / 60:.1f} min of video, {alone.n_frames} frames, {alone.n_boxes} boxes of people"
     )
     for heading in ("stage alone, on one core", "seconds", "core-seconds per video-hour"):
         table.add_column(heading, justify="left" if heading.startswith("stage") else "right")
@@ -259,7 +260,7 @@ def benchmark_table(console: Console, found: Benchmark) -> None:
     console.print(f"job, from command to prompt: {median_and_range(found.job_s, 1)} s on {found.cpus} cores")
     console.print(f"video-hours per hour: {median_and_range(found.hours_per_hour, 1)}")
     console.print(
-        f"efficiency, what the stages alone would take on all cores over that: {median_and_range(found.efficiency)}"
+        f"efficiency (time of the stages alone on all cores / job time): {median_and_range(found.efficiency)}"
     )
 
 
@@ -288,9 +289,9 @@ def _cell(value: Any) -> str:
 
 
 def forecaster_table(console: Console, bundle: ForecasterBundle) -> None:
-    """Print how near a forecaster comes, beside baselines."""
+    """Print the errors of a forecaster and of its baselines."""
     unit = "m" if bundle.unit == "m" else "heights of the person"
-    table = Table(title=f"{plain(bundle.name)}: distance from what came true, {unit}")
+    table = Table(title=f"{plain(bundle.name)}: distance from the true path, {unit}")
     for heading in ("", "ADE", "FDE", "best of 20: ADE", "FDE", "in 1 sigma (0.393)", "windows"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, figures in bundle.metrics.items():
@@ -300,7 +301,7 @@ def forecaster_table(console: Console, bundle: ForecasterBundle) -> None:
 
 
 def warn_of_moving_cameras(console: Console, lake: LakeReader, where: str | None = None) -> None:
-    """Say in which videos the paths of people are not theirs alone."""
+    """Name the videos whose camera moves: there, people's paths hold its motion, too."""
     from pipeline.lake.forecasts import moving_cameras
 
     if moving := moving_cameras(lake, where):
@@ -308,7 +309,7 @@ def warn_of_moving_cameras(console: Console, lake: LakeReader, where: str | None
 
 
 def places_tables(console: Console, found: Places, zones: Sequence[str], lines: Sequence[str]) -> None:
-    """Print what happened at zones and lines."""
+    """Print the visits to zones and the crossings of lines."""
     if zones:
         table = Table(title="zones")
         for heading in ("zone", "stays", "people", "entries", "exits", "mean stay", "longest"):
@@ -324,7 +325,7 @@ def places_tables(console: Console, found: Places, zones: Sequence[str], lines: 
         console.print(table)
     if lines:
         table = Table(title="lines")
-        for heading in ("line", "crossed to the right", "to the left", "expected at times", "most probable"):
+        for heading in ("line", "crossed to the right", "to the left", "expected crossings", "most probable"):
             table.add_column(heading, justify="left" if heading == "line" else "right")
         for name in lines:
             ways = Counter(row["direction"] for row in found.crossings.to_pylist() if row["line"] == name)
@@ -336,7 +337,7 @@ def places_tables(console: Console, found: Places, zones: Sequence[str], lines: 
 
 
 def pack_table(console: Console, packed: Pack) -> None:
-    """Print what was measured of the networks of a pack."""
+    """Print the measurements of a pack's networks."""
     from pipeline.edge.compare import Outcome
 
     table = Table(title=plain(str(packed.folder)))

@@ -1,4 +1,4 @@
-"""Teach a model, measure what it finds, use it on what was seen before: `train`, `teach`, `evaluate`, `classify`."""
+"""Commands that train, correct, measure and apply a model: `train`, `teach`, `evaluate`, `classify`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from pipeline.config import Config
 
 
 class Head(StrEnum):
-    """What remembers the steps before."""
+    """Heads of the activity network."""
 
     lstm = "lstm"
     gru = "gru"
@@ -52,19 +52,15 @@ _LABELS_HELP = (
     "Labels: a table (video,start_s,end_s,label[,split]) as CSV or Excel, folders of clips, or a file of BORIS, "
     "ActivityNet, CVAT, VIA 3, Label Studio, ELAN or MS-TCN."
 )
-LabelsFormat = Annotated[
-    str | None, typer.Option("--format", help="Format of the labels.", show_default="what they look like")
-]
-LabelMap = Annotated[
-    Path | None, typer.Option("--map", help="CSV from,to: other names for labels; to may be background.")
-]
+LabelsFormat = Annotated[str | None, typer.Option("--format", help="Format of the labels.", show_default="detected")]
+LabelMap = Annotated[Path | None, typer.Option("--map", help="CSV from,to that renames labels; to may be background.")]
 
 
 _Inputs = Annotated[
     str | None,
     typer.Option(
-        help="frame, frame_change, frame_flow, crop, crop_change, crop_flow, box, pose; by commas.",
-        show_default="those that help",
+        help="frame, frame_change, frame_flow, crop, crop_change, crop_flow, box, pose, separated by commas.",
+        show_default="those found to help",
     ),
 ]
 
@@ -72,10 +68,10 @@ _Inputs = Annotated[
 @app.command(rich_help_panel=TEACH)
 def train(
     annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
-    videos: Annotated[str, typer.Option(help="Folder in which the annotated videos lie.")],
+    videos: Annotated[str, typer.Option(help="Folder of the annotated videos.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the model's.")],
     lake: Annotated[
-        str | None, typer.Option(help="Where features stay for next time.", show_default="OUT-lake")
+        str | None, typer.Option(help="Lake that keeps the features for later runs.", show_default="OUT-lake")
     ] = None,
     scope: Annotated[Scope | None, typer.Option(help="What to label: people, or whole frames.")] = None,
     labels_format: LabelsFormat = None,
@@ -84,44 +80,43 @@ def train(
     detector: Detector = None,
     sample_fps: SampleFps = None,
     embedder: Embedder = None,
-    head: Annotated[Head | None, typer.Option(help="What remembers.", show_default="lstm")] = None,
+    head: Annotated[Head | None, typer.Option(help="Kind of sequence network.", show_default="lstm")] = None,
     hidden_dim: Annotated[int | None, typer.Option(help="Units of a layer in one direction.")] = None,
-    bidirectional: Annotated[bool | None, typer.Option(help="Let a step see what comes after it.")] = None,
-    members: Annotated[int | None, typer.Option(help="Networks that are averaged.")] = None,
+    bidirectional: Annotated[bool | None, typer.Option(help="Let each step see later steps, too.")] = None,
+    members: Annotated[int | None, typer.Option(help="Number of networks to average.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a gain on held-out videos.", show_default="no")
     ] = None,
     input_dropout: Annotated[
         float | None,
-        typer.Option(help="Share of the inputs that training hides.", show_default="0.5", min=0.0, max=0.95),
+        typer.Option(help="Dropout rate of the inputs in training.", show_default="0.5", min=0.0, max=0.95),
     ] = None,
     row_steps: Annotated[
         int | None,
         typer.Option(help="Train on rows of so many steps: faster, for short spans.", show_default="no", min=2),
     ] = None,
-    mirror: Annotated[bool | None, typer.Option(help="Show half mirrored; for inputs box and pose.")] = None,
+    mirror: Annotated[bool | None, typer.Option(help="Mirror half of the sequences; for inputs box and pose.")] = None,
     skeletons: Annotated[
         Path | None, typer.Option(help="Learn from skeletons in 3D, too (.npz); for inputs box and pose.")
     ] = None,
     events: Annotated[
-        str | None, typer.Option(help="Labels of what happens once, as a fall does; by commas.", show_default="none")
+        str | None,
+        typer.Option(help="Labels of single events, such as fall, separated by commas.", show_default="none"),
     ] = None,
-    least_score: Annotated[
-        float, typer.Option(help="Segments with a lower score are dropped.", min=0.0, max=1.0)
-    ] = 0.0,
+    least_score: Annotated[float, typer.Option(help="Drop segments with a lower mean score.", min=0.0, max=1.0)] = 0.0,
     meanings: Annotated[
-        Path | None, typer.Option(help="CSV label,meaning: what each label stands for, for the model card.")
+        Path | None, typer.Option(help="CSV label,meaning that explains each label in the model card.")
     ] = None,
     keep_splits: Annotated[
-        bool, typer.Option("--keep-splits", help="Write each split's model, too, into OUT-splits.")
+        bool, typer.Option("--keep-splits", help="Write the model of each split, too, into OUT-splits.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
     config_file: ConfigFile = None,
     workers: Workers = None,
     trainers: Annotated[
-        int | None, typer.Option(help="Train by so many workers of the cluster.", show_default="side by side here")
+        int | None, typer.Option(help="Ray workers that train each network together.", show_default="none")
     ] = None,
     device: Device = None,
     address: Address = None,
@@ -155,19 +150,19 @@ def train(
 @app.command(rich_help_panel=TEACH)
 def teach(
     lake: LakeUri,
-    answers: Annotated[Path, typer.Argument(help="What is right: answers of `review`, or labels in any format.")],
+    answers: Annotated[Path, typer.Argument(help="Corrections: answers of `review`, or labels in any format.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the bundle; its name is the model's.")],
     model: Annotated[
-        str | None, typer.Option(help="Bundle to go on from.", show_default="the bundled one that labelled the lake")
+        str | None, typer.Option(help="Bundle to start from.", show_default="the bundled one that labelled the lake")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the answers.", min=1)] = 15,
-    replay: Annotated[Path | None, typer.Option(help="Labels that it learnt from before, to learn from again.")] = None,
-    replay_lake: Annotated[str | None, typer.Option(help="Lake of those.")] = None,
-    relabel: Annotated[bool, typer.Option(help="Label the lake with what comes out.")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
+    replay: Annotated[Path | None, typer.Option(help="Labels of an earlier training, to learn from again.")] = None,
+    replay_lake: Annotated[str | None, typer.Option(help="Lake with the features of the --replay videos.")] = None,
+    relabel: Annotated[bool, typer.Option(help="Label the lake with the new model.")] = True,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     verbose: Verbose = False,
 ) -> None:
-    """Teach a model by answers and label the lake anew. Nothing is decoded; what nobody corrected stays."""
+    """Train a model further on answers and label the lake again. It learns to keep what nobody corrected."""
     from pipeline.engine.relabel import classify as label_anew
     from pipeline.engine.teach import teach as run
     from pipeline.training.teaching import TeachOptions
@@ -194,10 +189,12 @@ def teach(
 def evaluate(
     lake: LakeUri,
     annotations: Annotated[Path, typer.Argument(help=_LABELS_HELP)],
-    out_folder: Annotated[Path, typer.Option("--out", help="Where the JSON and the plots go.")] = Path("evaluation"),
-    model: Annotated[str | None, typer.Option(help="Whose segments.", show_default="the only model's")] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the JSON file and the plots.")] = Path(
+        "evaluation"
+    ),
+    model: Annotated[str | None, typer.Option(help="Model whose segments to use.", show_default="the only one")] = None,
     split: Annotated[
-        str | None, typer.Option(help="A division of the labels: measure on what is test in it, else val.")
+        str | None, typer.Option(help="Split of the labels. Its test part is measured, or its val part.")
     ] = None,
     labels_format: LabelsFormat = None,
     label_map: LabelMap = None,
@@ -221,11 +218,11 @@ def classify(
     lake: LakeUri,
     model: Annotated[str, typer.Option(help="Folder of a model bundle, or the name of a bundled one.")],
     labels: Labels = None,
-    min_track_s: Annotated[float | None, typer.Option(help="A shorter track gives no segment.")] = None,
+    min_track_s: Annotated[float | None, typer.Option(help="Seconds. A shorter track gives no segment.")] = None,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Label a lake with another model, from its features: nothing is decoded, other models' segments stay."""
+    """Label a lake with another model, from its features. It decodes no video and keeps other models' segments."""
     from pipeline.engine.relabel import ClassifyState
     from pipeline.engine.relabel import classify as run
 

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from pipeline.engine.board import JobState
     from pipeline.lake.progress import LakeProgress
 
-# Without a terminal, a line at most this often.
+# Seconds between two lines of progress where there is no terminal.
 _PLAIN_EVERY_S = 10.0
-# Control, formatting (among them those that reverse a line), halves of surrogate pairs, line and paragraph separators.
+# Unicode categories: control, formatting (some reverse a line), halves of surrogate pairs, separators of lines and
+# paragraphs.
 _NOT_SHOWN = frozenset(["Cc", "Cf", "Cs", "Zl", "Zp"])
-# Without these some scripts, and emoji of several parts, can't be read.
+# Some scripts, and emoji of several parts, can't be read without these characters.
 _JOINERS = "\u200c\u200d"
 
 
 def plain(text: str) -> str:
-    """Return text so that a terminal shows it literally: no markup, no control characters.
+    """Return text that a terminal shows literally: without markup or control characters.
 
-    File names and labels come from outside; they may hold escape sequences, line ends, or marks that turn text around.
+    File names and labels come from outside. They may hold escape sequences, line ends, or marks that reverse text.
     """
     return escape(printable(text))
 
@@ -47,7 +48,7 @@ def spoken(text: str) -> str:
 
 
 class ProgressDisplay:
-    """Shows the progress of a job; a context manager, whose `update` is called whenever something is finished."""
+    """Shows the progress of a job. A context manager: call `update` whenever something is finished."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

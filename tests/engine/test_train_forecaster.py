@@ -140,7 +140,7 @@ def test_the_commands_train_and_foretell(tracks: list[Path], tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert "3 forecasts of 1 videos" in done.output
     done = CliRunner().invoke(app, ["forecast", "--lake", str(lake), "--model", str(tmp_path / "mine")])
-    assert "all of it was foretold by mine before" in done.output
+    assert "mine has made all forecasts of this lake before" in done.output
 
 
 @pytest.mark.e2e
