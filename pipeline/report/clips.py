@@ -1,4 +1,4 @@
-"""Write segments as clips, named by what they hold, with a table of them; and whole videos with everybody drawn in."""
+"""Write segments as clips with a table of them, and whole videos with boxes, poses and labels drawn in."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def write_clips(
     draw: bool = False,
     videos_root: str | None = None,
 ) -> Written:
-    """Write each segment as a clip, and `clips.csv`, which says what each holds.
+    """Write each segment as a clip, and `clips.csv`, which describes each clip.
 
     Args:
         lake: The lake.
         out: A folder, made if it is not there.
-        run: Who cuts.
+        run: Cuts the clips.
         where: A condition in SQL on the columns of `segments`. None: all of them.
-        model: Whose segments. None: those of the only model.
+        model: The model whose segments are written. None: the only model.
         margin_s: Seconds before and after a segment.
-        draw: Draw boxes, ids, poses and labels into the pictures.
-        videos_root: Where the videos lie now, if they were moved.
+        draw: Draw boxes, ids, poses and labels into the frames.
+        videos_root: Where the videos are now, if they were moved.
 
     Raises:
         UsageError: There is no lake or no such model, no segment meets the condition, or the folder can't be written.
@@ -75,7 +75,7 @@ def write_clips(
     folder, results = Path(out), dict[str, CutResult]()
     table = folder / _TABLE
     try:
-        # It tells that all is there, so it is written last.
+        # The table says that all clips are there, so it is written last.
         table.unlink(missing_ok=True)
         for cut, result in run(options, cuts.values()):
             results[cut.name] = result
@@ -112,12 +112,12 @@ def write_video(
     """Write a whole video with boxes, ids, poses and labels drawn in, as MP4.
 
     Args:
-        lake: Where they were found.
+        lake: The lake with the boxes and labels.
         video: Part of the URI of the wanted video.
         out: The file, `.mp4`.
-        model: Whose labels. None: the surest of any model's.
-        videos_root: Where the videos lie now, if they were moved.
-        longest_px: Longest side of the picture; it is never enlarged.
+        model: The model whose labels are drawn. None: of all models, the label with the highest score.
+        videos_root: Where the videos are now, if they were moved.
+        longest_px: Longest side of the frames in pixels. Frames are never enlarged.
 
     Raises:
         UsageError: There is no such video, or several, or the file can't be written.
@@ -148,7 +148,7 @@ def _described(name: str, row: dict[str, Any], result: CutResult) -> dict[str, A
 
 
 def _names(rows: list[dict[str, Any]]) -> list[str]:
-    """Return a name for each segment that sorts by video and time, and that every file system takes."""
+    """Return a name for each segment. Names sort by video and time, and are valid on every file system."""
     taken: set[str] = set()
     names = []
     for row in rows:
@@ -156,13 +156,13 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
         person = "" if row["track_id"] is None else f"_person{row['track_id']}"
         name = f"{_plain(stem)}_{row['start_s']:08.2f}_{_plain(row['label'])}{person}"
         tries = (name if n == 1 else f"{name}_{n}" for n in itertools.count(1))
-        # Some file systems fold letters.
+        # Some file systems ignore case.
         names.append(next(each for each in tries if each.casefold() not in taken))
         taken.add(names[-1].casefold())
     return names
 
 
 def _plain(text: str) -> str:
-    """Return a part of a name: letters, digits, `_`, `.` and `-`, and no more bytes than leave room for the rest."""
+    """Return a text as a part of a file name: letters, digits, `_`, `.` and `-`, cut to `_NAME_BYTES` bytes."""
     plain = re.sub(r"[^\w.-]+", "-", text).strip("-.").encode()[:_NAME_BYTES]
     return plain.decode(errors="ignore") or "video"

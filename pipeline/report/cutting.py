@@ -1,4 +1,4 @@
-"""Cut what a page shows out of the videos: clips, who is where in them, and a small picture for each segment."""
+"""Cut the material of a page out of the videos: clips, positions of people in them, and a thumbnail per segment."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from pipeline.report.scene import SHOWN_S, Scene, read_scene
 from pipeline.video.clips import LONGEST_PX, Clip, write_clip
 
 LONGEST_S = 60.0
-"""No clip of a page is longer."""
-# Of a longer segment a page shows the beginning.
+"""Longest clip of a page, in seconds."""
+# A page shows only this much of a longer segment, from its start.
 _SHOWN_S = 20.0
 _THUMB_SIZE = (120, 76)
-# A small picture shows so much around somebody, as a multiple of the box.
+# Size of the part that a thumbnail shows, as a multiple of the person's box.
 _AROUND = 1.5
 
 
 @dataclass(frozen=True)
 class Still:
-    """A small picture of a segment."""
+    """A thumbnail of a segment."""
 
     segment_id: str
     time_s: float
@@ -46,10 +46,10 @@ class Still:
 
 @dataclass(frozen=True)
 class Cut:
-    """A stretch of a video that is to be cut."""
+    """A stretch of a video to cut."""
 
     name: str
-    """Of its files, without a suffix."""
+    """Name of its files, without a suffix."""
     video_id: str
     uri: str
     size_bytes: int | None
@@ -60,53 +60,53 @@ class Cut:
 
 @dataclass(frozen=True)
 class CutResult:
-    """What became of it."""
+    """The outcome of a cut."""
 
     start_s: float = 0.0
     end_s: float = 0.0
     n_bytes: int = 0
-    """Of all its files."""
+    """Size of all its files."""
     failure: str = ""
-    """Why there is none."""
+    """Why there is no clip. Empty: there is one."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written for somebody to look at."""
+    """A written page, or written clips with their table."""
 
     path: Path
     """The page, or the table of the clips."""
     n_segments: int
     n_clips: int
     n_bytes: int
-    """Of the page with all that belongs to it, or of the clips."""
+    """Size of the page with all its files, or of the clips."""
     without_clip: dict[str, str]
-    """For segments by id, why there is no clip."""
+    """For segments without a clip: the reason, by segment id."""
 
 
 @dataclass(frozen=True)
 class CutOptions:
-    """Where the videos are, and how they are cut; travels to the workers."""
+    """Where the videos are, and how to cut them. It is sent to the workers."""
 
     lake: str
     folder: str
     videos_root: str | None = None
     model: str | None = None
-    """Whose labels are drawn."""
+    """The model whose labels are drawn."""
     draw: bool = False
-    """Draw into the pictures, instead of writing who is where beside the clip."""
+    """Draw boxes, poses and labels into the frames. Only without `for_page`."""
     for_page: bool = True
-    """Write also who is where, and the small pictures."""
+    """Also write the positions of people, and the thumbnails, as files beside the clip."""
     longest_px: int = LONGEST_PX
 
     def __post_init__(self) -> None:
-        # As seen from here: a worker may be at home elsewhere.
+        # The path is resolved here, because a worker may have another working directory.
         if self.videos_root is not None:
             object.__setattr__(self, "videos_root", filesystem.canonical_uri(self.videos_root))
 
 
 Run = Callable[[CutOptions, Iterable[Cut]], Iterator[tuple[Cut, CutResult]]]
-"""Cuts all of them, in any order; see `pipeline.engine.cuts`."""
+"""A function that cuts all stretches, in any order. See `pipeline.engine.cuts`."""
 
 
 class Cutter:
@@ -119,9 +119,9 @@ class Cutter:
         self._footage = Footage(options.videos_root)
 
     def cut(self, cut: Cut) -> CutResult:
-        """Write the files of a cut, and tell how large they are, or why there are none.
+        """Write the files of a cut, and return their size, or why there are none.
 
-        Whatever is wrong with a video costs its cuts alone.
+        An error in a video affects only its own cuts.
 
         Raises:
             UsageError: The folder can't be written to.
@@ -161,7 +161,7 @@ class Cutter:
 
 @contextmanager
 def _told_as(folder: Path) -> Iterator[None]:
-    """Tell what goes wrong in writing as a fault of the folder."""
+    """Raise an error in writing as a `UsageError` that names the folder."""
     try:
         yield
     except OSError as error:
@@ -169,12 +169,12 @@ def _told_as(folder: Path) -> Iterator[None]:
 
 
 def unfinished(folder: Path, n_clips: int, lacking: str) -> str:
-    """Return what to tell of a folder of clips that somebody had no patience for."""
+    """Return the message for a folder of clips whose writing was interrupted."""
     return f"{n_clips} clips are in {folder}, but no {lacking}; the same command starts again"
 
 
 def drawn_over(scene: Scene, width: int) -> Callable[[NDArray[np.uint8], float], None]:
-    """Return what draws everybody in a scene onto its pictures; `width` is that of the source video in pixels."""
+    """Return a function that draws all people of a scene onto a frame. `width`: of the source video, in pixels."""
 
     def draw(image: NDArray[np.uint8], time_s: float) -> None:
         for person in scene.at(time_s):
@@ -184,11 +184,11 @@ def drawn_over(scene: Scene, width: int) -> Callable[[NDArray[np.uint8], float],
 
 
 def plan_cuts(lake: LakeReader, rows: Sequence[dict[str, Any]], margin_s: float = 1.0) -> list[Cut]:
-    """Return clips that show each segment, and what is next to it; segments at about one time share a clip.
+    """Return the clips that show each segment with a margin. Segments at about the same time share a clip.
 
     Args:
-        lake: Whose segments.
-        rows: Rows of `segments`, by `uri` and `start_s`.
+        lake: The lake of the segments.
+        rows: Rows of `segments`, sorted by `uri` and `start_s`.
         margin_s: Seconds before and after a segment.
     """
     videos = {
@@ -208,12 +208,12 @@ def plan_cuts(lake: LakeReader, rows: Sequence[dict[str, Any]], margin_s: float 
 
 
 def _together(rows: Sequence[dict[str, Any]], margin_s: float, last_s: float) -> list[tuple[float, float, list[Still]]]:
-    """Return the stretches of one video that show its segments, none of which overlap."""
+    """Return the stretches of one video that show its segments. No two stretches overlap."""
     found: list[tuple[float, float, list[Still]]] = []
     for row in rows:
         until_s = min(row["end_s"], row["start_s"] + _SHOWN_S)
         start_s = max(0.0, row["start_s"] - margin_s)
-        # A header may tell of a shorter video than there is.
+        # The header of a video may give too short a duration.
         end_s = max(until_s, min(until_s + margin_s, last_s))
         still = Still(row["segment_id"], (row["start_s"] + until_s) / 2, row["track_id"])
         if found and start_s <= found[-1][1]:
@@ -224,9 +224,9 @@ def _together(rows: Sequence[dict[str, Any]], margin_s: float, last_s: float) ->
 
 
 def scene_script(name: str, clip: Clip, scene: Scene) -> str:
-    """Return a script that tells the page when a clip is, and who is where: times, boxes and keypoints in pixels.
+    """Return a script that tells the page the times of a clip, and the boxes and keypoints in it, in source pixels.
 
-    A keypoint that was not seen is at -1. A page that is opened from disk can load a script, but no data.
+    A keypoint that was not seen is at -1. It is a script because a page that is opened from disk can't load data.
     """
     tracks = []
     for track_id, views in scene.tracks.items():
@@ -247,7 +247,7 @@ def scene_script(name: str, clip: Clip, scene: Scene) -> str:
 
 
 def _foretold(scene: Scene, track_id: int, clip: Clip) -> dict[str, Any]:
-    """Return what was foretold of somebody in a clip: for each step x, y, sx, sy in pixels, and rho in thousandths."""
+    """Return the forecasts for one person in a clip: for each step x, y, sx, sy in pixels, and rho in thousandths."""
     told = scene.forecasts.get(track_id)
     if told is None:
         return {}
@@ -266,7 +266,7 @@ def _foretold(scene: Scene, track_id: int, clip: Clip) -> dict[str, Any]:
 def _write_stills(
     clip: Clip, scene: Scene, stills: Sequence[Still], folder: Path, source: tuple[int, int]
 ) -> list[Path]:
-    """Write a small picture for each segment, of whom it is about; the clip is decoded once."""
+    """Write a thumbnail of each segment that shows its person. The clip is decoded once."""
     written: list[Path] = []
     waiting = sorted(stills, key=lambda still: still.time_s)
     if not waiting:
@@ -289,7 +289,7 @@ def _write_still(frame: av.VideoFrame, still: Still, scene: Scene, folder: Path,
     found = views.at(still.time_s) if views is not None else None
     left, top, right, bottom = np.array([0, 0, width, height], np.float64)
     if found is not None:
-        # Apart for both sides: a copied clip may have pixels that are no squares.
+        # Both axes have their own scale: the pixels of a copied clip may not be square.
         left, top, right, bottom = found[0].astype(np.float64) * np.tile([width / source[0], height / source[1]], 2)
         middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
         half_h = max(bottom - top, (right - left) * _THUMB_SIZE[1] / _THUMB_SIZE[0], 16.0) * _AROUND / 2

@@ -1,4 +1,4 @@
-"""Draw people into pictures: boxes, skeletons, captions; a colour for each."""
+"""Draw people into pictures: bounding boxes, skeletons and captions, in one colour per person."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pipeline.vision.keypoints import BONES, KEYPOINTS
 
 SEEN_SCORE = 0.3
 """A keypoint below this score is a guess, and is not drawn."""
-# Lines are made for a picture of this size, and grow with it.
+# Line widths are given for a picture with this longest side, and scale with the picture.
 _LONGEST_PX = 1280
 # Neighbouring ids get colours far apart: each hue is the golden ratio further on.
 _GOLDEN = 0.618034
 
 
 def draw_person(image: NDArray[np.uint8], person: Person, scale: float = 1.0) -> None:
-    """Draw one box, the skeleton in it, and its caption above it, or inside where there is no room.
+    """Draw the box, skeleton and caption of one person. The caption is above the box, or inside if there is no room.
 
     Args:
-        image: `uint8 [H, W, 3]`, RGB; it is drawn onto.
-        person: In pixels of the source video.
-        scale: Pixels of the picture for one of the source.
+        image: `uint8 [H, W, 3]`, RGB. It is changed in place.
+        person: The person, in pixels of the source video.
+        scale: Pixels of the picture per pixel of the source.
     """
     unit = max(image.shape[:2]) / _LONGEST_PX
     font, thickness = max(0.4, 0.7 * unit), max(1, round(2 * unit))
@@ -46,15 +46,13 @@ def draw_person(image: NDArray[np.uint8], person: Person, scale: float = 1.0) ->
 
 
 def draw_path(image: NDArray[np.uint8], path: Path, colour: tuple[int, ...], scale: float) -> None:
-    """Draw where somebody came from, thin; where they were expected, with ellipses of one standard deviation; and where
-    they went, white.
-    """
+    """Draw a person's past path, forecast path with ellipses of one standard deviation, and true path in white."""
     unit = max(image.shape[:2]) / _LONGEST_PX
     thin, thick = max(1, round(1.5 * unit)), max(2, round(3 * unit))
     shaded = image.copy()
     for (x, y), (sx, sy, rho) in zip(path.foretold * scale, path.spread * [scale, scale, 1], strict=True):
         variances, axes = np.linalg.eigh([[sx * sx, rho * sx * sy], [rho * sx * sy, sy * sy]])
-        # The ellipse of a forecast that knows nothing would be larger than the picture.
+        # The ellipse of a very uncertain forecast would be larger than the picture.
         sides = np.sqrt(variances[::-1].clip(0)).clip(1, 2 * max(image.shape[:2]))
         turn = float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
         cv2.ellipse(shaded, _pixel((x, y)), _pixel(sides), turn, 0, 360, colour, cv2.FILLED, cv2.LINE_AA)
@@ -69,7 +67,7 @@ def draw_path(image: NDArray[np.uint8], path: Path, colour: tuple[int, ...], sca
 
 
 def _pixel(place: Sequence[float] | NDArray[np.float64]) -> tuple[int, int]:
-    """Return a place, or sizes, in whole pixels; as far outside of a picture as OpenCV can draw to."""
+    """Return a place, or a size, in whole pixels, clipped to the range that OpenCV can draw."""
     x, y = (round(max(-30_000.0, min(30_000.0, float(value)))) for value in place)
     return x, y
 
@@ -83,7 +81,7 @@ def colour_of(track_id: int) -> tuple[int, int, int]:
 def _draw_skeleton(
     image: NDArray[np.uint8], keypoints: NDArray[np.float32], scale: float, colour: tuple[int, ...], thickness: int
 ) -> None:
-    """Draw the keypoints that were seen, and the bones between them, if they are COCO's."""
+    """Draw the visible keypoints. Draw bones between them, too, if they are COCO keypoints."""
     places = [
         (round(float(x) * scale), round(float(y) * scale)) if score >= SEEN_SCORE else None for x, y, score in keypoints
     ]

@@ -1,4 +1,4 @@
-"""Show an evaluation: plots that a person can look at, and the JSON that a program can read."""
+"""Write an evaluation as plots for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.training.evaluation import Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# One plot holds so many labels; with more, the ones that are annotated most.
+# Most labels in one plot. If there are more, it shows the most frequent ones.
 _MOST_LABELS = 60
-# Cells of a confusion matrix carry their number up to so many labels.
+# A confusion matrix shows numbers in its cells up to this number of columns.
 _MOST_NUMBERED = 30
 
 
@@ -46,7 +46,7 @@ def _draw(path: Path, draw: Any, found: LakeEvaluation) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Without pyplot nothing of a display is touched.
+    # Without pyplot, no display is needed.
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -56,7 +56,7 @@ def _draw(path: Path, draw: Any, found: LakeEvaluation) -> None:
 
 
 def _shown(evaluation: Evaluation) -> list[int]:
-    """Return the labels that are annotated or found most, in order of their names."""
+    """Return the labels that are annotated or found most often, sorted by name."""
     confusion = np.array(evaluation.confusion)
     total = confusion.sum(axis=1) + confusion[:, :-1].sum(axis=0)
     return sorted(sorted(np.flatnonzero(total).tolist(), key=lambda i: -total[i])[:_MOST_LABELS])
@@ -73,7 +73,7 @@ def _confusion(axes: Axes, evaluation: Evaluation) -> None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), [*(evaluation.labels[i] for i in shown), "(nothing)"], rotation=90)
     axes.set_yticks(range(len(rows)), [f"{evaluation.labels[i]} ({counts[i].sum()})" for i in rows])
-    axes.set_xlabel("taken for")
+    axes.set_xlabel("predicted as")
     axes.set_ylabel("annotated (spans)")
     if len(columns) <= _MOST_NUMBERED:
         for (y, x), share in np.ndenumerate(shares):
@@ -91,7 +91,7 @@ def _reliability(axes: Axes, evaluation: Evaluation) -> None:
     axes.figure.set_size_inches(5.6, 5.4)  # type: ignore[union-attr]
     bins = evaluation.reliability
     total = sum(each.weight for each in bins) or 1.0
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="as sure as right")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="perfect calibration")
     axes.bar(
         [each.confidence for each in bins], [each.weight / total for each in bins],
         width=0.03, color="lightsteelblue", label="share of the time",
@@ -101,9 +101,9 @@ def _reliability(axes: Axes, evaluation: Evaluation) -> None:
         [each.accuracy for each in bins],
         marker="o",
         color="tab:blue",
-        label="right",
+        label="accuracy",
     )
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score of the segment", ylabel="share of its time that is right")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score of the segment", ylabel="accuracy (share of its time)")
     axes.legend(loc="upper left")
     axes.set_title(f"reliability, calibration error {evaluation.figures['calibration_error'].value:.3f}")
 
@@ -129,7 +129,7 @@ def _labels(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return the value with null for what is not a number, which JSON does not know."""
+    """Return the value with None in place of NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

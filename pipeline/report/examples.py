@@ -1,4 +1,4 @@
-"""Read what shows what is looked for from labels that people already have."""
+"""Read examples for a search from existing labels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipeline.training.videos import LakeVideos
 
 
 def read_examples(lake: LakeReader, path: str | Path, annotation_format: str | None = None) -> list[Example]:
-    """Return annotated spans of a lake's videos as examples; those labelled `background` as negative ones.
+    """Return annotated spans of a lake's videos as examples. Spans labelled `background` are negative examples.
 
     Args:
         lake: An open lake.
         path: Labels in one of the formats that `read_annotations` reads.
-        annotation_format: The format. None: what they look like.
+        annotation_format: The format. None: it is detected.
 
     Raises:
-        UsageError: They can't be read, or the lake does not hold a video of theirs, or not just one of that name.
+        UsageError: The labels can't be read, or a labelled video is not in the lake, or its name is ambiguous there.
     """
     located = LakeVideos(lake, lake.store.uri).locate(read_annotations(path, annotation_format))
     rows = lake.table("videos", ["video_id", "uri", "duration_s"]).to_pylist()

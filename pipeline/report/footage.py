@@ -1,4 +1,4 @@
-"""The videos of a lake, where they lie now."""
+"""Find the videos of a lake where they are now."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _KEPT = 64
 
 
 class Footage:
-    """Finds and probes videos; a few are remembered."""
+    """Finds and probes videos. It caches the last few results."""
 
     def __init__(self, videos_root: str | None = None) -> None:
-        """Take the folder in which the videos lie now, if they do not lie where they did.
+        """Take the folder of the videos, if they were moved.
 
-        There a video is found by the longest end of its path that any video in the folder shares.
+        A video is matched to the file in that folder that shares the longest end of its path.
         """
         self._folder = VideoFolder(videos_root) if videos_root is not None else None
         self._opened = functools.lru_cache(_KEPT)(self._open)
 
     def find(self, uri: str, size_bytes: int | None) -> tuple[str, Probe]:
-        """Return where a video lies now, and what it says of itself.
+        """Return where a video is now, and its probe.
 
         Args:
-            uri: Where it lay when it was analyzed.
-            size_bytes: How large it was then; None: unknown.
+            uri: Where it was when it was analyzed.
+            size_bytes: Its size then. None: unknown.
 
         Raises:
-            VideoError: It is not there, is another file, or can't be read.
+            VideoError: The video is not there, is another file, or can't be read.
         """
         return self._opened(uri, size_bytes)
 

@@ -1,4 +1,4 @@
-"""In which order segments are reviewed: what teaches most first, and some at random so that figures stay honest."""
+"""The order of segments in a review: the most informative first, with random ones between for an unbiased accuracy."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-# One in so many is set aside to be asked at random: from these alone it is told how often the model is right.
+# One segment in this many is drawn at random. The accuracy of the model is estimated from these alone.
 _RANDOM_EVERY = 4
-# By so much a segment says less after each that was asked of the same label, or of the same video.
+# Factors on a segment's worth for each segment of the same label, or of the same video, that was asked before.
 _SAME_LABEL, _SAME_VIDEO = 0.9, 0.6
-# What is unlike what the model has learnt from teaches about as much as what it is unsure of.
+# Weight of a segment's novelty beside the model's uncertainty.
 _NOVELTY_WEIGHT = 0.5
-# Who answers more goes on by worth alone.
+# After this many segments, only their own worth counts.
 _SPREAD = 2000
 
 
 def order(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> Iterator[tuple[int, str]]:
     """Yield the number of each row, and whether it was `random` or `asked`.
 
-    What is asked for is what the model is unsure of and what is novel to it, spread over labels and videos. What is
-    random is drawn from all of them before anything is asked, so the first of these are a fair sample, however far the
-    review gets. The same rows come in the same order for every reviewer, so that two of them answer the same ones.
+    `asked` rows are those that the model is unsure of, or that are novel to it, spread over labels and videos. `random`
+    rows are drawn from all rows at the start, so the first of them are a fair sample, wherever the review ends. The
+    order is the same for every reviewer, so that two reviewers answer the same segments.
 
     Args:
         rows: Rows of `segments`.
-        seed: Of what is drawn at random.
+        seed: Seed of the random rows.
     """
     drawn = np.random.default_rng(seed).permutation(len(rows))[: len(rows) // _RANDOM_EVERY].tolist()
     set_aside = set(drawn)
@@ -43,7 +43,7 @@ def order(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> Iterator[tuple[in
 
 
 def _by_worth(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Iterator[int]:
-    """Yield numbers of rows, the one first that teaches most beside those before it."""
+    """Yield numbers of rows. Each is the one that adds most to those before it."""
     groups: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
     for number in numbers:
         row = rows[number]
@@ -52,7 +52,7 @@ def _by_worth(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Iter
         groups[row["label"], row["video_id"]].append((float(np.log(worth)), number))
     waiting = [sorted(group, key=lambda each: (-each[0], each[1])) for group in groups.values()]
     labels, videos = (_numbered([name[k] for name in groups]) for k in (0, 1))
-    # Logarithms, since products of many factors vanish. A group of which nothing is left is worth nothing.
+    # Logarithms, since products of many factors underflow. An empty group has no worth.
     best = np.array([group[0][0] for group in waiting])
     taken = [0] * len(waiting)
     for _ in range(min(_SPREAD, len(numbers))):

@@ -1,4 +1,4 @@
-"""One page that shows a lake: timelines, a table, totals, and the moments themselves. It needs no network."""
+"""The page that shows a lake: timelines, a table, totals and clips. It needs no network."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def page_data(
     review: Mapping[str, Any] | None = None,
     ranked: bool = False,
 ) -> dict[str, Any]:
-    """Return what the page shows, to be written as JSON.
+    """Return the content of the page, to be written as JSON.
 
     Args:
-        lake: Whose videos and failures.
+        lake: The lake of the videos and failures.
         segments: Rows of `segments`.
-        title: Of the page.
-        clips: For each `video_id`, `start_s`, `end_s`, and the files `file` and `scene`.
-        thumbs: For segments by id, a small picture.
-        without_clip: For segments by id, why there is no clip.
-        note: What else is to be said beside the counts.
-        review: What a review needs; None: the page is only looked at.
-        ranked: The segments are what a search found, the likest first; their score is a likeness.
+        title: Title of the page.
+        clips: For each clip `video_id`, `start_s`, `end_s`, and the files `file` and `scene`.
+        thumbs: The thumbnail of each segment, by id.
+        without_clip: For segments without a clip: the reason, by id.
+        note: A text to show beside the counts.
+        review: The data of a review. None: the page is no review.
+        ranked: The segments are the hits of a search, the most similar first. Their score is a likeness.
     """
     names = ["video_id", "uri", "duration_s", "covered_s", "width", "height", "status", "recorded_at", "camera"]
     rows = sorted(lake.table("videos", names).to_pylist(), key=lambda row: (row["uri"], row["video_id"]))
@@ -96,7 +96,7 @@ def page_data(
              "file": clip["file"], "scene": clip["scene"]}
             for clip in clips
         ],
-        # In one order, whichever clip was cut first: the same lake gives the same page, to the last byte.
+        # Sorted, whichever clip was cut first, so that the same lake gives the same page, byte for byte.
         "thumbs": dict(sorted((thumbs or {}).items())),
         "without_clip": dict(sorted((without_clip or {}).items())),
         "failures": [
@@ -114,31 +114,31 @@ def page_data(
 
 
 def render(data: Mapping[str, Any]) -> str:
-    """Return the page as HTML; whatever names and labels hold, none of it is markup."""
+    """Return the page as HTML. No text in names and labels can become markup."""
     folder = importlib.resources.files("pipeline.report") / "page"
     text = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
     content = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     parts = {
         "title": escape(str(data["title"])),
         "style": text["page.css"],
-        # What ends or opens an element would do so within a script, too.
+        # A tag would end or open an element within a script, too.
         "data": content.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"),
         "script": "\n".join(text[name].replace('"use strict";\n', "", 1) for name in _SCRIPTS),
     }
-    # In one go: what is put in is not looked at again, whatever it holds.
+    # In a single pass, so that placeholders in the inserted text are not replaced.
     return re.sub(r"\{(title|style|data|script)\}", lambda found: parts[found[1]], text["page.html"])
 
 
 def _colours(segments: pa.Table, labels: Sequence[str]) -> list[int]:
-    """Return a number for each label: the model's own where it has one, so that reports can be compared."""
+    """Return a colour number for each label: the model's own number if it has one, so that reports can be compared."""
     columns = (segments[name].to_pylist() for name in ("label", "label_id"))
     known = {label: number for label, number in zip(*columns, strict=True) if number is not None}
-    # The first is the background, in most models, which is never shown: -1 stands for the last colour.
+    # In most models label 0 is the background, which is never shown. -1 stands for the last colour.
     return [known[label] - 1 if label in known else place for place, label in enumerate(labels)]
 
 
 def _rounded(value: float | None) -> float | None:
-    """Return a number as JSON knows it: what is none is null."""
+    """Return a rounded number, or None where JSON has no such number."""
     return None if value is None or not math.isfinite(value) else round(value, 3)
 
 
@@ -151,7 +151,7 @@ def _most_time_first(segments: pa.Table) -> list[str]:
 
 
 def short_names(uris: Sequence[str]) -> list[str]:
-    """Return names of files; those that several have, with the folder before them."""
+    """Return the file name of each URI. If several URIs share one, their folder stands before it."""
     names = [posixpath.basename(uri) for uri in uris]
     shared = Counter(posixpath.basename(uri) for uri in set(uris))
     return ["/".join(uri.split("/")[-2:]) if shared[name] > 1 else name for uri, name in zip(uris, names, strict=True)]

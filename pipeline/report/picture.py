@@ -1,4 +1,4 @@
-"""Draw one moment of a video with everybody in it: box, skeleton, track id, label."""
+"""Draw one frame of a video with all people in it: bounding box, skeleton, track id, label."""
 
 from __future__ import annotations
 
@@ -32,25 +32,26 @@ _MOST_CROWDED = """
 
 @dataclass(frozen=True)
 class Moment:
-    """What was drawn."""
+    """The moment that was drawn."""
 
     uri: str
     pts_s: float
     people: list[Person]
-    """Everybody who was followed there."""
+    """All people who are tracked in that frame."""
 
 
 def draw_moment(lake: LakeReader, out: str | Path, video: str | None = None, at_s: float | None = None) -> Moment:
-    """Write a picture of one frame with the boxes, ids and labels of everybody followed in it.
+    """Write a picture of one frame with the boxes, ids and labels of all people tracked in it.
 
     Args:
-        lake: Where they were found; the video itself must still be where it was.
+        lake: The lake with the boxes. The video must still be where it was analyzed.
         out: The picture, PNG or JPEG by its suffix.
         video: Part of the URI of the wanted video. None: any.
-        at_s: The first moment not before this many seconds. None: the one with the most labelled people.
+        at_s: Seconds. The first frame with people within a second from then is drawn. None: the frame with the most
+            labelled people.
 
     Raises:
-        UsageError: Nobody was followed there, or the picture can't be written.
+        UsageError: Nobody is tracked there, or the picture can't be written.
         VideoError: The video can't be read any more.
     """
     where = ""

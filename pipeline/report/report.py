@@ -1,4 +1,4 @@
-"""Write a report: the page, and the clips of the moments that it shows, in one folder that opens from disk."""
+"""Write a report: a page and its clips, in one folder. The page opens from disk."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pipeline.report.cutting import Cut, CutOptions, Run, Written, plan_cuts, un
 from pipeline.report.page import page_data, render
 from pipeline.video.clips import drop_parts, part_of
 
-# What a second of a clip takes, about, before any is cut.
+# Estimated size of one second of a clip.
 _USUAL_BYTES_PER_S = 60_000
-# A file that tells a report's folder of clips, which the next report may empty, from anybody else's.
+# A file that marks the clips folder of a report. Only a marked folder may be emptied by the next report.
 _MARK = ".actionlake-report"
 _OVER_LIMIT = "the clips before it took all of --max-mb"
 
@@ -41,12 +41,12 @@ def write_report(
     Args:
         lake: The lake.
         out: A folder, made if it is not there.
-        run: Who cuts the clips.
+        run: Cuts the clips.
         where: A condition in SQL on the columns of `segments`. None: all of them.
-        model: Whose segments. None: those of the only model.
-        videos_root: Where the videos lie now, if they were moved.
-        max_mb: Clips together take no more megabytes; segments that get none are still listed. 0: no clips.
-        title: Of the page. None: the lake's name.
+        model: The model whose segments are shown. None: the only model.
+        videos_root: Where the videos are now, if they were moved.
+        max_mb: Most megabytes of all clips. Segments without a clip are still listed. 0: no clips.
+        title: Title of the page. None: the lake's name.
 
     Raises:
         UsageError: There is no lake or no such model, no segment meets the condition, or the folder can't be written.
@@ -63,7 +63,7 @@ def write_hits(
     lake: str, hits: Sequence[Hit], title: str, out: str | Path, run: Run, videos_root: str | None = None,
     max_mb: float = 500.0,
 ) -> Written:  # fmt: skip
-    """Write a report of what a search found; see `write_report`. The score of a stretch is its likeness.
+    """Write a report of the hits of a search; see `write_report`. The score of a hit is its likeness.
 
     Raises:
         UsageError: Nothing was found, or the folder can't be written.
@@ -119,7 +119,7 @@ def _write(
 
 
 class _Shown(NamedTuple):
-    """What was cut: records for the page, small pictures and reasons by segment."""
+    """The results of cutting: records of clips for the page; thumbnails and reasons for no clip, by segment id."""
 
     clips: list[dict[str, Any]]
     thumbs: dict[str, str]
@@ -127,7 +127,7 @@ class _Shown(NamedTuple):
 
 
 def _cut_all(cuts: Sequence[Cut], options: CutOptions, run: Run, max_mb: float) -> _Shown:
-    """Cut as many clips as there is room for."""
+    """Cut clips until the size limit is reached."""
     shown, budget = _Shown([], {}, {}), _Budget(max_mb * 1e6)
     for cut, result in run(options, budget.draw(cuts)):
         ids = [still.segment_id for still in cut.stills]
@@ -148,14 +148,14 @@ def _cut_all(cuts: Sequence[Cut], options: CutOptions, run: Run, max_mb: float) 
 
 
 class _Budget:
-    """Hands out cuts as long as those before have not taken all that there is."""
+    """Hands out cuts while the clips before them leave room below the size limit."""
 
     def __init__(self, most_bytes: float) -> None:
         self._most, self._taken, self._promised = most_bytes, 0.0, 0.0
         self.left: list[Cut] = []
 
     def draw(self, cuts: Sequence[Cut]) -> Iterator[Cut]:
-        """Yield cuts; where they will hardly all fit, from all over the archive, so that no part of it goes without."""
+        """Yield cuts. If they may not all fit, draw them from the whole archive, so that each part of it gets some."""
         if sum(map(_usual_bytes, cuts)) > self._most:
             cuts = sorted(cuts, key=lambda cut: hashlib.sha1(cut.name.encode()).digest())
         for cut in cuts:
@@ -166,7 +166,7 @@ class _Budget:
             yield cut
 
     def spend(self, cut: Cut, n_bytes: int) -> bool:
-        """Take note of what a cut really took, and tell whether there is room for it."""
+        """Record the true size of a cut, and return whether there is room for it."""
         self._promised -= _usual_bytes(cut)
         if self._taken + n_bytes > self._most:
             return False
@@ -183,12 +183,12 @@ def _usual_bytes(cut: Cut) -> float:
 
 
 def _make_room(folder: Path) -> None:
-    """Make the folder of a report, or empty the one of an earlier report; nothing else is ever deleted.
+    """Make the folder of a report, or empty that of an earlier report. Nothing else is ever deleted.
 
     Raises:
-        UsageError: Somebody else's page or clips lie there.
+        UsageError: The folder holds a page or clips that are not of a report, or is not on this machine.
     """
-    # A path leaves out one of the slashes.
+    # `Path` removes one of the two slashes of a URL.
     if re.match(r"[a-z0-9+]{2,}:/", str(folder)):
         raise UsageError(f"{folder}: a report is written to this machine; copy the folder from there")
     clips = folder / "clips"
@@ -197,7 +197,7 @@ def _make_room(folder: Path) -> None:
         raise UsageError(f"{folder}: holds an index.html or clips that are no report's; name a folder of its own")
     clips.mkdir(parents=True, exist_ok=True)
     mark.touch()
-    # First of all: it would show clips that are no more.
+    # The page goes first: it would show clips that no longer exist.
     (folder / "index.html").unlink(missing_ok=True)
     for path in clips.iterdir():
         if path != mark:

@@ -1,4 +1,4 @@
-"""One review: which segment is next, what was answered, and the clips that are looked at meanwhile."""
+"""The state of one review: the next segment, the answers, and the clips that the page plays."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.report.ordering import order
 from pipeline.report.page import page_data
 from pipeline.training.answers import Answer, AnswerBook, label_for
 
-# So many clips are kept; the oldest go first.
+# Number of clips that are kept. The oldest are deleted first.
 _KEPT_CLIPS = 100
 _CLIP = re.compile(r"([0-9a-f]{16})/(\d{1,7})-(\d{1,7})\.(mp4|js)")
 _LABEL_CHARS = 100
 
 
 class _Box(TypedDict, total=False):
-    """Of somebody, in source pixels; empty where the whole frame is meant."""
+    """The bounding box of a person, in source pixels. Empty: the whole frame is meant."""
 
     x1: float
     y1: float
@@ -35,11 +35,11 @@ class _Box(TypedDict, total=False):
 
 
 class StaleError(UsageError):
-    """What was sent was meant for another state of the review than there is by now."""
+    """A request refers to an older state of the review than the current one."""
 
 
 class Review:
-    """A person's way through the segments of a lake. Its methods may be called from several threads."""
+    """A reviewer's pass through the segments of a lake. Its methods may be called from several threads."""
 
     def __init__(
         self,
@@ -56,13 +56,13 @@ class Review:
 
         Args:
             lake: The lake.
-            uri: Where it lies.
-            book: Where the answers go.
-            reviewer: Who answers.
-            folder: Where clips are kept meanwhile.
+            uri: The address of the lake.
+            book: The file of the answers.
+            reviewer: Name of the reviewer.
+            folder: Folder of the clips during the review.
             where: A condition in SQL on the columns of `segments`. None: all of them.
-            model: Whose segments. None: those of the only model.
-            videos_root: Where the videos lie now, if they were moved.
+            model: The model whose segments are reviewed. None: the only model.
+            videos_root: Where the videos are now, if they were moved.
 
         Raises:
             UsageError: There is no such model, or no segment meets the condition.
@@ -80,23 +80,23 @@ class Review:
         self._videos = {row["video_id"]: row for row in lake.table("videos", names).to_pylist()}
         self._labels = _labels(lake, rows[0]["model"], book.answers)
         self._skipped: list[str] = []
-        # What was done last comes last: `skip` or `answer`.
+        # The actions of this review, `skip` or `answer`, the last one at the end.
         self._done: list[str] = []
-        # Counts what was written; who writes tells which state was on the screen.
+        # Grows with every change. A request names the version that was on the screen.
         self._version = 0
         self._tracks: dict[Answer, int | None] = {}
         self._cutter = Cutter(CutOptions(uri, str(folder), videos_root, rows[0]["model"]))
         self._answering, self._cutting = threading.Lock(), threading.Lock()
 
     def page(self, title: str) -> dict[str, Any]:
-        """Return what the page shows."""
+        """Return the content of the page."""
         review = {
             "reviewer": self._reviewer, "file": self._book.path.name, "longest_s": LONGEST_S,
         }  # fmt: skip
         return page_data(self._lake, self._segments, title, review=review)
 
     def state(self, said: str = "", undone: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return how far the review is, and which segment is next."""
+        """Return the progress of the review, and the next segment."""
         given = {answer.about: answer for answer in self._book.answers}
         answers = {
             each: given[about]
@@ -131,15 +131,15 @@ class Review:
         }  # fmt: skip
 
     def answer(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Write an answer, and return how far the review is.
+        """Write an answer, and return the new state.
 
         Args:
-            given: `version` of the state that it answers, `verdict`, `start_s`, `end_s`, `label` where the verdict
+            given: `version` of the state that it answers, `verdict`, `start_s`, `end_s`, `label` if the verdict
                 needs one, and either `segment_id`, or for a new segment `video_id` and `track_id`.
 
         Raises:
             StaleError: There is a later state.
-            UsageError: The answer makes no sense, or can't be written.
+            UsageError: The answer is not valid, or can't be written.
         """
         verdict = str(given.get("verdict", ""))
         start_s, end_s = (_seconds(given, name) for name in ("start_s", "end_s"))
@@ -162,7 +162,7 @@ class Review:
             return self.state(f"saved: {answer.label}, {start_s:.2f} to {end_s:.2f} s ({verdict})")
 
     def skip(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Put a segment off to the end of the review; `given` has its `segment_id`, and the `version` of the state.
+        """Move a segment to the end of the review. `given` has its `segment_id`, and the `version` of the state.
 
         Raises:
             StaleError: There is a later state.
@@ -175,7 +175,7 @@ class Review:
             return self.state("skipped")
 
     def undo(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the last skip of this review back, or the last answer, also one of an earlier review.
+        """Undo the last skip of this review, or the last answer, even one of an earlier review.
 
         Args:
             given: The `version` of the state.
@@ -199,7 +199,7 @@ class Review:
             return self.state(f"taken back: {taken.label} ({taken.verdict})", undone)
 
     def clip(self, name: str) -> Path:
-        """Return the file of a clip, or of who is where in it, cut now if it was not before.
+        """Return the file of a clip, or of the positions of people in it. The clip is cut if it does not exist yet.
 
         Args:
             name: `<video_id>/<start>-<end>` in whole seconds, with the suffix `.mp4` or `.js`.
@@ -257,11 +257,11 @@ class Review:
             raise StaleError("meanwhile another window of this review wrote; look again at what is shown now")
 
     def _known(self, label: str) -> str:
-        """Return a label as it is known, in whatever case it was typed: `Kneel` is no other label than `kneel`."""
+        """Return the known spelling of a label, whatever its case: `Kneel` is the same label as `kneel`."""
         return next((known for known in self._labels if known.casefold() == label.casefold()), label)
 
     def _box(self, video_id: str, track_id: int | None, start_s: float, end_s: float) -> _Box:
-        """Return the mean box of a track over a span: it tells who is meant in any lake of the video."""
+        """Return the mean box of a track over a span. It identifies the person in any lake of the video."""
         if track_id is None:
             return {}
         seen = (pc.field("track_id") == track_id) & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
@@ -272,7 +272,7 @@ class Review:
         return {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
 
     def _track_of(self, answer: Answer) -> int | None:
-        """Return whom an answer about a new segment is about, whose box it holds."""
+        """Return the track of an answer about a new segment: the one nearest to the answer's box."""
         if answer.x1 is None:
             return None
         if answer not in self._tracks:
@@ -296,7 +296,7 @@ class Review:
 
 
 def _labels(lake: LakeReader, model: str, answers: Iterable[Answer]) -> list[str]:
-    """Return the labels to choose from: those that the model gives, all of a bundled one, and those of answers."""
+    """Return the labels to choose from: those of the model's segments, of a bundled model, and of the answers."""
     labels = set(lake.table("segments", ["label"], pc.field("model") == model)["label"].to_pylist())
     if model in EMBEDDED_BUNDLES:
         labels.update(load_bundle(model).labels)
@@ -304,7 +304,7 @@ def _labels(lake: LakeReader, model: str, answers: Iterable[Answer]) -> list[str
 
 
 def _same(one: float, other: float | None) -> bool:
-    """Whether two times are the same as they are written to a file."""
+    """Whether two times are equal at the precision of the file."""
     return other is not None and abs(one - other) < 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Who is where in a stretch of a video, and what they do: what is drawn over its pictures."""
+"""The people in a stretch of a video, their positions and activities: the content of the overlay."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from pipeline.lake.forecasts import TrackForecasts, read_forecasts
 from pipeline.lake.query import LakeReader
 from pipeline.motion.trajectories import feet_of, rows_by
 
-# So long before a forecast somebody's path is shown.
+# Seconds of the past path that are shown with a forecast.
 PAST_S = 3.0
 SHOWN_S = 1.0
-"""So long after it was made a forecast is shown, unless a newer one is."""
+"""A forecast is shown for this many seconds after it was made, or until there is a newer one."""
 _EPSILON_S = 1e-6
-# Between two views of somebody the box moves along; longer gaps are not bridged.
+# Between two views of a person, the box is interpolated. Longer gaps than this, in seconds, are not bridged.
 _BRIDGED_S = 0.5
 
 
 @dataclass(frozen=True)
 class Path:
-    """The feet of somebody around the time of a forecast; source pixels."""
+    """The path of a person's feet around the time of a forecast, in source pixels."""
 
     past: NDArray[np.float64]
-    """`float64 [N, 2]`: where they were, up to then."""
+    """`float64 [N, 2]`: positions up to the forecast."""
     foretold: NDArray[np.float64]
-    """`float64 [P, 2]`: where they were expected."""
+    """`float64 [P, 2]`: forecast positions."""
     spread: NDArray[np.float64]
-    """`float64 [P, 3]`: standard deviations in x and y of that, and their correlation."""
+    """`float64 [P, 3]`: standard deviations of the forecast in x and y, and their correlation."""
     came_true: NDArray[np.float64]
-    """`float64 [M, 2]`: where they were in that time, as far as it was seen."""
+    """`float64 [M, 2]`: true positions in the time of the forecast, as far as they were seen."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody at one moment, in pixels of the source video."""
+    """A person at one moment, in pixels of the source video."""
 
     track_id: int
     xyxy: NDArray[np.float32]
@@ -49,13 +49,13 @@ class Person:
     kind: str = "person"
     """Class of the detector."""
     label: str | None = None
-    """What they do, if a segment says so."""
+    """The activity, if a segment gives one."""
     path: Path | None = None
-    """Where they came from, where they were expected to go, and where they went."""
+    """The past, the forecast and the true path."""
 
     @property
     def caption(self) -> str:
-        """What is written beside the box."""
+        """The text beside the box."""
         return f"{self.kind} {self.track_id}" + (f": {self.label}" if self.label else "")
 
 
@@ -73,9 +73,9 @@ class TrackViews:
     """`float32 [N, K, 3]`."""
 
     def at(self, time_s: float) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Return box and keypoints at a time, between two views on the line from one to the other; None: not in sight.
+        """Return box and keypoints at a time, interpolated between two views. None: the person is not in sight.
 
-        A keypoint is as sure as the less sure of both views.
+        The score of a keypoint is the lower one of both views.
         """
         after = int(np.searchsorted(self.pts_s, time_s, side="right"))
         before = after - 1
@@ -92,22 +92,22 @@ class TrackViews:
         return xyxy, keypoints
 
     def feet(self, start_s: float, end_s: float) -> NDArray[np.float64]:
-        """Return where the feet were from one time to another, with both, `float64 [N, 2]`."""
+        """Return the positions of the feet between two times, both included, `float64 [N, 2]`."""
         return feet_of(self.xyxy[(self.pts_s >= start_s - _EPSILON_S) & (self.pts_s <= end_s + _EPSILON_S)])
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The tracks of a stretch of a video, the segments in it, and what was foretold."""
+    """The tracks of a stretch of a video, with their segments and forecasts."""
 
     tracks: dict[int, TrackViews]
     segments: dict[int, list[tuple[float, float, str, float]]]
-    """For each track `(start_s, end_s, label, score)`."""
+    """By track id: a list of `(start_s, end_s, label, score)`."""
     forecasts: dict[int, TrackForecasts] = field(default_factory=dict)
-    """By track."""
+    """By track id."""
 
     def at(self, time_s: float) -> list[Person]:
-        """Return who is in sight at a time, by track id."""
+        """Return the people in sight at a time, sorted by track id."""
         people = []
         for track_id, views in sorted(self.tracks.items()):
             found = views.at(time_s)
@@ -139,21 +139,22 @@ class Scene:
 def read_scene(
     lake: LakeReader, video_id: str, start_s: float = 0.0, end_s: float = float("inf"), model: str | None = None
 ) -> Scene:
-    """Read who is where from `start_s` to `end_s` of a video, and what a model says that they do.
+    """Read the people from `start_s` to `end_s` of a video, and their activities as labelled by a model.
+
+    Forecasts are those of the forecaster that is first by name.
 
     Args:
-        lake: Where they were found.
+        lake: The lake with the boxes.
         video_id: The video.
-        start_s: Seconds into it.
-        end_s: Seconds into it; what is shown then is no part of the scene.
-        model: Whose segments. None: those of every model; the surest speaks. Forecasts are those of the forecaster that
-            is first by name.
+        start_s: Seconds into the video.
+        end_s: Seconds into the video; the end is excluded.
+        model: The model whose segments are read. None: all models; the segment with the highest score gives the label.
     """
     forecaster, forecasts = next(iter(lake.store.models("forecasts")), None), dict[int, TrackForecasts]()
     since_s, until_s = start_s, end_s
     if forecaster is not None:
         forecasts = read_forecasts(lake, video_id, forecaster, start_s - SHOWN_S, end_s)
-        # Paths begin before what is shown, and come true after it.
+        # Paths begin before the shown stretch and end after it.
         since_s -= SHOWN_S + PAST_S
         until_s += max((float(told.horizon_s[-1]) for told in forecasts.values()), default=0.0)
     followed = pc.field("track_id").is_valid() & (pc.field("pts_s") >= since_s) & (pc.field("pts_s") < until_s)
@@ -179,7 +180,7 @@ def read_scene(
 
 
 def _keypoints(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """Return a column of keypoints as `float32 [N, K, 3]`; K is 0 where some have none."""
+    """Return a column of keypoints as `float32 [N, K, 3]`. K is 0 if some rows have none."""
     if not len(column) or column.null_count:
         return np.empty((len(column), 0, 3), np.float32)
     numbers = column.combine_chunks().flatten().flatten().to_numpy()

@@ -1,4 +1,4 @@
-"""Serves a review on this machine alone: who does not know the token in its address gets nothing."""
+"""The server of a review. Only this machine can reach it, and only with the token in its address."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = {".mp4": "video/mp4", ".js": "text/javascript; charset=utf-8"}
 _MOST_BYTES = 65_536
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _BLOCK_BYTES = 1 << 18
-# Nothing of the page comes from elsewhere, and nobody else may show it or read it.
+# The page loads nothing from other sites, and no other site may embed or read it.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src 'self' data:; media-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -34,17 +34,17 @@ _HEADERS = {
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Serves one review; `url` is where."""
+    """Serves one review at `url`."""
 
     daemon_threads = True
 
     def __init__(self, review: Review, title: str, port: int = 0) -> None:
-        """Take a port of the loopback interface.
+        """Open a port of the loopback interface.
 
         Args:
-            review: What is served.
-            title: Of the page.
-            port: Which port. 0: any that is free.
+            review: The review to serve.
+            title: Title of the page.
+            port: The port. 0: any free port.
 
         Raises:
             UsageError: The port is taken, or may not be used.
@@ -63,7 +63,7 @@ class ReviewServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: ReviewServer
     protocol_version = "HTTP/1.1"
-    # A connection that says nothing is closed.
+    # An idle connection is closed after so many seconds.
     timeout = 60
 
     def do_GET(self) -> None:
@@ -107,10 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, json.dumps(told).encode(), "application/json")
 
     def _path(self) -> str | None:
-        """Return what is asked for, below the token; None: the request was refused.
+        """Return the requested path below the token. None: the request was refused.
 
-        A page of another origin may send its visitor's browser here, under any name that leads to this machine; so the
-        name is checked, where the request comes from, and the token, which no such page knows.
+        A page of another origin may send its visitor's browser here, under any host name of this machine. So the
+        host name, the origin of the request and the token are checked. No such page knows the token.
         """
         origin = self.headers.get("Origin")
         same = origin is None or origin.removeprefix("http://") in self.server.hosts
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         return path
 
     def _given(self) -> dict[str, Any] | None:
-        """Return the JSON object of a request; None: it was refused."""
+        """Return the JSON object of a request. None: the request was refused."""
         length = self.headers.get("Content-Length", "")
         if self.headers.get_content_type() != "application/json" or not length.isdecimal():
             self._refuse(HTTPStatus.BAD_REQUEST, "JSON is wanted")
@@ -146,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         return given
 
     def _send_file(self, path: Path) -> None:
-        """Send a file, or the range of its bytes that is asked for: that is how a player moves about."""
+        """Send a file, or the requested range of its bytes. Players request ranges to seek."""
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             wanted = _RANGE.fullmatch(self.headers.get("Range", "").strip())
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
                 left -= len(block)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        # What it sent was not read, so the connection can't go on.
+        # The body of the request was not read, so the connection can't be used again.
         self.close_connection = True
         self._send(status, why.encode(), "text/plain; charset=utf-8", {"Connection": "close"})
 
@@ -184,11 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def handle(self) -> None:
-        """Answer requests until the browser has enough, which it may have at any moment."""
+        """Answer requests until the browser closes the connection, which may happen at any moment."""
         try:
             super().handle()
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: whoever reviews looks at the page."""
+        """Log nothing: the reviewer looks at the page."""

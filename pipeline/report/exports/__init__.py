@@ -1,4 +1,4 @@
-"""Write a model's segments in formats that other tools open: spreadsheets, subtitles, tools of annotation."""
+"""Write a model's segments in formats of other tools: spreadsheets, subtitles, annotation tools."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipeline.report.exports.plain import write_activitynet, write_csv, write_vt
 class _Format:
     write: Callable[[Path, Found], None]
     is_folder: bool = False
-    """Whether it is a file for each video."""
+    """Whether the export is a folder with one file per video."""
     counts_frames: bool = False
-    """Whether times are numbers of frames: then videos of unknown rate are left out."""
+    """Whether times are frame numbers. Then videos of unknown frame rate or size are left out."""
 
 
 _FORMATS = {
@@ -41,7 +41,7 @@ _FORMATS = {
 EXPORTS = tuple(_FORMATS)
 """Names of the formats that can be written."""
 FOLDERS = tuple(name for name, each in _FORMATS.items() if each.is_folder)
-"""Those that are a folder; the others are a file."""
+"""Formats that write a folder. The others write one file."""
 
 
 def export_segments(
@@ -52,11 +52,11 @@ def export_segments(
     Args:
         lake: An open lake.
         out: A folder for the formats in `FOLDERS`, a file for the others.
-        name: One of `EXPORTS`. Those that count frames leave out videos of unknown frame rate or size, which the log
-            tells.
-        model: Whose segments. None: those of the only model.
-        where: A condition in SQL on the columns of `segments`; videos without a segment that meets it are left out.
-            None: all segments and all videos.
+        name: One of `EXPORTS`. Formats that count frames leave out videos of unknown frame rate or size, and log
+            them.
+        model: The model whose segments are written. None: the only model.
+        where: A condition in SQL on the columns of `segments`. Videos without such a segment are left out. None: all
+            segments and all videos.
 
     Raises:
         UsageError: There is no such format or model, `where` is no condition, or the place can't be written to.

@@ -1,4 +1,4 @@
-"""BORIS's "tabular events": a row where a state starts, and one where it stops."""
+"""Export to BORIS's "tabular events": one row for the start of a state, and one for its stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.report.exports.found import Found, Segment, Video
 from pipeline.report.exports.names import cleaned, lanes
 
-# At one time, what ends does so before what begins.
+# Order of events at the same time: a stop comes before a start.
 _ORDER = ("STOP", "POINT", "START")
 _HEADINGS = (
     "Observation id", "Observation date", "Description", "Observation duration", "Observation type", "Source",
@@ -23,14 +23,14 @@ _HEADINGS = (
 
 
 def write_boris(out: Path, found: Found) -> None:
-    """Write one table of all videos, an observation each: commas divide the columns of `.csv`, tabs those of the rest.
+    """Write one table with an observation for each video. Columns are separated by commas in `.csv`, else by tabs.
 
-    A segment is a state of the subject `person 7`; one of no length is a point. BORIS knows no state twice at one time:
-    what overlaps another of the same label and person is of `person 7 (2)`. `Image index` is the number of the frame
-    from 0, by the average frame rate.
+    A segment is a state of the subject `person 7`. A segment of no length is a point event. A BORIS state can't overlap
+    itself: a segment that overlaps one of the same label and person belongs to `person 7 (2)`. `Image index` is the
+    number of the frame, from 0, by the average frame rate.
 
     Raises:
-        UsageError: A video's name holds what BORIS divides names by.
+        UsageError: A video's name holds a character that BORIS separates names by.
     """
     with open(out, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="," if out.suffix.lower() == ".csv" else "\t")
@@ -71,7 +71,7 @@ def _rows(video: Video, segments: Sequence[Segment], model: str) -> list[list[st
 
 
 def _subjects(segments: Sequence[Segment]) -> list[tuple[Segment, str]]:
-    """Return each segment with its subject; no two states of one subject and label overlap."""
+    """Return each segment with its subject. No two states of one subject and label overlap."""
     alike: dict[tuple[str, str], list[Segment]] = defaultdict(list)
     for segment in segments:
         alike[segment.who, cleaned(segment.label)].append(segment)
@@ -83,5 +83,5 @@ def _subjects(segments: Sequence[Segment]) -> list[tuple[Segment, str]]:
 
 
 def _seconds(seconds: float) -> str:
-    """Return a time with all its digits, and without an exponent, which is no time."""
+    """Return a time with all its digits and without an exponent."""
     return np.format_float_positional(seconds, trim="0")

@@ -1,4 +1,4 @@
-"""CVAT for video 1.1: tracks of boxes by frame, and what each person does as an attribute that changes on the way."""
+"""Export to "CVAT for video 1.1": tracks of boxes by frame, whose attribute `activity` changes over time."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipeline.report.exports.found import Box, Found, Segment, Video
 from pipeline.report.exports.names import cleaned, lanes, make_room, one_line, paths_like_videos
 
 ATTRIBUTE = "activity"
-# How CVAT itself spells that nothing of a list is chosen.
+# CVAT's own value for an attribute where nothing is chosen.
 UNDEFINED = "__undefined__"
 _PICTURE = "picture"
 
 
 def write_cvat(out: Path, found: Found) -> None:
-    """Write an XML file for every video, in folders as the videos lie in, and `labels.json`.
+    """Write `labels.json`, and an XML file for every video, in the same subfolders as the videos.
 
-    A task of CVAT takes the XML if it has the labels of `labels.json`, which its editor of labels takes as "raw".
-    Each track is one of CVAT, with all its boxes; its attribute `activity` is `__undefined__` where no segment is.
-    CVAT's videos have no tags, so a segment of the whole picture is a track labelled `picture` with a box around it.
-    A second activity at the same time is a second track of the same `group_id`. Two spans of one activity that touch
-    become one. Scores have no place. Frames count from 0, by the average rate of the file.
+    A CVAT task accepts the XML if it has the labels of `labels.json`. Its label editor takes that file as "raw".
+    Each track is a CVAT track with all its boxes. Its attribute `activity` is `__undefined__` where there is no
+    segment. CVAT's videos have no tags, so a segment of the whole frame is a track labelled `picture` with a box
+    around the frame. A second activity at the same time is a second track with the same `group_id`. Two spans of one
+    activity that touch become one. Scores are not written. Frames count from 0, by the average rate of the file.
     """
     paths = paths_like_videos(out, [video.name for video in found.videos], ".xml")
     activities = sorted({one_line(segment.label) for segment in found.segments})
@@ -48,13 +48,13 @@ def write_cvat(out: Path, found: Found) -> None:
 class _Track:
     kind: str
     group: int
-    """From 1: tracks of one person share it. 0: none."""
+    """Number, from 1, that the tracks of one person share. 0: there is only one track."""
     boxes: Mapping[int, tuple[float, ...]]
-    """By frame; between them, they move evenly."""
+    """By frame. Between two frames, boxes are interpolated."""
     spans: Sequence[tuple[int, int, str]]
-    """`(first frame, frame after the last, activity)`, none over another."""
+    """`(first frame, frame after the last, activity)`. They do not overlap."""
     shows_all: bool
-    """Whether its box is there where it does nothing, too."""
+    """Whether the box is also shown where there is no activity."""
 
 
 def _tracks(video: Video, segments: Sequence[Segment], boxes: Sequence[Box]) -> Iterator[_Track]:
@@ -70,7 +70,7 @@ def _tracks(video: Video, segments: Sequence[Segment], boxes: Sequence[Box]) -> 
     picture = (0.0, 0.0, float(video.width or 0), float(video.height or 0))
     for group, track in enumerate(sorted({*of_track, *placed}, key=lambda track: -1 if track is None else track), 1):
         spans = [(*video.frames_of(each), one_line(each.label)) for each in of_track[track]]
-        # Tracks may be kept without boxes: the mean box of the segment then tells best where it is.
+        # A track may have no boxes in the lake. Then the mean box of the segment is the best estimate.
         stand_in = {frame: each.box or picture for each in of_track[track] for frame in video.frames_of(each)}
         places = placed[track] or stand_in
         of_lane = lanes([span[:2] for span in spans]) or [0]
@@ -85,7 +85,7 @@ def _within(video: Video, frame: int) -> int:
 
 
 def _add(root: Element, number: int, track: _Track, video: Video) -> None:
-    """Add a track: a box wherever one was seen, what the person does changes, or the box leaves."""
+    """Add a track: a box at each frame where one was seen, the activity changes, or the box leaves."""
     element = SubElement(root, "track", id=str(number), label=track.kind, source="auto")
     if track.group:
         element.set("group_id", str(track.group))
@@ -98,7 +98,7 @@ def _add(root: Element, number: int, track: _Track, video: Video) -> None:
         span = bisect.bisect_right(starts, frame) - 1
         activity = track.spans[span][2] if span >= 0 and frame < ends[span] else UNDEFINED
         outside = frame >= last or (activity == UNDEFINED and not track.shows_all)
-        # A track that goes on to the last frame does not leave: there is no frame behind it.
+        # A track that lasts to the last frame does not leave: there is no frame after it.
         if (outside and frame not in keys) or (video.n_frames is not None and frame >= video.n_frames):
             continue
         box = SubElement(element, "box", frame=str(frame), keyframe="1", outside=str(int(outside)), occluded="0")

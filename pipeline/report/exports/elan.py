@@ -1,4 +1,4 @@
-"""ELAN's `.eaf`: a tier for each person, with what it does between two times."""
+"""Export to ELAN's `.eaf`: a tier for each person, with an annotation for each segment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.report.exports.names import cleaned, lanes, make_room, one_line, p
 
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
-# What ELAN offers to tie tiers to each other by; it writes them into every file.
+# ELAN's kinds of links between tiers. ELAN writes them into every file.
 _STEREOTYPES = {
     "Time_Subdivision": "Time subdivision of parent annotation's time interval, no time gaps allowed within",
     "Symbolic_Subdivision": "Symbolic subdivision of a parent annotation; those of one parent are ordered",
@@ -29,8 +29,8 @@ _STEREOTYPES = {
 def write_elan(out: Path, found: Found) -> None:
     """Write a file for every video, all in one folder, in EAF 3.0.
 
-    Times are whole milliseconds, and no annotation is shorter than one. Annotations of a tier can't overlap in ELAN:
-    what overlaps another of the same person is on a tier of its own, `person 7 (2)`.
+    Times are whole milliseconds. The shortest annotation has one millisecond. Annotations of an ELAN tier can't
+    overlap: a segment that overlaps another one of the same person is on a further tier, `person 7 (2)`.
     """
     paths = paths_in_one_folder(out, [video.name for video in found.videos], ".eaf")
     for video, segments in found.by_video():
@@ -57,14 +57,14 @@ def _document(video: Video, path: Path, n_annotations: int) -> Element:
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     media = SubElement(header, "MEDIA_DESCRIPTOR")
     is_local = "://" not in video.uri
-    # A name that is no text is a URL in the lake already.
+    # A file name that is not valid text is already a URL in the lake.
     is_url = video.uri.startswith("file://")
     media.set("MEDIA_URL", video.uri if is_url else _url(f"file://{video.uri}" if is_local else video.uri))
     media.set("MIME_TYPE", mimetypes.guess_type(video.uri)[0] or "video/mp4")
     if is_local:
         relative = Path(os.path.relpath(video.uri, path.parent.resolve())).as_posix()
         media.set("RELATIVE_MEDIA_URL", _url(relative if relative.startswith(".") else f"./{relative}"))
-    # ELAN numbers new annotations from here.
+    # ELAN numbers new annotations from this number on.
     SubElement(header, "PROPERTY", NAME="lastUsedAnnotationId").text = str(n_annotations)
     return root
 
@@ -74,7 +74,7 @@ def _add_tiers(root: Element, segments: Sequence[Segment], model: str) -> None:
     for segment in segments:
         start_ms = round(segment.start_s * 1000)
         spans.append((start_ms, max(start_ms + 1, round(segment.end_s * 1000)), segment))
-    # Slots are in the order of their times; an annotation has two of its own.
+    # Time slots are sorted by time. Each annotation has two of its own.
     moments = sorted(
         (time_ms, side, number) for number, span in enumerate(spans) for side, time_ms in enumerate(span[:2])
     )
@@ -116,5 +116,5 @@ def _add_types(root: Element) -> None:
 
 
 def _url(text: str) -> str:
-    """Return a URL; only what would be taken for something else is escaped, as ELAN shows what stands there."""
+    """Return a URL. ELAN shows it as it is, so only characters that would change its meaning are escaped."""
     return re.sub(r"[%#?\x00-\x1f\x7f]", lambda match: quote(match.group()), text)

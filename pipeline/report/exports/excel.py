@@ -1,4 +1,4 @@
-"""A workbook of Excel: the segments, how much of the time who spent with what, and what failed."""
+"""Export to an Excel workbook: segments, time budgets and failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_ROWS = 1_048_576
 _MOST_CHARACTERS = 32_767
 _SECONDS, _SHARE, _MOMENT = "0.000", "0.0%", "yyyy-mm-dd hh:mm:ss.000"
 _Column = tuple[str, int, str | None]
-"""Heading, width in characters, and how its numbers are shown."""
+"""Heading, width in characters, and format of its numbers."""
 
 _SEGMENTS: tuple[_Column, ...] = (
     ("video", 50, None), ("start_s", 11, _SECONDS), ("end_s", 11, _SECONDS), ("label", 22, None), ("score", 8, "0.00"),
@@ -35,12 +35,12 @@ _FAILURES: tuple[_Column, ...] = (
 def write_excel(out: Path, found: Found) -> None:
     """Write a workbook of three sheets: `segments`, `time budgets`, `failures`.
 
-    A budget is how many seconds a person (or the whole picture, without `track_id`) spends with a label in a video,
-    what share of the video's length that is, and in how many segments; what overlaps counts once. Times of day are in
-    UTC, where it is known when a video was recorded. Numbers have 16 digits.
+    A budget holds the seconds that a person (or the whole frame, without `track_id`) spends with a label in a video,
+    their share of the video's length, and the number of segments. Overlapping time counts once. Times of day are in
+    UTC. They are empty if the recording time of a video is unknown. Numbers have 16 digits.
 
     Raises:
-        UsageError: The file is to be called otherwise than `.xlsx`, or there are more segments than a sheet holds.
+        UsageError: The name of the file does not end in `.xlsx`, or there are more segments than a sheet holds.
     """
     import openpyxl
 
@@ -78,7 +78,7 @@ def _budgets(found: Found) -> Iterable[list[Any]]:
 
 
 def _union_s(spans: Sequence[tuple[float, float]]) -> float:
-    """Return how long any of the spans lasts."""
+    """Return the length of the union of the spans, in seconds."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, until))
@@ -93,7 +93,7 @@ def _failures(found: Found) -> Iterable[list[Any]]:
 
 
 def _naive(moment: datetime.datetime | None) -> datetime.datetime | None:
-    """Return a time as Excel has them, without a zone."""
+    """Return a time in UTC without a time zone, as Excel stores it."""
     return None if moment is None else moment.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
@@ -116,7 +116,7 @@ def _add_sheet(book: Any, title: str, columns: Sequence[_Column], rows: Iterable
     def cell_of(value: Any, shown: str | None) -> Any:
         if isinstance(value, str):
             cell = WriteOnlyCell(sheet, cleaned(value)[:_MOST_CHARACTERS])
-            # A string even where it looks like a formula, or like an error of one.
+            # It stays a string even if it looks like a formula, or like an error value.
             cell.data_type = "s"
             cell.quotePrefix = value.startswith(("=", "+", "-", "@"))
             return cell

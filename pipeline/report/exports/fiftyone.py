@@ -1,4 +1,4 @@
-"""FiftyOne's data set on disk: temporal detections of each video, and the boxes and poses of its frames."""
+"""Export to a FiftyOne dataset on disk: temporal detections of each video, and boxes and poses of its frames."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DETECTIONS, POSES = "people", "poses"
 def write_fiftyone(out: Path, found: Found) -> None:
     """Write a folder for `fiftyone.Dataset.from_dir(out, dataset_type=fiftyone.types.FiftyOneDataset)`.
 
-    Videos are named by their URIs and not copied. The segments are a field of each sample that is called after the
-    model, with the first and last frame as their support; `index` is the track. `people` and `poses` are fields of the
-    frames. Frames count from 1, by the average rate of the file.
+    Videos are named by their URIs and not copied. Each sample has a field with the segments. It is named after the
+    model. The support of a segment is its first and last frame, and its `index` is the track. `people` and `poses` are
+    fields of the frames. Frames count from 1, by the average rate of the file.
 
-    It is the layout of version 0.7, which has a file of frames for each video and needs no schema of a database;
-    FiftyOne tells it by `metadata.json` without a version, and reads it still.
+    The layout is that of version 0.7, which has a file of frames for each video and needs no database schema. FiftyOne
+    still reads it. It recognizes this layout because `metadata.json` has no version.
     """
     names = [video.name for video in found.videos]
-    # Both folders are there for a lake without videos, too.
+    # A lake without videos gets both folders, too.
     (out / "frames").mkdir(parents=True, exist_ok=True)
     frames = paths_like_videos(out / "frames", names, ".json")
     field = _field(found.model)
@@ -51,7 +51,7 @@ def write_fiftyone(out: Path, found: Found) -> None:
 
 
 def _field(model: str) -> str:
-    """Return the name of a model as that of a field: letters, digits and underscores, none of FiftyOne's own fields."""
+    """Return the field name of a model: letters, digits and underscores, and not one of FiftyOne's own fields."""
     name = re.sub(r"\W+", "_", model, flags=re.ASCII).strip("_")
     return name if re.match(r"[A-Za-z]", name) and name not in _OWN_FIELDS else f"model_{name}"
 
@@ -96,7 +96,7 @@ def _temporal(video: Video, segment: Segment) -> dict[str, Any]:
 
 
 def _frames(video: Video, boxes: list[Box]) -> dict[str, Any]:
-    """Return the labels of each frame by its number; where two steps of the lake fall on one frame, the last counts."""
+    """Return the labels of each frame, by its number. If two steps of the lake fall on one frame, the last counts."""
     of_frame: dict[int, list[Box]] = {}
     for box in boxes:
         there = of_frame.setdefault(video.frame_at(box.pts_s) + 1, [])

@@ -1,4 +1,4 @@
-"""What is exported: the videos of a lake, a model's segments in them, and the boxes of one video at a time."""
+"""The content of an export: the videos of a lake, a model's segments, and the boxes of one video at a time."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Video:
-    """A video as tools of annotation know it: by its frames, numbered from 0.
+    """A video as annotation tools see it: frames, numbered from 0.
 
-    Numbers of frames are `round(seconds * fps)`. `fps` is the average rate of the file: in files of a variable rate the
-    numbers may be off by as much as the rate varies.
+    The number of a frame is `round(seconds * fps)`. `fps` is the average rate of the file: in files of a variable rate
+    the numbers may be off by as much as the rate varies.
     """
 
     video_id: str
     name: str
-    """What a file about it is called after: its URI; with its id where several spans or versions of one file are."""
+    """The name that its files are named after: its URI, plus its id if the lake holds that URI several times."""
     uri: str
     size_bytes: int | None
     duration_s: float | None
@@ -49,7 +49,7 @@ class Video:
 
     @property
     def n_frames(self) -> int | None:
-        """How many frames it has; None if that is not known."""
+        """Number of frames. None: unknown."""
         return max(1, _nearest(self.duration_s * self.fps)) if self.duration_s and self.fps else None
 
     def frame_at(self, seconds: float) -> int:
@@ -58,7 +58,7 @@ class Video:
         return max(0, _nearest(seconds * self.fps))
 
     def frames_of(self, segment: Segment) -> tuple[int, int]:
-        """Return the half-open span of frames of a segment: at least one, and none behind the video's end."""
+        """Return the half-open span of frames of a segment: at least one frame, and none after the video's end."""
         first = self.frame_at(segment.start_s)
         if self.n_frames is not None:
             first = min(first, self.n_frames - 1)
@@ -66,13 +66,13 @@ class Video:
         return first, max(first + 1, self.frame_at(segment.end_s))
 
     def at(self, seconds: float) -> datetime.datetime | None:
-        """Return when a moment of it was, in UTC; None where nothing tells when it was recorded."""
+        """Return the time of day of a moment, in UTC. None: the recording time is unknown."""
         return None if self.recorded_at is None else self.recorded_at + datetime.timedelta(seconds=seconds)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A span of a video, and of a person of it if it has a track."""
+    """A span of a video with a label: of one person if it has a track, else of the whole frame."""
 
     video_id: str
     uri: str
@@ -82,11 +82,11 @@ class Segment:
     score: float
     track_id: int | None
     box: tuple[float, float, float, float] | None
-    """Mean box `x1, y1, x2, y2` in pixels; None where it has none."""
+    """Mean box `x1, y1, x2, y2` in pixels. None: it has no box."""
 
     @property
     def who(self) -> str:
-        """Whose it is: `person 7`; empty for that of the whole picture."""
+        """Name of the person: `person 7`. Empty: the whole frame."""
         return "" if self.track_id is None else f"person {self.track_id}"
 
 
@@ -100,19 +100,19 @@ class Box:
     score: float
     xyxy: tuple[float, float, float, float]
     keypoints: Sequence[Sequence[float]] | None
-    """`(x, y, score)` each; None without a pose network, or where they are not asked for."""
+    """`(x, y, score)` of each keypoint. None: there are no keypoints, or they were not requested."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is exported."""
+    """The content of an export."""
 
     lake: LakeReader
     model: str
     videos: Sequence[Video]
-    """In the order of their URIs."""
+    """Sorted by URI."""
     segments: Sequence[Segment]
-    """In the order of URI, start and track."""
+    """Sorted by URI, start and track."""
 
     def by_video(self) -> Iterator[tuple[Video, list[Segment]]]:
         """Yield each video with its segments."""
@@ -123,7 +123,7 @@ class Found:
             yield video, segments[video.video_id]
 
     def boxes(self, video: Video, keypoints: bool = False) -> list[Box]:
-        """Return the boxes of a video in the order of their times; of the lake, only its own rows are read."""
+        """Return the boxes of a video, sorted by time. Only the rows of this video are read."""
         columns = [*_BOX_COLUMNS, *(["keypoints"] if keypoints else [])]
         rows = self.lake.rows_of("detections", video.video_id, columns).to_pylist()
         return [
@@ -134,7 +134,7 @@ class Found:
         ]
 
     def with_numbered_frames(self) -> Found:
-        """Return what can be written in numbers of frames; what can't is told in the log."""
+        """Return the videos, with their segments, whose frames can be numbered. Log the others."""
         kept = [video for video in self.videos if video.has_numbered_frames]
         lost = [video.uri for video in self.videos if not video.has_numbered_frames]
         if not lost:
@@ -151,7 +151,7 @@ class Found:
 
 
 def find(lake: LakeReader, where: str | None, model: str | None) -> Found:
-    """Return the segments of a model that meet a condition, with their videos; without a condition, all videos.
+    """Return the segments of a model that meet a condition, with their videos. Without a condition: all videos.
 
     Raises:
         UsageError: There is no such model, or `where` is no condition.
@@ -200,5 +200,5 @@ def _sides_of(row: dict[str, Any]) -> tuple[float, float, float, float] | None:
 
 
 def _nearest(value: float) -> int:
-    """Return the nearest whole number; halves go up, so that equal spans stay equal."""
+    """Return the nearest whole number. Halves are rounded up, so that equal spans stay equal."""
     return math.floor(value + 0.5)

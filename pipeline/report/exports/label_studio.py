@@ -1,4 +1,4 @@
-"""Label Studio's tasks, with what the model found as predictions: activities on the timeline, and people's boxes."""
+"""Export to Label Studio: tasks whose predictions are activities on the timeline, and people's boxes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipeline.report.exports.names import cleaned
 
 
 def write_label_studio(out: Path, found: Found) -> None:
-    """Write a JSON of a task for each video, and beside it, as `.config.xml`, the labelling interface that it is for.
+    """Write a JSON file with a task for each video, and its labelling interface beside it, as `.config.xml`.
 
-    A video is named by its URI: serve it, or let Label Studio's storage reach it. Frames count from 1, by the average
-    rate of the file. The score of a prediction is the mean of its segments' scores.
+    A task names its video by its URI. Serve that URI, or let Label Studio's storage reach it. Frames count from 1, by
+    the average rate of the file. The score of a prediction is the mean of its segments' scores.
     """
     kinds = {"person"}
     with open(out, "w", encoding="utf-8") as file:
@@ -70,7 +70,7 @@ def _rectangle(video: Video, track: int, boxes: list[Box]) -> dict[str, Any]:
             "x": x1 * across, "y": y1 * down, "width": (x2 - x1) * across, "height": (y2 - y1) * down,
             "rotation": 0, "frame": frame, "time": box.pts_s, "enabled": True,
         }  # fmt: skip
-    # Without this it would stay to the end of the video.
+    # Without this, the last box would stay to the end of the video.
     sequence[max(sequence)]["enabled"] = False
     duration_s = video.duration_s or boxes[-1].pts_s
     return {

@@ -1,4 +1,4 @@
-"""Names of the files that are written, a file for each video, and texts that file formats can hold."""
+"""Names of exported files, and texts that their formats can hold."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _NAME_BYTES = 240
-# What neither XML nor a sheet of Excel can hold.
+# Characters that neither XML nor an Excel sheet can hold.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def paths_like_videos(out: Path, uris: Sequence[str], suffix: str) -> dict[str, Path]:
-    """Return a path below a folder for each video, in folders as the videos lie in: `x/a.mp4` and the suffix."""
+    """Return a path below a folder for each video, in the same subfolders as the videos: `x/a.mp4` and the suffix."""
     return {uri: out.joinpath(*parts) for uri, parts in _apart(_relative(uris), suffix).items()}
 
 
 def paths_in_one_folder(out: Path, uris: Sequence[str], suffix: str) -> dict[str, Path]:
-    """Return a path in a folder for each video, the suffix in place of the video's own: `a.eaf`.
+    """Return a path in one folder for each video, with the suffix in place of the video's own: `a.eaf`.
 
-    Where several are called the same, their folders' names stand before it: `x__a.eaf`.
+    If several videos have the same name, the names of their folders stand before it: `x__a.eaf`.
     """
     relative = {uri: [*parts[:-1], posixpath.splitext(parts[-1])[0]] for uri, parts in _relative(uris).items()}
     shared = Counter(parts[-1].casefold() for parts in relative.values())
@@ -33,20 +33,20 @@ def paths_in_one_folder(out: Path, uris: Sequence[str], suffix: str) -> dict[str
 
 
 def cleaned(text: str) -> str:
-    """Return a text without the control characters that XML and Excel can't hold; each becomes U+FFFD."""
+    """Return a text without the control characters that XML and Excel can't hold. Each becomes U+FFFD."""
     return _UNWRITABLE.sub("\ufffd", text)
 
 
 def one_line(text: str) -> str:
-    """Return a text that is cleaned, too, in one line: its words divided by single spaces."""
+    """Return a cleaned text on one line, with single spaces between its words."""
     return " ".join(cleaned(text).split())
 
 
 def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """Return a lane for each span, such that no two of one lane overlap; as few as there can be.
+    """Return a lane for each span. No two spans of a lane overlap, and there are as few lanes as possible.
 
     Args:
-        spans: Half-open, in the order of their starts.
+        spans: Half-open spans, sorted by start.
     """
     ends: list[float] = []
     found = []
@@ -58,20 +58,20 @@ def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def make_room(path: Path) -> Path:
-    """Return a path whose folder is there."""
+    """Make the folder of a path, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _relative(uris: Sequence[str]) -> dict[str, list[str]]:
-    """Return the path of each video below the folder that all of them lie in, which says nothing."""
+    """Return the path of each video, relative to the folder that all of them share."""
     plain = {uri: uri.rpartition("://")[2].lstrip("/") for uri in uris}
     root = posixpath.commonpath([posixpath.dirname(path) for path in plain.values()] or [""])
     return {uri: posixpath.relpath(path, root or ".").split("/") for uri, path in plain.items()}
 
 
 def _apart(paths: dict[str, list[str]], suffix: str) -> dict[str, list[str]]:
-    """Return the paths with a suffix; no two are the same, on file systems that fold letters either."""
+    """Return the paths with a suffix. No two are the same, not even on file systems that ignore case."""
     taken: set[tuple[str, ...]] = set()
     found = {}
     for uri, parts in paths.items():
@@ -89,7 +89,7 @@ def _folded(parts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _file_name(part: str) -> str:
-    """Return a part of a path as a name that stays within its folder and that file systems take."""
+    """Return a part of a path as a valid file name that can't leave its folder."""
     name = re.sub(r"[\0\\]|^\.\.?$", "_", part)
     if len(name.encode()) <= _NAME_BYTES:
         return name

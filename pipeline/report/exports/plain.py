@@ -1,4 +1,4 @@
-"""ActivityNet's results, CSV, and WebVTT subtitles."""
+"""Export to ActivityNet results, CSV and WebVTT subtitles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.report.exports.names import make_room, paths_like_videos
 
 
 def write_activitynet(out: Path, found: Found) -> None:
-    """Write `{"results": {id: [{"label", "score", "segment"}]}}`; a video's id is its name without suffix."""
+    """Write `{"results": {id: [{"label", "score", "segment"}]}}`. The id is the name of the video without suffix."""
     stems = {video.name: posixpath.splitext(posixpath.basename(video.name))[0] for video in found.videos}
     shared = Counter(stems.values())
     results: dict[str, list[dict[str, Any]]] = {}
@@ -29,14 +29,14 @@ def write_activitynet(out: Path, found: Found) -> None:
 
 
 def write_csv(out: Path, found: Found) -> None:
-    """Write a table that can be read as annotations, too: the box says who is meant."""
+    """Write a table that can also be read as annotations: the box identifies the person."""
     with open(out, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         spans = ["video", "start_s", "end_s", "label", "score", "track_id"]
         writer.writerow([*spans, "x1", "y1", "x2", "y2", "model", "start_at", "end_at"])
         for video, segments in found.by_video():
             for each in segments:
-                # When that was, in UTC by ISO 8601; empty where nothing tells when the video was recorded.
+                # Times of day in UTC, by ISO 8601. Empty: the recording time of the video is unknown.
                 moments = [
                     "" if moment is None else moment.isoformat(timespec="milliseconds")
                     for moment in (video.at(each.start_s), video.at(each.end_s))
@@ -47,7 +47,7 @@ def write_csv(out: Path, found: Found) -> None:
 
 
 def write_vtt(out: Path, found: Found) -> None:
-    """Write subtitles for every video, one without segments too, in folders as the videos lie in."""
+    """Write subtitles for every video, even without segments, in the same subfolders as the videos."""
     paths = paths_like_videos(out, [video.name for video in found.videos], ".vtt")
     for video, segments in found.by_video():
         cues = [f"{_clock(each.start_s)} --> {_clock(each.end_s)}\n{_caption(each)}\n" for each in segments]

@@ -1,24 +1,24 @@
 "use strict";
-// What the page shows: one record, read once; nothing is fetched for it.
+// The content of the page: one record, read once, without any request.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const SEGMENTS = DATA.segments;
 const VIDEOS = DATA.videos;
 const LABELS = DATA.labels;
-// A score that is no number says nothing.
+// A missing score counts as 0.
 SEGMENTS.score = SEGMENTS.score.map((score) => score ?? 0);
 
-// For each video the numbers of its segments.
+// For each video: the indices of its segments.
 const OF_VIDEO = new Map();
 SEGMENTS.video.forEach((video, i) => {
   if (!OF_VIDEO.has(video)) OF_VIDEO.set(video, []);
   OF_VIDEO.get(video).push(i);
 });
-// What a reviewer has said, by segment_id; where a segment starts and ends instead; and those that nothing had found.
+// By segment_id: the reviewer's verdict, and the corrected start and end. Then the segments that a reviewer added.
 const ANSWERED = new Map(), MOVED = new Map(), ADDED = [];
 
 const $ = (id) => document.getElementById(id);
 
-// Makes an element; text is set as text, so that no name of a file can become markup.
+// Makes an element. Text is set as text, so that no file name can become markup.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -31,12 +31,12 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Twelve colours that stay apart on white and on black, also for most who see fewer; then hues a golden ratio apart.
+// Twelve colours that differ on white and on black, also with most colour blindness; then hues a golden ratio apart.
 const PALETTE = [
   "#b08a2e", "#7b9b34", "#c94f55", "#2fa3b5", "#8a6bd1", "#e8853b",
   "#a3539c", "#d46aa5", "#5f7fa3", "#3da668", "#4c78d8", "#7f6a5c",
 ];
-// By the number that the model gives a label, so that it has one colour in all reports.
+// The colour follows from the model's number of the label, so that a label has one colour in all reports.
 const labelColour = (label) => {
   const number = DATA.colours[label];
   return number < PALETTE.length ? PALETTE.at(number) : `hsl(${(number * 137.508) % 360} 55% 52%)`;
@@ -63,8 +63,8 @@ const described = (index) =>
   `${DATA.score_name} ${SEGMENTS.score[index].toFixed(2)}, ${VIDEOS[SEGMENTS.video[index]].name}` +
   (MOVED.has(SEGMENTS.id[index]) ? `; corrected: ${MOVED.get(SEGMENTS.id[index]).map((at) => clock(at, 2)).join(" to ")}` : "");
 
-// The one state of the page. Views are told when what they show has changed.
-// `lane` is where somebody clicked last: a video, and a person of it.
+// The state of the page. Views are told when it changes.
+// `lane` is the lane of the last click: a video, and a person in it.
 const state = { shown: [], videos: [], selected: -1, lane: null, lanes: "people", labels: LABELS.map(() => true) };
 const listeners = { shown: [], selected: [] };
 const on = (event, listener) => listeners[event].push(listener);

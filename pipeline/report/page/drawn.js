@@ -1,12 +1,12 @@
 "use strict";
-// Draws segments into a lane of the timeline: a stretch is where it begins and how wide it is, in pixels, or null.
+// Draws segments into a lane of the timeline. A stretch is [left edge, width] in pixels, or null.
 const DRAWN = (() => {
   const LANE_PX = 20;
 
   function segment(pen, i, stretch, y, colour, marks) {
     if (!stretch) return;
     const [x, wide] = stretch, isMoved = MOVED.has(SEGMENTS.id[i]);
-    // The surer, the fuller the colour; where a person moved it, a shade is left of what the model said.
+    // A higher score gives a fuller colour. If a reviewer moved the segment, only a shade of the model's version is left.
     pen.globalAlpha = isMoved ? 0.3 : 0.35 + 0.65 * Math.min(1, SEGMENTS.score[i]);
     pen.fillStyle = labelColour(SEGMENTS.label[i]);
     pen.fillRect(x, y + 2, wide, LANE_PX - 4);
@@ -17,7 +17,7 @@ const DRAWN = (() => {
     else if (i === state.selected && marks) framed(pen, x, y, wide, colour.ink, false);
   }
 
-  // Where a person says that a segment is: over whatever else is there, between brackets; broken until it is answered.
+  // A segment where the reviewer moved it: above all others, between brackets, with a broken line until it is answered.
   function moved(pen, i, stretch, y, colour) {
     if (!stretch) return;
     const [x, wide] = stretch, dash = ANSWERED.has(SEGMENTS.id[i]) ? wide : 4;
@@ -29,7 +29,7 @@ const DRAWN = (() => {
     written(pen, LABELS[SEGMENTS.label[i]], x + 2, y, wide - 4, colour.ink);
   }
 
-  // What nothing had found, in a frame; a broken one until it is answered.
+  // A segment that the reviewer added, in a frame, with a broken line until it is answered.
   function added(pen, each, stretch, y, colour) {
     if (!stretch) return;
     const [x, wide] = stretch, label = LABELS.indexOf(each.label);

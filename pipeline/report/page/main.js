@@ -22,7 +22,7 @@ const counts = LABELS.map(() => 0);
 SEGMENTS.label.forEach((label) => { counts[label] += 1; });
 const chips = make("div", { class: "chips", role: "group", "aria-label": "Activities" });
 LABELS.forEach((name, label) => chips.append(make("button", {
-  type: "button", class: "chip", "aria-pressed": "true", title: "Show or hide; with Shift, this one alone",
+  type: "button", class: "chip", "aria-pressed": "true", title: "Click: show or hide. Shift + click: show only this one.",
   on: { click: (event) => {
     if (event.shiftKey) {
       const alone = state.labels.every((shown, other) => shown === (other === label));
@@ -48,9 +48,9 @@ $("filters").append(
   chips,
   ...(DATA.models.length > 1 ? [make("label", {}, "model", make("select", { id: "filter-model", on: { change: (event) => { filters.model = event.target.value; applyFilters(); } } },
     make("option", { value: "" }, "all"), ...DATA.models.map((name) => make("option", { value: name }, name))))] : []),
-  slider("score", `${DATA.score_name} from`, 1, 0.01, (value) => value.toFixed(2)),
-  slider("length", "length from", 30, 0.5, (value) => `${value} s`),
-  ...(SEGMENTS.novelty.some((value) => value !== null) ? [slider("novelty", "novelty from", 1, 0.01, (value) => value.toFixed(2))] : []),
+  slider("score", `${DATA.score_name} at least`, 1, 0.01, (value) => value.toFixed(2)),
+  slider("length", "length at least", 30, 0.5, (value) => `${value} s`),
+  ...(SEGMENTS.novelty.some((value) => value !== null) ? [slider("novelty", "novelty at least", 1, 0.01, (value) => value.toFixed(2))] : []),
 );
 
 const covered = VIDEOS.reduce((sum, video) => sum + video.covered, 0);
@@ -60,9 +60,9 @@ on("shown", () => {
 });
 
 const KEYS = [
-  ["Space", "play or pause"], ["j  k", "next, previous segment"], ["← →", "timeline: segment of the same lane; else 1 s back, on"],
-  ["↑ ↓", "timeline: another lane; table: another row"], ["Enter", "play the segment from its start"], [", .", "one frame back, on"],
-  ["+  -  0", "zoom in, out, show all"], ["1 2 3 4", "timeline, table, totals, failures"], ["/", "search for a video"], ["?", "these keys"],
+  ["Space", "play or pause"], ["j  k", "next, previous segment"], ["← →", "timeline: previous, next segment in the lane; elsewhere: 1 s back, forward"],
+  ["↑ ↓", "timeline: another lane; table: another row"], ["Enter", "play the segment from its start"], [", .", "one frame back, forward"],
+  ["+  -  0", "zoom in, out, show all"], ["1 2 3 4", "timeline, table, totals, failures"], ["/", "search for a video"], ["?", "show these keys"],
 ];
 
 function showHelp() {
@@ -83,7 +83,7 @@ setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "l
 $("theme").addEventListener("click", () => setTheme(THEMES[1 - THEMES.indexOf(document.documentElement.dataset.theme)]));
 
 document.addEventListener("keydown", (event) => {
-  // Some keyboards reach [ and ] by Alt alone, which then is part of the letter.
+  // On some keyboards [ and ] need Alt, which then is part of the letter.
   const typed = event.altKey && "[]".includes(event.key);
   if (event.ctrlKey && !typed || event.metaKey || event.altKey && !typed || $("help").open) return;
   const typing = event.target.matches("input:not([type=range]), select, textarea");

@@ -1,5 +1,5 @@
 "use strict";
-// Where somebody came from, where they were expected to go, and where they went, as their feet are.
+// The past path, the forecast path and the true path of a person's feet.
 const PAST_S = 3, SHOWN_S = 1;
 
 const PATHS = (() => {
@@ -8,7 +8,7 @@ const PATHS = (() => {
     return { ...told, numbers: new Int16Array(bytes.buffer) };
   }
 
-  // The last forecast that was made by a time, if that is not too long ago.
+  // The last forecast that was made at or before a time, if it is not too old.
   function madeBy(told, seconds) {
     let number = -1;
     while (number + 1 < told.made.length && told.made[number + 1] <= seconds + 1e-6) number++;
@@ -22,7 +22,7 @@ const PATHS = (() => {
     pen.stroke();
   }
 
-  // `place` makes page pixels of source pixels, of which a page pixel is `scale`; `colour` is the person's.
+  // `place` converts source pixels to page pixels. `scale`: page pixels per source pixel. `colour`: the person's colour.
   function draw(pen, track, seconds, place, scale, colour) {
     const told = track.foretold, number = told ? madeBy(told, seconds) : -1;
     if (number < 0) return;

@@ -1,12 +1,12 @@
 "use strict";
-// Plays stretches of videos in clips of their own, and draws who is where over them.
+// Plays clips of the videos, and draws the people over them.
 const BONES = DATA.bones, SEEN = DATA.seen_score, BRIDGED_S = 0.5;
 
 const PLAYER = (() => {
   const video = $("video"), overlay = $("overlay"), wanted = { boxes: true, poses: true, labels: true, ...(DATA.foretold && { paths: true }) };
   let clip = null, target = { seconds: 0, plays: true }, scene = null, playing = 0;
 
-  // Boxes come as a script, since a page that is opened from disk may not fetch.
+  // Boxes are loaded as a script, because a page that is opened from disk may not fetch data.
   const scenes = new Map(), waiting = new Map();
   window.actionlakeScene = (name, content) => { scenes.set(name, content); (waiting.get(name) || (() => {}))(content); };
   function loadScene(file) {
@@ -17,7 +17,7 @@ const PLAYER = (() => {
     });
   }
 
-  // The clip that shows a moment: those of a report were cut before, those of a review are cut when they are asked for.
+  // The clip that shows a moment. Clips of a report exist already; clips of a review are cut on request.
   function clipAt(videoIndex, seconds, segment) {
     if (DATA.review) {
       const near = segment >= 0 && seconds < SEGMENTS.start[segment] + DATA.review.longest_s - 8;
@@ -45,7 +45,7 @@ const PLAYER = (() => {
     const turn = ++playing;
     loadScene(found.scene).then((loaded) => {
       if (turn !== playing) return;
-      // A clip that was copied begins with the keyframe before what was asked for; only who cut it knows.
+      // A clip that was copied starts at the keyframe before the requested time. Its script holds the true times.
       clip = { ...found, start: loaded.start ?? found.start, end: loaded.end ?? found.end };
       scene = unpacked(loaded);
       video.src = clip.file;
@@ -66,7 +66,7 @@ const PLAYER = (() => {
     });
   }
 
-  // Where somebody is at a time: on the line between two views.
+  // The position of a person at a time, interpolated between two views.
   function viewAt(track, seconds) {
     const times = track.times;
     let low = 0, high = times.length;
@@ -105,9 +105,9 @@ const PLAYER = (() => {
     const seconds = clip.start + video.currentTime;
     const chosen = state.selected >= 0 && SEGMENTS.video[state.selected] === clip.video ? SEGMENTS.track[state.selected] : null;
     const there = scene.map((track) => [track, viewAt(track, seconds)]).filter(([, view]) => view);
-    // Who is chosen stands out, while in sight.
+    // The selected person is highlighted while in sight.
     const alone = there.some(([track]) => track.id === chosen);
-    // Last, so that nobody else's label covers its own.
+    // The selected person is drawn last, so that no other label covers theirs.
     there.sort(([a], [b]) => (a.id === chosen) - (b.id === chosen));
     for (const [track, view] of there) {
       const colour = trackColour(track.id), strong = !alone || chosen === track.id;
@@ -155,13 +155,13 @@ const PLAYER = (() => {
   if (frameByFrame) video.requestVideoFrameCallback(follow); else video.addEventListener("timeupdate", tick);
   video.addEventListener("loadedmetadata", () => {
     if (!clip) return; // Another clip is on its way.
-    // A portrait is not to push all else off the page.
+    // A portrait video must not push everything else off the page.
     $("screen").style.setProperty("--ratio", String(Math.max(0.9, video.videoWidth / video.videoHeight)));
     seekTo(target);
   });
   video.addEventListener("seeked", tick);
   video.addEventListener("ended", () => {
-    // A long segment goes on in the next clip.
+    // A long segment continues in the next clip.
     const goesOn = (each) => each.video === clip.video && each.start <= clip.end + 0.05 && each.end > clip.end + 0.05;
     const next = clip && !DATA.review && DATA.clips.find(goesOn);
     if (next) playAt(next.video, Math.max(next.start, clip.end));
@@ -169,7 +169,7 @@ const PLAYER = (() => {
   video.addEventListener("error", () => {
     if (!video.getAttribute("src")) return;
     const failed = clip;
-    if (!DATA.review) { say("This clip can't be played; is the folder beside the page complete?"); return; }
+    if (!DATA.review) { say("This clip can't be played. Check that the folder beside the page is complete."); return; }
     fetch(failed.file).then((answer) => answer.text()).then((text) => { if (clip === failed) say(text); }, () => say("The server is gone."));
   });
   for (const event of ["play", "pause"]) {

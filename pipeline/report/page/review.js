@@ -1,5 +1,5 @@
 "use strict";
-// A person goes through segments; every answer is on the server's disk before the next one is shown.
+// A reviewer goes through segments. Every answer is on the server's disk before the next segment is shown.
 const REVIEW = DATA.review ? (() => {
   const panel = $("review"), index = new Map(SEGMENTS.id.map((id, i) => [id, i]));
   let known = [];
@@ -12,7 +12,7 @@ const REVIEW = DATA.review ? (() => {
     throw Object.assign(new Error(told.error), { state: told.state });
   }
 
-  // One request at a time: a key that is pressed before the answer has come is not taken for the next segment.
+  // One request at a time: a key that is pressed before the reply has come does not answer the next segment.
   async function send(path, content, after) {
     if (busy) return;
     busy = true;
@@ -21,7 +21,7 @@ const REVIEW = DATA.review ? (() => {
       say(progress.said);
       after();
     } catch (error) {
-      // Another window wrote meanwhile: what it wrote is shown, and what is moved and not saved yet stays.
+      // Another window wrote meanwhile. Its changes are shown, and unsaved moves in this window stay.
       if (error.state) { take(error.state); draw(); }
       say(error instanceof TypeError ? "Not saved: the server is gone. Start the same command again and open the address that it shows; nothing that was saved is lost." : `Not saved: ${error.message}`, true);
     } finally { busy = false; }
@@ -34,7 +34,7 @@ const REVIEW = DATA.review ? (() => {
     for (const [id, verdict] of Object.entries(progress.answered)) ANSWERED.set(id, verdict);
   }
 
-  // Shows in the timeline what was corrected, and what is just being moved or made.
+  // Shows in the timeline the corrected segments, and the one that is being moved or made now.
   function mark() {
     const i = current(), numbers = new Map(VIDEOS.map((video, k) => [video.id, k]));
     MOVED.clear();
@@ -54,7 +54,7 @@ const REVIEW = DATA.review ? (() => {
 
   function goOn() {
     bounds = {}; picking = null;
-    if (progress.next === null) { draw(); say("All are answered. Thank you."); return; }
+    if (progress.next === null) { draw(); say("All segments are answered. Thank you."); return; }
     select(index.get(progress.next));
   }
 
@@ -64,7 +64,7 @@ const REVIEW = DATA.review ? (() => {
   function answer(verdict, label = null) {
     const i = current();
     if (i < 0) return;
-    if (begun) { say("A new segment is open: press a where it ends, or Escape.", true); return; }
+    if (begun) { say("A new segment is open: press a at its end, or Escape to cancel it.", true); return; }
     send("answers", { segment_id: SEGMENTS.id[i], verdict, label, ...span(i) }, goOn);
   }
 
@@ -81,11 +81,11 @@ const REVIEW = DATA.review ? (() => {
     const now = PLAYER.now();
     if (!now) return;
     if (!begun || begun.video !== now.video || now.seconds <= begun.start_s) {
-      // Of the person whose lane was clicked, or whose segment is shown.
+      // It is of the person whose lane was clicked, or whose segment is shown.
       const track = state.lane && state.lane.video === now.video ? state.lane.track : null;
       begun = { video: now.video, track, start_s: Math.round(now.seconds * 100) / 100 };
       mark();
-      say(`A new segment of ${begun.track === null ? "the whole frame" : `person ${begun.track}`} starts at ${clock(begun.start_s, 2)}; press a again where it ends.`);
+      say(`A new segment of ${begun.track === null ? "the whole frame" : `person ${begun.track}`} starts at ${clock(begun.start_s, 2)}; press a again at its end.`);
       return;
     }
     const end_s = Math.round(now.seconds * 100) / 100, { video, track, start_s } = begun;
@@ -97,9 +97,9 @@ const REVIEW = DATA.review ? (() => {
 
   function pick(question, action) { picking = { question, action }; draw(); }
   const skip = () => { const i = current(); if (i >= 0) send("skip", { segment_id: SEGMENTS.id[i] }, goOn); };
-  function forget() { bounds = {}; begun = null; draw(); mark(); say("Start and end are as they were found."); }
+  function forget() { bounds = {}; begun = null; draw(); mark(); say("Start and end are reset to what the model found."); }
   function undo() {
-    // What was moved and not yet answered goes first.
+    // Moves that are not answered yet are undone first.
     if (Object.keys(bounds).length || begun) { forget(); return; }
     send("undo", {}, () => {
       picking = null;
@@ -132,7 +132,7 @@ const REVIEW = DATA.review ? (() => {
         verdict ? ` (answered: ${verdict})` : ""));
     }
     if (picking) {
-      parts.push(make("p", {}, `${picking.question} Press its digit, or type it and Enter; Escape leaves it.`),
+      parts.push(make("p", {}, `${picking.question} Press its digit, or type it and press Enter. Escape cancels.`),
         make("input", { type: "text", placeholder: "a label, new or known", "aria-label": picking.question, on: { keydown: typedLabel } }),
         make("div", { class: "pick", role: "group", "aria-label": picking.question }, ...known.map((label, k) =>
           make("button", { type: "button", on: { click: () => picking.action(label) } }, k < 9 ? make("kbd", {}, String(k + 1)) : "", ` ${label}`))));
@@ -144,7 +144,7 @@ const REVIEW = DATA.review ? (() => {
     if (picking) panel.querySelector("input").focus();
   }
 
-  // In the field for a label: a digit that comes first stands for a known one.
+  // In the field for a label: a digit as the first character chooses a known label.
   function typedLabel(event) {
     const typed = event.target.value.trim(), digit = typed ? NaN : Number(event.key);
     if (event.key === "Escape") { picking = null; draw(); }
@@ -155,7 +155,7 @@ const REVIEW = DATA.review ? (() => {
   }
 
   function key(event) {
-    // A key that is held answers once, not what comes up meanwhile.
+    // A key that is held down answers only once, not the next segments, too.
     if (event.repeat && event.key !== "," && event.key !== ".") return BUTTONS.some(([each]) => each === event.key);
     if (picking) return false;
     if (event.key === "Escape" && (bounds.start_s !== undefined || bounds.end_s !== undefined || begun)) { forget(); return true; }
@@ -179,7 +179,7 @@ const REVIEW = DATA.review ? (() => {
 
   return {
     key, start,
-    keys: [["y  n", "the segment is right; is wrong: none of the labels"], ["l", "it has another label"], ["[  ]", "it starts, it ends where the video stands"],
-      ["a", "a new segment starts; pressed again, it ends"], ["s", "skip"], ["u", "undo the last answer or skip; Escape: a moved start or end"]],
+    keys: [["y  n", "the segment is right; it is wrong: no label fits"], ["l", "it has another label"], ["[  ]", "set its start, its end to the current time"],
+      ["a", "start a new segment; press again to end it"], ["s", "skip"], ["u", "undo the last answer or skip; Escape: undo a moved start or end"]],
   };
 })() : null;

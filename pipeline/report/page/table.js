@@ -1,5 +1,5 @@
 "use strict";
-// Rows that are out of sight are not in the document.
+// The table. Only rows in sight are in the document.
 const TABLE = (() => {
   const ROW_PX = 44, grid = $("grid"), scroll = $("grid-scroll"), space = $("grid-space");
   const several = DATA.models.length > 1;

@@ -1,5 +1,5 @@
 "use strict";
-// A canvas as large as what is seen of it; rows that are out of sight are not drawn.
+// The timeline: a canvas as large as its visible part. Only rows in sight are drawn.
 const TIMELINE = (() => {
   const canvas = $("timeline-canvas"), scroll = $("timeline-scroll"), space = $("timeline-space");
   const VIDEO_PX = 26, LANE_PX = DRAWN.LANE_PX, AXIS_PX = 24, GUTTER_PX = 128, GAP_PX = 6;
@@ -90,7 +90,7 @@ const TIMELINE = (() => {
     return Object.fromEntries(["card", "ink", "dim", "line", "lane", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   }
 
-  // Draws rows, of which the first `top` pixels are out of sight, below an axis.
+  // Draws rows below an axis. The first `top` pixels of the rows are out of sight.
   function drawOn(target, w, h, top, shown, ratio = window.devicePixelRatio || 1) {
     if (target.width !== Math.round(w * ratio) || target.height !== Math.round(h * ratio)) {
       target.width = Math.round(w * ratio); target.height = Math.round(h * ratio);
@@ -127,20 +127,20 @@ const TIMELINE = (() => {
     pen.fillStyle = colour.dim; pen.fillText(DRAWN.cut(pen, row.name, GUTTER_PX - 22), 16, y + LANE_PX / 2);
   }
 
-  // Where a stretch begins, and how wide it is, as far as it is in sight; null where it is not.
+  // The left edge and width of the visible part of a stretch, or null if no part is in sight.
   function span(start, end, w) {
     if (xOf(end) < GUTTER_PX || xOf(start) > w) return null;
     const x = Math.max(GUTTER_PX, xOf(start));
     return [x, Math.max(1.5, Math.min(w, xOf(end)) - x - 0.5)];
   }
 
-  // A new segment that is open ends where the video stands.
+  // A new segment that is still open ends at the current time of the video.
   function endOf(each) {
     const now = PLAYER.now();
     return each.end ?? (now && now.video === each.video ? Math.max(each.start, now.seconds) : each.start);
   }
 
-  // On paper all lanes are there, in pictures that fit on a page each, black on white.
+  // For printing: all lanes, black on white, in pictures that fit on one page each.
   function print() {
     const theme = document.documentElement.dataset.theme, seen = [pxPerS, firstS], parts = [];
     const printed = rows.slice(0, MOST_PRINTED);
@@ -150,7 +150,7 @@ const TIMELINE = (() => {
     while (printed.length) {
       const top = printed[0].y - AXIS_PX;
       let n = printed.findIndex((row) => row.y + row.height - top > PAPER_PX.high);
-      // A video's name goes with its lanes.
+      // The name of a video stays on the page of its lanes.
       if (n > 1 && !printed[n - 1].segments) n -= 1;
       const ofPage = printed.splice(0, n < 1 ? printed.length : n), last = ofPage[ofPage.length - 1], picture = make("canvas");
       drawOn(picture, PAPER_PX.wide, last.y + last.height + GAP_PX - top, top, ofPage, 2);
@@ -224,7 +224,7 @@ const TIMELINE = (() => {
     const down = key === "ArrowDown" ? 1 : -1;
     for (let r = here + down; r >= 0 && r < rows.length; r += down) {
       if (!rows[r].segments || !rows[r].segments.length) continue;
-      // The one nearest in time.
+      // The segment nearest in time.
       const from = SEGMENTS.start[state.selected];
       return select(rows[r].segments.reduce((a, b) =>
         Math.abs(SEGMENTS.start[b] - from) < Math.abs(SEGMENTS.start[a] - from) ? b : a));
@@ -283,7 +283,7 @@ const TIMELINE = (() => {
         for (const other of $("lanes").children) other.setAttribute("aria-pressed", String(other === event.target));
         layOut();
       } },
-    }, kind === "people" ? "A lane a person" : "A lane an activity"));
+    }, kind === "people" ? "Lane per person" : "Lane per activity"));
   }
   window.addEventListener("beforeprint", print);
   return { draw, layOut, zoom, fit, scale: () => pxPerS, xOf };

@@ -1,5 +1,5 @@
 "use strict";
-// Time budgets, hours of the day, and what failed. They follow the filters.
+// Totals by activity, time budgets and hours of the day, which follow the filters; and failures.
 const TOTALS = (() => {
   const MOST_ROWS = 200;
   let stale = true;
@@ -25,7 +25,7 @@ const TOTALS = (() => {
     return [make("h2", {}, "Activities"), table];
   }
 
-  // What part of the seen time went to what: the ethogram of those who watch animals, or people.
+  // The share of the seen time per activity: the ethogram of those who watch animals, or people.
   function budgets() {
     const groups = new Map();
     for (const i of state.shown) {
