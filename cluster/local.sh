@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Several hosts on one machine, each a network namespace with a Ray of its own, to see what a cluster does when cables are
-# cut and hosts die. Needs root, for the namespaces.
+# Simulate several hosts on one machine, to test a cluster when cables are cut and hosts die. Each host is a network
+# namespace with a Ray of its own. This needs root, for the namespaces.
 #
 #   cluster/local.sh up 3                  # host 0 is the head; $CPUS cores each (1)
 #   cluster/local.sh run COMMAND...        # on the head, with RAY_ADDRESS set
 #   cluster/local.sh cut 2; cluster/local.sh mend 2
 #   cluster/local.sh kill 2
-#   cluster/local.sh add 3                 # one more; also one that was killed, or given up for dead
+#   cluster/local.sh add 3                 # one more host, or one that was killed or declared dead
 #   cluster/local.sh down
 #
 # Checked: tests/chaos runs each of these.
 set -euo pipefail
 
-NAME=${NAME:-lake}         # so that several clusters can stand side by side, with ...
-NET=${NET:-10.77.0}        # ... a network each
+NAME=${NAME:-lake}         # several clusters can run side by side: each has its own name, and ...
+NET=${NET:-10.77.0}        # ... its own network
 CPUS=${CPUS:-1}
 HEAD=$NET.10
 PATH=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin:$PATH
@@ -30,7 +30,7 @@ add() {
     ip -n "$host" addr add "$NET.$((10 + $1))/24" dev eth0
     ip -n "$host" link set lo up
     ip -n "$host" link set eth0 up
-    # Ray finds its own address by looking which one leads out.
+    # Ray takes the address of the default route as its own.
     ip -n "$host" route add default via "$NET.1"
     if [ "$1" = 0 ]; then role=(--head --port=6379 "--dashboard-host=$HEAD"); else role=("--address=$HEAD:6379"); fi
     on "$1" ray start "${role[@]}" "--node-ip-address=$NET.$((10 + $1))" "--num-cpus=$CPUS" \

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One archive on nodes of a Slurm cluster: a head on the first, workers on all, the job, and all of it gone afterwards.
+# Analyze one archive on nodes of a Slurm cluster: start a head on the first node and workers on all, run the job, stop.
 #
 #   sbatch --nodes=4 cluster/slurm.sh /scratch/videos --lake /scratch/lake
 #
-# The options are those of `actionlake analyze`. The environment that holds actionlake[cluster] has to be active where this
-# is submitted, or is named by $ACTIONLAKE_ENV; it, the videos and the lake have to be on a file system that all nodes see.
-# If the time is up before the job is done, the same command goes on from there.
+# The options are those of `actionlake analyze`. Activate the environment with actionlake[cluster] before you submit,
+# or name it in $ACTIONLAKE_ENV. The environment, the videos and the lake must be on a file system that all nodes see.
+# If the time limit ends the job, submit the same command again to resume it.
 # Checked: by `bash -n` and by running it with an `srun` that starts its command on this machine (tests/remote); not on a
 # real Slurm.
 #SBATCH --job-name=actionlake
@@ -20,11 +20,11 @@ CPUS=${SLURM_CPUS_ON_NODE:-$(nproc)}
 PORT=$((20000 + SLURM_JOB_ID % 20000))
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
-# Whoever has no token is refused; nobody else on the nodes can read it from a command line.
+# Ray refuses clients without this token. It is in no command line, where other users of the nodes could read it.
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN
-# When the job is over nothing has to be waited for.
+# When the job is over, Ray stops without waiting.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 
 start() { srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" ray start --block --num-cpus="$CPUS" "${@:2}" & }
@@ -36,8 +36,8 @@ until ray health-check --address "$head:$PORT" 2>/dev/null; do
 done
 for node in "${nodes[@]:1}"; do start "$node" --address="$head:$PORT"; done
 
-# It starts at once; the workers of nodes that are still on their way join it.
-# Slurm's warning, two minutes before the time is up, ends the job as Ctrl-C would.
+# The job starts at once. Workers on nodes that are still starting join it later.
+# Slurm sends a warning two minutes before the time limit. It ends the job as Ctrl-C would.
 srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" \
     actionlake analyze --address "$head:$PORT" --workers $((CPUS * ${#nodes[@]})) "$@" &
 job=$!

@@ -1,4 +1,4 @@
-"""`ray job submit -- python jobs/analyze.py SOURCE... --lake DIR`: the options of `actionlake analyze`."""
+"""`ray job submit -- python jobs/analyze.py SOURCE... --lake DIR`. It has the options of `actionlake analyze`."""
 
 import sys
 

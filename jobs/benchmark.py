@@ -1,4 +1,4 @@
-"""`ray job submit -- python jobs/benchmark.py SOURCE...`: the options of `actionlake benchmark`."""
+"""`ray job submit -- python jobs/benchmark.py SOURCE...`. It has the options of `actionlake benchmark`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ray job submit -- python jobs/train.py ANNOTATIONS --videos DIR --out BUNDLE`: the options of `actionlake train`."""
+"""`ray job submit -- python jobs/train.py ANNOTATIONS --videos DIR --out BUNDLE`: options as of `actionlake train`."""
 
 import sys
 

@@ -1,10 +1,10 @@
-"""Distil a small detector for one's own cameras: let a strong one label frames, then train on them.
+"""Distil a small detector for your own cameras: a strong detector labels frames, and the small one learns from them.
 
     python jobs/train_detector.py label SOURCE... --teacher yolo11x.pt --landmarks NETWORK.tflite --out DATASET
     python jobs/train_detector.py import keypoints.json --images FOLDER --out DATASET
     python jobs/train_detector.py train DATASET/data.yaml... --out BUNDLE
 
-The bundle is named to `actionlake analyze --detector BUNDLE`.
+Use the bundle with `actionlake analyze --detector BUNDLE`.
 """
 
 import logging
@@ -32,23 +32,23 @@ _DATA, _LEARNING = LabelOptions(), DetectorOptions()
 @app.command()
 def label(
     sources: Annotated[list[str], typer.Argument(help="Videos: files, folders, globs, manifests.")],
-    teacher: Annotated[str, typer.Option(help="Detection weights of Ultralytics, or a detector bundle.")],
+    teacher: Annotated[str, typer.Option(help="Ultralytics detection weights, or a detector bundle.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    classes: Annotated[str, typer.Option(help="Classes of the teacher to learn, as one; by commas.")] = "person",
+    classes: Annotated[str, typer.Option(help="Teacher's classes to learn as one class, by commas.")] = "person",
     name: Annotated[str | None, typer.Option(help="Name of that one class.", show_default="the first")] = None,
-    teacher_px: Annotated[int, typer.Option(help="Longest side of the teacher's input.")] = 640,
-    min_score: Annotated[float, typer.Option(help="The teacher's boxes below this are no labels.")] = 0.35,
-    every_s: Annotated[float, typer.Option(help="Label one frame in so many seconds.")] = _DATA.every_s,
-    parts: Annotated[int, typer.Option(help="Enlarged parts kept of each large frame.")] = _DATA.parts,
-    student_px: Annotated[int, typer.Option(help="Longest side of the student's input.")] = _DATA.student_px,
+    teacher_px: Annotated[int, typer.Option(help="Longest side of the teacher's input, in pixels.")] = 640,
+    min_score: Annotated[float, typer.Option(help="Teacher's boxes with a lower score are ignored.")] = 0.35,
+    every_s: Annotated[float, typer.Option(help="Seconds between two labelled frames.")] = _DATA.every_s,
+    parts: Annotated[int, typer.Option(help="Enlarged parts to keep of each large frame.")] = _DATA.parts,
+    student_px: Annotated[int, typer.Option(help="Longest side of the student's input, in pixels.")] = _DATA.student_px,
     turned: Annotated[
-        bool, typer.Option("--turned", help="Show the teacher each frame in four orientations: for people who lie.")
+        bool, typer.Option("--turned", help="Show the teacher each frame in four orientations, to find lying people.")
     ] = False,
     landmarks: Annotated[
-        Path | None, typer.Option(help="BlazePose's pose_landmark_full.tflite: label keypoints as well.")
+        Path | None, typer.Option(help="BlazePose's pose_landmark_full.tflite, to label keypoints, too.")
     ] = None,
 ) -> None:
-    """Label frames of videos by a strong detector, and by a network of keypoints."""
+    """Label frames of videos with a strong detector, and with a keypoint network if one is given."""
     runtime = choose_runtime(threads=os.cpu_count() or 1)
     check_trust(teacher, "warn")
     detector = Detector(teacher, runtime, classes.split(","), teacher_px, min_score, max_boxes=300)
@@ -61,50 +61,48 @@ def label(
 
 @app.command("import")
 def import_(
-    labels: Annotated[Path, typer.Argument(help="COCO's JSON of people and their keypoints.")],
-    images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    labels: Annotated[Path, typer.Argument(help="JSON file of people and their keypoints, in COCO format.")],
+    images: Annotated[Path, typer.Option(help="Folder of the images.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")],
 ) -> None:
-    """Take over labels of your own. A data set in Ultralytics' layout needs no import."""
+    """Import your own labels. A data set in Ultralytics' layout needs no import."""
     typer.echo(import_coco(labels, images, out))
 
 
 @app.command()
 def train(
-    data: Annotated[list[Path], typer.Argument(help="Data sets in the layout of Ultralytics: their data.yaml.")],
+    data: Annotated[list[Path], typer.Argument(help="data.yaml files of data sets in Ultralytics' layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     architecture: Annotated[
-        str, typer.Option(help="`people`, or a network description of Ultralytics.")
+        str, typer.Option(help="`people`, or an Ultralytics network description.")
     ] = _LEARNING.architecture,
     freeze_backbone: Annotated[
-        bool, typer.Option(help="Whether the backbone of `people` keeps its ImageNet weights.")
+        bool, typer.Option(help="Keep the weights of the backbone of `people`.")
     ] = _LEARNING.freeze_backbone,
     teacher: Annotated[
-        str, typer.Option(help="Weights of Ultralytics whose maps the network learns to repeat, beside the labels.")
+        str, typer.Option(help="Ultralytics weights whose maps the network also learns to repeat.")
     ] = _LEARNING.teacher,
-    start: Annotated[str, typer.Option(help="Detector bundle whose weights the training begins with.")] = "",
-    px: Annotated[int, typer.Option(help="Longest side of the input.")] = _LEARNING.px,
+    start: Annotated[str, typer.Option(help="Detector bundle with the weights to start from.")] = "",
+    px: Annotated[int, typer.Option(help="Longest side of the input, in pixels.")] = _LEARNING.px,
     epochs: Annotated[
-        int, typer.Option(help="Passes over the data set in which boxes are learnt; 0: those of --start stay.")
+        int, typer.Option(help="Passes over the data set to learn boxes. 0: keep those of --start.")
     ] = _LEARNING.epochs,
     keypoint_epochs: Annotated[
-        int, typer.Option(help="Passes over the data set in which keypoints are learnt; 0: they stay those of --start.")
+        int, typer.Option(help="Passes over the data set to learn keypoints. 0: keep those of --start.")
     ] = _LEARNING.keypoint_epochs,
-    batch_size: Annotated[int, typer.Option(help="Images of one step.")] = _LEARNING.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Images per training step.")] = _LEARNING.batch_size,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = _LEARNING.learning_rate,
     turned: Annotated[
-        float, typer.Option(help="Share of the pictures shown turned by one to three quarters: for those who lie.")
+        float, typer.Option(help="Share of the images turned by one to three quarters, to find lying people.")
     ] = _LEARNING.turned,
     hours: Annotated[
         float | None,
-        typer.Option(help="Learn boxes no longer than so many hours, whatever the epochs.", show_default="never"),
+        typer.Option(help="Most hours to learn boxes, whatever --epochs says.", show_default="no limit"),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Processes that read pictures; more of them for a GPU.")
-    ] = _LEARNING.workers,
+    workers: Annotated[int, typer.Option(help="Processes that read images. A GPU needs many.")] = _LEARNING.workers,
     note: Annotated[str, typer.Option(help="Origin and licence of the data, for the model card.")] = "",
 ) -> None:
-    """Train a detector; the same command takes up a training that was cut off."""
+    """Train a detector. After an interruption, the same command resumes the training."""
     options = DetectorOptions(
         architecture=architecture,
         freeze_backbone=freeze_backbone,
