@@ -1,6 +1,6 @@
-"""Bodies in 3D, and how they come from one posture into another.
+"""Bodies in 3D, and their movements from one posture to another.
 
-All are arrays of the joints of `JOINTS` in metres, y up, the ground at 0.
+All bodies are arrays of the joints of `JOINTS` in metres. The y axis points up, and the ground is at 0.
 """
 
 from __future__ import annotations

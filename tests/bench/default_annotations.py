@@ -1,27 +1,27 @@
-"""Write the annotations that the bundled person model is trained on: JHMDB, GMDCSA24 and a street in one table.
+"""Write the annotations on which the bundled person model is trained: JHMDB, GMDCSA24 and a street, in one table.
 
     python tests/bench/default_annotations.py DATA OUT
     actionlake train OUT/jhmdb.csv --videos DATA --map OUT/map.csv --lake OUT/lake --out daily22-person
 
-The splits of `jhmdb.csv` are JHMDB's own, with the rest among what is trained on; those of `subjects.csv` leave one
-person of GMDCSA24 out, with the rest among what is trained on. The first 40 s of the street video count as walking, as
-nearly everybody there does; its second half is left to measure on. Clips cut from one source video, and those of one
-person, are of one group.
+The splits of `jhmdb.csv` are JHMDB's own. Those of `subjects.csv` each leave out one person of GMDCSA24. All
+remaining clips are in the training part. The first 40 s of the street video count as walking, because nearly everybody
+walks there. Its second half is kept for measurements. Clips from one source video form one group, and so do clips of
+one person.
 
-`folds.csv`, to choose inputs and options by, has splits inside the training part of JHMDB's first split: three folds,
-a group always in the same. No test clip of that split is in it.
+`folds.csv` is for the choice of inputs and options. It has three folds inside the training part of JHMDB's first split.
+A group is always in one fold. No test clip of that split is in it.
 
-`everyday.csv` is what the bundled model of everyday activities learns, and what it is measured on:
+`everyday.csv` is for training and measuring the bundled model of everyday activities:
 
     python -m tests.bench.skeletons DATA/skeletons OUT/skeletons.npz
     actionlake train OUT/everyday.csv --videos DATA --skeletons OUT/skeletons.npz --inputs box,pose \\
         --row-steps 40 --mirror --input-dropout 0.2 --epochs 12 --members 2 --events fall --least-score 0.3 \\
         --meanings tests/bench/everyday_words.csv --keep-splits --lake OUT/everyday-lake --out everyday12-pose
 
-Its spans in GMDCSA24 are our own, by eye, in `everyday_gmdcsa24.csv`: the data set's know no rest after a fall. Of
-JHMDB eight activities are of everyday life; who does another does nothing in particular, but for the clips named in
-`everyday_left_out.csv`, whose people plainly stand or sit while they do it. Its splits leave out each person of
-GMDCSA24, all of JHMDB, and the street.
+Its spans in GMDCSA24 are our own, annotated by eye, in `everyday_gmdcsa24.csv`: the data set's own spans have no rest
+after a fall. Eight activities of JHMDB are everyday ones. Other activities count as `background`. Clips
+whose people plainly stand or sit meanwhile are left out: `everyday_left_out.csv` names them. The splits leave out each
+person of GMDCSA24, all of JHMDB, and the street.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Measure the embedded person detector against a stronger one's boxes, beside others, with a picture grid.
+"""Measure the embedded person detector, and others, against the boxes of a stronger one. Draw a grid of pictures.
 
     python tests/bench/detector.py DATA WEIGHTS --pictures detections.png
 
-DATA and WEIGHTS are the folders of real footage and of weights. The test clips of JHMDB's first split are labelled by
-YOLOv8n at 640 px (score at least 0.35); none of them was trained on. Speeds are those of one thread.
+DATA and WEIGHTS are the folders of real footage and of weights. YOLOv8n at 640 px (score at least 0.35) labels the test
+clips of JHMDB's first split. No detector was trained on them. Speeds are those of one thread.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How fast a packed model is on one core, in how much memory: two people at 640x480, a minute of them.
+"""Measure the speed and memory of a packed model on one core, on one minute of two people at 640x480.
 
     actionlake pack everyday12-pose-causal --out PACK --videos CLIPS
     python -m tests.bench.edge ../shared/data/gmdcsa24/clips PACK
 
-The left and the right half of the picture come from a clip each, in which one person is, over and over. The program
-runs with the other cores taken away, and may have 1 GB where this process may make control groups.
+Each half of the picture shows one person, from a clip that is repeated. The program runs on one core only. It may use
+1 GB of memory, if this process may create control groups.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Count the falls that a job finds in UR Fall Detection, of which no model has seen anything, and its false alarms.
+"""Count the falls that a job finds in UR Fall Detection, on which no model was trained, and its false alarms.
 
     python -m tests.bench.falls ../shared/data/urfd/clips [--model daily22-look] [--detector person_pose]
     python -m tests.bench.falls ../shared/data/urfd/clips --without ../shared/data/jhmdb/clips ../shared/data/street
 
-Each of its clips holds one fall. A clip counts if a segment `fall` is in it. In footage `--without` falls each such
-segment is a false alarm. The table tells what a least score for falls changes. From when to when somebody falls, from
-the loss of balance to rest, is in `urfd_falls.csv`, by eye at five pictures a second.
+Each clip holds one fall. The fall counts as found if the clip has a segment `fall`. In footage `--without` falls, each
+such segment is a false alarm. The table shows the effect of a least score for falls. `urfd_falls.csv` holds the start
+and end of each fall, from the loss of balance to rest, annotated by eye at five pictures per second.
 """
 
 from __future__ import annotations

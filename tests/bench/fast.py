@@ -1,8 +1,8 @@
-"""What `sampling = "fast"` costs in accuracy: the same model over the same test clips, sampled in both ways.
+"""Measure the accuracy that `sampling = "fast"` costs: one model labels the same test clips, sampled in both ways.
 
     python -m tests.bench.fast ../shared/data/jhmdb FOLDER
 
-Trains a frame model on the training part of JHMDB's first split, sampled exactly, then labels the test part twice.
+It trains a frame model on the training part of JHMDB's first split, sampled exactly, and labels the test part twice.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Make the videos of the benchmarks out of real footage: the street, at the sizes and rates that cameras write.
+"""Make the videos of the benchmarks from real footage: a street, at the usual sizes and frame rates of cameras.
 
     python -m tests.bench.footage ../shared/data FOLDER
 
-The street's 75 s are brought to 30 frames/s by blending, given the noise of a sensor, encoded once with keyframes every
-250 frames and B-frames, and repeated to length without encoding anew.
+The 75 s of the street are blended to 30 frames/s, get the noise of a sensor, and are encoded once, with B-frames and a
+keyframe every 250 frames. Then they are repeated to the wanted length without encoding again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a million forecasts take, of people who walk about in made-up videos.
+"""Measure the time of a million forecasts, of people who walk about in simulated videos.
 
 python -m tests.bench.forecast_speed FOLDER [--forecasts 1000000] [--model walkers-lstm]
 """

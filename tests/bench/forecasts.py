@@ -1,9 +1,10 @@
-"""ETH/UCY, each scene left out in turn: how far forecasters are from what people then did, in metres.
+"""Measure forecasters on ETH/UCY, with each scene left out in turn: the distance from the true paths, in metres.
 
     python tests/bench/forecasts.py ../shared/data/trajectories [--kind lstm] [--others 0] [--seeds 3] [--noise 0.05]
 
-Eight steps of 0.4 s are seen and twelve foretold, of people who are there for all twenty, where another one is, too, as
-Social GAN's loader has it. For each scene: mean of the seeds, their lowest and highest, and the seeds together.
+A forecaster sees eight steps of 0.4 s and forecasts twelve. As in Social GAN's loader, only people count who are there
+for all twenty steps while another one is, too. For each scene, it prints the mean, lowest and highest of the seeds, and
+the seeds together.
 """
 
 from __future__ import annotations

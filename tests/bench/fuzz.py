@@ -1,9 +1,9 @@
-"""A job over thousands of broken videos: it ends, and every file has a row.
+"""Run a job over thousands of broken videos. It must end, and every file must have a row.
 
     python -m tests.bench.fuzz [--files 20000] [--seed 0] [--data ../shared/data] [--out fuzz.json]
 
-The files are real clips and encodings in every supported format with flipped bits, lost ends, spliced tails, telling
-numbers in headers, blanks, repeats; the same for the same seed.
+The files are real clips and encodings in every supported format, with flipped bits, lost ends, spliced tails, special
+numbers in headers, blanks and repeats. The same seed gives the same files.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a GPU is worth: its networks beside a CPU's, and jobs of the fused layout at 1, 4 and 16 workers.
+"""Measure the gain of a GPU: its networks beside those of a CPU, and jobs of the fused layout at 1, 4 and 16 workers.
 
     python -m tests.bench.gpu VIDEO --times 8 --copies 16
 
-The archive of the jobs is made of so many copies of the video, each repeated so many times. Ten seconds of 1280x720
-are meant to take less than eight minutes on a machine with one GPU and 16 cores. `--device cpu --workers 1 2
---copies 2` tries the script where there is no GPU.
+The archive of the jobs holds `--copies` copies of the video, each repeated `--times` times. With ten seconds of
+1280x720, the script should take less than eight minutes on a machine with one GPU and 16 cores. `--device cpu
+--workers 1 2 --copies 2` tries the script on a machine without a GPU.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Compare what may remember: every head on JHMDB's official splits, with the same inputs and the same training.
+"""Compare all heads of the activity network on JHMDB's official splits, with the same inputs and the same training.
 
     python tests/bench/heads.py ../shared/data/jhmdb LAKE [--members 1] [--heads lstm,linear]
 
-LAKE is that of an earlier `actionlake train`, or is made. Prints a Markdown table: accuracy over the test clips of the
-three splits and the share of a clip's frames that are right, both with their intervals over clips, parameters, and the
-time that one thread takes for 1,000 steps; then by how much the first head is ahead of each other one, clip by clip.
+LAKE is the lake of an earlier `actionlake train`. It is made if it does not exist. The script prints a Markdown table:
+accuracy over the test clips of the three splits and share of right frames, both with their intervals over clips; number
+of parameters; time of one thread for 1,000 steps. Then it prints the lead of the first head over each other, by clip.
 """
 
 from __future__ import annotations

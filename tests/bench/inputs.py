@@ -1,9 +1,9 @@
-"""What each input adds to the person model, by folds inside the training clips of JHMDB's first split.
+"""Measure what each input adds to the person model, by folds inside the training clips of JHMDB's first split.
 
     python tests/bench/default_annotations.py DATA OUT
     python tests/bench/inputs.py OUT --videos DATA
 
-Trains on the sets of inputs below, with several seeds, all on the same features, which stay in OUT.
+It trains on the sets of inputs below, with several seeds. All trainings use the same features, which stay in OUT.
 """
 
 from __future__ import annotations

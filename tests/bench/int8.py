@@ -1,9 +1,9 @@
-"""What int8 would buy the CNN: quantised by NNCF on real frames, beside f32 and bf16, on one thread.
+"""Measure the gain of int8 for the CNN, quantised by NNCF on real frames, beside f32 and bf16, on one thread.
 
     pip install nncf
     python -m tests.bench.int8 ../shared/data
 
-Calibrated on frames of JHMDB, and on how they change to the next ones; compared on frames of GMDCSA24.
+The CNN is calibrated on frames of JHMDB and on their changes to the next frames. It is compared on frames of GMDCSA24.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Labels of pictures that were made before, found again by what a picture shows.
+"""A cache of labels of pictures. The key is a hash of the picture's pixels.
 
-Strong networks need most of an hour on two cores for the pictures of `tests.bench.people`. What they said is kept here,
+Strong networks need most of an hour on two cores for the pictures of `tests.bench.people`. Their labels are kept here,
 so that a figure is measured against the same labels everywhere.
 """
 

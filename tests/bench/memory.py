@@ -1,8 +1,8 @@
-"""Peak memory of a whole job on a short and on a long file of the same footage: resident sets of all processes, summed.
+"""Measure the peak memory of a job on a short and a long file of the same footage: the sum over all its processes.
 
     python tests/bench/memory.py ../shared/data/street/vtest.avi
 
-Pages that processes share are counted once (proportional set size).
+Pages that processes share count once (proportional set size).
 """
 
 from __future__ import annotations

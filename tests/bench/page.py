@@ -1,9 +1,9 @@
-"""How fast the page of a report is with many segments: until it is there, and while it is scrolled.
+"""Measure the speed of a report's page with many segments: the time to its first view, and the frame rate of scrolling.
 
     python -m tests.bench.page [--segments 10000]
 
-The segments are made up, 50 a video; no clips. Times are those that Chromium itself tells: until the first view is
-drawn after the page was asked for, and pictures a second while each view is scrolled for three seconds.
+The segments are simulated, 50 per video, without clips. Chromium itself measures the time from the request to the first
+drawn view, and the frames per second while each view is scrolled for three seconds.
 """
 
 from __future__ import annotations

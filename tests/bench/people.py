@@ -1,10 +1,10 @@
-"""Make the pictures that the bundled network for people learns from: every source, labelled by strong networks.
+"""Make the training pictures of the bundled network for people. Strong networks label every source.
 
     python -m tests.bench.people ../shared/data ../shared/weights ~/people
 
-Each source becomes a data set of its own, in the layout of Ultralytics: JHMDB's training clips of split 1, the first
-half of the street, GMDCSA24, Leeds Sports Poses Extended. What is there is kept, so the same command goes on.
-What the networks said of a picture lies in `people_labels.npz`; `--anew` asks them again.
+Each source becomes a data set in the layout of Ultralytics: JHMDB's training clips of split 1, the first half of the
+street, GMDCSA24, Leeds Sports Poses Extended. Finished data sets are kept, so the same command resumes.
+`people_labels.npz` holds the networks' labels of each picture. `--anew` makes them again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The whole job beside what one would write first: OpenCV `read()` and the same network in eager PyTorch, fp32.
+"""Compare the whole job with a simple script: OpenCV's `read()` and the same network in eager PyTorch, fp32.
 
     python tests/bench/plain_loop.py ../shared/data/jhmdb/clips
 
-Both sample the same archive at 15 frames/s. The loop has no start-up to speak of, so by default it runs over every
-fourth clip only; the job runs over all of them, start-up, labelling and writing included.
+Both sample the same archive at 15 frames/s. The script has almost no start-up time, so by default it runs over every
+fourth clip only. The job runs over all clips, and its time includes start-up, labelling and writing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Break jobs in every way, again and again, and count what is lost, doubled and done twice.
+"""Inject faults of every kind into jobs, again and again, and count the rows that are lost, doubled and made twice.
 
     python -m tests.bench.reliability [--engine ray|local] [--trials 3] [--only TEXT] [--out reliability.json]
 
-Each trial is a job over eight videos (32 chunks, 4 shards) whose lake is then compared, row for row and to the last
-bit, with that of a quiet run. Faults happen at calls that move on from trial to trial. Where a fault ends the command,
-the same command is given again, which is part of the trial. Prints the table of `docs/reliability.md`.
+Each trial is a job over eight videos (32 chunks, 4 shards). Then its lake is compared, row by row and bit by
+bit, with that of a run without faults. The calls that fail move on from trial to trial. If a fault ends the command,
+the same command is given again, as a part of the trial. The script prints the table of `docs/reliability.md`.
 """
 
 from __future__ import annotations

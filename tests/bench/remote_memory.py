@@ -1,8 +1,8 @@
-"""Peak memory of workers that read a small and a large video out of an object store.
+"""Measure the peak memory of workers that read a small and a large video from an object store.
 
     python -m tests.bench.remote_memory FOOTAGE/h264-720p-10min.mp4 --times 34     # as one file of 3 GB
 
-The store is a server on loopback that knows what S3's reading of single objects needs: HEAD, and GET of ranges.
+The store is a server on loopback with the part of S3 that reading single objects needs: HEAD, and GET of ranges.
 """
 
 from __future__ import annotations

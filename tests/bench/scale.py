@@ -1,10 +1,10 @@
-"""A job over 300,000 videos, 1,000,000 chunks, whose decoder and network return at once: what the machinery costs.
+"""Measure the cost of the machinery: a job over 300,000 videos, 1,000,000 chunks, with a decoder and CNN of no cost.
 
     python tests/bench/scale.py [--videos 300000] [--out DIR]
 
-Everything but the decoder, the probe and the CNN is what a real job runs: listing of real (empty) files, planning, Ray
-Data, ledger, receipts, features on disk, labelling, commit. Written are `scale.json` and `scale.png`:
-the driver's memory and processor time over the job, then how long the same command takes when all is done.
+Everything except the decoder, the probe and the CNN is that of a real job: listing of real (empty) files, planning, Ray
+Data, ledger, receipts, features on disk, labelling, commit. It writes `scale.json` and `scale.png`: the driver's memory
+and processor time over the job, then the time of the same command when all is done.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How cost grows with the length of footage, and what a second node is worth.
+"""Measure how the cost grows with the length of the footage, and the gain of a second node.
 
     python -m tests.bench.scaling length VIDEO --times 60     # the video, and as one file of so many times its length
     python -m tests.bench.scaling nodes VIDEO                 # one node of one core, then two of them

@@ -1,4 +1,4 @@
-"""What people do in front of a camera that is not there: short scenes, played by the people of two data sets."""
+"""Scripts of short scenes for a simulated camera, played by the people of two data sets."""
 
 from __future__ import annotations
 

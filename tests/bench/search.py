@@ -1,9 +1,9 @@
-"""How good and how fast `search` is: neighbours with the same label among JHMDB's clips, seconds for 1,000,000.
+"""Measure `search`: the share of neighbours with the same label in JHMDB's clips, and the time for 1,000,000 stretches.
 
     actionlake analyze DATA/jhmdb/clips --lake LAKE --model none --config search.toml
     python -m tests.bench.search LAKE
 
-with, in `search.toml`, all that a stretch may be told by, of people and of whole frames:
+`search.toml` names all inputs that a search can compare, of people and of whole frames:
 
     [features]
     scope = "both"
@@ -11,11 +11,11 @@ with, in `search.toml`, all that a stretch may be told by, of people and of whol
     sample_fps = 7.5
     inputs = ["frame", "crop", "crop_flow", "box", "pose"]
 
-Each clip that shows somebody is asked for once, by its largest person. Printed is the share of the ten nearest
-stretches that have its label (chance: their share among all), with all clips cut from its source video left out: for
-the recipe, through the index; for parts of it alone; and, as a baseline, for the cosine between means of vectors as
-they are stored. All is printed for two halves of the sources, too: what is chosen on one can be checked on the other.
-A lake of scope `frame` is measured by its frames. Then, on made-up vectors in files, how long a search takes.
+Each clip with people is searched for once, by its largest person. All clips from its source video are left out. The
+script prints the share of the ten nearest stretches that have its label (chance: the label's share among all): for the
+recipe, through the index; for parts of the recipe alone; and, as a baseline, for the cosine between means of the stored
+vectors. It prints all of this for two halves of the sources, too: a choice made on one can be checked on the other. A
+lake of scope `frame` is measured by its frames. Then it measures the time of a search on simulated vectors in files.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Make the skeletons that the bundled model of everyday activities learns from beside videos.
+"""Make the skeletons from which the bundled model of everyday activities learns, in addition to videos.
 
     python -m tests.bench.skeletons ../shared/data/skeletons OUT.npz [--picture OUT.png]
 
 Two data sets hold people who walk, sit down, get up, bend, wave and do much else before a depth camera. Nobody falls in
-them: real people who stand, walk or sit are brought to the ground about their feet or seat in 0.4 to 1.4 s, in every
-direction, and lie there. What is taken for a fall by mistake is made, too: lying down slowly, squatting, bending.
+them. So the script makes falls: it turns standing, walking or sitting people to the ground about their feet or seat, in
+0.4 to 1.4 s and in every direction, and lets them lie there. It also makes movements that are often mistaken for falls:
+lying down slowly, squatting, bending.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Compare who is followed on street footage with the tracks of a stronger detector: IDF1.
+"""Compare the tracks on street footage with those of a stronger detector, by IDF1.
 
     python tests/bench/street_tracks.py DATA/street/vtest.avi WEIGHTS/yolov8n_coco.pt
 
-Both run as whole jobs. The reference is YOLOv8n at 640 px with the same tracker, over the second half of the video,
-of which the embedded detectors have seen nothing.
+Both run as whole jobs. The reference is YOLOv8n at 640 px with the same tracker, over the second half of the video. The
+embedded detectors were not trained on that half.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Tell what is the eyes' fault from what is the LSTM's: let other eyes see for the bundled model.
+"""Separate the errors of the detector from those of the LSTM: run the bundled model on stronger boxes and keypoints.
 
     python -m tests.bench.strong_eyes ../shared/data/urfd/clips ../shared/weights
 
-The boxes are those of a YOLOv8n of COCO at 640 px, the keypoints those of BlazePose in them. Each clip of UR Fall
-Detection holds one fall; it counts as found if a segment `fall` is in it. `tests.bench.falls` is the same with the
-embedded eyes.
+The boxes are those of YOLOv8n, trained on COCO, at 640 px. The keypoints are those of BlazePose in these boxes. Each
+clip of UR Fall Detection holds one fall. It counts as found if the clip has a segment `fall`. `tests.bench.falls` does
+the same with the embedded detector.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""The whole round, by the keyboard through a browser: review segments, teach, label anew, measure on somebody left out.
+"""Run the whole round by keyboard in a browser: review segments, teach, label again, measure on a person left out.
 
     python -m tests.bench.teaching ../shared/data LAKE MODEL OUT [--segments 30]
 
-LAKE is one of GMDCSA24's clips, labelled by MODEL, the folder of a bundle that has seen nothing of that data set:
+LAKE is a lake of GMDCSA24's clips, labelled by MODEL, the folder of a bundle that was not trained on that data set:
 
     actionlake analyze ../shared/data/gmdcsa24/clips --lake LAKE --model MODEL
 
-For each of the four people, segments of the other three are reviewed in the order of `review`. What is answered is what
-`everyday_gmdcsa24.csv` says is done for most of the segment; its start and end are moved where that lasts shorter. A
-track in which the detector itself hardly sees anybody is answered with "wrong", as by somebody who looks: it is a door
-or a curtain. Then the left-out person's videos are labelled by the model as it was and by the taught one.
+For each of the four people, segments of the other three are reviewed in the order of `review`. The answer is the label
+that `everyday_gmdcsa24.csv` gives for most of the segment. If that lasts shorter, start and end are moved. A track with
+a low mean detection score is answered with "wrong", as a human would: it is a door or a curtain. Then the left-out
+person's videos are labelled by the model before and after teaching.
 """
 
 from __future__ import annotations

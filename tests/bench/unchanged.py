@@ -1,4 +1,4 @@
-"""What `skip_unchanged` saves and what it costs: boxes of frames that the detector did not see, beside those it finds.
+"""Measure the gain and cost of `skip_unchanged`: boxes of skipped frames, beside those that the detector finds there.
 
 python -m tests.bench.unchanged VIDEO... [--levels 2,5,10]
 """

@@ -1,12 +1,12 @@
-"""Measure how well a detector sees people in places that it was not trained on, source by source.
+"""Measure how well a detector finds people in places on which it was not trained, source by source.
 
     python -m tests.bench.people ../shared/data ../shared/weights PEOPLE
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --out RUNS              # train, each left out
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --detector person_nano  # measure one
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --again  # the labels' own networks, mirrored
 
-The truth are the labels of `tests.bench.people`: boxes of a strong detector that looks in four orientations, and joints
-that people annotated. UR Fall Detection is never trained on; it measures one detector.
+The ground truth is the labels of `tests.bench.people`: boxes of a strong detector that looks in four orientations, and
+joints annotated by people. No detector is trained on UR Fall Detection. It serves to measure one detector.
 """
 
 from __future__ import annotations

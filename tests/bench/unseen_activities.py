@@ -1,9 +1,9 @@
-"""Measure a model of everyday activities on sources and people that it was not trained on.
+"""Measure a model of everyday activities on sources and people on which it was not trained.
 
     python -m tests.bench.unseen_activities ../shared/data daily/everyday.csv daily/everyday-lake everyday12-pose-splits
 
-`default_annotations.py` writes the table. `actionlake train --keep-splits` makes the lake and the models: each has not
-seen a source or a person, and is measured on it here.
+`default_annotations.py` writes the table. `actionlake train --keep-splits` makes the lake and the models. Each model
+was trained without one source or person, and is measured on it here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Programs that people would write instead, with the same networks: peers to measure against.
+"""Peers for comparison: programs with other libraries and the same networks.
 
-Each reads a video, samples it, finds people, embeds each of them, and writes a row for each to Parquet:
+Each reads a video, samples it, finds people, embeds each person, and writes a row for each to Parquet:
 
     python -m tests.bench.peers.PEER VIDEO WEIGHTS OUT.parquet [--tuned]
 
-`--tuned` does what the documentation of the parts advises for CPUs; without it they run as they come.
+`--tuned` applies the advice for CPUs in the documentation of the libraries. Without it they run with their defaults.
 """

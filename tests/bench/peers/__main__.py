@@ -1,11 +1,11 @@
-"""Measure actionlake beside what people would use instead, one after the other, again and again.
+"""Measure actionlake and its peers, one after the other, several times.
 
     python -m tests.bench.peers VIDEO WEIGHTS [--repeats 3] [--only job,ray_data] [--daft PYTHON] [--out FOLDER]
 
-Every program is a process of its own, from command to prompt, and its rows are compared with those of the job: the
-boxes that lie on one of the job's, and their embeddings. Decord, by which Ray Data reads videos, is in the extra
-`bench`. Daft wants an older PyArrow than lakes do, so it has an environment of its own, whose Python is named; without
-one it is left out. Writes `peers.json` and `peers.png`.
+Every program is a process of its own, timed from command to prompt. Its rows are compared with those of the job: the
+boxes that match one of the job's boxes, and their embeddings. Decord, with which Ray Data reads videos, is in the extra
+`bench`. Daft needs an older PyArrow than lakes do, so it runs in an environment of its own. `--daft` names its Python.
+Without it, Daft is left out. The script writes `peers.json` and `peers.png`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the peers share: the task, the networks as one would use them, and the rows."""
+"""Parts that the peers share: the task, the networks in their usual form, and the rows."""
 
 from __future__ import annotations
 

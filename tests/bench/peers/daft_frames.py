@@ -1,4 +1,4 @@
-"""Daft's `read_video_frames`, a class of it with a batch method, and `write_parquet`."""
+"""Peer with Daft: `read_video_frames`, a Daft class with a batch method, and `write_parquet`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""actionlake as it is used: one look finds people and their poses; they are followed and labelled."""
+"""actionlake with its defaults: one network finds people and their poses; then they are tracked and labelled."""
 
 from __future__ import annotations
 

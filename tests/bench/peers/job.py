@@ -1,4 +1,4 @@
-"""actionlake itself, at the task of the peers."""
+"""actionlake itself, with the task of the peers."""
 
 from __future__ import annotations
 

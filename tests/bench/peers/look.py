@@ -1,4 +1,4 @@
-"""actionlake with daily22-look: one look finds people, their poses and looks; they are followed and labelled."""
+"""actionlake with daily22-look: one network finds people, poses and looks; then people are tracked and labelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The functions of actionlake in two bare processes: what Ray costs."""
+"""Peer with the functions of actionlake in two plain processes. It shows the cost of Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Data's `read_videos -> map_batches -> write_parquet`, as its pages on batch inference show it."""
+"""Peer with Ray Data: `read_videos -> map_batches -> write_parquet`, as in its documentation on batch inference."""
 
 from __future__ import annotations
 

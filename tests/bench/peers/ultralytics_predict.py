@@ -1,4 +1,4 @@
-"""Ultralytics' `predict(stream=True, vid_stride=...)`, and a CNN over the crops of what it finds."""
+"""Peer with Ultralytics: `predict(stream=True, vid_stride=...)`, and a CNN over the crops of the people it finds."""
 
 from __future__ import annotations
 
