@@ -1,1 +1,1 @@
-"""Show what a lake holds to a person."""
+"""Reports, pages, clips and exports that show the content of a lake to people."""
