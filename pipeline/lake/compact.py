@@ -1,7 +1,7 @@
 """Merge small shards into larger ones, so that a lake that grows a little every night does not become many small files.
 
-At every moment each row is there once: the merged shard names those that it stands for, in `_merged/`, before it is
-committed, and what it stands for ceases to count the moment that it is. A run that was cut off is finished by the next.
+At every moment each row counts once. Before a merged shard is committed, a file in `_merged/` lists the shards that it
+replaces. These cease to count at the moment of the commit. The next run finishes or undoes an interrupted merge.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from pipeline.lake.store import MERGED, Lake, by_video, merged_name, open_part, 
 
 @dataclass(frozen=True)
 class _Shard:
-    """What decides with which others a shard can be merged."""
+    """The facts that decide which shards can be merged with this one."""
 
     number: int
     n_videos: int
     hours: float
     folders: tuple[str, ...]
-    """Where it has parts, that of `videos` first."""
+    """The folders in which it has parts, `videos` first."""
     footers: str
-    """What these say of how they were made."""
+    """Column names and footers of these parts, as JSON: they tell how the parts were made."""
 
 
 def compact(lake: Lake, max_videos: int, max_hours: float) -> tuple[int, int]:
-    """Merge neighbouring committed shards as far as the limits allow; return how many there were and are.
+    """Merge neighbouring committed shards as far as the limits allow; return their number before and after.
 
-    Only shards that were made alike, and labelled by the same models, are merged. The lake's lease has to be held.
+    Only shards with the same options and the same models are merged. The caller must hold the lake's lease.
 
     Args:
         lake: The lake.
-        max_videos: A merged shard holds at most so many videos ...
-        max_hours: ... and so many hours.
+        max_videos: Most videos in a merged shard.
+        max_hours: Most hours of video in a merged shard.
 
     Raises:
         UsageError: There is no lake.
@@ -64,7 +64,7 @@ def compact(lake: Lake, max_videos: int, max_hours: float) -> tuple[int, int]:
 
 
 def tidy(lake: Lake) -> int:
-    """Finish or undo a merge that was interrupted, and delete its leftovers; return how many there were."""
+    """Finish or undo interrupted merges and delete leftovers of runs; return how many of both there were."""
     merges = lake.merges()
     for number, sources in merges.items():
         if lake.is_committed(number):
@@ -78,7 +78,7 @@ def tidy(lake: Lake) -> int:
 def _describe(lake: Lake, number: int) -> _Shard:
     videos = read_part(lake, "videos", number, ["covered_s"])
     found = [folder for folder in lake.folders() if lake.has_part(folder, number)]
-    # Parts of earlier releases have fewer columns, so these count, too.
+    # Parts of earlier releases have fewer columns, so column names are compared, too.
     footers = [(schema.names, _footer(schema)) for schema in (_schema(lake, folder, number) for folder in found)]
     hours = sum(videos["covered_s"].to_pylist()) / 3600
     return _Shard(number, len(videos), hours, tuple(found), json.dumps(footers, sort_keys=True))
@@ -91,7 +91,7 @@ def _schema(lake: Lake, folder: str, number: int) -> pa.Schema:
 
 def _footer(schema: pa.Schema) -> dict[str, Any]:
     footer: dict[str, Any] = json.loads(schema.metadata[b"actionlake"])
-    # Which run it was is told by every row.
+    # The run may differ: rows tell which run made them.
     if "config" in footer:
         footer["config"]["run_id"] = None
     return footer
@@ -109,14 +109,14 @@ def _merge(lake: Lake, group: Sequence[_Shard]) -> None:
     number = max(lake.planned_or_committed()) + 1
     sources = [shard.number for shard in group]
     lake.write_bytes(f"{MERGED}/{merged_name(number)}", json.dumps(sources).encode())
-    # The part of `videos` last: it commits.
+    # The part of `videos` is written last: it commits the shard.
     for folder in reversed(group[0].folders):
         patiently(lake.uri, functools.partial(_merge_parts, lake, folder, sources, number))
     _retire(lake, number, sources)
 
 
 def _merge_parts(lake: Lake, folder: str, sources: Sequence[int], number: int) -> None:
-    """Write one part that holds the rows of several, sorted by video; no more than row groups are held."""
+    """Merge several parts into one, sorted by video. Memory holds single row groups, not whole parts."""
     with ExitStack() as stack:
         parts = [_SortedPart(lake, folder, source, stack) for source in sources]
         schema = parts[0].schema.with_metadata({"actionlake": json.dumps(_footer(_schema(lake, folder, sources[0])))})
@@ -158,7 +158,7 @@ class _SortedPart:
 
 
 def _retire(lake: Lake, number: int, sources: Sequence[int]) -> None:
-    """Delete what a committed shard stands for. Its plan comes first: without one its videos would be planned anew."""
+    """Delete the shards that a merged shard replaces. Write its plan first: else its videos would be planned anew."""
     if number not in lake.planned():
         plans = [read_part(lake, PLAN, source) for source in sources]
         # Plans of earlier releases have fewer columns.

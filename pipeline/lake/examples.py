@@ -1,4 +1,4 @@
-"""Parts of a lake's videos that show what is looked for: named by a person, found among the lake's features."""
+"""Examples for a search: parts of a lake's videos that a person names, located among the lake's features."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from pipeline.motion.tracking import NO_TRACK
 
 log = logging.getLogger(__name__)
 
-# So many tracks are named in a message.
+# A message names at most this many tracks.
 _NAMED = 5
 
-# Who is meant by a box shares at least so much of the union with it, on the mean over the span.
+# Least IoU of an example's box and a track's mean box, times the share of the span that the track covers.
 _LEAST_SHARED = 0.3
 
 
 @dataclass(frozen=True)
 class Example:
-    """A part of a video of the lake that shows what is looked for, or what is not."""
+    """A part of a video of the lake. It shows what the search wants, or what it does not want."""
 
     video_id: str
     start_s: float
     end_s: float
-    """The same as the start: a moment. What is shorter than a stretch stands for the stretch around it."""
+    """The same as the start for a moment. A part shorter than a stretch stands for the stretch around it."""
     track_id: int | None = None
-    """Whom it shows. None: the person whose boxes are largest, or the whole frame where people are not followed."""
+    """Track of the person shown. None: the person with the largest boxes, or the whole frame if nobody is followed."""
     box: tuple[float, float, float, float] | None = None
-    """Whom it shows, by the mean box in source pixels, where no `track_id` tells."""
+    """Mean box of the person shown, in source pixels; used only without a `track_id`."""
     label: str = ""
     is_negative: bool = False
-    """Whether it shows what is not looked for."""
+    """Whether it shows what the search does not want."""
     where: str = ""
-    """What a message calls it."""
+    """Name of the example in messages."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An example, found among the lake's features."""
+    """An example that was located among the lake's features."""
 
     example: Example
     kind: str
@@ -57,24 +57,24 @@ class Shown:
     track_id: int
     """`NO_TRACK` for whole frames."""
     start_s: float
-    """Where the stretches that stand for it start ..."""
+    """Start of the stretches that stand for it."""
     end_s: float
-    """... and end."""
+    """End of these stretches."""
     parts: tuple[Parts, ...]
-    """What its stretches are like, and what they would be like mirrored."""
+    """Descriptions of its stretches; for a person, also of the mirrored stretches."""
 
 
 def example_like(lake: LakeReader, text: str, track_id: int | None = None, model: str | None = None) -> Example:
-    """Return the example that a text names: `VIDEO@SECONDS`, where VIDEO is part of one path, or a segment's id.
+    """Return the example that a text names: a segment's id, or `VIDEO@SECONDS`, where VIDEO is part of one path.
 
     Args:
         lake: An open lake.
-        text: What is named.
-        track_id: Who, at a moment of a video. None: the person with the largest box.
-        model: Whose segment. None: that of the only model that has one of this id.
+        text: The text.
+        track_id: Track of the person, for a moment of a video. None: the person with the largest box.
+        model: Model of the segment. None: the only model that has a segment of this id.
 
     Raises:
-        UsageError: Nothing, or not just one thing, is named like that, or it lies outside of the video.
+        UsageError: The text names nothing or several things, or a moment outside of the video.
     """
     video, at, seconds = text.rpartition("@")
     if not at:
@@ -120,10 +120,10 @@ def _of_segment(lake: LakeReader, segment_id: str, model: str | None) -> Example
 
 
 def show(lake: LakeReader, examples: Sequence[Example]) -> list[Shown]:
-    """Return the examples as the lake's features know them; where nobody was followed they are left out, and logged.
+    """Locate examples among the lake's features. Those where nobody was followed are logged and left out.
 
     Raises:
-        UsageError: None of the examples of what is looked for is left.
+        UsageError: No positive example is left.
     """
     of_video: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
@@ -152,7 +152,7 @@ def _show(options: dict[str, Any], rows: VideoRows, track_ids: NDArray[np.int64]
     sequence = _sequence(options, rows, track_ids, example, start, max(end, start + 1e-3))
     stretches = cut_around(start - sequence.first_step, end - sequence.first_step, sequence.n_steps, rate)
     of_person = sequence.track_id is not None
-    # A pose has a mirror; what the embedding of a mirrored picture would be, nothing tells.
+    # A pose can be mirrored. The embedding of a mirrored picture is not known.
     sides = (False, True) if of_person else (False,)
     who = f"person {sequence.track_id}" if of_person else "the whole frame"
     log.info("like %s: %s", example.where or example.video_id, who)
@@ -196,7 +196,7 @@ def _sequence(
 
 
 def _whom_instead(tracks: Sequence[StepSequence], track_id: int | None, rate: float) -> str:
-    """Say that somebody is not followed at some time, and who is followed when."""
+    """Return a message: the person is not followed at that time, and these people are followed at these times."""
     followed = [
         f"person {track.track_id} from {track.first_step / rate:.1f} "
         f"to {(track.first_step + track.n_steps) / rate:.1f} s"
@@ -219,15 +219,15 @@ def _area(track: StepSequence, start: float, end: float) -> float:
 def track_at(
     box: NDArray[np.float32], first_step: int, end_step: int, tracks: Sequence[StepSequence]
 ) -> StepSequence | None:
-    """Return the track of whoever has a mean box over a span of steps; None: nobody was seen there.
+    """Return the track whose mean box over a span of steps matches a box best; None: none matches.
 
-    Who is there for a part of the span is less likely meant than who is there all along.
+    A track that covers only a part of the span counts less than one that covers all of it.
 
     Args:
         box: `float32 [4]`: left, top, right, bottom in source pixels.
-        first_step: Of the sampling grid.
-        end_step: Of the sampling grid.
-        tracks: Those of the video.
+        first_step: Start of the span, in steps of the sampling grid.
+        end_step: End of the span.
+        tracks: The tracks of the video.
     """
     best, most = None, _LEAST_SHARED
     for track in tracks:

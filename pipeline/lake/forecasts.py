@@ -1,4 +1,4 @@
-"""Read what was foretold of the people of a video."""
+"""Read the forecasts of the people in a video."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrackForecasts:
     """`float64 [F, P]`: their correlation."""
 
     def last_before(self, time_s: float, within_s: float) -> int | None:
-        """Return the number of the last forecast that was made by a time, if that is not too long ago."""
+        """Return the index of the last forecast made at or before a time; None if it is older than `within_s`."""
         number = int(np.searchsorted(self.made_at_s, time_s + 1e-6, side="right")) - 1
         return number if number >= 0 and time_s - self.made_at_s[number] <= within_s else None
 
@@ -43,7 +43,7 @@ class TrackForecasts:
 def read_forecasts(
     lake: LakeReader, video_id: str, model: str, start_s: float = 0.0, end_s: float = float("inf")
 ) -> dict[int, TrackForecasts]:
-    """Return the forecasts of a video that were made from one time on and before another, by track."""
+    """Return the forecasts of a video that were made from `start_s` on and before `end_s`, by track."""
     columns = ["track_id", "made_at_s", "horizon_s", "x", "y", "sx", "sy", "rho"]
     made_then = (pc.field("made_at_s") >= start_s) & (pc.field("made_at_s") < end_s)
     found = lake.rows_of("forecasts", video_id, columns, (pc.field("model") == model) & made_then)
@@ -63,24 +63,24 @@ def read_forecasts(
 
 
 def check_followed(uri: str, feature_options: Mapping[str, Any]) -> None:
-    """Raise if a lake, whose features were made with these options, follows nobody.
+    """Raise if nobody is followed in a lake whose features were made with these options.
 
     Raises:
-        UsageError: It does not.
+        UsageError: Nobody is followed.
     """
     if feature_options["scope"] == "frame":
         raise UsageError(f"{uri}: of scope 'frame', nobody is followed in it; analyze with --scope person")
 
 
 def moving_cameras(lake: LakeReader, where: str | None = None) -> str:
-    """Say in which videos of a lake the camera moves, as far as it is known; empty if it moves in none.
+    """Return a message that names the videos in which the camera moves, as far as known; empty if there are none.
 
     Args:
         lake: An open lake.
-        where: A condition in SQL on the columns of `videos`: only of those it is said.
+        where: A condition in SQL on the columns of `videos`; only matching videos are examined.
 
     Raises:
-        UsageError: It is no such condition.
+        UsageError: `where` is not such a condition.
     """
     videos = lake.videos_where(where, ("uri", "covered_s", "camera_moved_s"))
     moving = [video["uri"] for video in videos if (video["camera_moved_s"] or 0.0) > _SHARE_MOVING * video["covered_s"]]
@@ -88,16 +88,16 @@ def moving_cameras(lake: LakeReader, where: str | None = None) -> str:
         return ""
     named = ", ".join(moving[:_MOST_NAMED]) + (", ..." if len(moving) > _MOST_NAMED else "")
     return (
-        f"the camera moves in {len(moving)} of {len(videos)} videos ({named}); the paths of people there hold its "
-        "motion, and so do forecasts, surprises, zones and lines"
+        f"the camera moves in {len(moving)} of {len(videos)} videos ({named}); there its motion is part of the paths "
+        "of people, and so of forecasts, surprises, zones and lines"
     )
 
 
 def forecaster_of(lake: LakeReader, name: str | None = None) -> str | None:
-    """Return the name of a forecaster that has told of the lake; without a name, that of the only one, if there is one.
+    """Return a forecaster that has forecasts in the lake; without a name, the only one, or None if there is none.
 
     Raises:
-        UsageError: There is not this one, or there are several and none is named.
+        UsageError: The named one has no forecasts, or there are several and none is named.
     """
     there = lake.store.models("forecasts")
     if name is not None and name not in there:

@@ -1,4 +1,4 @@
-"""One job at a time on a lake: its lease lies there, is renewed while the job lives, and lapses when it died."""
+"""A lease lets one job at a time write to a lake. The job renews it; if the job dies, the lease lapses."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ _NAME = "_lease.json"
 _BEAT_S = 5.0
 _LOOKS_EVERY_S = 1.0
 _LAPSES_AFTER_S = 60.0
-# Two that write at once to an object store, which knows no lock: both wait so long, and the later one has it.
+# An object store has no locks. If two jobs write a lease at once, both wait this long, and the later write wins.
 _SETTLES_AFTER_S = 2.0
 
 
 @dataclass(frozen=True)
 class _Holder:
-    """Who holds a lease."""
+    """The holder of a lease."""
 
     token: str
     purpose: str
     host: str
-    """Name of the machine, of its boot and of its process namespace: in which process ids mean something."""
+    """Names of the machine, its boot and its process namespace. A process id is valid only within these."""
     pid: int
     started: float
-    """When the process started, since process ids are used again."""
+    """When the process started: a later process may have the same id."""
     beat: int = 0
-    """Grows while the holder lives; no clock is compared with another."""
+    """Grows while the holder lives. So no clock is compared with that of another machine."""
 
     @classmethod
     def here(cls, purpose: str) -> _Holder:
         return cls(uuid.uuid4().hex, purpose, _host(), os.getpid(), psutil.Process().create_time())
 
     def is_alive_here(self) -> bool | None:
-        """Whether the process lives; None: it is on another machine."""
+        """Whether the process lives; None: it runs on another machine."""
         if self.host != _host():
             return None
         try:
@@ -81,7 +81,7 @@ class Lease:
             raise ActionlakeError(f"{self._lake.uri}: {self._lost}; this one stops, what is finished is kept")
 
     def release(self) -> None:
-        """Give it back."""
+        """Give the lease back."""
         self._released.set()
         with contextlib.suppress(OSError):
             there = _read(self._lake)
@@ -110,12 +110,12 @@ class Lease:
 def leased(lake: Lake, purpose: str) -> Iterator[Lease]:
     """Hold a lake's lease while a block runs.
 
-    The lease of a job that died on this machine is taken over at once; that of one elsewhere, which can't be asked,
-    when it was not renewed for a minute.
+    If the holder died on this machine, its lease is taken over at once. A holder on another machine can't be checked:
+    its lease is taken over after a minute without a renewal.
 
     Args:
         lake: The lake, which need not exist yet.
-        purpose: What for, as others will be told.
+        purpose: The purpose of the lease, as messages of other jobs name it.
 
     Raises:
         UsageError: Another job works on the lake.
@@ -133,7 +133,7 @@ def leased(lake: Lake, purpose: str) -> Iterator[Lease]:
 
 
 def held_by(lake: Lake) -> str:
-    """Return who holds the lease of a lake, in words, and when it was last renewed; nothing if nobody does."""
+    """Describe who holds the lease of a lake, and when it was last renewed; empty if nobody holds it."""
     holder = _read(lake)
     if holder is None or holder.is_alive_here() is False:
         return ""
@@ -143,9 +143,9 @@ def held_by(lake: Lake) -> str:
 
 
 def _take(lake: Lake, mine: _Holder, lapsed: _Holder | None = None) -> _Holder | None:
-    """Write a lease if none is there, or one that lapsed, or that of a dead process of this machine.
+    """Take the lease if it is free, or has lapsed, or belongs to a dead process of this machine; then return None.
 
-    Otherwise return whose it is, if that is on another machine, and can't be asked.
+    Return the holder if it is on another machine, because it can't be checked. Raise if it is alive on this machine.
     """
     if isinstance(lake.fs, pafs.LocalFileSystem):
         Path(lake.root).mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ def _take_unless_held(lake: Lake, mine: _Holder, lapsed: _Holder | None) -> _Hol
 
 
 def _wait_until_lapsed(lake: Lake, first: _Holder) -> None:
-    """Wait until a lease that is held elsewhere has not been renewed for a while."""
+    """Wait until a lease that is held on another machine has lapsed; raise if it is renewed."""
     log.warning("%s: waiting to see whether %s still works on it", lake.uri, _describe(first))
     until = time.monotonic() + _LAPSES_AFTER_S
     while time.monotonic() < until:
@@ -200,7 +200,7 @@ def _read(lake: Lake) -> _Holder | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
-        # Nobody writes half a lease, so this is not one of ours, or of another version: it does not hold.
+        # A lease is written whole, so this is no lease, or one of another version: it does not count.
         return None
 
 

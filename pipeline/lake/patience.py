@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _STALLED_AFTER_S = 120.0
 _PAUSES_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
-# Arrow's clients of S3, Google's and Azure's stores give no number, but the store's own word in their message.
+# Arrow's clients for S3, Google and Azure give no error number. Their message contains the store's own word.
 _REFUSED = ("ACCESS_DENIED", "PERMISSION_DENIED", "AuthorizationPermissionMismatch")
 
 _T = TypeVar("_T")
@@ -27,7 +27,7 @@ def patiently(uri: str, action: Callable[[], _T]) -> _T:
     """Run an idempotent operation on a storage; if it fails, retry it with growing pauses.
 
     Raises:
-        ActionlakeError: It failed each time, or in a way that waiting does not mend.
+        ActionlakeError: Every attempt failed, or the error is one that waiting does not mend.
     """
     for pause_s in (*_PAUSES_S, None):
         try:
@@ -35,8 +35,8 @@ def patiently(uri: str, action: Callable[[], _T]) -> _T:
         except OSError as error:
             if pause_s is None or _is_hopeless(error):
                 raise ActionlakeError(
-                    f"{uri}: can't be written to ({error.strerror or error}); what is finished is kept, mend that and "
-                    "the same command goes on from there"
+                    f"{uri}: can't be written to ({error.strerror or error}); what is finished is kept. Mend the "
+                    "cause, and the same command goes on from there"
                 ) from error
             log.warning("%s: can't be written to (%s); trying again in %g s", uri, error.strerror or error, pause_s)
             time.sleep(pause_s)
@@ -44,7 +44,7 @@ def patiently(uri: str, action: Callable[[], _T]) -> _T:
 
 
 def _is_hopeless(error: OSError) -> bool:
-    """Whether waiting does not mend it: the disk is full, or nobody may write there."""
+    """Whether waiting does not mend an error, such as a full disk or a missing permission."""
     return error.errno in _HOPELESS or any(word in str(error) for word in _REFUSED)
 
 
@@ -56,7 +56,7 @@ def unless_it_stalls(action: Callable[[], None]) -> None:
         try:
             action()
             done.set_result(None)
-        except Exception as error:  # Whatever it is, it is raised where it is waited for.
+        except Exception as error:  # Any error is raised again in the thread that waits.
             done.set_exception(error)
 
     threading.Thread(target=act, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Who was in which zone of the picture, who crossed which line, and who was expected to: tables, out of a lake."""
+"""Tables from a lake: who was in which zone of the picture, who crossed which line, and who was expected to do so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.motion.places import Line, Zone, crossings, expected_crossing, vis
 from pipeline.motion.trajectories import Trajectory, rows_by
 
 _LEAST_CORNERS = 3
-# Times are multiples of a step, but for their last bits.
+# Times are multiples of a step, except for rounding errors.
 _EPSILON_S = 1e-6
 _PERSON = [("video_id", pa.string()), ("uri", pa.string()), ("track_id", pa.int64())]
 VISITS = pa.schema(
@@ -34,10 +34,10 @@ VISITS = pa.schema(
         ("stays", pa.bool_()),
     ]
 )
-"""One row a stay of somebody in a zone. `was_there`: from the first moment in which they were seen; `stays`: to the
-last one. `dwell_s` is then the least that it was."""
+"""One row per stay of a person in a zone. `was_there`: the person was in it when first seen; `stays`: when last seen.
+In both cases the true stay may be longer than `dwell_s`."""
 CROSSINGS = pa.schema([*_PERSON, ("line", pa.string()), ("at_s", pa.float64()), ("direction", pa.string())])
-"""One row each time that somebody crosses a line, to its `right` or `left` as seen from its start to its end."""
+"""One row per crossing of a line by a person, to its `right` or `left` as seen from its start to its end."""
 EXPECTED = pa.schema(
     [
         *_PERSON,
@@ -48,7 +48,7 @@ EXPECTED = pa.schema(
         ("direction", pa.string()),
     ]
 )
-"""One row each time that a forecast, made at `made_at_s`, expects somebody to cross a line, `in_s` later."""
+"""One row per expected crossing: a forecast made at `made_at_s` expects a person to cross a line `in_s` later."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def parse_zone(text: str) -> Zone:
     """Read `name=x1,y1,x2,y2,x3,y3...`.
 
     Raises:
-        UsageError: It is no polygon.
+        UsageError: The text is not a polygon.
     """
     name, corners = _parse(text, "--zone", "door=100,300,220,300,220,420,100,420")
     if len(corners) < _LEAST_CORNERS:
@@ -76,7 +76,7 @@ def parse_line(text: str) -> Line:
     """Read `name=x1,y1,x2,y2`.
 
     Raises:
-        UsageError: It is no line.
+        UsageError: The text is not a line.
     """
     name, ends = _parse(text, "--line", "gate=100,300,400,300")
     if len(ends) != 2 or np.array_equal(ends[0], ends[1]):
@@ -102,20 +102,20 @@ def watch(
     where: str | None = None,
     model: str | None = None,
 ) -> Places:
-    """Return who was in some zones, who crossed some lines, and who was expected to.
+    """Return who was in some zones, who crossed some lines, and who was expected to cross them.
 
-    Somebody is where their feet are: below the middle of the box.
+    The position of a person is that of the feet: the middle of the box's lower side.
 
     Args:
         lake: An open lake.
         zones: In source pixels.
         lines: In source pixels.
-        where: A condition in SQL on the columns of `videos`: only those are looked at, such as those of one camera.
-        model: Whose forecasts tell of expected crossings. None: those of the only forecaster, if there is one.
+        where: A condition in SQL on the columns of `videos`; only matching ones are examined, such as one camera's.
+        model: The forecaster of expected crossings. None: the only one in the lake, if there is one.
 
     Raises:
-        UsageError: There is nothing to watch, two places share a name, there is no such forecaster, or several and none
-            is named, or the condition can't be understood.
+        UsageError: There is nothing to watch, two places share a name, there is no such forecaster, there are several
+            and none is named, or the condition is not valid.
     """
     names = [zone.name for zone in zones] + [line.name for line in lines]
     if not names:
@@ -166,7 +166,7 @@ def write_places(found: Places, folder: str | Path) -> None:
 def _expected(
     line: Line, told: TrackForecasts, time_s: NDArray[np.float64], feet: NDArray[np.float64]
 ) -> Iterator[dict[str, Any]]:
-    """Yield when forecasts of one person expect them to cross a line."""
+    """Yield the crossings of a line that the forecasts of one person expect."""
     for number, made_at_s in enumerate(told.made_at_s.tolist()):
         now = feet[max(0, int(np.searchsorted(time_s, made_at_s + _EPSILON_S, side="right")) - 1)]
         of_one = told.horizon_s, told.mean[number], told.deviation[number], told.rho[number]
@@ -176,7 +176,7 @@ def _expected(
 
 
 def _paths(lake: LakeReader, video_id: str) -> dict[int, Trajectory]:
-    """Return where the feet of each track of a video were."""
+    """Return the path of the feet of each track of a video."""
     columns = ["track_id", "pts_s", "x1", "y1", "x2", "y2"]
     found = lake.rows_of("detections", video_id, columns, pc.field("track_id").is_valid())
     found = found.sort_by([("track_id", "ascending"), ("pts_s", "ascending")])

@@ -1,4 +1,4 @@
-"""A lake's plan: one Parquet part a shard, so that every run cuts the archive in the same way."""
+"""A lake's plan: one Parquet part per shard, so that every run cuts the archive in the same way."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SCHEMA = pa.schema(
         ("failure_message", pa.string()),
     ]
 )
-# What is stored of a probe as it is.
+# Fields of a probe that are stored unchanged.
 _OF_PROBE = (
     "codec", "width", "height", "rotation_deg", "mirrored", "track", "fps", "vfr", "duration_s", "origin_pts",
     "streamed", "created_at",
@@ -67,7 +67,7 @@ def write_plan(lake: Lake, shard: int, videos: Sequence[PlannedVideo]) -> None:
 
 
 def read_plan(lake: Lake, shard: int) -> list[PlannedVideo]:
-    """Return the videos of one shard. Their keyframes are left out: the chunks are cut already."""
+    """Return the videos of one shard, without keyframes, because the chunks are already cut."""
     return [_from_row(row) for row in read_part(lake, PLAN, shard).to_pylist()]
 
 
@@ -79,7 +79,7 @@ def planned_ids(lake: Lake) -> Iterator[tuple[int, NDArray[np.uint64]]]:
 
 
 def planned_work(lake: Lake, shard: int) -> tuple[int, int, float]:
-    """Return how many videos a shard has, how many chunks these, and how many seconds of video they hold."""
+    """Return a shard's number of videos, number of chunks and seconds of video."""
     of_videos = read_part(lake, PLAN, shard, ["chunks"])["chunks"]
     chunks = pc.list_flatten(of_videos)
     return len(of_videos), len(chunks), pc.sum(pc.struct_field(chunks, "duration_s")).as_py() or 0.0

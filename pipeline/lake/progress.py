@@ -29,14 +29,14 @@ class LakeProgress:
     video_s: float = 0.0
     """Seconds of video planned."""
     video_done_s: float = 0.0
-    """Of that, what is extracted."""
+    """Seconds of video extracted."""
     at_work: str = ""
     """Who holds the lake's lease; empty: nobody."""
     looked: float = field(default_factory=time.monotonic)
 
     @property
     def is_done(self) -> bool:
-        """Whether all that is planned is committed, and nobody plans more."""
+        """Whether all planned videos are committed, and no job holds the lease, which might plan more."""
         return not self.at_work and 0 < self.n_videos == self.n_videos_committed
 
 

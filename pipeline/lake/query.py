@@ -1,4 +1,4 @@
-"""Ask a lake questions: by DuckDB, pyarrow or pandas."""
+"""Query a lake with DuckDB, pyarrow or pandas."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 QUERY_TIMEOUT_S = 300.0
 QUERY_MEMORY_GB = 4.0
 _ANSWER_ROWS = 100_000
-# So many videos are named in a message.
+# A message names at most this many videos.
 _NAMED = 5
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-# DuckDB reads half floats from Parquet, but not from Arrow: an empty table of features goes without them.
+# DuckDB reads half floats from Parquet, but not from Arrow, so an empty table of features leaves them out.
 _READABLE = {"features": [name for name in TABLES["features"].names if name not in VECTOR_COLUMNS]}
 
 
@@ -43,7 +43,7 @@ class _LakeFileSystem(ArrowFSWrapper):  # type: ignore[misc]
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
-        """Return the path as Arrow's file system spells it: the bucket first, without a slash before it."""
+        """Return the path in the spelling of Arrow's file system: the bucket first, without a leading slash."""
         return path.removeprefix(f"{cls.protocol}://")
 
 
@@ -70,11 +70,11 @@ class LakeReader:
         return self._lake
 
     def dataset(self, table: str, shards: Sequence[int] | None = None) -> pads.Dataset:
-        """Return a table as a pyarrow data set, for filters and columns to be pushed down.
+        """Return a table as a pyarrow data set, into which filters and columns can be pushed down.
 
         Args:
             table: Its name.
-            shards: Committed ones, to read no more than these. None: all.
+            shards: The committed shards to read. None: all.
 
         Raises:
             UsageError: There is no table of that name.
@@ -110,7 +110,7 @@ class LakeReader:
     def rows_of(
         self, table: str, video_id: str, columns: Sequence[str], filter: pc.Expression | None = None
     ) -> pa.Table:
-        """Return the rows of one video, in the order of its part; of many shards, only its own is read."""
+        """Return the rows of one video, in the order of its part. Only its own shard is read, if that is known."""
         own = pc.field("video_id") == video_id
         shard = self._shards.get(video_id)
         found = self.dataset(table, None if shard is None else [shard])
@@ -118,7 +118,7 @@ class LakeReader:
 
     @functools.cached_property
     def _shards(self) -> dict[str, int]:
-        """The shard of each video that was committed when this was first asked for."""
+        """The shard of each committed video, as of the first use."""
         rows = self.table("videos", ["video_id", "shard"])
         return {row["video_id"]: row["shard"] for row in rows.to_pylist() if row["shard"] is not None}
 
@@ -132,10 +132,10 @@ class LakeReader:
                     yield video_id, rows, track_ids
 
     def model(self, name: str | None = None) -> str:
-        """Return the name of a model whose segments the lake holds; without a name, that of the only one.
+        """Return the name of a model whose segments the lake holds; without a name, that of the only model.
 
         Raises:
-            UsageError: There is none, or not this one, or several and none is named.
+            UsageError: There is no model, or not this one, or there are several and none is named.
         """
         models = self._lake.models()
         if not models:
@@ -147,7 +147,7 @@ class LakeReader:
         return name or models[0]
 
     def video(self, part: str) -> dict[str, Any]:
-        """Return the row of `videos` of the one that has something in its path, or has that path or id.
+        """Return the row of the one video whose path contains `part`, or whose path or id is `part`.
 
         Raises:
             UsageError: There is no such video, or there are several.
@@ -174,7 +174,7 @@ class LakeReader:
         """Return some columns of the videos that meet a condition in SQL on the columns of `videos`.
 
         Raises:
-            UsageError: It is no such condition.
+            UsageError: `where` is not such a condition.
         """
         if where is None:
             found = self.table("videos", columns)
@@ -191,15 +191,15 @@ class LakeReader:
         """Return the segments of a model that meet a condition, sorted by `uri`, `start_s`, `track_id` (null first).
 
         Args:
-            where: A condition in SQL on the columns of `segments`, such as `label = 'fall' AND score > 0.5`; it may ask
-                other tables by subqueries. None: all segments.
-            model: Whose segments. None: those of the only model.
+            where: A condition in SQL on the columns of `segments`, such as `label = 'fall' AND score > 0.5`. It may
+                query other tables in subqueries. None: all segments.
+            model: Model of the segments. None: the only model.
 
         Returns:
             The columns of `segments`, and `model`.
 
         Raises:
-            UsageError: There is no such model, or several and none is named, or `where` is no condition.
+            UsageError: There is no such model, or several and none is named, or `where` is not a valid condition.
         """
         chosen = self.model(model)
         if where is None:
@@ -219,11 +219,11 @@ class LakeReader:
                 f"\nWHERE (\n{where}\n)"
             )
         except UsageError as error:
-            # Who gives a condition is told its fault, but not of limits that are options of other commands.
+            # The message tells what is wrong with the condition, but not which options other commands have.
             cause = str(error).removeprefix("query: ").partition(", or raise --")[0].partition("\n\nLINE ")[0]
             way_out = "give a condition on the columns of segments, such as \"label = 'fall' AND score > 0.5\""
             raise UsageError(f"--where {where!r}: {' '.join(cause.split())}; {way_out}") from error
-        # DuckDB takes the name of a model that is a number for one.
+        # If the name of a model is a number, DuckDB reads it as a number.
         place = found.column_names.index("model")
         return found.set_column(place, "model", pa.array([model] * found.num_rows, pa.string())).cast(schema)
 
@@ -232,12 +232,12 @@ class LakeReader:
         return self.table(table, columns).to_pandas()
 
     def connect(self, memory_gb: float = QUERY_MEMORY_GB) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection with a view for every table, and four more.
+        """Return a DuckDB connection with a view for every table, and four more views.
 
-        `tracks` is what the boxes of one id tell together, `timeline` the segments with the camera and the time of day,
-        `poses` the keypoints, a row each, `surprises` how far what people did was off what was foretold.
+        `tracks` has one row per track, `timeline` the segments with the camera and the time of day, `poses` one row per
+        keypoint, and `surprises` tells how far people were from their forecasts.
 
-        It can't reach other files, nor the network, and uses no more memory than it is given.
+        The connection can't reach other files or the network, and uses at most `memory_gb` GiB of memory.
         """
         connection = duckdb.connect(":memory:")
         prefix = ""
@@ -257,7 +257,7 @@ class LakeReader:
         for statement in VIEWS:
             connection.execute(statement)
         connection.execute("SET memory_limit = ?", [f"{int(memory_gb * 1024)}MiB"])
-        # What does not fit into memory would go to a file.
+        # Without this, data that does not fit into memory would go to a file.
         connection.execute("SET temp_directory = ''")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -268,8 +268,8 @@ class LakeReader:
 
         Args:
             query: One SELECT.
-            timeout_s: It is broken off after so many seconds.
-            memory_gb: Most GiB that it may use, and that its answer may hold.
+            timeout_s: The query is interrupted after this many seconds.
+            memory_gb: Most GiB that the query may use, and that its answer may hold.
 
         Raises:
             UsageError: The query is not valid, is anything but one SELECT, or takes too long or too much memory.
@@ -305,7 +305,7 @@ class LakeReader:
 
 
 def check_condition(where: str) -> None:
-    """Refuse what would close the parentheses that it is put in: it has to be an expression on its own, too."""
+    """Raise if a text is not an expression on its own: it could close the parentheses that it is put in."""
     with duckdb.connect(":memory:") as connection:
         try:
             connection.extract_statements(f"SELECT {where}")
@@ -319,7 +319,7 @@ def _some(videos: Sequence[dict[str, Any]]) -> str:
 
 
 def _gathered(reader: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
-    """Return all rows of an answer, unless they are too many to be held."""
+    """Return all rows of an answer; raise if they need more than `memory_gb` GiB."""
     batches, n_bytes = [], 0
     for batch in reader:
         batches.append(batch)

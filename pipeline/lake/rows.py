@@ -20,10 +20,10 @@ from pipeline.lake.sequences import FrameRows, VideoRows
 from pipeline.lake.work import Receipt
 from pipeline.motion.tracking import NO_TRACK
 
-# A file counts as cut short if it ends earlier than it says by more than this share, and by more than some frames.
+# A file is truncated if it ends earlier than declared, by more than this share and more than this many frames.
 _SHORTFALL_SHARE = 0.02
 _SHORTFALL_FRAMES = 4
-# A camera moves when most of the picture does, by so many of its heights per second.
+# A camera moves if most of the picture moves faster than this, in picture heights per second.
 _CAMERA_MOVES = 0.02
 
 
@@ -48,7 +48,7 @@ def detection_rows(
 
 
 def _nested(keypoints: NDArray[np.float32]) -> pa.Array:
-    """Return keypoints `float32 [N, K, 3]` as lists of lists; without any, as unknown."""
+    """Return keypoints `float32 [N, K, 3]` as lists of lists; nulls if K is 0."""
     n, n_keypoints, _ = keypoints.shape
     if not n_keypoints:
         return pa.nulls(n, schemas.detections_schema(0).field("keypoints").type)
@@ -59,7 +59,7 @@ def _nested(keypoints: NDArray[np.float32]) -> pa.Array:
 def feature_rows(
     video: PlannedVideo, rows: VideoRows, track_ids: NDArray[np.int64], schema: pa.Schema, config: Config
 ) -> Iterator[pa.Table]:
-    """Yield a video's rows of `features` piece by piece: the frames in order, then the boxes, in order, too."""
+    """Yield a video's rows of `features` piece by piece: first the frames in order, then the boxes in order."""
     frames, embedded = rows.frames, config.embedded
     no_track = np.full(len(frames.step), NO_TRACK, np.int64)
     scopes = [("frame", "frame", np.arange(len(no_track)), frames.row, no_track)]
@@ -92,7 +92,7 @@ def feature_rows(
 def failure_rows(
     video: PlannedVideo, receipts: Sequence[Sequence[Receipt]], config: Config
 ) -> Iterator[dict[str, Any]]:
-    """Yield a video's rows of `failures`, by start; `receipts` are those of all pieces of each of its chunks."""
+    """Yield a video's rows of `failures`, by start; `receipts` holds for each chunk the receipts of its pieces."""
     if video.failure is not None:
         yield failure_row(video, "probe", video.failure)
     ends = [of_chunk[-1] for of_chunk in receipts]
@@ -115,7 +115,7 @@ def failure_rows(
 
 
 def failure_row(video: PlannedVideo, stage: str, failure: VideoError) -> dict[str, Any]:
-    """Return a row of `failures` that is about all of a video."""
+    """Return a row of `failures` about a whole video."""
     return {
         "video_id": video.video_id,
         "uri": video.ref.uri,
@@ -136,7 +136,10 @@ def video_row(
     failures: Sequence[dict[str, Any]],
     config: Config,
 ) -> dict[str, Any]:
-    """Return a video's row of `videos`, given those of `failures`; `receipts` are those of its chunks' last pieces."""
+    """Return a video's row of `videos`.
+
+    `receipts` are those of its chunks' last pieces, `failures` its rows of that table.
+    """
     probe = video.probe
     recorded_at = recorded(
         video.ref.uri, video.ref.recorded_at, probe.created_at if probe else None, config.name_time, config.time_zone
@@ -177,13 +180,13 @@ def video_row(
 
 
 def _camera_moved_s(frames: FrameRows, covered_s: float) -> float | None:
-    """Return for how much of what was covered the camera moved; None where nobody looked."""
+    """Return for how many of the covered seconds the camera moved; None if that was not measured."""
     speed = np.empty(0) if frames.camera_speed is None else frames.camera_speed[~np.isnan(frames.camera_speed)]
     return float((speed > _CAMERA_MOVES).mean() * covered_s) if len(speed) else None
 
 
 def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str, str] | None:
-    """Tell what was wrong with a chunk, `(kind, message)`, if anything was."""
+    """Return what was wrong with a chunk, `(kind, message)`; None if nothing was."""
     if receipt.failure_kind:
         return receipt.failure_kind, receipt.failure_message
     uri, probe = video.ref.uri, video.probe
@@ -191,7 +194,7 @@ def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str,
     chunk = video.chunks[receipt.chunk]
     declared_s = probe.duration_s if chunk.end_step == OPEN_END else float(chunk.end_step / config.grid_rate)
     tolerance_s = max(_SHORTFALL_SHARE * declared_s, _SHORTFALL_FRAMES / (probe.fps or 25.0))
-    # Of recordings joined end to end the header tells the length of one, or the difference of two clocks.
+    # If recordings are joined end to end, the header tells the length of one, or the difference of two clocks.
     declared = not receipt.n_joins or chunk.end_step != OPEN_END
     if declared and receipt.reached_eof and receipt.end_s < declared_s - tolerance_s:
         return "truncated", f"{uri}: ends at {receipt.end_s:.2f} s, though it should reach {declared_s:.2f} s"
@@ -207,14 +210,14 @@ def _reason(video: PlannedVideo, receipt: Receipt, config: Config) -> tuple[str,
 
 
 def seen_to_end_s(receipts: Sequence[Receipt]) -> float:
-    """Return when the video ends, where its end was seen; without limit where it was not."""
-    # A chunk may find the file's end where another, that starts behind a damaged place, sees more of it.
+    """Return when the video ends; infinity if its end was not seen."""
+    # A chunk may find the file's end early, while another, which starts after a damaged place, sees more.
     end_s, reached_eof = max(((receipt.end_s, receipt.reached_eof) for receipt in receipts), default=(0.0, False))
     return end_s if reached_eof else math.inf
 
 
 def _duration_s(video: PlannedVideo, receipts: Sequence[Receipt]) -> float | None:
-    """Return the declared duration, or how far the video was seen: where that is more, and of joined recordings."""
+    """Return the declared duration, or how far the video was seen, if that is more or recordings are joined."""
     if video.probe is None:
         return None
     seen_s = max((receipt.end_s for receipt in receipts), default=0.0)

@@ -44,9 +44,9 @@ VIDEOS = pa.schema(
         ("camera_moved_s", pa.float64()),
     ]
 )
-"""One row a video. `status` is `ok`, `partial` or `failed`. `recorded_at` is when the file's first frame was recorded,
-if `recorded_at_source` (`manifest`, `container` or `name`) tells it. `camera_moved_s` is for how many seconds most of
-the picture moved, by a look a second; null where there was none."""
+"""One row per video. `status` is `ok`, `partial` or `failed`. `recorded_at` is the recording time of the first frame,
+and `recorded_at_source` (`manifest`, `container` or `name`) is the source of it; both are null if it is unknown.
+`camera_moved_s` is for how many seconds most of the picture moved, measured once a second; null if not measured."""
 ADDED_LATER = {
     "videos": {
         "recorded_at": "TIMESTAMPTZ",
@@ -57,7 +57,7 @@ ADDED_LATER = {
     "detections": {"keypoints": "FLOAT[][]"},
     "segments": {"novelty": "FLOAT"},
 }
-"""Columns that parts of earlier releases lack, by table, with their types in SQL; they are read as unknown."""
+"""Columns that parts of earlier releases lack, by table, with their types in SQL; they are read as null."""
 
 SEGMENTS = pa.schema(
     [
@@ -76,15 +76,15 @@ SEGMENTS = pa.schema(
         ("run_id", pa.string()),
     ]
 )
-"""One row a segment; the model's name is the Hive partition `model`. `novelty`, from 0 to 1, is how unlike all that the
-model learnt from it is; null where the model does not know."""
+"""One row per segment; the model's name is the Hive partition `model`. `novelty`, from 0 to 1, is how unlike the
+model's training data the segment is; null if the model does not know."""
 
 
 def detections_schema(n_keypoints: int) -> pa.Schema:
-    """Return the schema of `detections`, one row a box, for weights with so many keypoints, or with none.
+    """Return the schema of `detections`, one row per box, for weights with `n_keypoints` keypoints, or 0.
 
-    `frame_index` counts steps of the sampling grid; `track_id` is null outside of tracks. `keypoints` are lists of
-    `[x, y, score]` in source pixels, COCO's 17 if the weights know so many; null where they know none.
+    `frame_index` counts steps of the sampling grid; `track_id` is null for a box without a track. `keypoints` are lists
+    of `[x, y, score]` in source pixels: COCO's 17 if the weights have 17; null if they have none.
     """
     return pa.schema(
         [
@@ -115,9 +115,9 @@ FORECASTS = pa.schema(
         *_BOX,
     ]
 )
-"""One row for each step ahead of each forecast; the forecaster's name is the Hive partition `model`. `x` and `y` are
-where the feet will be, the middle of the box's lower side, `horizon_s` after `made_at_s`, `sx`, `sy` and `rho` the
-standard deviations and the correlation of that; the box is the last one, moved there. All in source pixels."""
+"""One row per forecast and step ahead; the forecaster's name is the Hive partition `model`. `x` and `y` are the mean
+position of the feet (the middle of the box's lower side) `horizon_s` after `made_at_s`; `sx`, `sy` and `rho` are its
+standard deviations and correlation. The box is the last one seen, moved there. All in source pixels."""
 FAILURES = pa.schema(
     [
         ("video_id", pa.string()),
@@ -131,7 +131,7 @@ FAILURES = pa.schema(
         ("worker", pa.string()),
     ]
 )
-"""One row a failed chunk, or a video that can't be read at all."""
+"""One row per failed chunk, or per failure of a whole video."""
 
 
 def column_of(name: str) -> str:
@@ -151,10 +151,10 @@ def _vectors(dims: Mapping[str, int]) -> list[tuple[str, pa.DataType]]:
 
 
 def features_schema(vectors: Mapping[str, int]) -> pa.Schema:
-    """Return the schema of `features`: one row a frame or crop, with the steps of the sampling grid that show it.
+    """Return the schema of `features`: one row per frame or crop, with the steps of the sampling grid that show it.
 
-    `embedding` is that of the image, `change` that of how the next one differs from it, `flow` how things move to the
-    next; the last two where they are computed at all. `vectors` are their lengths; see `vector_dims`.
+    `embedding` describes the image, `change` how the next image differs from it, and `flow` what moves between both.
+    The last two exist only if they are computed. `vectors` are the lengths; see `vector_dims`.
     """
     return pa.schema(
         [
@@ -196,13 +196,13 @@ TABLES = {
     "forecasts": FORECASTS,
     "features": features_schema(dict.fromkeys(VECTOR_COLUMNS, 1)),
 }
-"""Every table that can be queried; the length of an embedding is the lake's own."""
+"""Every table that can be queried. The length of vectors is a placeholder: each lake has its own."""
 OF_MODELS = ("segments", "forecasts")
-"""Tables whose parts lie in a folder for each model, `model=<name>`, which is a column of theirs."""
+"""Tables whose parts lie in one folder per model, `model=<name>`; `model` is also a column of these tables."""
 
 
 def fits(found: pa.Schema, table: str) -> bool:
-    """Tell whether a part has the columns of its table; it may lack those that were added later."""
+    """Whether a part has the columns of its table; it may lack those that were added later."""
     schema = TABLES[table]
     if table == "detections" and "keypoints" in found.names:
         schema = detections_schema(found.field("keypoints").type.list_size)

@@ -22,11 +22,11 @@ from pipeline.motion.tracking import NO_TRACK
 from pipeline.vision.backbones import OPEN_CLIP, source_of
 from pipeline.vision.texts import embed_texts
 
-# So many products of vectors are held at a time.
+# Vectors are compared in blocks of about this many multiplications, at 64 numbers per vector.
 _AT_ONCE = 1 << 22
-# A stretch overlaps at most so many others of its track: those before and after it, and that which ends the track.
+# A stretch overlaps at most this many others of its track: those before and after it, and the last of the track.
 _OVERLAPPING = 3
-# Times are multiples of a step, but for their last bits.
+# Times are multiples of a step, except for rounding errors.
 _EPSILON_S = 1e-6
 
 
@@ -36,7 +36,7 @@ class Video:
 
     uri: str
     duration_s: float
-    """Infinite where it is not known."""
+    """Infinite if it is not known."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Hit:
     like: str
     """Label of the nearest example, or the nearest text."""
     labels: tuple[str, ...]
-    """What models call the segments that overlap it, the longest overlap first."""
+    """Labels of the segments that overlap it, the longest overlap first."""
 
 
 def search(
@@ -66,24 +66,24 @@ def search(
     model: str | None = None,
     progress: Progress | None = None,
 ) -> list[Hit]:
-    """Return the stretches of a lake that are most like any of some examples, the most like first.
+    """Return the stretches of a lake that are most like any of the examples, the most like first.
 
-    A stretch is about two seconds of one person, or of whole frames. Of those of one person that overlap, the most like
-    one is returned. What overlaps an example is left out, and what is more like a negative example than like any other.
-    Likeness is the same for a mirrored pose. The search is exact. Its index is made by the first search, and kept.
+    A stretch is about two seconds of one person, or of whole frames. If stretches of one person overlap, only the most
+    like one is returned. A stretch is left out if it overlaps an example, or is more like a negative example than like
+    any positive one. A mirrored pose has the same likeness. The search is exact. The first search stores an index.
 
     Args:
         lake: An open lake.
-        examples: What is looked for: parts of videos of this lake.
-        limit: At most so many.
-        where: A condition in SQL on the columns of `videos`: only those are looked through.
+        examples: Parts of videos of this lake that show what to look for, or what not to.
+        limit: Most stretches to return.
+        where: A condition in SQL on the columns of `videos`; only matching videos are searched.
         other_videos: Leave out the videos of the examples.
-        model: Whose segments give the labels. None: those of all models.
-        progress: Is told of each shard that is read for the index: how many are ready, and how many there are.
+        model: The model whose segments give the labels. None: all models.
+        progress: Called for each shard of the index with the number of ready shards and of all shards.
 
     Raises:
         UsageError: The lake is empty or without features, nobody was followed where the examples are, or the condition
-            can't be understood.
+            is not valid.
     """
     _check_limit(limit)
     if not any(not example.is_negative for example in examples):
@@ -110,22 +110,22 @@ def search_texts(
     model: str | None = None,
     progress: Progress | None = None,
 ) -> list[Hit]:
-    """Return the stretches of a lake that look most like what any of some texts say, the most like first.
+    """Return the stretches of a lake that look most like what any of the texts says, the most like first.
 
-    A likeness is the cosine between a text's vector and the mean of what the lake's embedder saw in a stretch, each
-    vector of length 1: crops of a person, or whole frames. Every stretch is compared, as by `search`.
+    The likeness is the cosine of a text's vector and the mean vector of a stretch. Each vector has length 1, and is of
+    a person's crop or of a whole frame, by the lake's embedder. Every stretch is compared, as in `search`.
 
     Args:
         lake: An open lake, whose embedder reads texts, too.
-        texts: What is looked for.
-        limit: At most so many.
-        where: A condition in SQL on the columns of `videos`: only those are looked through.
-        model: Whose segments give the labels. None: those of all models.
-        progress: As of `search`.
+        texts: What to look for, in words.
+        limit: Most stretches to return.
+        where: A condition in SQL on the columns of `videos`; only matching videos are searched.
+        model: The model whose segments give the labels. None: all models.
+        progress: As in `search`.
 
     Raises:
-        UsageError: The lake is empty, its features are not kept, or its embedder reads no texts, is not to be had or is
-            another one now; a text is empty; or the condition can't be understood.
+        UsageError: The lake is empty; its features are not kept; its embedder reads no texts, is not available or has
+            changed; a text is empty; or the condition is not valid.
     """
     _check_limit(limit)
     videos = _videos(lake, where)
@@ -137,7 +137,7 @@ def search_texts(
     if dim != vectors.shape[1]:
         raise UsageError(
             f"{lake.store.uri}: embedder = {embedder!r} gives vectors of {vectors.shape[1]} numbers, but its features "
-            f"have {dim}: they were made with another model, which is needed there to read texts"
+            f"have {dim}: they were made with another model, which is also needed to read texts"
         )
     hits = []
     for shards in indexes:
@@ -151,7 +151,7 @@ def _check_limit(limit: int) -> None:
 
 
 def _kinds_with_looks(lake: LakeReader) -> list[str]:
-    """Return which kinds of stretches a text may be compared with.
+    """Return the kinds of stretches that a text can be compared with.
 
     Raises:
         UsageError: There are none: the embedder reads no texts, or looked at neither people nor frames.
@@ -171,7 +171,7 @@ def _kinds_with_looks(lake: LakeReader) -> list[str]:
     kinds = [kind for kind in kinds_of(options) if needs[kind] in options["inputs"]]
     if not kinds:
         raise UsageError(
-            f"{uri}: its features hold {', '.join(options['inputs'])}, of which nothing can be compared with a text; "
+            f"{uri}: its features hold {', '.join(options['inputs'])}, none of which can be compared with a text; "
             'make another lake with inputs = ["crop"] for people, or ["frame"] in scope frame'
         )
     return kinds
@@ -186,8 +186,8 @@ def nearest(
         basis: The basis of the index.
         shards: The index.
         shown: The examples.
-        videos: Those to look through, by id.
-        limit: At most so many.
+        videos: The videos to search, by id.
+        limit: Most hits to return.
     """
     queries, of_query, signs = [], [], []
     for number, each in enumerate(shown):
@@ -245,13 +245,13 @@ def _likenesses(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the likeness of each vector `[n, d]` to the nearest positive query, and which that is.
 
-    Those that are nearer to a negative one are as far away as can be.
+    A vector that is nearer to a negative query gets minus infinity.
     """
     n = len(vectors)
     near, which = np.empty(n, np.float32), np.empty(n, np.int64)
     block = max(64, _AT_ONCE // (len(positive) + len(negative)) // 64)
     for start in range(0, n, block):
-        # NumPy multiplies half floats one by one, but float32 by a library.
+        # NumPy multiplies half floats one by one, but float32 with a fast library.
         some = vectors[start : start + block].astype(np.float32)
         products = some @ positive.T
         chosen = products.argmax(axis=1)
@@ -263,7 +263,7 @@ def _likenesses(
 
 
 def _wanted(shard: ShardIndex, shown: Sequence[Shown], videos: Mapping[str, Video]) -> NDArray[np.bool_]:
-    """Tell which stretches are of the wanted videos, and no part of an example."""
+    """Return which stretches are of the wanted videos and do not overlap an example."""
     wanted = np.array([video_id in videos for video_id in shard.video_ids], np.bool_)[shard.video]
     numbers = {video_id: number for number, video_id in enumerate(shard.video_ids)}
     for each in shown:
@@ -277,11 +277,11 @@ def _wanted(shard: ShardIndex, shown: Sequence[Shown], videos: Mapping[str, Vide
 def _apart(
     shards: Sequence[ShardIndex], likeness: NDArray[np.float32], bounds: NDArray[np.int64], limit: int
 ) -> Iterator[tuple[int, float]]:
-    """Yield the rows that are most like an example, the best of those of one track that overlap; and how like."""
+    """Yield the best rows and their likeness; of the stretches of one track that overlap, only the best."""
     most = min((1 + _OVERLAPPING) * limit, int(np.isfinite(likeness).sum()))
     if not most:
         return
-    # Ties are broken by the place in the lake: the same search gives the same hits.
+    # The place in the lake breaks ties, so the same search gives the same hits.
     bar = np.partition(likeness, len(likeness) - most)[len(likeness) - most]
     candidates = np.flatnonzero(likeness >= bar)
     taken: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
@@ -306,14 +306,14 @@ def _best(lake: LakeReader, hits: list[Hit], limit: int, model: str | None) -> l
 
 
 def _videos(lake: LakeReader, where: str | None) -> dict[str, Video]:
-    """Return the videos that are to be looked through, by id."""
+    """Return the videos to search, by id."""
     if not lake.table("videos", ["video_id"]).num_rows:
         raise UsageError(f"{lake.store.uri}: no video is finished yet; `actionlake status` tells how far it is")
     return {row["video_id"]: Video(row["uri"], row["duration_s"] or math.inf) for row in lake.videos_where(where)}
 
 
 def _with_labels(lake: LakeReader, hits: Sequence[Hit], model: str | None) -> list[Hit]:
-    """Return hits with the labels of the segments of the same person, or of whole frames, that overlap them."""
+    """Add to each hit the labels of the segments that overlap it, of the same person or of whole frames."""
     columns = ["video_id", "track_id", "label", "start_s", "end_s"]
     of_videos = pc.field("video_id").isin(sorted({hit.video_id for hit in hits}))
     by_model = of_videos if model is None else of_videos & (pc.field("model") == lake.model(model))

@@ -1,6 +1,6 @@
 """The vectors of a lake's stretches, kept in `_search/` beside its tables: a file for each shard, and their basis.
 
-All of it follows from the tables, so it may be deleted at any time. What does not fit the tables any more is made anew.
+All of it is computed from the tables, so it may be deleted at any time. A file that no longer fits them is made anew.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FOLDER = "_search"
 _VERSION = 1
 _KEY = b"made_of"
 _BASIS = "basis.npz"
-# The basis is fitted to so many stretches, of so many videos of each of so many shards.
+# The basis is fitted to at most this many stretches, from this many videos of each of this many shards.
 _SAMPLE, _SAMPLE_VIDEOS, _SAMPLE_SHARDS = 4096, 64, 16
-# So many stretches of a long recording are described at a time, some thousand numbers each.
+# At most this many stretches of a recording are described at a time. Each has some thousand numbers.
 _AT_ONCE = 1024
 
 Progress = Callable[[int, int], None]
-"""Is told how many shards are ready, and how many there are."""
+"""Called with the number of ready shards and the number of all shards."""
 _Describe = Callable[[VideoRows, StepSequence, NDArray[np.int64]], NDArray[np.float32]]
 """Returns the vectors `float32 [n, d]`, of length 1, of n stretches of a sequence."""
 
@@ -46,7 +46,7 @@ class ShardIndex:
     """The stretches of one kind in one shard, in the order of its videos; arrays of one length."""
 
     video_ids: tuple[str, ...]
-    """The videos that have any."""
+    """The videos that have stretches."""
     video: NDArray[np.int32]
     """Index in `video_ids`."""
     track_id: NDArray[np.int64]
@@ -54,24 +54,24 @@ class ShardIndex:
     start_s: NDArray[np.float64]
     end_s: NDArray[np.float64]
     vectors: NDArray[np.float16]
-    """`float16 [n, d]`, of length 1; mapped from the file where that is local."""
+    """`float16 [n, d]`, of length 1; memory-mapped if the file is local."""
 
 
 def open_index(
     lake: Lake, options: dict[str, Any], kind: str, progress: Progress | None = None
 ) -> tuple[Basis, list[ShardIndex]] | None:
-    """Return the index of a lake's stretches of one kind; what is missing or out of date is made, and kept.
+    """Return the index of a lake's stretches of one kind. Missing or outdated files are made and stored.
 
-    Where the lake can't be written to it is not kept, which is logged. The same lake gives the same index.
+    If the lake can't be written to, they are not stored, and a warning is logged. The same lake gives the same index.
 
     Args:
         lake: The lake.
-        options: What its features were made with.
+        options: The options of its features.
         kind: `PERSON` or `FRAME`.
-        progress: Is told of each shard.
+        progress: Called for each shard.
 
     Returns:
-        None where the lake has no such stretch.
+        The basis and the shards; None if the lake has no such stretch.
 
     Raises:
         UsageError: A shard's features were not kept.
@@ -94,19 +94,19 @@ def open_index(
 def open_looks(
     lake: Lake, options: dict[str, Any], kind: str, dim: int, progress: Progress | None = None
 ) -> list[ShardIndex]:
-    """Return the index of what a lake's stretches of one kind look like to its embedder, as `open_index` does.
+    """Return the index of the mean embeddings of a lake's stretches of one kind, as `open_index` does.
 
-    A basis is no use here: it mixes looks with poses, moves and weighs them, and keeps few of the directions, so a text
-    has no place in it. These vectors lie in the embedder's own space, and a product with one of these is a cosine.
-    That they are half floats, as the features are, moves cosines of 512 numbers by less than 0.00005 (100,000 tried).
-    Read from the features, each query would take as long as the index takes to make.
+    No basis is used: it mixes embeddings with poses, shifts and weighs them, and drops most directions, so a text has
+    no place in it. These vectors lie in the embedder's own space, so a dot product with a text's vector is a cosine.
+    They are half floats, as the features are; this changes cosines of 512 numbers by less than 0.00005 (100,000 tried).
+    If each query read the features instead, it would take as long as making the index.
 
     Args:
         lake: The lake.
-        options: What its features were made with; they hold embeddings of this kind.
+        options: The options of its features, which hold embeddings of this kind.
         kind: `PERSON` or `FRAME`.
         dim: Length of an embedding.
-        progress: Is told of each shard.
+        progress: Called for each shard.
 
     Raises:
         UsageError: A shard's features were not kept.
@@ -118,7 +118,7 @@ def open_looks(
 
 
 def _made_of(lake: Lake) -> dict[int, str]:
-    """Return what tells of each shard whether its features or boxes changed."""
+    """Return for each shard a digest that changes whenever its features or boxes do."""
     return {shard: _content(lake, shard) for shard in lake.committed()}
 
 
@@ -131,7 +131,7 @@ def _shards(
     vectors_of: _Describe,
     progress: Progress | None,
 ) -> list[ShardIndex]:
-    """Return the stretches of all shards; those that are not kept under the shard's key are made, and kept."""
+    """Return the stretches of all shards. Those that are not stored under the shard's key are made and stored."""
     indexes = []
     for number, (shard, key) in enumerate(keys.items()):
         if progress is not None:
@@ -171,14 +171,14 @@ def _make(lake: Lake, options: dict[str, Any], kind: str, shard: int, dim: int, 
 
 
 def _basis(keeper: _Keeper, options: dict[str, Any], made_of: dict[int, str]) -> tuple[str, Basis | None]:
-    """Return the basis of a lake's vectors, and what it was made of; None where there is no stretch to fit it to."""
+    """Return the key and the basis of a lake's vectors; the basis is None if there is no stretch to fit it to."""
     recipe = json.dumps([_VERSION, sorted(WEIGHTS.items()), options], sort_keys=True)
     shards = sorted(made_of)
-    # Of the first 2^k shards: a lake that grows keeps its basis, and with it its index, until it has twice as many.
+    # Only the first 2^k shards are used, so a growing lake keeps its basis and index until it has twice as many.
     first = shards[: 1 << (len(shards).bit_length() - 1)] if shards else []
     some = first[:: -(-len(first) // _SAMPLE_SHARDS) or 1]
     for chosen, most_videos in ((some, _SAMPLE_VIDEOS), (shards, None)):
-        # Where nobody is in those, somebody may be in others.
+        # If there is nobody in these shards, there may be somebody in others.
         key = _digest(recipe, *(made_of[shard] for shard in chosen))
         known = keeper.read_basis(key)
         if known is not None:
@@ -196,7 +196,7 @@ def _basis(keeper: _Keeper, options: dict[str, Any], made_of: dict[int, str]) ->
 def _sample(
     lake: Lake, options: dict[str, Any], kind: str, shard: int, most_videos: int | None, most: int
 ) -> Parts | None:
-    """Return what some stretches of a shard are like, evenly drawn from some or all of its videos, if it has any."""
+    """Return descriptions of stretches, drawn evenly from some or all videos of a shard; None if it has no stretch."""
     rate = steps_per_second(options)
     n_videos = len(read_part(lake, "videos", shard, ["video_id"]))
     every = max(1, -(-n_videos // most_videos)) if most_videos else 1
@@ -213,14 +213,14 @@ def _sample(
 
 
 class _Keeper:
-    """Reads and writes the files of an index; after the first that can't be written it keeps none."""
+    """Reads and writes the files of an index. After the first failed write it writes no more."""
 
     def __init__(self, lake: Lake, kind: str) -> None:
         self.lake, self.kind = lake, kind
         self._writable = True
 
     def read(self, shard: int, key: str) -> ShardIndex | None:
-        """Return a shard's stretches, if they are there and made of what the shard holds now."""
+        """Return a shard's stretches if they are stored and up to date."""
         try:
             path = self.lake.path(FOLDER, self.kind, _name(shard))
             if isinstance(self.lake.fs, pafs.LocalFileSystem):
@@ -232,11 +232,11 @@ class _Keeper:
                 return None
             return _from_batch(reader.get_batch(0))
         except (OSError, pa.ArrowException, KeyError, ValueError):
-            # Not there, or cut off: it is made again.
+            # The file is missing or cut off, so it is made again.
             return None
 
     def write(self, shard: int, key: str, index: ShardIndex) -> None:
-        """Keep a shard's stretches."""
+        """Store a shard's stretches."""
         batch = _to_batch(index, key)
 
         def put(sink: pa.NativeFile) -> None:
@@ -246,7 +246,7 @@ class _Keeper:
         self._put(_name(shard), put)
 
     def read_basis(self, key: str) -> Basis | None:
-        """Return the basis, if it is there and made of what the lake holds now."""
+        """Return the basis if it is stored and up to date."""
         try:
             made_of, _, content = self.lake.read_bytes(FOLDER, self.kind, _BASIS).partition(b"\n")
             return Basis.from_bytes(content) if made_of == key.encode() else None
@@ -254,7 +254,7 @@ class _Keeper:
             return None
 
     def write_basis(self, key: str, basis: Basis) -> None:
-        """Keep the basis."""
+        """Store the basis."""
         content = key.encode() + b"\n" + basis.to_bytes()
         self._put(_BASIS, lambda sink: sink.write(content))
 
@@ -272,7 +272,7 @@ class _Keeper:
             )  # fmt: skip
 
     def tidy(self, shards: Sequence[int]) -> None:
-        """Delete the files of shards that are no more, as after `compact`."""
+        """Delete the files of shards that no longer exist, as after `compact`."""
         selector = pafs.FileSelector(self.lake.path(FOLDER, self.kind), allow_not_found=True)
         expected = {_BASIS, *map(_name, shards)}
         try:
@@ -301,7 +301,7 @@ def _to_batch(index: ShardIndex, key: str) -> pa.RecordBatch:
 
 def _from_batch(batch: pa.RecordBatch) -> ShardIndex:
     vectors, videos = batch.column("vector"), batch.column("video_id")
-    # Arrow's half floats are 16 bits of a buffer to NumPy: nothing is copied, so the file stays mapped.
+    # NumPy reads Arrow's half floats straight from the buffer. Nothing is copied, so the file stays mapped.
     numbers = np.frombuffer(vectors.values.buffers()[1] or b"", np.float16)
     dim = vectors.type.list_size
     return ShardIndex(
@@ -312,16 +312,16 @@ def _from_batch(batch: pa.RecordBatch) -> ShardIndex:
 
 
 def _content(lake: Lake, shard: int) -> str:
-    """Return what changes whenever a shard's features or boxes do: a digest of the footers of both parts.
+    """Return a digest of the footers of a shard's features and boxes; it changes whenever these do.
 
-    A footer tells the sizes, the extremes and the places of all columns, and the run that wrote them. A copy of a lake
-    has the same.
+    A footer holds the sizes, the extremes and the offsets of all columns, and the run that wrote them. A copy of a lake
+    has the same footers.
     """
     return _digest(*(_footer(lake, lake.path(table, part_name(shard))) for table in ("features", "detections")))
 
 
 def _footer(lake: Lake, path: str) -> bytes:
-    """Return the footer of a Parquet file; nothing where there is no such file."""
+    """Return the footer of a Parquet file; empty if there is no such file."""
     try:
         with lake.fs.open_input_file(path) as file:
             size = file.size()

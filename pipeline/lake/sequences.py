@@ -1,4 +1,4 @@
-"""A video's rows, on their way or in the lake: its frames without doubles, its tracks, the sequences of the LSTM."""
+"""A video's rows, before or after the commit: frames without duplicates, tracks, and the sequences of the LSTM."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pipeline.motion.poses import pose_motion
 from pipeline.motion.tracking import NO_TRACK
 from pipeline.vision.detector import Boxes
 
-# So many columns of pieces stay in memory, for tracks that run side by side, labelled by several threads.
+# At most this many columns of pieces stay in memory: several threads label tracks that overlap in time.
 _CACHED_COLUMNS = 24
 
 
 class Rows(Protocol):
-    """Rows of a piece, wherever they are."""
+    """Rows of a piece, in memory or in a lake."""
 
     def read(self, *columns: str) -> pa.RecordBatch:
         """Return some columns."""
@@ -47,7 +47,7 @@ class FrameRows:
     piece: NDArray[np.int64]
     row: NDArray[np.int64]
     camera_speed: NDArray[np.float32] | None = None
-    """How fast most of each moves, in heights of the frame per second, NaN: not looked at; None once committed."""
+    """How fast most of each frame moves, in frame heights per second; NaN: not measured. None after the commit."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class BoxRows:
     score: NDArray[np.float32]
     xyxy: NDArray[np.float32]
     keypoints: NDArray[np.float32]
-    """`float32 [N, K, 3]`; K is 0 where the detector knew none."""
+    """`float32 [N, K, 3]`; K is 0 if the detector has no keypoints."""
     piece: NDArray[np.int64]
     row: NDArray[np.int64]
     """Row within the piece."""
@@ -96,28 +96,28 @@ class StepSequence:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the vectors of a sequence's views are, `[N]`."""
+    """Piece and row of the vector of each view of a sequence, each `[N]`."""
 
     piece: NDArray[np.int64]
     row: NDArray[np.int64]
 
 
 class VideoRows:
-    """The rows of one video, the small columns in memory, the embeddings read when needed."""
+    """The rows of one video. The small columns are in memory; vectors are read when needed."""
 
     def __init__(
         self, frames: FrameRows, boxes: BoxRows, read_vectors: Callable[[int, str], NDArray[np.float16]]
     ) -> None:
-        """Take the small columns, and how to read a column of vectors of a piece, `float16 [N, D]`."""
+        """Take the small columns, and a function that reads a column of vectors of a piece, `float16 [N, D]`."""
         self.frames, self.boxes = frames, boxes
         self.vectors = functools.lru_cache(maxsize=_CACHED_COLUMNS)(read_vectors)
 
     @classmethod
     def from_pieces(cls, pieces: Sequence[Rows]) -> VideoRows:
-        """Put the pieces of a video on its way together.
+        """Join the pieces of a video that is not committed yet.
 
-        A frame that is shown across the border of two chunks was extracted for both; it is taken once, for the steps
-        of both, so that the rows do not tell how the video was cut.
+        A frame that is shown across the border of two chunks was extracted for both. It is kept once, with the steps
+        of both, so that the rows do not depend on how the video was cut.
         """
         names = ("step", "n_steps", "pts_s", "box", "class_id", "score", "x1", "y1", "x2", "y2")
         batches = [piece.read(*names, *filter(piece.has, ("keypoints", "camera_speed"))) for piece in pieces]
@@ -172,10 +172,10 @@ class VideoRows:
             yield StepSequence(int(frames.step[part[0]]), frames.n_steps[part], part)
 
     def track_sequences(self, track_ids: NDArray[np.int64]) -> Iterator[StepSequence]:
-        """Yield one sequence per track, by id; while a person is out of sight, the last view of them stands.
+        """Yield one sequence per track, by id. While a person is out of sight, the last view is repeated.
 
         Args:
-            track_ids: `int64 [N]`, for every box.
+            track_ids: `int64 [N]`, the track of every box.
         """
         order = np.argsort(track_ids, kind="stable")
         order = order[track_ids[order] != NO_TRACK]
@@ -187,11 +187,11 @@ class VideoRows:
             yield StepSequence(int(steps[0]), counts, frame, boxes, self.boxes.xyxy[boxes], track_id)
 
     def inputs(self, sequence: StepSequence, names: Sequence[str]) -> Iterator[NDArray[np.float16]]:
-        """Yield the inputs of a sequence, `float16 [t, D]`, block by block, a row for every step.
+        """Yield the inputs of a sequence, `float16 [t, D]`, block by block, with one row per step.
 
         Args:
             sequence: A sequence of this video.
-            names: Which inputs, in the order in which they stand side by side.
+            names: Names of the inputs, in the order of their columns.
         """
         of_track: dict[str, NDArray[np.float16]] = {}
         if sequence.xyxy is not None and sequence.box is not None:
@@ -218,7 +218,7 @@ class VideoRows:
 
 
 def committed_videos(lake: Lake, shard: int) -> Iterator[tuple[str, VideoRows, NDArray[np.int64], dict[int, str]]]:
-    """Yield what a committed shard holds of each video with features: id, rows, track ids and names of classes.
+    """Yield for each video with features in a committed shard: id, rows, track ids and names of classes.
 
     Vectors are read a row group at a time, when needed, so that a long recording does not have to fit into memory.
     """
@@ -274,7 +274,7 @@ def _committed_rows(
 
 def _keypoints(batches: Sequence[pa.RecordBatch]) -> NDArray[np.float32]:
     """Return the keypoints of all rows of some pieces, `float32 [N, K, 3]`."""
-    # A piece that was given up has no rows, and does not know of keypoints.
+    # A piece without rows may lack the column of keypoints.
     filled = [
         _points(batch.column("keypoints").flatten(), len(batch))
         if "keypoints" in batch.schema.names
@@ -286,7 +286,7 @@ def _keypoints(batches: Sequence[pa.RecordBatch]) -> NDArray[np.float32]:
 
 
 def _camera_speed(batches: Sequence[pa.RecordBatch]) -> NDArray[np.float32]:
-    """Return how fast the camera moves at all rows of some pieces; those of earlier releases do not know."""
+    """Return how fast the camera moves at each row of some pieces; NaN for pieces of earlier releases."""
     known = [
         _numpy(batch, "camera_speed") if "camera_speed" in batch.schema.names else np.full(len(batch), np.nan)
         for batch in batches
@@ -315,8 +315,8 @@ def _numpy(batch: pa.RecordBatch, name: str) -> NDArray[np.generic]:
 def _matrix(vectors: pa.FixedSizeListArray) -> NDArray[np.float16]:
     if not len(vectors):
         return np.empty((0, vectors.type.list_size), np.float16)
-    # Read from the buffer, since a row may be without a vector (a frame of which only the crops' change was embedded),
-    # and a conversion would copy all of them then. Such rows hold anything, and are never asked for.
+    # Read from the buffer: a row may have no vector (a frame of which only the crops' change was embedded), and then a
+    # conversion would copy all rows. What the buffer holds for such a row is undefined, and is never used.
     shape = (len(vectors), vectors.type.list_size)
     numbers = vectors.values
     values = np.frombuffer(numbers.buffers()[1], np.float16)

@@ -1,4 +1,4 @@
-"""Where a lake's files lie, how they are written at once, and which of them count."""
+"""Where a lake's files lie, how they are written atomically, and which of them count."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UPLOAD_BYTES = 8 << 20
 
 
 def merged_name(shard: int) -> str:
-    """Return the name of the file in `_merged/` that tells which shards one stands for."""
+    """Return the name of the file in `_merged/` that lists the shards which a merged shard replaces."""
     return f"{shard:05d}.json"
 
 
@@ -53,8 +53,8 @@ def part_name(shard: int) -> str:
 class Lake:
     """A folder, local or remote, that holds the Parquet data sets of one archive.
 
-    A file is written under another name and then renamed (object stores: put at once), so it is whole or not there.
-    A shard counts as soon as its part of `videos`, the last to be written, is there.
+    A file is written under another name and then renamed (object stores: uploaded at once), so it is whole or missing.
+    A shard is committed as soon as its part of `videos` exists, which is written last.
     """
 
     def __init__(self, uri: str) -> None:
@@ -68,7 +68,7 @@ class Lake:
 
     @property
     def name(self) -> str:
-        """What a page about it is called: the last part of its URI."""
+        """The title of a page about the lake: the last part of its URI."""
         return self.uri.rstrip("/").rpartition("/")[2] or self.uri
 
     def exists(self) -> bool:
@@ -97,7 +97,7 @@ class Lake:
         return options
 
     def claim(self, feature_options: dict[str, Any]) -> None:
-        """Make the lake, if it is new, for features made with these options."""
+        """Create the lake, unless it exists, for features made with these options."""
         if not self.exists():
             self.write_bytes(_IDENTITY, _json_bytes({"schema_version": SCHEMA_VERSION, "features": feature_options}))
 
@@ -105,7 +105,7 @@ class Lake:
         """Check that a lake can be made here, or that the one here has features made with the same options.
 
         Raises:
-            UsageError: An option differs; the message names it. Or something else is there.
+            UsageError: An option differs, which the message names, or the folder holds something else.
         """
         if not self.exists():
             others = [info for info in self._list("") if not info.base_name.startswith("_lease.")]
@@ -130,7 +130,7 @@ class Lake:
             return bytes(stream.read())
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a small file at once."""
+        """Write a small file atomically."""
         with self.open_new(name) as sink:
             sink.write(content)
 
@@ -139,7 +139,7 @@ class Lake:
         """Yield a stream whose file appears, whole, when the block ends without an error."""
         target = self.path(*parts)
         if not isinstance(self.fs, pafs.LocalFileSystem):
-            # An object appears when its stream is closed, after an error too: so it is made here first, then put.
+            # An object appears when its stream is closed, even after an error. So write a local file, then upload it.
             with tempfile.TemporaryDirectory() as folder:
                 made = os.path.join(folder, "part")
                 with pa.OSFile(made, "wb") as sink:
@@ -154,7 +154,7 @@ class Lake:
                 yield sink
             os.replace(scratch, target)
         finally:
-            # Gone under its new name, unless something went wrong, an interrupt for one: nothing half-written stays.
+            # It still exists only if something went wrong, such as an interrupt. No half-written file may stay.
             if os.path.exists(scratch):
                 os.unlink(scratch)
 
@@ -163,7 +163,7 @@ class Lake:
             shutil.copyfileobj(whole, remote, _UPLOAD_BYTES)
 
     def leftovers(self) -> list[str]:
-        """Return what an interrupted run left behind: scratch files, and work folders of committed shards."""
+        """Return what an interrupted run left behind: scratch files, work folders of committed shards, and merges."""
         scratch = [info.path for info in self._list("", recursive=True) if _SCRATCH.search(info.path)]
         folders = [self.path(self.work_folder(shard)) for shard in self.committed()]
         stale = [info.path for info in self.fs.get_file_info(folders) if info.type == pafs.FileType.Directory]
@@ -171,7 +171,7 @@ class Lake:
         return [path[len(self.root.rstrip("/")) + 1 :] for path in scratch + stale + merges]
 
     def sweep(self) -> int:
-        """Delete what an interrupted run left behind; return how many files and folders."""
+        """Delete what an interrupted run left behind, except merges; return how many files and folders."""
         stale = [name for name in self.leftovers() if not name.startswith(MERGED)]
         for name in stale:
             delete = self.fs.delete_file if _SCRATCH.search(name) else self.fs.delete_dir
@@ -179,12 +179,12 @@ class Lake:
         return len(stale)
 
     def folders(self) -> list[str]:
-        """Return the folders in which shards have parts, that of `videos`, which commits, first."""
+        """Return the folders in which shards have parts: first `videos`, whose part commits a shard."""
         of_models = [model_folder(table, model) for table in OF_MODELS for model in self.models(table)]
         return ["videos", "detections", "failures", "features", *of_models]
 
     def drop_shard(self, shard: int) -> None:
-        """Delete a shard's parts of all tables, the commit first; its plan stays."""
+        """Delete a shard's parts of all tables, first that of `videos`; its plan stays."""
         for folder in self.folders():
             self.drop_part(folder, shard)
 
@@ -199,13 +199,13 @@ class Lake:
             patiently(self.uri, lambda: self.fs.delete_file(path))
 
     def committed(self) -> list[int]:
-        """Return the numbers of the committed shards, sorted; not those that a merged one stands for."""
+        """Return the numbers of the committed shards, sorted, without those that a merged shard replaces."""
         written = self._parts("videos")
         replaced = {source for number, sources in self.merges().items() if number in written for source in sources}
         return [shard for shard in written if shard not in replaced]
 
     def merges(self) -> dict[int, list[int]]:
-        """Return which shards are being merged, by the number of the shard that is to stand for them."""
+        """Return the shards that are being merged, by the number of the shard that replaces them."""
         matches = (_MERGED_NAME.search(info.path) for info in self._list(MERGED))
         return {int(m.group(1)): json.loads(self.read_bytes(MERGED, m.group(0))) for m in matches if m}
 
@@ -222,11 +222,11 @@ class Lake:
         return self._parts("_plan")
 
     def planned_or_committed(self) -> list[int]:
-        """Return the numbers of all shards of which anything counts, sorted."""
+        """Return the numbers of all shards with a plan or a part of `videos`, sorted."""
         return sorted({*self.planned(), *self._parts("videos")})
 
     def labelled(self, model: str, table: str = "segments") -> list[int]:
-        """Return the numbers of the shards of which a model has written its part of a table, sorted."""
+        """Return the numbers of the shards for which a model has a part of a table, sorted."""
         return self._parts(model_folder(table, model))
 
     def models(self, table: str = "segments") -> list[str]:
@@ -238,7 +238,7 @@ class Lake:
         )
 
     def work_folder(self, shard: int) -> str:
-        """Return where the features of a shard's chunks wait, relative to the lake."""
+        """Return the folder of a shard's uncommitted features, relative to the lake."""
         return f"_work/{shard:05d}"
 
     def work_names(self, shard: int) -> list[str]:
@@ -288,7 +288,7 @@ class PartWriter:
             self.write(pa.Table.from_pylist(rows, schema=self.schema))
 
     def flush(self) -> None:
-        """Write what waits as a row group."""
+        """Write the waiting rows as a row group."""
         if self._n_waiting:
             self.writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
             self._waiting, self._n_waiting = [], 0
@@ -297,7 +297,7 @@ class PartWriter:
 @contextmanager
 def open_part(lake: Lake, folder: str, shard: int, schema: pa.Schema) -> Iterator[PartWriter]:
     """Yield a writer for one part of a table; the part appears, whole, when the block ends."""
-    # Embeddings, in half floats, do not compress; dictionaries of them only cost time.
+    # Embeddings are half floats, which do not compress; dictionaries of them only cost time.
     compression = {}
     for field in schema:
         column, kind = field.name, field.type
@@ -322,7 +322,7 @@ def read_part(lake: Lake, folder: str, shard: int, columns: Sequence[str] | None
     Raises:
         ActionlakeError: The part is damaged.
     """
-    # As a file, not as a data set of one: a folder's name is no column here.
+    # Read as a file, not as a data set, so that the folder's name does not become a column.
     with lake.fs.open_input_file(lake.path(folder, part_name(shard))) as source:
         try:
             file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -335,7 +335,7 @@ def read_part(lake: Lake, folder: str, shard: int, columns: Sequence[str] | None
 
 
 def by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table, int]]:
-    """Yield the rows of each video of a table in which they stand together, and the number of the first."""
+    """Yield id, rows and index of the first row of each video of a table in which its rows are adjacent."""
     if not len(table):
         return
     ids = table["video_id"].to_numpy()

@@ -1,4 +1,4 @@
-"""Stretches of about two seconds of a person, or of whole frames, and what stored features tell of each."""
+"""Stretches of about two seconds of a person, or of whole frames, and their descriptions by stored features."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pipeline.motion.poses import MIRROR_ORDER, MIRROR_SIGNS
 from pipeline.vision.keypoints import KEYPOINTS
 
 HOP_S = 1.0
-"""From the start of a stretch to that of the next; a stretch is twice as long."""
-# A shorter track is a glimpse of somebody; `min_track_s` is the same for segments.
+"""Seconds from the start of a stretch to the start of the next. A stretch is twice as long."""
+# A shorter track has no stretch; `min_track_s` is the same limit for segments.
 _SHORTEST_S = 0.5
-# Added before the logarithm: a speed or a spread below this, in lengths a second, is the trembling of the boxes.
+# Added before the logarithm: a speed or a spread below this, in lengths per second, is jitter of the boxes.
 _STILL, _STEADY = 0.1, 0.05
 _PLACES = slice(0, 2 * len(KEYPOINTS))
 _VELOCITIES = slice(3 * len(KEYPOINTS), 5 * len(KEYPOINTS))
 
 PERSON, FRAME = "person", "frame"
 Parts = dict[str, NDArray[np.float32]]
-"""What is known of `n` stretches, each part `float32 [n, D]`; NaN where a lake does not know it of some."""
+"""The description of `n` stretches in parts, each `float32 [n, D]`; NaN where a lake has no value."""
 
 
 def kinds_of(options: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a lake with these options of its features has stretches of: `person`, `frame`, or both."""
+    """Return the kinds of stretches of a lake whose features have these options: `person`, `frame`, or both."""
     people = options["scope"] in ("person", "both")
     frames = options["scope"] in ("frame", "both") and {"frame", "frame_flow"} & set(options["inputs"])
     return (*([PERSON] if people else []), *([FRAME] if frames else []))
@@ -42,7 +42,7 @@ def steps_per_second(options: dict[str, Any]) -> Fraction:
 
 
 def sequences_of(rows: VideoRows, track_ids: NDArray[np.int64], kind: str, rate: Fraction) -> Iterator[StepSequence]:
-    """Yield what a video's stretches are cut from: the tracks that last, or the frames without a gap.
+    """Yield the sequences from which a video's stretches are cut: long enough tracks, or frames without a gap.
 
     Args:
         rows: The video.
@@ -77,8 +77,8 @@ def cut(n_steps: int, rate: Fraction) -> NDArray[np.int64]:
 def cut_around(start: float, end: float, n_steps: int, rate: Fraction) -> NDArray[np.int64]:
     """Return the stretches that stand for a part of a sequence, `int64 [n, 2]`, as `cut` does for all of it.
 
-    A part shorter than a stretch is widened to one around its middle, as far as the sequence reaches: stretches of a
-    lake are compared with something of their own length.
+    A part shorter than a stretch is widened around its middle to the length of one, as far as the sequence reaches, so
+    that stretches of the same length are compared.
 
     Args:
         start: Where the part starts, in steps from the sequence's start.
@@ -97,19 +97,19 @@ def cut_around(start: float, end: float, n_steps: int, rate: Fraction) -> NDArra
 def describe(
     rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64], inputs: Sequence[str], mirrored: bool = False
 ) -> Parts:
-    """Return what is known of some stretches of a sequence.
+    """Return the description of some stretches of a sequence.
 
-    `embedding` is the mean of the CNN's vectors, each of length 1, and `flow` that of the histograms of motion. Of
-    people also: `places`, the mean pose, `trend`, the change of it from the first to the second half of the stretch,
-    `pace`, the logarithm of the mean speed of each keypoint, and `box`, how the box moves: the mean and the logarithm
-    of the spread of each of the numbers of `box_motion`. Found by measurement: see `tests/bench/search.py`.
+    `embedding` is the mean of the embedder's vectors, each of length 1; `flow` is the mean of the histograms of motion.
+    People have more parts: `places` is the mean pose; `trend` is its change from the first to the second half of the
+    stretch; `pace` is the logarithm of the mean speed of each keypoint; `box` is the mean, and the logarithm of the
+    spread, of each number of `box_motion`. These parts were found by measurement: see `tests/bench/search.py`.
 
     Args:
         rows: The video.
         sequence: A track of it, or frames.
         stretches: `int64 [n, 2]`, as `cut` gives them.
-        inputs: Which inputs the lake's features hold.
-        mirrored: Whether the poses and boxes are those of the mirrored picture.
+        inputs: The inputs that the lake's features hold.
+        mirrored: Whether to mirror poses and boxes.
     """
     prefix = _looks_input(sequence)
     parts: Parts = {}
@@ -122,9 +122,9 @@ def describe(
 
 
 def mean_looks(rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return what some stretches of a sequence look like, `float32 [n, D]`, of length 1.
+    """Return the mean embeddings of some stretches of a sequence, `float32 [n, D]`, scaled to length 1.
 
-    That is the direction of the mean of the embedder's vectors, each of length 1.
+    Each of the embedder's vectors is scaled to length 1, too, before the mean.
 
     Args:
         rows: The video.
@@ -141,7 +141,7 @@ def _looks_input(sequence: StepSequence) -> str:
 def _mean_vectors(
     rows: VideoRows, sequence: StepSequence, stretches: NDArray[np.int64], name: str
 ) -> NDArray[np.float32]:
-    """Return the mean of an input over each stretch, `float32 [n, D]`; only what lies in these is read."""
+    """Return the mean of an input over each stretch, `float32 [n, D]`; only the steps that they span are read."""
     part, offset = _between(sequence, int(stretches.min()), int(stretches.max()))
     means = _Means(stretches - offset)
     total, first = np.zeros((1, 1), np.float32), 0
@@ -183,7 +183,7 @@ def _of_body(
     parts = {"box": np.hstack([mean, np.log(_STEADY + spread)])}
     n_keypoints = rows.boxes.keypoints.shape[1]
     if n_keypoints != len(KEYPOINTS):
-        # Parts of earlier releases, and weights with other keypoints than COCO's.
+        # The part is of an earlier release, or the weights have other keypoints than COCO's.
         unknown = np.full((len(stretches), 2 * len(KEYPOINTS)), np.nan, np.float32)
         return parts | dict.fromkeys(("places", "trend", "pace"), unknown)
     (poses,) = _joined(rows, sequence, "pose")
@@ -207,20 +207,20 @@ def _joined(rows: VideoRows, sequence: StepSequence, *names: str) -> Iterator[ND
 
 
 class _Means:
-    """Takes the steps of a sequence to their means over stretches."""
+    """Averages the steps of a sequence over stretches."""
 
     def __init__(self, stretches: NDArray[np.int64]) -> None:
-        """Take n stretches, `int64 [n, 2]`: the first step, and the one behind the last."""
+        """Take n stretches, `int64 [n, 2]`: the first step, and the one after the last."""
         lengths = stretches[:, 1] - stretches[:, 0]
         ends = np.cumsum(lengths)
         self._n = len(stretches)
-        # Stretches overlap: each has its steps, one behind the other.
+        # Stretches overlap, so the steps of each are listed, one stretch after the other.
         self._stretch = np.repeat(np.arange(self._n), lengths)
         self._step = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths) + np.repeat(stretches[:, 0], lengths)
         self._weight = np.repeat(1 / lengths, lengths).astype(np.float32)[:, None]
 
     def of(self, rows: NDArray[np.float32], first: int = 0) -> NDArray[np.float32]:
-        """Return the part of the means, `float32 [n, D]`, that comes of rows `[t, D]`, of which the first is a step."""
+        """Return the part of the means, `float32 [n, D]`, that rows `[t, D]` add; `first` is the step of the first."""
         here = (self._step >= first) & (self._step < first + len(rows))
         stretch, values = self._stretch[here], rows[self._step[here] - first] * self._weight[here]
         begins = np.flatnonzero(np.diff(stretch, prepend=-1))
@@ -231,6 +231,6 @@ class _Means:
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return vectors `float32 [n, D]` scaled to length 1; those without length as they are."""
+    """Return vectors `float32 [n, D]` scaled to length 1; zero vectors stay as they are."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)

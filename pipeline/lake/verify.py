@@ -42,23 +42,23 @@ class _CheckError(Exception):
 
 
 def verify(lake: Lake, repair: bool = False) -> list[Problem]:
-    """Check every invariant of a lake, reading all of it; return what is wrong, and repair it if asked.
+    """Check every invariant of a lake by reading all of it; return the problems, and repair them if asked.
 
-    Checked are, shard by shard: that every part is there, can be read, has the checksums, schema and footer that it
-    should; that videos are those of the plan, each once in the whole lake; that what does not count as ok has a row in
-    `failures`; that features, boxes and segments are of these videos, in order, as many as the videos say, with no
-    overlap within a sequence. And that nothing half-written lies around.
+    In each shard, every part exists, can be read, and has the right checksums, schema and footer. The videos are those
+    of the plan, each once in the whole lake. Exactly the videos that are not `ok` have rows in `failures`. Features,
+    boxes and segments belong to these videos, are in order, are as many as the videos say, and do not overlap within a
+    sequence. The lake holds nothing half-written.
 
     Args:
-        lake: The lake; with `repair` its lease has to be held.
-        repair: Take out what is damaged, and delete what is left over.
+        lake: The lake. With `repair` the caller must hold its lease.
+        repair: Delete damaged parts and leftovers.
 
     Raises:
         UsageError: There is no lake.
     """
     options = lake.features_made_with()
     problems = [
-        Problem(path, "left behind by a run that was cut off, unless one is at work", "tidied up")
+        Problem(path, "left behind by an interrupted run, unless a job is running now", "tidied up")
         for path in lake.leftovers()
     ]
     if repair:
@@ -67,7 +67,7 @@ def verify(lake: Lake, repair: bool = False) -> list[Problem]:
     merging = {shard for number, sources in lake.merges().items() for shard in (number, *sources)}
     for shard in lake.planned_or_committed():
         if shard in merging:
-            # Between two states, which is told above.
+            # A merge is under way, which is reported above.
             continue
         found = list(_check_shard(lake, shard, digest(options), seen))
         problems += found
@@ -77,7 +77,7 @@ def verify(lake: Lake, repair: bool = False) -> list[Problem]:
 
 
 def _take_out(lake: Lake, shard: int, problems: list[Problem]) -> None:
-    """Delete what is damaged of a shard: what a model made of it alone, or all of it, the commit first."""
+    """Delete the damaged parts of a shard; if others than parts of models are damaged, all parts, `videos` first."""
     folders = {problem.where.rpartition("/")[0] for problem in problems}
     if any(folder.partition("/")[0] not in schemas.OF_MODELS for folder in folders):
         lake.drop_shard(shard)
@@ -112,7 +112,7 @@ def _check_shard(lake: Lake, shard: int, config_hash: str, seen: set[str]) -> It
                 way_out = f"taken out; `actionlake {command}` makes it again"
             yield Problem(f"{folder}/{part_name(shard)}", str(error), way_out)
             if folder == "videos":
-                # What the others are held against is not to be relied on.
+                # The other parts are checked against this one, so they can't be checked.
                 return
 
 
@@ -143,7 +143,7 @@ class _ShardChecks:
                 yield folder, functools.partial(self._check_forecasts, folder)
 
     def _read(self, folder: str, columns: list[str] | None = None) -> tuple[pa.Table, Any]:
-        """Return a part's rows (or some columns, when all were read for their checksums) and what its footer says."""
+        """Return a part's rows and footer; all columns are read, for the checksums, even if only some are returned."""
         path = self._lake.path(folder, part_name(self._shard))
         with _readable(), self._lake.fs.open_input_file(path) as source:
             file = pq.ParquetFile(source, page_checksum_verification=True)
@@ -154,7 +154,7 @@ class _ShardChecks:
         _demand(footer["schema_version"] == schemas.SCHEMA_VERSION, f"is of schema version {footer['schema_version']}")
         _demand(footer.get("config_hash", self._config_hash) == self._config_hash, "was made with other options")
         table = folder.partition("/")[0]
-        # How long the vectors of features are, their own schema tells.
+        # Only the own schema of `features` tells the lengths of its vectors.
         _demand(table == "features" or schemas.fits(found, table), "has other columns than it should")
         return pa.concat_tables([found.empty_table().select(columns), *groups]), footer
 
@@ -187,7 +187,7 @@ class _ShardChecks:
             _demand(
                 len(np.unique(followed, axis=1).T) == followed.shape[1], f"has a track of {video_id} twice in a frame"
             )
-            _demand(_within(boxes["score"], 0.0, 1.0), f"has scores of {video_id} that are none")
+            _demand(_within(boxes["score"], 0.0, 1.0), f"has scores of {video_id} outside 0 to 1")
             self._n_boxes[video_id] = len(boxes)
 
     def _check_features(self) -> None:
@@ -217,9 +217,9 @@ class _ShardChecks:
                 bool((start >= 0).all() and (end > start).all()),
                 f"has segments of {video_id} that end before they start",
             )
-            _demand(_within(rows["score"], 0.0, 1.0), f"has scores of {video_id} that are none")
+            _demand(_within(rows["score"], 0.0, 1.0), f"has scores of {video_id} outside 0 to 1")
             if "novelty" in rows.column_names:
-                _demand(_within(rows["novelty"].drop_null(), 0.0, 1.0), f"has novelties of {video_id} that are none")
+                _demand(_within(rows["novelty"].drop_null(), 0.0, 1.0), f"has novelties of {video_id} outside 0 to 1")
             track = rows["track_id"].fill_null(-1).to_numpy()
             order = np.lexsort((start, track))
             overlap = end[order][:-1] > start[order][1:] + _EPSILON_S
@@ -233,10 +233,10 @@ class _ShardChecks:
             _demand(bool((np.diff(made_at) >= 0).all()), f"has forecasts of {video_id} out of order")
             _demand(len(np.unique(keys, axis=1).T) == len(rows), f"has a forecast of {video_id} twice")
             spread = np.minimum(rows["sx"].to_numpy(), rows["sy"].to_numpy())
-            _demand(bool((spread > 0).all() and (horizon > 0).all()), f"has forecasts of {video_id} that are none")
+            _demand(bool((spread > 0).all() and (horizon > 0).all()), f"has invalid forecasts of {video_id}")
 
     def _by_video(self, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        """Yield the rows of each video; they have to be of this shard's, and sorted."""
+        """Yield the rows of each video; they must be sorted, and of this shard's videos."""
         rows_of = [(video_id, rows) for video_id, rows, _ in by_video(table)]
         found = [video_id for video_id, _ in rows_of]
         _demand(found == sorted(set(found)), "is not sorted by video")
@@ -247,7 +247,7 @@ class _ShardChecks:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Turn what goes wrong when a file is read into a failed check."""
+    """Turn an error from reading a file into a failed check."""
     try:
         yield
     except FileNotFoundError as error:

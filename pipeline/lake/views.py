@@ -1,10 +1,10 @@
-"""Views that a connection to a lake has beside its tables, in SQL."""
+"""The views, in SQL, that a connection to a lake has in addition to the tables."""
 
 from __future__ import annotations
 
 from pipeline.vision.keypoints import KEYPOINTS
 
-# On the clock of the cameras, in UTC; without zone, so that every client shows the same.
+# Times of recording in UTC. The type has no time zone, so that every client shows the same.
 _TIMELINE = """
     CREATE VIEW timeline AS
     SELECT camera,
@@ -13,7 +13,7 @@ _TIMELINE = """
         segments.*
     FROM segments JOIN videos USING (video_id)
 """
-# A track is the boxes that share an id; what is wanted to be known of it follows from them.
+# A track is the set of boxes that share an id. All of its columns follow from these boxes.
 _TRACKS = """
     CREATE VIEW tracks AS
     SELECT video_id, track_id, any_value(label) AS label, min(pts_s) AS start_s, max(pts_s) AS end_s,
@@ -22,7 +22,7 @@ _TRACKS = """
 """
 
 
-# Weights with other keypoints than COCO's give them by number.
+# If the weights have other keypoints than COCO's, a keypoint is named by its number.
 _POSES = f"""
     CREATE VIEW poses AS
     SELECT video_id, frame_index, pts_s, track_id,
@@ -32,9 +32,9 @@ _POSES = f"""
     FROM (SELECT *, unnest(range(1, len(keypoints) + 1)) AS number FROM detections WHERE keypoints IS NOT NULL)
 """
 
-# Where the feet then were: on the line between the views before and after, if these are near in time. The density is
-# that of heights of the person, so that near and far ones, and cameras of all sizes, can be compared. Times are sums of
-# steps: what differs in the last bits is the same.
+# The true position of the feet is interpolated between the views before and after, if these are near in time. The unit
+# of the density is the person's height, so that near and far people, and cameras of all sizes, can be compared. Times
+# are sums of steps, so differences in the last bits are ignored.
 _SURPRISES = """
     CREATE VIEW surprises AS
     WITH
@@ -65,4 +65,4 @@ _SURPRISES = """
 """
 
 VIEWS = (_TRACKS, _POSES, _TIMELINE, _SURPRISES)
-"""What makes them, in order."""
+"""The statements that create the views, in order."""

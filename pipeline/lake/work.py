@@ -1,8 +1,8 @@
 """Features of chunks between extraction and commit: small Arrow files in `_work/`, each with a receipt.
 
-A chunk gives one or more pieces. The name tells video, chunk and piece, which piece is the last, and which is lost:
-rows of it are missing because of an unexpected error. So the names alone tell what is finished,
-and a retry overwrites its own pieces.
+A chunk gives one or more pieces. A file's name tells the video, the chunk, the piece, and whether the piece is the last
+one or is lost. A lost piece has no rows, because of an unexpected error. So the names alone tell which chunks are
+finished, and a retry overwrites its own pieces.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RECEIPT = b"receipt"
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of one piece of a chunk. Counts and times are those of the piece."""
+    """The outcome of one piece of a chunk. Counts and times are those of the piece."""
 
     shard: int
     video_id: str
@@ -50,7 +50,7 @@ class Receipt:
     detect_s: float = 0.0
     write_s: float = 0.0
     end_s: float = 0.0
-    """Up to where the chunk was seen; on its last piece."""
+    """How far the chunk was seen, in seconds of the video; on its last piece."""
     reached_eof: bool = False
     """Whether the file ended within the chunk; on its last piece."""
     n_errors: int = 0
@@ -61,7 +61,7 @@ class Receipt:
     """Damage at such places; on the last piece."""
     first_error: str = ""
     failure_kind: str = ""
-    """Kind of the error that ended the chunk early, if one did, on its last piece; `internal` on any that is lost."""
+    """On the last piece, the kind of the error that ended the chunk early, if any; on a lost piece, `internal`."""
     failure_stage: str = "decode"
     """Which stage of the work failed, if any did."""
     failure_message: str = ""
@@ -72,7 +72,7 @@ class Receipt:
 
     @property
     def key(self) -> ChunkKey:
-        """What its chunk is known by in its shard."""
+        """The key of its chunk within the shard."""
         return self.video_id, self.chunk
 
     @property
@@ -98,15 +98,15 @@ class WorkRows:
     n_steps: NDArray[np.int32]
     pts_s: NDArray[np.float64]
     camera_speed: NDArray[np.float32]
-    """How fast most of the frame moves, in heights of the frame per second; NaN: not looked at."""
+    """How fast most of the frame moves, in frame heights per second; NaN: not measured."""
     box: NDArray[np.int32]
     class_id: NDArray[np.int32]
     score: NDArray[np.float32]
     xyxy: NDArray[np.float32]
     keypoints: NDArray[np.float32]
-    """`float32 [N, K, 3]`, zeros for frames; K is 0 where the detector knows none."""
+    """`float32 [N, K, 3]`, zeros for frames; K is 0 if the detector has no keypoints."""
     vectors: Mapping[str, NDArray[np.float16]]
-    """For each column of vectors `float16 [N, D]`, zeros where there is none."""
+    """For each column of vectors `float16 [N, D]`; zeros for a row without a vector."""
 
     def to_batch(self, receipt: Receipt) -> pa.RecordBatch:
         """Return the rows as Arrow, with the receipt in the schema's metadata."""
@@ -131,7 +131,7 @@ def piece_name(receipt: Receipt) -> str:
 
 
 def write_piece(lake: Lake, receipt: Receipt, rows: WorkRows) -> None:
-    """Write one piece at once."""
+    """Write one piece atomically."""
     batch = rows.to_batch(receipt)
 
     def write() -> None:
@@ -145,7 +145,7 @@ def write_piece(lake: Lake, receipt: Receipt, rows: WorkRows) -> None:
 
 
 def empty_rows(vectors: Mapping[str, int]) -> WorkRows:
-    """Return no rows, of the right types, with vectors of these lengths."""
+    """Return zero rows of the right types, with vectors of these lengths."""
     none_i32, none_f32 = np.empty(0, np.int32), np.empty(0, np.float32)
     return WorkRows(
         np.empty(0, np.int64), none_i32, np.empty(0), none_f32, none_i32, none_i32, none_f32,
@@ -156,7 +156,7 @@ def empty_rows(vectors: Mapping[str, int]) -> WorkRows:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece in the lake; its columns are read when asked for."""
+    """A piece in the lake; its columns are read when needed."""
 
     lake: Lake
     path: str
@@ -178,12 +178,12 @@ class Piece:
         return column in self._schema.names
 
     def receipt(self) -> Receipt:
-        """Return how the piece was made."""
+        """Return the receipt of the piece."""
         return Receipt.from_json(self._schema.metadata[_RECEIPT])
 
 
 def pieces_before_the_end(names: Iterable[str], key: ChunkKey) -> list[str]:
-    """Return the names of an unfinished chunk's pieces, in order, as far as they follow each other."""
+    """Return the names of an unfinished chunk's pieces, in order, up to the first gap."""
     found = {int(m.group(3)): name for name in names if (m := _NAME.match(name)) and _key(m) == key and not m.group(4)}
     return [found[i] for i in itertools.takewhile(found.__contains__, itertools.count())]
 
@@ -193,18 +193,18 @@ def _key(match: re.Match[str]) -> ChunkKey:
 
 
 def lost_pieces(names: Iterable[str]) -> list[str]:
-    """Return the names of the pieces that are lost; without them their chunks are not finished."""
+    """Return the names of the lost pieces. If these are deleted, their chunks are not finished."""
     return [name for name in names if (m := _NAME.match(name)) and m.group(5)]
 
 
 def finished_chunks(names: Iterable[str]) -> dict[ChunkKey, list[str]]:
     """Return the finished chunks among the files of a work folder: for each the names of its pieces, in order.
 
-    A chunk is finished when its last piece and all before it are there, be they lost.
+    A chunk is finished when its last piece and all pieces before it exist, even if some are lost.
     """
     pieces: dict[ChunkKey, dict[int, str]] = {}
     ends: dict[ChunkKey, int] = {}
-    # A piece that was lost by one attempt and made by the next is there under both names; the latter counts.
+    # If one attempt lost a piece and the next made it, both names exist; the one that is not lost counts.
     matches = sorted((m for name in names if (m := _NAME.match(name))), key=lambda match: match.group(5) or "")
     for match in matches:
         key, piece = _key(match), int(match.group(3))
@@ -212,7 +212,7 @@ def finished_chunks(names: Iterable[str]) -> dict[ChunkKey, list[str]]:
             ends[key] = piece
             pieces.setdefault(key, {})[piece] = match.group(0)
         else:
-            # What a dead worker left under the number of the end does not count.
+            # A piece that a dead worker left under the number of the last piece does not count.
             pieces.setdefault(key, {}).setdefault(piece, match.group(0))
     return {
         key: [pieces[key][i] for i in range(end + 1)]
