@@ -3,9 +3,9 @@
     plan      files                          -> videos with their chunks
     decode    a chunk                        -> pieces of frames
     extract   a piece                        -> boxes and features, written
-    track     the boxes of a video           -> who is who
-    label     the features of somebody       -> segments
+    track     the boxes of a video           -> track ids
+    label     the features of a sequence     -> segments
     commit    the videos of a shard          -> rows in every table, by the two steps before
 
-`in_order` is all of it in one process. An engine does the same with many processes, of which any may die.
+`in_order` runs all steps in one process. An engine runs them in many processes, any of which may die.
 """

@@ -18,21 +18,21 @@ class Breaker:
     """Ends the job if the first 20 all fail with unexpected errors, or more than half once there are 200."""
 
     def __init__(self, what: str) -> None:
-        """Take what is counted, in the plural: `chunks`."""
+        """Take the name of what is counted, in the plural, such as `chunks`."""
         self._what = what
         self._n = 0
         self._n_failed = 0
 
     def count_all(self, n: int, failures: Sequence[str]) -> None:
-        """Count n finished ones together, with the messages of those that failed; see `count`."""
+        """Count n finished items together, with the messages of those that failed; see `count`."""
         for number in range(n):
             self.count(failures[number] if number < len(failures) else "")
 
     def count(self, failure: str = "") -> None:
-        """Count a finished one, with the message of its unexpected error if it had one.
+        """Count a finished item, with the message of its unexpected error, if it had one.
 
         Raises:
-            SystematicError: It is not the videos.
+            SystematicError: The videos can't be the reason.
         """
         self._n += 1
         self._n_failed += bool(failure)
@@ -41,6 +41,6 @@ class Breaker:
         if failure and (all_of_the_first or more_than_half):
             raise SystematicError(
                 f"{self._n_failed} of {self._n} {self._what} failed with unexpected errors, so the videos are not "
-                f"the cause; the last: {failure}. Nothing that failed so counts as done: mend the cause, and the same "
-                "command goes on"
+                f"the cause; the last: {failure}. What failed like that does not count as done: mend the cause, and "
+                "the same command goes on"
             )

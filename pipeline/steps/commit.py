@@ -1,4 +1,4 @@
-"""Commit a shard: from its features to its rows in every table, those of each video tracked and labelled."""
+"""Commit a shard: track and label each of its videos, and write its rows of every table."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class ShardSummary:
     label_n: Counter[str] = field(default_factory=Counter)
     """Number of segments, by label."""
     judged_s: float = 0.0
-    """Of what was labelled just now: seconds of people or frames of which the models know how new they are."""
+    """Seconds of people or frames labelled by this commit whose novelty the models know."""
     unlike_s: float = 0.0
-    """Those of them that are unlike what the models have learnt from."""
+    """Of these, the seconds that are unlike the models' training data."""
     failures: list[str] = field(default_factory=list)
     """Messages of the rows in `failures`."""
     wall_s: float = 0.0
@@ -78,7 +78,7 @@ class _Parts:
     detections: PartWriter
     failures: PartWriter
     segments: dict[str, PartWriter]
-    """By the scope of the model that finds them."""
+    """By scope of the model."""
     features: PartWriter | None
 
 
@@ -86,11 +86,11 @@ class ShardCommitter:
     """Labels finished shards with one model for each scope, or with none, and commits them."""
 
     def __init__(self, config: Config, bundles: Sequence[Bundle], threads: int = 1) -> None:
-        """Take the models, at most one for each scope, or none to keep features alone; and how many threads label."""
+        """Take the models, at most one for each scope, or none to write only features; and how many threads label."""
         self._config = config
         self._beside = ThreadPoolExecutor(1)
         self._breaker = Breaker("labelled videos")
-        # Shards whose videos were counted; a shard may be written again when the storage fails.
+        # Shards whose videos the breaker has counted; a shard may be written again after a failure of the storage.
         self._judged: set[int] = set()
         self._labellers = {bundle.scope: Labeller(bundle, config, threads) for bundle in bundles}
 
@@ -100,22 +100,22 @@ class ShardCommitter:
         return sum(labeller.busy_s for labeller in self._labellers.values())
 
     def commit(self, lake: Lake, shard: int, networks: NetworkFacts) -> ShardSummary:
-        """Write a shard's part of every table, that of `videos` last; then its work files go.
+        """Write a shard's part of every table, that of `videos` last; then delete its work files.
 
-        Called again after a crash or a failure at any point, it writes the same rows under the same names. An
-        unexpected error costs a video its tracks or segments. A video that can't be written has rows in `videos` and
-        `failures` alone.
+        If it is called again after a crash or a failure at any point, it writes the same rows under the same names.
+        After an unexpected error a video lacks its tracks or segments. A video that can't be written has rows only in
+        `videos` and `failures`.
 
         Args:
             lake: Where the shard is.
             shard: Its number.
-            networks: What its features were made with.
+            networks: The networks that made its features.
 
         Raises:
             SystematicError: So many videos fail that they can't be the cause; nothing is committed.
         """
         if lake.is_committed(shard):
-            # Its process died after the commit, before it could say so.
+            # A process died after the commit, before it could report it.
             lake.drop_work(shard)
             return self._read_summary(lake, shard)
         unwritable: dict[str, UnforeseenError] = {}
@@ -124,7 +124,7 @@ class ShardCommitter:
                 summary = patiently(lake.uri, lambda: self._write(lake, shard, networks, unwritable))
                 break
             except _UnwritableVideoError as error:
-                # Some of its rows may have been written: the parts are begun anew, without it.
+                # Some rows of the video may have been written, so the parts are begun anew, without it.
                 unwritable[error.video_id] = error.cause
         lake.drop_work(shard)
         return summary
@@ -183,7 +183,7 @@ class ShardCommitter:
         return summary
 
     def _read_summary(self, lake: Lake, shard: int) -> ShardSummary:
-        """Return what a shard holds that is committed already."""
+        """Return the summary of a shard that is already committed."""
         videos = read_part(lake, "videos", shard)
         status = Counter(videos["status"].to_pylist())
         summary = ShardSummary(shard, len(videos), status["failed"], status["partial"])
@@ -213,7 +213,7 @@ class ShardCommitter:
                 track_ids = track(rows, video.probe.fps if video.probe else None, self._config)
             detections = detection_rows(video, rows, track_ids, networks.class_names, parts.detections.schema)
             parts.detections.write(detections)
-        # Mostly compression, which runs outside of Python's lock.
+        # Writing is mostly compression, which runs outside of Python's global lock.
         writing = self._beside.submit(self._write_features, video, rows, track_ids, parts.features)
         try:
             for scope, part in parts.segments.items():
@@ -227,7 +227,7 @@ class ShardCommitter:
                 summary.judged_s += said.judged_s
                 summary.unlike_s += said.unlike_s
         finally:
-            # Also after an error: parts are not closed while they are written to.
+            # Wait also after an error, so that no part is closed while it is written to.
             writing.result()
         failures = [*failure_rows(video, receipts, self._config), *unforeseen]
         self._commit_row(video_row(shard, video, rows, ends, failures, self._config), failures, parts, summary)
@@ -236,7 +236,7 @@ class ShardCommitter:
     def _commit_failed(
         self, shard: int, video: PlannedVideo, error: UnforeseenError, parts: _Parts, summary: ShardSummary
     ) -> list[dict[str, Any]]:
-        """Write the rows of a video that has no others, since they can't be written; return that of `failures`."""
+        """Write the rows of `videos` and `failures` of a video whose other rows can't be written; return the latter."""
         failures = [failure_row(video, error.stage, error.failure(video.ref.uri))]
         row = video_row(shard, video, VideoRows.from_pieces([]), [], failures, self._config)
         self._commit_row(row, failures, parts, summary)
@@ -274,7 +274,7 @@ class _UnwritableVideoError(Exception):
 def _costing_no_more(video: PlannedVideo, name: str, failures: list[dict[str, Any]]) -> Iterator[None]:
     """Let an unexpected error end only this block, and add it to the failures of a video.
 
-    Errors of the storage pass: the whole shard is then written again.
+    Errors of the storage pass through, because the whole shard is then written again.
     """
     try:
         with stage(name, passing=(OSError,)):

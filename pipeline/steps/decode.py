@@ -19,7 +19,7 @@ from pipeline.video.frames import DecodeReport
 
 log = logging.getLogger(__name__)
 
-# A piece holds frames of about this size in all: enough to fill network batches, little enough to pass between nodes.
+# The frames of a piece have about this size in all: enough to fill network batches, and small enough to send to a node.
 _PIECE_BYTES = 32 << 20
 _MOST_PIECE_FRAMES = 256
 _IO_RETRIES_S = (1.0, 5.0, 25.0)
@@ -35,11 +35,11 @@ class ChunkTask:
     probe: Probe
     chunk: Chunk
     attempts: int = 1
-    """How often a worker has taken it up, this time included."""
+    """Number of attempts to extract it, including this one."""
 
     @property
     def key(self) -> ChunkKey:
-        """What the chunk is known by in its shard."""
+        """The key of the chunk within its shard."""
         return self.video_id, self.chunk.index
 
 
@@ -50,14 +50,14 @@ class DecodedPiece:
     task: ChunkTask
     receipt: Receipt
     frames: FrameBatch | None
-    """None where a chunk ends without a frame."""
+    """None if a chunk ends without a frame."""
     in_lake: bool = False
-    """Whether its features were written before, so that only the receipt is to be passed on."""
+    """Whether its features are already written, so that only the receipt is passed on."""
 
 
 @dataclass
 class Clock:
-    """Tells how long the parts of a pass take."""
+    """Measures how long the parts of a pass take."""
 
     started: float = field(default_factory=time.perf_counter)
 
@@ -83,7 +83,7 @@ def worker_name() -> str:
 def decode_pieces(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
     """Decode a chunk piece by piece; errors of the file go into the receipt of the last piece.
 
-    A file that can't be reached for the moment is tried again, with growing pauses, before that counts as a failure.
+    If a file can't be reached, it is retried with growing pauses before that counts as a failure.
     """
     n_given = 0
     for pause_s in (*_IO_RETRIES_S, None):
@@ -94,7 +94,7 @@ def decode_pieces(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
                 time.sleep(pause_s)
                 break
             if unreachable and piece.receipt.piece < n_given:
-                # An earlier try came further; what it gave is kept.
+                # An earlier try got further; its pieces are kept.
                 yield DecodedPiece(task, replace(piece.receipt, piece=n_given, n_frames=0), None)
                 return
             n_given = max(n_given, piece.receipt.piece + 1)
@@ -128,7 +128,7 @@ def _decode_once(task: ChunkTask, config: Config) -> Iterator[DecodedPiece]:
         failure = error
     except ActionlakeError:
         raise
-    except Exception as error:  # Whatever it is: it costs this chunk, and what was decoded before is kept.
+    except Exception as error:  # Any error ends only this chunk, and the frames decoded before are kept.
         log.exception("%s: decoding failed", task.uri)
         failure = UnforeseenError("decode", error).failure(task.uri)
     end_s = report.end_s

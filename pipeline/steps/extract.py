@@ -29,23 +29,23 @@ log = logging.getLogger(__name__)
 _NO_BOXES = Boxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 _NOBODY = Look(_NO_BOXES, np.empty(0, np.float16), np.empty((0, 0), np.float16))
 
-# Whether the camera moves is looked at so often: a hundredth of the work.
+# Seconds between two checks of whether the camera moves. They take a hundredth of the work.
 _CAMERA_EVERY_S = 1
 
 _Vectors = dict[tuple[str, bool], NDArray[np.float16]]
-"""For each column and whether it is of boxes, `float16 [N, D]`."""
+"""Vectors `float16 [N, D]`, by column and by whether they are of boxes."""
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What must be known of the networks where they are not loaded."""
+    """Facts about the networks, for processes that do not load them."""
 
     dim: int
     """Length of an embedding."""
     class_names: dict[int, str]
     """Names of the detector's classes; empty without a detector."""
     n_keypoints: int = 0
-    """Keypoints that the detector knows of each box."""
+    """Number of keypoints that the detector finds for each box."""
 
 
 def describe_networks(config: Config) -> NetworkFacts:
@@ -54,7 +54,7 @@ def describe_networks(config: Config) -> NetworkFacts:
     Raises:
         UsageError: One of them can't be used.
     """
-    # For a CPU, since no GPU is reserved for this look; the weights are the same.
+    # On a CPU, because no GPU is reserved for this check; the weights are the same.
     runtime = Runtime("cpu", "f32")
     dim = 0 if config.looks_once else Embedder(config.chosen_embedder, runtime).dim
     if not config.sees_people:
@@ -115,7 +115,7 @@ class Extractor:
         return self._detector.n_keypoints if self._detector is not None else 0
 
     def busy_s(self) -> dict[str, float]:
-        """Return the seconds that networks and optical flow themselves have computed, by stage."""
+        """Return for how many seconds the networks and the optical flow have computed, by stage."""
         return {
             "detect": self._detector.busy_s if self._detector is not None else 0.0,
             "embed": self._embedder.busy_s if self._embedder is not None else 0.0,
@@ -126,13 +126,13 @@ class Extractor:
         """Compute and write the features of pieces, and return their receipts.
 
         All frames and crops go through the embedder together, so that a GPU's batches are full also for short clips.
-        A piece whose features can't be computed, for an unexpected reason, is written without rows and marked as lost.
+        If an unexpected error prevents the features of a piece, it is written without rows and marked as lost.
         """
         try:
             computed = self.compute(pieces)
         except UnforeseenError as error:
             if len(pieces) > 1:
-                # One of them is to blame, and the others shall not pay for it.
+                # One piece may have caused the error, so each is tried alone, and the others are not lost.
                 return [receipt for piece in pieces for receipt in self.extract(lake, [piece])]
             computed = [self._lost(pieces[0].task.uri, pieces[0].receipt, error)]
         return [
@@ -141,7 +141,7 @@ class Extractor:
         ]
 
     def compute(self, pieces: Sequence[DecodedPiece]) -> list[tuple[Receipt, WorkRows]]:
-        """Compute the features of pieces and return for each its receipt, as far as it is known, and its rows.
+        """Compute the features of pieces; return for each piece its receipt, as far as it is known, and its rows.
 
         Raises:
             UnforeseenError: A stage failed.
@@ -211,7 +211,7 @@ class Extractor:
     def _describe(
         self, pieces: Sequence[DecodedPiece], looks: Sequence[Sequence[Look]], boxes: Sequence[Sequence[Boxes]]
     ) -> list[_Vectors]:
-        """Return what frames and boxes of each piece look like, by the embedder or by what the detector saw."""
+        """Return the embeddings of each piece's frames and boxes, from the embedder or from the detector."""
         if self._embedder is None:
             return [
                 {
@@ -241,7 +241,7 @@ class Extractor:
         described: _Vectors,
         motion: Motion | None,
     ) -> WorkRows:
-        """Return the piece's rows, a frame's followed by those of its boxes."""
+        """Return the piece's rows: for each frame its own row, then the rows of its boxes."""
         frames = piece.frames
         if frames is None or motion is None:
             return empty_rows(self._vectors)

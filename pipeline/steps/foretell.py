@@ -1,4 +1,4 @@
-"""Foretell the paths of the people of a video: rows of `forecasts`, out of its boxes."""
+"""Forecast the paths of the people in a video: make rows of `forecasts` from its boxes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from pipeline.motion.ground import Ground
 from pipeline.motion.trajectories import Trajectory, Windows, cut_windows, feet_of, on_grid, rows_by
 
 _EPSILON = 1e-6
-# A box may be missing for so long in the past, and the path still counts as seen.
+# A path counts as seen if its boxes are missing for no longer than this.
 _GAP_S = 1.0
-# Who was not seen for longer than this, now, is out of sight.
+# A person is out of sight if the last box is older than this.
 _IN_SIGHT_S = 0.3
-# Nearer to the camera than this share of how far away somebody is now, a path has left the picture.
+# A path has left the picture if its distance to the camera falls below this share of the person's distance now.
 _NEAREST = 0.1
-# So many forecasts are made at a time.
+# At most this many forecasts are made at a time.
 _AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
 class ForetellOptions:
-    """What is foretold."""
+    """Which forecasts are made."""
 
     horizon_s: float | None = None
     """How far ahead. None: as far as the forecaster was trained for."""
     every_s: float | None = None
-    """Forecasts are made at multiples of this, which is one of the forecaster's step. None: at each step."""
+    """Forecasts are made at multiples of this, itself a multiple of the forecaster's step. None: at each step."""
 
     def steps(self, bundle: ForecasterBundle) -> tuple[int, int]:
-        """Return how many steps ahead are told, and how many lie between two forecasts.
+        """Return the number of steps that are forecast, and the number of steps between two forecasts.
 
         Raises:
-            UsageError: The forecaster does not reach so far, or does not step so.
+            UsageError: The forecaster does not reach that far, or `every_s` is not a multiple of its step.
         """
         horizon_s = bundle.longest_s if self.horizon_s is None else self.horizon_s
         every_s = bundle.step_s if self.every_s is None else self.every_s
@@ -62,23 +62,23 @@ class ForetellOptions:
 
 
 def forecasts_folder(bundle: ForecasterBundle) -> str:
-    """Return where a forecaster's rows lie in a lake."""
+    """Return the folder of a lake in which a forecaster's rows lie."""
     return model_folder("forecasts", bundle.name)
 
 
 class Foreteller:
-    """Foretells with one forecaster, video by video."""
+    """Makes forecasts with one forecaster, video by video."""
 
     def __init__(self, bundle: ForecasterBundle, options: ForetellOptions, ground: Ground | None = None) -> None:
         """Take the forecaster.
 
         Args:
             bundle: The forecaster.
-            options: What is foretold.
+            options: Which forecasts to make.
             ground: The ground that people walk on, for a forecaster of metres.
 
         Raises:
-            UsageError: The forecaster does not reach so far, or its unit wants a ground or none.
+            UsageError: The options do not fit the forecaster, or its unit needs a ground or excludes one.
         """
         if bundle.unit == METRES and ground is None:
             raise UsageError(
@@ -95,7 +95,7 @@ class Foreteller:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the footer of a part says of how it was made."""
+        """What the footer of a part tells about how the part was made."""
         ground = self._ground.matrix.tolist() if self._ground is not None else None
         options = {"spec": self.bundle.options_digest, "ahead": self._n_ahead, "every": self._every, "ground": ground}
         return {"model": self.bundle.name, "model_sha256": self.bundle.sha256, "model_options": digest(options)}
@@ -105,24 +105,24 @@ class Foreteller:
     ) -> Iterator[pa.Table]:
         """Yield the rows of a video, some forecasts at a time, sorted by `made_at_s`, `track_id`, `horizon_s`.
 
-        There is none for somebody who was not seen for as long as the forecaster looks back, or who is out of sight.
+        A person gets no forecast if they are out of sight, or were not seen for as long as the forecaster looks back.
 
         Args:
             video_id: The video.
             time_s: `float64 [N]`: when each box was seen; rising within a track.
-            track_ids: `int64 [N]`: whose it is.
+            track_ids: `int64 [N]`: the track of each box.
             xyxy: `float32 [N, 4]`, source pixels.
         """
         rows_of = rows_by(track_ids)
         paths = [Trajectory.of_boxes(time_s[rows], xyxy[rows], self._ground) for rows in rows_of]
         grid = on_grid(paths, self.bundle.step_s, _GAP_S)
         windows = cut_windows(grid, self.bundle.n_observed, 0, int(self.bundle.spec["n_others"]), self._every)
-        # Tracks stand by id already: within a time they stay so.
+        # Tracks are already sorted by id, and a stable sort keeps that order within each time.
         windows = windows.take(np.argsort(windows.step, kind="stable"))
-        # Rounded, so that 7 steps of 0.4 s are 2.8 s, as one would write it.
+        # Rounded, so that 7 steps of 0.4 s are written as 2.8 s.
         made_at_s = np.round(windows.step.astype(np.float64) * self.bundle.step_s, 9)
         box = _last_boxes(rows_of, time_s, windows.who, made_at_s)
-        # Between two boxes that are far apart, where somebody is now is known afterwards alone.
+        # Between two boxes that are far apart in time, a position is known only afterwards.
         in_sight = np.flatnonzero(made_at_s - time_s[box] <= _IN_SIGHT_S)
         for start in range(0, len(in_sight), _AT_ONCE):
             some = in_sight[start : start + _AT_ONCE]
@@ -169,7 +169,7 @@ class Foreteller:
         covariance = spread[..., [[0, 2], [2, 1]]] * size[..., None] ** 2
         if self._ground is None:
             return places, covariance
-        # Who passes the camera leaves the picture at its edge, and stays there.
+        # A person who passes the camera leaves the picture at its edge; the path stays there.
         before = self._ground.depth(places) / self._ground.depth(windows.origin)[:, None] > _NEAREST
         last = np.logical_and.accumulate(before, axis=1).sum(axis=1) - 1
         step = np.minimum(np.arange(self._n_ahead), last[:, None])
@@ -185,7 +185,7 @@ def _last_boxes(
     who: NDArray[np.int64],
     at_s: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """Return which row `int64 [N]` is the last box of each track that was seen by a time."""
+    """Return the row `int64 [N]` of the last box of each track that was seen at or before a time."""
     last = np.empty(len(who), np.int64)
     for part in rows_by(who):
         rows = rows_of[int(who[part[0]])]

@@ -1,4 +1,4 @@
-"""All steps, one after the other, in this process: the whole path on one screen."""
+"""All steps, one after the other, in one process: the whole path on one screen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.steps.plan import Probed, plan_archive, probe_patiently
 def analyze_in_order(
     sources: Sequence[str], lake_uri: str, config: Config, bundles: Sequence[Bundle]
 ) -> list[ShardSummary]:
-    """Do a job in this process, and return what was committed.
+    """Run a job in this process, and return the summaries of its shards.
 
     Args:
         sources: Files, folders, globs or manifests.

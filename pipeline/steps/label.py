@@ -1,4 +1,4 @@
-"""From a video's sequences to its segments by one model: the classifier call of the design."""
+"""Label a video: from its sequences to its segments, with one model."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.lake.store import model_folder
 from pipeline.motion.tracking import NO_TRACK
 
-# Sequences of a video that are scored together share each step's pass. More than eight gain nothing on a CPU.
+# At most this many sequences are scored together and share each step's pass. More than eight gain nothing on a CPU.
 _TOGETHER = 8
-# The longest is at most so many times as long as the shortest: what is added to the others is computed in vain.
+# The longest of them is at most this many times as long as the shortest, because padding is computed in vain.
 _LONGER = 2
-# Among so many tracks that began one after the other those of one length are looked for: what they read lies together.
+# Sequences of about one length are grouped within this many successive ones, because their rows lie close together.
 _NEIGHBOURS = 64
-# A longer one is scored alone, piece by piece, so that memory stays bounded.
+# A longer sequence is scored alone, piece by piece, so that memory stays bounded.
 _SHORT_STEPS = 1024
 
 
 def segments_folder(bundle: Bundle) -> str:
-    """Return where a model's segments lie in a lake."""
+    """Return the folder of a lake in which a model's segments lie."""
     return model_folder("segments", bundle.name)
 
 
 def model_facts(bundle: Bundle) -> dict[str, str]:
-    """Return what the footer of a part of `segments` says of the model."""
+    """Return what the footer of a part of `segments` tells about the model."""
     return {"model": bundle.name, "model_sha256": bundle.sha256, "model_options": bundle.options_digest}
 
 
 def on_one_thread(bundles: Iterable[Bundle]) -> None:
-    """Let a worker's models compute on one thread: over several, sums would differ in their last bit.
+    """Let a worker's models compute on one thread: on several, sums would differ in their last bit.
 
-    OpenVINO, which runs all but a transformer, does anyway.
+    OpenVINO, which runs every model but a transformer, uses one thread anyway.
     """
     if any(bundle.spec.head == "transformer" for bundle in bundles):
         import torch
@@ -49,30 +49,30 @@ def on_one_thread(bundles: Iterable[Bundle]) -> None:
 
 
 UNLIKE = 0.95
-"""A step of a higher novelty is unlike what a model has learnt from; of that itself, one in twenty is."""
+"""A step with a higher novelty is unlike the model's training data. One in twenty steps of that data is, too."""
 
 
 class VideoLabels(NamedTuple):
-    """What a model says of a video."""
+    """The result of a model for a video."""
 
     segments: list[dict[str, Any]]
     """Rows of `segments`, by start."""
     judged_s: float
-    """Seconds of people, or of frames, of which the model knows how unlike they are what it has learnt from."""
+    """Seconds of people, or of frames, whose novelty the model knows."""
     unlike_s: float
-    """Those of them that are unlike it; see `UNLIKE`."""
+    """Of these, the seconds that are unlike the model's training data; see `UNLIKE`."""
 
 
 class _Labelled(NamedTuple):
-    """What a model says of a sequence."""
+    """The result of a model for a sequence."""
 
     sequence: StepSequence
     runs: list[StepRun]
     novelty: NDArray[np.float32] | None
-    """`float32 [n_steps]`, if the model knows."""
+    """`float32 [n_steps]`; None if the model does not know it."""
 
     def novelty_of(self, run: StepRun) -> float | None:
-        """Return the mean over a run."""
+        """Return the mean novelty over a run."""
         if self.novelty is None:
             return None
         first = self.sequence.first_step
@@ -80,10 +80,10 @@ class _Labelled(NamedTuple):
 
 
 class Labeller:
-    """Labels videos, on their way or out of the lake, with one model."""
+    """Labels videos with one model, before or after their commit."""
 
     def __init__(self, bundle: Bundle, config: Config, threads: int = 1) -> None:
-        """Take the model, the options of the job, and how many sequences are labelled side by side."""
+        """Take the model, the options of the job, and the number of threads that label."""
         self.bundle = bundle
         self._config = config
         self._classifier = bundle.classifier()
@@ -111,7 +111,7 @@ class Labeller:
             rows: Its features.
             track_ids: `int64 [N]`, for every box.
             class_names: Names of the boxes' classes.
-            video_end_s: When it ends; without limit where that was not seen.
+            video_end_s: When it ends; infinity if its end was not seen.
         """
         bundle, config = self.bundle, self._config
         sequences = list(self._sequences(rows, track_ids, class_names))
@@ -152,7 +152,7 @@ class Labeller:
     def _sequences(
         self, rows: VideoRows, track_ids: NDArray[np.int64], class_names: dict[int, str]
     ) -> Iterator[StepSequence]:
-        """Yield what the model labels: stretches of frames, or long enough tracks of what it was trained on."""
+        """Yield the sequences to label: stretches of frames, or long enough tracks of the model's classes."""
         if self.bundle.scope == "frame":
             yield from rows.frame_sequences()
             return
@@ -163,7 +163,7 @@ class Labeller:
                 yield sequence
 
     def _label(self, rows: VideoRows, sequences: Sequence[StepSequence]) -> Iterator[_Labelled]:
-        """Yield what the model says of some sequences."""
+        """Yield the model's result for each sequence."""
         inputs = [rows.inputs(sequence, self.bundle.spec.inputs) for sequence in sequences]
         logits: Iterable[Iterable[NDArray[np.float32]]]
         if len(sequences) > 1:
@@ -180,7 +180,7 @@ class Labeller:
 def _scored(
     classifier: SequenceClassifier, logits: Iterable[NDArray[np.float32]], novelties: list[NDArray[np.float32]]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield scores, and keep the novelty of each block, if the model knows it."""
+    """Yield scores, and append the novelty of each block to `novelties`, if the model knows it."""
     for block in logits:
         novelty = classifier.novelty(block)
         if novelty is not None:
@@ -189,7 +189,7 @@ def _scored(
 
 
 def _side_by_side(sequences: Sequence[StepSequence]) -> Iterator[Sequence[StepSequence]]:
-    """Yield which sequences of a video are scored together: neighbours of about the same length; long ones alone."""
+    """Yield the groups of sequences to score together: neighbours of about the same length; long ones alone."""
     short = []
     for sequence in sequences:
         if sequence.n_steps > _SHORT_STEPS:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _IO_RETRIES_S = (1.0, 5.0)
 
 Probed = tuple[VideoRef, Probe | VideoError]
-"""A video, with what is known of it, or the reason why nothing is."""
+"""A video with its probe, or with the error that prevented it."""
 
 
 def plan_archive(
@@ -34,14 +34,14 @@ def plan_archive(
 ) -> dict[int, int]:
     """Plan the new videos; return the shards that hold any of the videos, and how many videos each holds.
 
-    Videos that were planned before keep their shard; new ones get new shards, in the given order. Neither the listing
-    nor the plan is ever held as objects, but for the shard that is being filled.
+    Videos that were planned before keep their shard; new ones get new shards, in the given order. Only the shard that
+    is being filled is held as objects; the rest of the plan and the listing are not.
 
     Args:
         lake: Where the plan is kept.
         videos: The archive.
         config: The job's configuration.
-        probe_all: Probes so many videos, in order.
+        probe_all: Probes videos in order. Its second argument is their number.
         check: Called before a shard is written; what it raises ends the planning.
     """
     ids = videos.id_numbers()
@@ -68,7 +68,7 @@ def plan_archive(
 
 
 def probe_patiently(ref: VideoRef, config: Config) -> Probe | VideoError:
-    """Probe a file; if it can't be reached for the moment, retry before it counts as failed."""
+    """Probe a file. If it can't be reached, retry with growing pauses before it counts as failed."""
     for pause_s in (*_IO_RETRIES_S, None):
         try:
             with stage("probe"):
@@ -84,7 +84,7 @@ def probe_patiently(ref: VideoRef, config: Config) -> Probe | VideoError:
 
 
 def _unless_systematic(probed: Iterator[Probed]) -> Iterator[Probed]:
-    """Pass on what was probed, as long as it is the videos that can't be; otherwise raise `SystematicError`."""
+    """Pass on the probed videos; raise `SystematicError` if so many fail that they can't be the reason."""
     breaker = Breaker("files")
     for ref, found in probed:
         breaker.count(str(found) if isinstance(found, VideoError) and found.kind == "internal" else "")

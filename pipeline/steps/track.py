@@ -25,5 +25,5 @@ def track(rows: VideoRows, fps: float | None, config: Config) -> NDArray[np.int6
 
 
 def no_tracks(rows: VideoRows) -> NDArray[np.int64]:
-    """Return for every box of a video that it belongs to no track."""
+    """Return `NO_TRACK` for every box of a video."""
     return np.full(len(rows.boxes.score), NO_TRACK, np.int64)
