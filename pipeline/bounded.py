@@ -1,4 +1,4 @@
-"""Read small files of others: no larger than they can rightly be."""
+"""Read small files of users, with a limit on their size."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from pipeline.errors import UsageError
 
 OPTIONS_BYTES = 1 << 20
-"""Files of options, descriptions of models."""
+"""Limit for files of options and descriptions of models."""
 LABELS_BYTES = 512 << 20
-"""Files of labels."""
+"""Limit for files of labels."""
 
 
 def read_bounded(path: str | Path, most_bytes: int) -> bytes:
     """Return the content of a file, which may also be a device or a pipe that never ends.
 
     Raises:
-        UsageError: It is too large to be what it is taken for.
+        UsageError: It has more than `most_bytes` bytes.
         OSError: It can't be read.
     """
     with open(path, "rb") as file:

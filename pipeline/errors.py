@@ -27,7 +27,7 @@ class VideoError(ActionlakeError):
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        # Both in `args`, so that it can travel between processes.
+        # Both are in `args`, so that the error can be sent between processes.
         super().__init__(kind, message)
         self.kind = kind
 
@@ -53,11 +53,11 @@ class UnforeseenError(Exception):
 
 @contextmanager
 def stage(name: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Name the stage of work that a block is; an unexpected error leaves the block as `UnforeseenError`.
+    """Name the stage of work in a block; an unexpected error leaves the block as `UnforeseenError`.
 
     Args:
         name: `decode`, `detect`, `embed`, `flow`, `track`, `label` or `write`, as in the table `failures`.
-        passing: Further errors that somebody else takes care of.
+        passing: Further errors that leave the block unchanged, because the caller handles them.
     """
     foreseen: tuple[type[Exception], ...] = (ActionlakeError, UnforeseenError, *passing)
     try:
@@ -85,9 +85,9 @@ def describe(error: BaseException) -> str:
 class Interrupted(BaseException):
     """The work was told to stop, by Ctrl-C or SIGTERM.
 
-    `left` says what it leaves, and what the same command does with that.
+    `left` says what the work leaves behind, and what the same command does with that.
 
-    Like `KeyboardInterrupt` it is no `Exception`: nothing that mends errors shall take it for one.
+    Like `KeyboardInterrupt` it is no `Exception`, so that code that handles errors does not catch it.
     """
 
     def __init__(self, signum: int, left: str) -> None:

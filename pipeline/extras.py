@@ -1,4 +1,4 @@
-"""What is installed only where it is wanted: which extra of the package brings it."""
+"""Optional modules, and the extras of the package that install them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXTRA_OF = {
     "onnx": "pack",
     "onnxruntime": "pack",
 }
-"""For each module that analysing with the bundled models on a CPU does without, the extra that brings it."""
+"""The extra that installs each module. Analysing with the bundled models on a CPU needs none of these modules."""
 
 
 def is_installed(module: str) -> bool:
@@ -50,7 +50,7 @@ def way_out(module: str) -> str:
 
 
 def missing(error: ModuleNotFoundError) -> UsageError | None:
-    """Return what to tell a user whose command met a module that is not installed; None if it is none of `EXTRA_OF`."""
+    """Return the error for a user whose command needs a module that is not installed; None if it is not optional."""
     module = (error.name or "").partition(".")[0]
     if module not in EXTRA_OF or is_installed(module):
         return None

@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 def read_options(path: str | Path, known: Mapping[str, str]) -> dict[str, Any]:
     """Read the options of a TOML file.
 
-    An option stands in the table of its group. One outside of all tables, as in earlier versions, is read, too, and a
-    warning says where it belongs.
+    An option stands in the table of its group. An option outside of all tables, as in earlier versions, is read, too,
+    and a warning says where it belongs.
 
     Args:
         path: The file.
-        known: For each option that there is its group.
+        known: The group of each existing option.
 
     Raises:
         UsageError: The file can't be read, or an option is unknown, or stands in the wrong table.
@@ -39,7 +39,7 @@ def read_options(path: str | Path, known: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     outside = []
     for name, value in tables.items():
-        # `labels` is the name of a table, and of an option.
+        # `labels` is the name of both a table and an option.
         if isinstance(value, dict) and name in known.values():
             values |= _of_table(path, name, value, known)
         elif name in known:
@@ -63,7 +63,7 @@ def _of_table(path: str | Path, group: str, table: dict[str, Any], known: Mappin
 
 
 def unknown_option(where: str, name: str, known: Mapping[str, str]) -> UsageError:
-    """Return the error that tells of an option that does not exist, and of those that do."""
+    """Return the error for an option that does not exist, with a hint to those that do."""
     near = difflib.get_close_matches(name, [*known.values(), *known], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "; `actionlake config` prints all"
     return UsageError(f"{where}: unknown option {name!r}{hint}")
@@ -74,8 +74,8 @@ def to_toml(values: Mapping[str, Any], groups: Mapping[str, str], said: Mapping[
 
     Args:
         values: The options. One that is None stands as a comment.
-        groups: For each option its group.
-        said: For each option what it is, to stand above it.
+        groups: The group of each option.
+        said: The comment above each option, which tells what the option is.
     """
     return "\n".join(_lines(values, groups, said or {})) + "\n"
 

@@ -1,6 +1,6 @@
-"""The steps of a job for Python: functions over frames and arrays, with nothing written anywhere.
+"""The steps of a job for Python: functions over frames and arrays that write no files.
 
-Each of them does what a job does, with the same code. `pipeline.analyze` is for archives; these are for a notebook, a
+Each function runs the same code as a job. `pipeline.analyze` is for archives; these functions are for a notebook, a
 camera, or a program of your own.
 """
 
@@ -53,29 +53,29 @@ class Frame:
     step: int = 0
     """The first point of the sampling grid that shows it; point `k` lies at `k / fps` seconds."""
     n_steps: int = 1
-    """How many points show it; more than one where the video is slower than the grid."""
+    """How many points show it; more than one if the video is slower than the grid."""
     fps: float | None = None
-    """Frames per second of its video, if known: people do not move faster for being sampled more often."""
+    """Frames per second of its video, if known. A finer grid repeats frames, which does not make motion faster."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Somebody does something, from when to when."""
+    """A span of time in which somebody does something."""
 
     label: str
-    """What."""
+    """The activity."""
     start_s: float
-    """From when, in seconds since the first frame ..."""
+    """Start, in seconds since the first frame."""
     end_s: float
-    """... to when, not included."""
+    """End, in seconds since the first frame; not included."""
     score: float
     """How sure the model is, from 0 to 1."""
     track_id: int | None
-    """Who: the number of the track. None where whole frames are labelled."""
+    """The number of the person's track. None if whole frames are labelled."""
     xyxy: NDArray[np.float32] | None
-    """`float32 [4]`: mean box, in pixels of the frames. None where whole frames are labelled."""
+    """`float32 [4]`: mean box, in pixels of the frames. None if whole frames are labelled."""
     novelty: float | None = None
-    """How unlike all that the model has learnt from it is, from 0 to 1. None where the model does not know."""
+    """How unlike the model's training data the segment is, from 0 to 1. None if the model does not know."""
 
 
 def decode(
@@ -86,7 +86,7 @@ def decode(
     longest_px: int = _LONGEST_PX,
     video_track: int | None = None,
 ) -> Iterator[Frame]:
-    """Yield the frames of a video that a sampling grid shows, in order, each once.
+    """Yield the frames of a video that are on a sampling grid, in order, each once.
 
     A point of the grid shows the frame with the largest presentation time that is not after it, whatever the codec, the
     container or the frame rate.
@@ -99,7 +99,7 @@ def decode(
         path: A file, local or remote.
         fps: Points of the grid per second.
         start_s: Where to begin, in seconds.
-        end_s: Where to end. None: with the video.
+        end_s: Where to end, in seconds. None: at the end of the video.
         longest_px: Longest side of the frames in pixels. Smaller videos are not enlarged.
         video_track: Which of a file's video tracks to read, from 0. None: the largest.
 
@@ -158,7 +158,7 @@ def detect(
 
 
 def follow(boxes: Iterable[Boxes], fps: float = USUAL_FPS, gap_s: float = 2.0) -> Iterator[NDArray[np.int64]]:
-    """Follow what was found from frame to frame.
+    """Follow people, or other things, from frame to frame by their boxes.
 
         >>> boxes = pipeline.detect(pipeline.decode("street.mp4", fps=10), min_score=0.1)
         >>> ids = list(pipeline.follow(boxes, fps=10))
@@ -166,9 +166,9 @@ def follow(boxes: Iterable[Boxes], fps: float = USUAL_FPS, gap_s: float = 2.0) -
         True
 
     Args:
-        boxes: The boxes of every frame, also of those without any. Weak boxes help: they carry a track on.
-        fps: Frames per second, at even distances.
-        gap_s: Somebody may be out of sight for so long and keep the id.
+        boxes: The boxes of every frame, also of frames without any. Weak boxes help: they continue a track.
+        fps: Frames per second; the frames are evenly spaced.
+        gap_s: Seconds that somebody may be out of sight and keep the id.
 
     Yields:
         For each frame the ids of its boxes, `int64 [N]`, from 1 on; -1 where a box belongs to no track.
@@ -180,7 +180,7 @@ def follow(boxes: Iterable[Boxes], fps: float = USUAL_FPS, gap_s: float = 2.0) -
 def embed(
     images: Iterable[Frame | NDArray[np.uint8]], embedder: str = EMBEDDED_EMBEDDER, device: str = "auto"
 ) -> NDArray[np.float16]:
-    """Describe images by a CNN: vectors that lie near each other for images that look alike.
+    """Describe images by a CNN: images that look alike get vectors that lie near each other.
 
         >>> frames = list(pipeline.decode("street.mp4", fps=1))
         >>> pipeline.embed(frames).shape
@@ -206,7 +206,7 @@ def label(
     config: Config | None = None,
     fps: float | None = None,
 ) -> list[Segment]:
-    """Say who does what in frames, as a job says it of a video. Frames are read once and not kept.
+    """Label who does what in frames, as a job does for a video. Frames are read once and not kept.
 
         >>> frames = pipeline.decode("street.mp4")
         >>> segments = pipeline.label(frames)
@@ -217,7 +217,7 @@ def label(
         frames: Frames, or images `uint8 [H, W, 3]`, RGB, all of one size, at the rate that the model was trained at.
         model: A model bundle, the folder of one, or `"default"` for the one that comes with the package.
         config: Options. None: the defaults, with what the model was trained with.
-        fps: The rate of images that tell no time. None: that of the model.
+        fps: Images per second, for images without a time. None: the rate of the model.
 
     Returns:
         Segments, by start.
@@ -251,7 +251,7 @@ def label(
 
 @dataclass(frozen=True)
 class _Piece:
-    """A piece of features in memory, read as one in a lake is."""
+    """A piece of features in memory, which is read in the same way as one in a lake."""
 
     batch: pa.RecordBatch
 
@@ -265,13 +265,13 @@ class _Piece:
 def _extracted(
     frames: Iterable[Frame | NDArray[np.uint8]], extractor: Extractor, rate: float, own_fps: float | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the features of frames, a batch at a time; each batch is looked at beside the first frame of the next.
+    """Yield the features of frames, a batch at a time; each batch comes with the first frame of the next.
 
     Args:
         frames: Frames, or images.
-        extractor: Who looks.
+        extractor: The networks.
         rate: Images per second.
-        own_fps: Frames per second of the video that they are from.
+        own_fps: Frames per second of the video that the frames are from.
     """
     task: ChunkTask | None = None
     receipt = Receipt(0, "", 0, 0, False)
@@ -294,7 +294,7 @@ def _extracted(
 def _first_of(
     frames: Iterable[Frame | NDArray[np.uint8]],
 ) -> tuple[Frame | NDArray[np.uint8] | None, Iterable[Frame | NDArray[np.uint8]]]:
-    """Return the first of some frames, None if there are none, and all of them."""
+    """Return the first frame, or None if there is none, and an iterable of all frames."""
     left = iter(frames)
     begun = list(itertools.islice(left, 1))
     return (begun[0] if begun else None), itertools.chain(begun, left)
@@ -305,7 +305,7 @@ def _probe_of(width: int, height: int, rate: float) -> Probe:
 
 
 def _batches(frames: Iterable[Frame | NDArray[np.uint8]], rate: float = USUAL_FPS) -> Iterator[list[Frame]]:
-    """Yield frames some at a time; images get the times of an even rate."""
+    """Yield frames in batches; images get evenly spaced times."""
     numbered: Iterator[tuple[int, Any]] = enumerate(frames)
     while batch := list(itertools.islice(numbered, _BATCH_FRAMES)):
         yield [

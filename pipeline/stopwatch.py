@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 class Stopwatch:
-    """Runs while a `with` block does, again and again.
+    """Adds up the time that `with` blocks take.
 
     Example:
         >>> watch = Stopwatch()
@@ -35,7 +35,7 @@ class Stopwatch:
         self.seconds += time.perf_counter() - self._started
 
     def over(self, items: Iterable[_T]) -> Iterator[_T]:
-        """Yield items; the watch runs while each is made, not while others do something with it."""
+        """Yield items. The watch runs while an item is made, not while the caller uses it."""
         waiting = iter(items)
         while True:
             with self:
