@@ -1,1 +1,1 @@
-"""A model packed for machines where there is little to compute with: networks as files, and a runner of one file."""
+"""A model packed for machines with little computing power: networks as files, and a runner in one file."""

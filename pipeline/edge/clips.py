@@ -13,12 +13,12 @@ from pipeline.errors import UsageError
 def find_clips(
     videos: str | None, labels: Path | None = None, labels_format: str | None = None, label_map: Path | None = None
 ) -> list[Clip]:
-    """Return the clips in a folder, or, where labels are named, the labelled ones with what is done in them.
+    """Return the clips in a folder; if labels are named, only the labelled clips, with their labelled spans.
 
     Args:
         videos: A file, a folder, a glob or a manifest; with labels, the folder in which their videos lie.
         labels: A file of labels, in any format that is read.
-        labels_format: Its format. None: what it looks like.
+        labels_format: Its format. None: the one that it looks like.
         label_map: A CSV with other names for its labels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What packed networks find in clips, beside what the exact ones find, and beside labels."""
+"""Compare what packed networks find in clips with what the exact ones find, and with labels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.edge.networks import load_networks
 from pipeline.edge.runner import segments
 from pipeline.lake.examples import iou
 
-# Who is meant by two boxes shares so much of the union of both.
+# Two boxes show the same person if their IoU is at least this.
 _SAME_PERSON = 0.3
-# As many are enough to see whether networks agree; what is labelled is looked at whole.
+# This many pictures suffice to see whether networks agree. If clips are labelled, all of their pictures are used.
 _MOST_PICTURES = 600
 _EXACT = "openvino", "f32"
 _RUNTIME = {"openvino": "openvino", "onnx": "onnxruntime"}
@@ -30,29 +30,29 @@ Span = tuple[str, float, float]
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of a user's own."""
+    """A clip of the user."""
 
     path: str
     spans: tuple[Span, ...] = ()
-    """What is done in it, where somebody has said so."""
+    """The labelled spans in it, if there are any."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one kind of networks finds in clips."""
+    """The results of one kind of networks on clips."""
 
     HEADINGS: ClassVar[tuple[str, ...]] = ("agrees", "labelled time right", "pictures/s")
     EXPLAINED: ClassVar[str] = (
-        "*Agrees*: the F1 of the seconds of segments beside those of the exact networks (f32): the same label at the "
-        "same time and place. *Labelled time right*: the share of the labelled seconds in which somebody is said to do "
-        "that. *Pictures/s*: looked at per second of one core of the machine that packed it, decoding included."
+        "*Agrees*: the F1 score of the seconds of segments, compared with the exact networks (f32): the same label at "
+        "the same time and place. *Labelled time right*: the share of the labelled seconds in which a segment has the "
+        "same label. *Pictures/s*: pictures per second on one core of the machine that packed it, decoding included."
     )
 
     runtime: str
     precision: str
     agreement: float
     right: float | None
-    """None where no labels are known."""
+    """None if there are no labels."""
     pictures_per_s: float
 
     def cells(self) -> list[str]:
@@ -72,10 +72,10 @@ def compare(
 
     Args:
         folder: The pack; it holds `openvino/f32`.
-        told: What `pack.json` tells.
-        clips: Of the user's own.
+        told: The content of `pack.json`.
+        clips: The user's clips.
         kinds: Runtime and precision of each.
-        notify: Told of what was done.
+        notify: Called with messages about the progress.
     """
     if not clips:
         return []
@@ -94,7 +94,7 @@ _Segments = list[list[dict[str, Any]]]
 
 
 def _found(folder: Path, told: dict[str, Any], clips: Sequence[Clip], kind: tuple[str, str]) -> tuple[_Segments, float]:
-    """Return the segments of each clip, and how many pictures were looked at per second of computing."""
+    """Return the segments of each clip, and the number of pictures per second of CPU time."""
     networks = load_networks(folder, _RUNTIME[kind[0]], kind[1])
     found: _Segments = []
     n_pictures = 0
@@ -117,7 +117,7 @@ def _found(folder: Path, told: dict[str, Any], clips: Sequence[Clip], kind: tupl
 
 
 def _agreement(exact: _Segments, found: _Segments) -> float:
-    """Return the F1 of seconds, the exact ones taken for the truth; 1 where both found nothing."""
+    """Return the F1 score of seconds, with the exact networks as truth; 1 if both found nothing."""
     shared, total = 0.0, 0.0
     for expected, here in zip(exact, found, strict=True):
         total += sum(each["end_s"] - each["start_s"] for each in (*expected, *here))
@@ -130,7 +130,7 @@ def _agreement(exact: _Segments, found: _Segments) -> float:
 
 
 def _right(clips: Sequence[Clip], found: _Segments) -> float | None:
-    """Return the share of labelled seconds in which somebody is said to do what the label says."""
+    """Return the share of labelled seconds in which a segment has the same label; None without labels."""
     total, right = 0.0, 0.0
     for clip, here in zip(clips, found, strict=True):
         for label, start_s, end_s in clip.spans:

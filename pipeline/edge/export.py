@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 DETECTOR, KEYPOINTS, LSTM = NETWORKS = ("detector", "keypoints", "lstm")
 """Names of the files, without suffix."""
 _OPSET = 17
-# Weights of a channel each, activations of a layer each: what Intel's and Arm's instructions for int8 multiply.
+# Weights are scaled per channel and activations per layer, as Intel's and Arm's instructions for int8 need it.
 _QUANTISED = (DETECTOR, KEYPOINTS)
 
 
 class Calibration:
-    """What networks are calibrated with for int8: what they are given when they look at a user's own pictures."""
+    """Inputs to calibrate networks for int8: those that the networks get when they look at the user's pictures."""
 
     def __init__(self, images: Sequence[NDArray[np.float32]], parts: Sequence[NDArray[np.float32]]) -> None:
         """Take inputs of the detector `float32 [1, 3, h, w]`, of the keypoint head `float32 [1, cells, cells, C]`."""
@@ -48,9 +48,9 @@ def write_openvino(
     Args:
         exported: Folder with the detector as it is exported for this node; see `exported_weights`.
         bundle: The activity model.
-        out: Where to.
-        precisions: `f32`, `f16`, `int8`. The last needs NNCF. The LSTM is kept in f16 then: it is small, and remembers.
-        calibration: What is looked at; for `int8` alone.
+        out: The target folder.
+        precisions: `f32`, `f16`, `int8`. For `int8`, which needs NNCF, the LSTM is in f16: it is small, and remembers.
+        calibration: Inputs for calibration, only for `int8`.
     """
     import openvino as ov
 
@@ -73,7 +73,7 @@ def _quantised(graph: ov.Model, inputs: Sequence[NDArray[np.float32]]) -> ov.Mod
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    # Its progress is no answer of ours.
+    # NNCF prints its progress, which is not part of our output.
     with redirect_stdout(sys.stderr):
         made: ov.Model = nncf.quantize(
             graph.clone(), nncf.Dataset(list(inputs)), preset=nncf.QuantizationPreset.MIXED, subset_size=len(inputs)
@@ -89,9 +89,9 @@ def write_onnx(
     Args:
         detector: Folder of the detector's bundle.
         bundle: The activity model.
-        out: Where to.
+        out: The target folder.
         precisions: As for `write_openvino`.
-        calibration: The same.
+        calibration: As for `write_openvino`.
     """
     f32 = out / "f32"
     with tempfile.TemporaryDirectory() as scratch:
@@ -114,7 +114,7 @@ _Exported = tuple[str, Any, tuple[Any, ...], dict[str, dict[int, str]]]
 
 
 def _torch_modules(detector: Path, bundle: Bundle) -> Iterator[_Exported]:
-    """Yield each network as a module: its name, itself, inputs to trace it with, and axes of any length."""
+    """Yield each network as a module: its name, the module, inputs to trace it with, and its axes of any length."""
     import torch
 
     from pipeline.edge.torch_step import Step
@@ -146,7 +146,7 @@ def _export(module: torch.nn.Module, inputs: tuple[Any, ...], names: dict[str, d
 
     given, told = list(names)[: len(inputs)], list(names)[len(inputs) :]
     with warnings.catch_warnings(), torch.no_grad():
-        # That sizes become constants where they are, and that this exporter gets a successor that takes a minute.
+        # The warnings: sizes become constants, which they are, and there is a newer exporter, which takes a minute.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module, inputs, path, input_names=given, output_names=told, opset_version=_OPSET, dynamo=False,
@@ -155,7 +155,7 @@ def _export(module: torch.nn.Module, inputs: tuple[Any, ...], names: dict[str, d
 
 
 def _halve(source: Path, target: Path) -> None:
-    """Write a network with weights of f16; it computes in f32, as CPUs do anyway, and reads and says f32."""
+    """Write a network with f16 weights. It computes in f32, as CPUs do anyway, with inputs and outputs in f32."""
     import onnx
     from onnx import numpy_helper
 
@@ -175,7 +175,7 @@ def _halve(source: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
-# Smaller ones are biases and sizes: nothing is won by them.
+# Smaller tensors are biases and sizes: nothing is gained by halving them.
 _SMALLEST_HALVED = 256
 
 
@@ -185,7 +185,7 @@ def _quantise_onnx(source: Path, target: Path, inputs: Sequence[NDArray[np.float
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Inputs(CalibrationDataReader):  # type: ignore[misc]
-        """Hands out the inputs, one after the other."""
+        """Returns the inputs one after the other."""
 
         def __init__(self, name: str) -> None:
             self._left = iter([{name: each} for each in inputs])
@@ -195,7 +195,7 @@ def _quantise_onnx(source: Path, target: Path, inputs: Sequence[NDArray[np.float
 
     name = onnx.load(source, load_external_data=False).graph.input[0].name
     ready = target.with_suffix(".ready.onnx")
-    # Sizes are left open, which its symbolic inference does not follow.
+    # Sizes are left open, which symbolic shape inference does not follow.
     quant_pre_process(source, ready, skip_symbolic_shape=True)
     quantize_static(
         ready, target, Inputs(name), per_channel=True, weight_type=QuantType.QInt8,

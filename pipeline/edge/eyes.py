@@ -17,12 +17,12 @@ class Eyes:
     """The detector of a pack, with its keypoint head."""
 
     def __init__(self, detector: dict[str, Any], networks: Any) -> None:
-        """Take what is told of the detector, and the networks."""
+        """Take the facts about the detector from `pack.json`, and the networks."""
         self._told, self._networks = detector, networks
         self._kinds = [(channels, stride) for channels, stride in detector["maps"]]
 
     def look(self, image: NDArray[np.uint8], size: tuple[int, int]) -> Boxes:
-        """Return the people in an image `uint8 [H, W, 3]`, RGB, in pixels of the source, which is so wide and high."""
+        """Return the people in an image `uint8 [H, W, 3]`, RGB, in pixels of the source of this width and height."""
         told = self._told
         letterbox = Letterbox(image.shape[0], image.shape[1], told["px"])
         given = np.empty((1, *letterbox.size, 3), np.uint8)

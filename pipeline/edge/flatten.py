@@ -1,4 +1,4 @@
-"""Write a module and all that it uses of this package as one file: nothing else of the package has to be installed."""
+"""Write a module, and all that it uses of this package, as one file that runs without the package."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _FUTURE = "from __future__ import annotations"
 
 @dataclass
 class _Module:
-    """What a module defines, and where the names come from that it uses."""
+    """The names that a module defines, and the origin of the names that it uses."""
 
     name: str
     text: str
     defined: dict[str, ast.stmt] = field(default_factory=dict)
-    """Statement that defines a name, by name."""
+    """The statement that defines each name."""
     said: dict[str, ast.stmt] = field(default_factory=dict)
-    """What is said of a constant: the string behind it."""
+    """The docstring of a constant: the string after it."""
     ours: dict[str, str] = field(default_factory=dict)
-    """Module of the package that a name comes from."""
+    """The module of the package that each name comes from."""
     others: dict[str, str] = field(default_factory=dict)
-    """Statement that imports a name from elsewhere."""
+    """The statement that imports each name from elsewhere."""
 
     @classmethod
     def read(cls, name: str) -> _Module:
@@ -57,7 +57,7 @@ class _Module:
                 self.others[alias.asname or alias.name] = statement + renamed
 
     def source_of(self, name: str) -> str:
-        """Return the statement that defines a name, with the comment above it and what is said below it."""
+        """Return the statement that defines a name, with the comment above it and the docstring below it."""
         node, lines = self.defined[name], self.text.splitlines()
         first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))]) - 1
         last = self.said[name].end_lineno if name in self.said else node.end_lineno
@@ -76,16 +76,17 @@ def _names_of(node: ast.stmt) -> Iterator[str]:
 
 
 def flatten(name: str, entry: str = "main") -> str:
-    """Return the source of a program that is a module of this package, with all that it uses of others.
+    """Return the source of a program: a module of this package, with all that it uses of other modules.
 
-    What is not used is left out. Comments and docstrings come along.
+    What is not used is left out. Comments and docstrings are kept.
 
     Args:
-        name: The module. What stands under `if __name__ == "__main__"` ends the program.
-        entry: The function from which all that is used is reached.
+        name: The module. Its block `if __name__ == "__main__"` ends the program.
+        entry: The function from which everything that is used is reached.
 
     Raises:
-        ValueError: Two modules define what is used under one name, or a function imports from the package.
+        ValueError: Two modules define a name that is used, a function imports from the package, or an import renames
+            a name of the package.
     """
     modules: dict[str, _Module] = {}
     used: dict[str, tuple[str, str]] = {}
@@ -127,7 +128,7 @@ def flatten(name: str, entry: str = "main") -> str:
 
 
 def _in_order(modules: Mapping[str, _Module], last: str) -> list[str]:
-    """Return the modules, each behind those that it imports from."""
+    """Return the modules, each after those that it imports from."""
     order: list[str] = []
 
     def visit(name: str) -> None:

@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 from pipeline.archive.orientation import orientation_of, upright_size
 
 _EPSILON = 1e-6
-# A frame counts as shown for at most so long; what follows is a gap.
+# A frame counts as shown for at most this long; then there is a gap.
 _LONGEST_HELD_S = 10.0
-# A clock that goes back by more was set anew: another recording begins. By less, a frame came out of order.
+# If the time goes back by more than this, another recording begins. If by less, a frame came out of order.
 _SET_BACK_S = 1.0
 _USUAL_FPS = 25.0
 _TIMEOUT_S = 10
 _LOOKED_AT_FIRST_US = 1_000_000
-# After so many damaged packets in a row a source is given up.
+# After this many damaged packets in a row a source is given up.
 _MOST_DAMAGED = 1000
 
 
 class Picture(NamedTuple):
-    """What is shown at a step of the sampling grid."""
+    """The picture at a step of the sampling grid."""
 
     step: int
     n_steps: int
-    """For how many steps it is shown, as far as that is known when it comes."""
+    """For how many steps it is shown, as far as that is known when it is yielded."""
     time_s: float
-    """When the frame came, from the first one on."""
+    """When the frame came, in seconds since the first one."""
     image: NDArray[np.uint8]
     """`uint8 [h, w, 3]`, RGB, upright; not larger than asked for."""
     size: tuple[int, int]
@@ -47,11 +47,11 @@ class _Frame(NamedTuple):
     time_s: float
     size: tuple[int, int]
     picture: Callable[[int, int], NDArray[np.uint8]]
-    """Returns it with a width and a height, in RGB."""
+    """Returns the frame in RGB, scaled to a width and a height."""
 
 
 class Footage:
-    """The pictures of a source. Of one that is live, the newest is given whenever one is asked for."""
+    """The pictures of a source. A live source gives the newest picture whenever one is requested."""
 
     def __init__(
         self, frames: Iterator[_Frame], own_fps: float, rate: float, longest_px: int, is_live: bool,
@@ -64,10 +64,10 @@ class Footage:
         self.began_at = 0.0
         """When the first picture came, in seconds since 1970."""
         self.fps = min(own_fps or _USUAL_FPS, rate)
-        """Pictures per second, usually."""
+        """The usual number of pictures per second."""
 
     def __iter__(self) -> Iterator[Picture]:
-        """Yield the pictures until the source ends, or it is to be stopped.
+        """Yield the pictures until the source ends or `stop` is set.
 
         Raises:
             OSError: The source broke off.
@@ -88,7 +88,7 @@ class Footage:
                 yield self._picture(frame, frame.time_s - first_s, step, 1)
 
     def _recorded(self) -> Iterator[Picture]:
-        """Yield at each step of the grid the last frame that is not after it."""
+        """Yield for each step of the grid the last frame that is not after it."""
         held, held_s, shift_s, usual_s = None, 0.0, 0.0, 1 / self.fps
         for frame in self._frames:
             if held is None:
@@ -143,7 +143,7 @@ def pictures(source: str, rate: float, longest_px: int, stop: threading.Event | 
 
 
 def _by_av(source: str, is_live: bool) -> tuple[Iterator[_Frame], float]:
-    """Return the frames of a source, and how many come per second; by PyAV."""
+    """Open a source by PyAV; return its frames, and how many come per second."""
     import av
     from av.error import FFmpegError
 
@@ -208,7 +208,7 @@ def _upright(frame: Any, stream: Any, time_s: float) -> _Frame:
 
 
 def _by_opencv(source: str | int, is_live: bool) -> tuple[Iterator[_Frame], float]:
-    """Return the frames of a source, and how many come per second; by OpenCV."""
+    """Open a source by OpenCV; return its frames, and how many come per second."""
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         raise OSError(f"{source}: can't be opened")
@@ -234,7 +234,7 @@ def _resized(frame: Any) -> Callable[[int, int], NDArray[np.uint8]]:
 
 
 def _newest(frames: Iterator[_Frame], stop: threading.Event) -> Iterator[_Frame]:
-    """Yield the newest frame whenever one is asked for: what comes meanwhile is left out, and nothing piles up."""
+    """Yield the newest frame whenever one is requested. Frames in between are dropped, so there is no backlog."""
     waiting: list[_Frame] = []
     changed, ended = threading.Condition(), threading.Event()
     failures: list[Exception] = []
@@ -247,7 +247,7 @@ def _newest(frames: Iterator[_Frame], stop: threading.Event) -> Iterator[_Frame]
                     changed.notify()
                 if stop.is_set():
                     break
-        except Exception as error:  # Raised again where the pictures are asked for.
+        except Exception as error:  # It is raised again in the thread that reads the pictures.
             failures.append(error)
         with changed:
             ended.set()
@@ -256,7 +256,7 @@ def _newest(frames: Iterator[_Frame], stop: threading.Event) -> Iterator[_Frame]
     threading.Thread(target=read, daemon=True).start()
     while not stop.is_set():
         with changed:
-            # Now and then it looks whether it is to stop.
+            # The timeout lets the loop check whether to stop.
             changed.wait_for(lambda: waiting or ended.is_set(), timeout=0.5)
             frame = waiting.pop() if waiting else None
         if frame is not None:

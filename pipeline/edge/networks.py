@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUNTIMES = ("openvino", "onnxruntime")
-"""Who may run the networks."""
+"""The libraries that can run the networks."""
 PRECISIONS = ("int8", "f16", "f32")
-"""What they may be kept in, the smallest first."""
+"""The precisions in which networks are stored, the smallest first."""
 _FOLDER = {"openvino": "openvino", "onnxruntime": "onnx"}
-# So many people are seen at a time: who is seen beside others is seen the same.
+# The keypoint head always gets this many people at a time, so that the result for one does not depend on the others.
 _PEOPLE = 4
 
 
@@ -25,10 +25,10 @@ def load_networks(pack: Path, runtime: str | None = None, precision: str = "", t
         pack: Its folder.
         runtime: One of `RUNTIMES`. None: the first that is installed and has networks in the pack.
         precision: One of `PRECISIONS`; empty: the smallest that is there.
-        threads: Of the networks.
+        threads: Threads of the networks.
 
     Raises:
-        ValueError: There are none of these.
+        ValueError: The pack has no such networks.
     """
     wanted = [runtime] if runtime else [name for name in RUNTIMES if find_spec(name)]
     there = {name: pack / _FOLDER[name] for name in wanted if (pack / _FOLDER[name]).is_dir()}
@@ -59,10 +59,10 @@ class OpenVinoNetworks:
             "ENABLE_CPU_PINNING": False,
         }
         exact = self._options | {"INFERENCE_PRECISION_HINT": "f32"}
-        # In the others it computes in what the processor is best at.
+        # With other precisions, OpenVINO computes in the one that suits the processor best.
         if folder.name == "f32":
             self._options = exact
-        # Compiled networks of all kinds of cameras would fill the memory; there is one.
+        # Only one compiled network is kept: one for each size of images would fill the memory.
         self._detector: tuple[tuple[int, ...], Any] | None = None
         heads = self._core.read_model(folder / "keypoints.xml")
         heads.reshape((_PEOPLE, *heads.input().partial_shape.get_min_shape()[1:]))
@@ -89,11 +89,11 @@ class OpenVinoNetworks:
         return self._core.compile_model(graph.build(), "CPU", self._options)
 
     def keypoints(self, parts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what the keypoint head tells of parts of a map, `float32 [N, cells, cells, C]`."""
+        """Return the output of the keypoint head for parts of a map, `float32 [N, cells, cells, C]`."""
         return in_groups(lambda some: self._heads(some)[0], parts)
 
     def step(self, x: NDArray[np.float32], state: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return the scores of a step and the state behind it, for its inputs and the state before."""
+        """Return the scores of a step and the state after it, from its inputs and the state before it."""
         return list(self._step([x, state]).values())
 
 
@@ -122,16 +122,16 @@ class OnnxNetworks:
         return self._run("detector", pixels)[0]
 
     def keypoints(self, parts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what the keypoint head tells of parts of a map, `float32 [N, cells, cells, C]`."""
+        """Return the output of the keypoint head for parts of a map, `float32 [N, cells, cells, C]`."""
         return in_groups(lambda some: self._run("keypoints", some)[0], parts)
 
     def step(self, x: NDArray[np.float32], state: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return the scores of a step and the state behind it, for its inputs and the state before."""
+        """Return the scores of a step and the state after it, from its inputs and the state before it."""
         return self._run("lstm", x, state)
 
 
 def in_groups(run: Any, parts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what comes of rows, always so many at a time; what lacks is made up by zeros."""
+    """Run rows in groups of a fixed size and return the results; the last group is padded with zeros."""
     told = []
     for start in range(0, len(parts), _PEOPLE):
         some = parts[start : start + _PEOPLE]

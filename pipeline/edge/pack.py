@@ -1,4 +1,4 @@
-"""Pack a model for machines where there is little to compute with: detector, poses and LSTM in one folder."""
+"""Pack a model for machines with little computing power: detector, poses and LSTM in one folder."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from pipeline.vision.weights import exported_weights, find_weights
 RUNTIMES = ("openvino", "onnx")
 """Formats that a pack may hold."""
 PRECISIONS = ("f32", "f16", "int8")
-"""What its networks may be kept in."""
+"""The precisions in which its networks can be stored."""
 _FORMAT = 1
-# So many pictures calibrate int8; more change nothing.
+# Pictures that calibrate int8, in all and usually of one clip; more change nothing.
 _N_CALIBRATION, _OF_A_CLIP = 160, 8
 
 
@@ -42,7 +42,7 @@ class Pack(NamedTuple):
 
     folder: Path
     outcomes: list[Outcome]
-    """What was measured of each kind of networks on the clips, if there were any."""
+    """The results of each kind of networks on the clips, if there were any."""
 
 
 def pack(
@@ -53,7 +53,7 @@ def pack(
     runtimes: Sequence[str] = RUNTIMES[:1],
     on_done: Callable[[str], None] | None = None,
 ) -> Pack:
-    """Write the networks of a model, and a program of one file that runs them, into a folder.
+    """Write the networks of a model, and a one-file program that runs them, into a folder.
 
     The program, `edge.py`, imports neither PyTorch nor Ray nor this package.
 
@@ -61,11 +61,11 @@ def pack(
         bundle: An activity model of people whose LSTM or GRU does not look ahead, its folder, or the name of one that
             comes with the package.
         out: The folder.
-        clips: Of the user's own cameras: int8 is calibrated on them, and what each kind of networks finds in them is
-            compared with what the exact ones find, and with labels where there are any.
+        clips: Clips of the user's own cameras. int8 is calibrated on them. What each kind of networks finds in them is
+            compared with what the exact ones find, and with labels if there are any.
         precisions: Some of `PRECISIONS`. `int8` needs clips.
         runtimes: Some of `RUNTIMES`.
-        on_done: Told of what was done.
+        on_done: Called with messages about the progress.
 
     Raises:
         UsageError: The model can't be packed, or an option does not fit.
@@ -81,7 +81,7 @@ def pack(
     (folder / "pack.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     (folder / "edge.py").write_text(flatten("pipeline.edge.runner"), encoding="utf-8")
     for runtime in RUNTIMES:
-        # Networks of another model, or of kinds that are not wanted now, would be taken for this one's.
+        # Old networks, of another model or of kinds that are not wanted now, would be taken for this model's.
         shutil.rmtree(folder / runtime, ignore_errors=True)
     write_openvino(exported, model, folder / "openvino", ["f32"], None)
     calibration = None
@@ -91,7 +91,7 @@ def pack(
     for runtime in runtimes:
         notify(f"writing networks for {runtime}: {', '.join(precisions)}")
         if runtime == "openvino":
-            # The exact ones are there.
+            # The exact networks are already there.
             write_openvino(
                 exported, model, folder / runtime, [each for each in precisions if each != "f32"], calibration
             )
@@ -108,7 +108,7 @@ def pack(
 
 
 def _checked(model: Bundle, precisions: Sequence[str], runtimes: Sequence[str], clips: Sequence[Clip]) -> Config:
-    """Return the options that a model's features are made with, if it can be packed."""
+    """Check that a model can be packed; return the options of its features."""
     for named, known in ((precisions, PRECISIONS), (runtimes, RUNTIMES)):
         if not named or (unknown := set(named) - set(known)):
             raise UsageError(f"{', '.join(sorted(unknown)) if named else 'nothing'}: known are {', '.join(known)}")
@@ -131,7 +131,7 @@ def _checked(model: Bundle, precisions: Sequence[str], runtimes: Sequence[str], 
 
 
 def _facts(model: Bundle, config: Config, info: dict[str, Any]) -> dict[str, Any]:
-    """Return what the runner must know."""
+    """Return what the runner must know: the content of `pack.json`."""
     if not info["keypoint_map"]:
         raise UsageError(
             f"detector {config.chosen_detector!r} has no keypoint head beside its maps; a pack holds detectors of the "
@@ -166,7 +166,7 @@ def _facts(model: Bundle, config: Config, info: dict[str, Any]) -> dict[str, Any
 
 
 class _Recording:
-    """Networks that keep what they are given."""
+    """Networks that record their inputs."""
 
     def __init__(self, networks: OpenVinoNetworks) -> None:
         self._networks = networks
@@ -185,7 +185,7 @@ class _Recording:
 def _calibration(
     told: dict[str, Any], exact: Path, clips: Sequence[Clip], notify: Callable[[str], None]
 ) -> Calibration:
-    """Look at some pictures of clips, and return what the networks were given."""
+    """Look at some pictures of clips, and return the inputs of the networks."""
     recording = _Recording(OpenVinoNetworks(exact, 1))
     eyes = Eyes(told["detector"], recording)
     for picture in islice(_some_pictures(told, clips, notify), _N_CALIBRATION):
@@ -198,7 +198,7 @@ def _calibration(
 def _some_pictures(
     told: dict[str, Any], clips: Sequence[Clip], notify: Callable[[str], None]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield a picture a second of each clip: some of each, of as many clips as it takes."""
+    """Yield some pictures of each clip, one per second."""
     of_a_clip = max(_OF_A_CLIP, -(-_N_CALIBRATION // len(clips)))
     for clip in clips:
         try:
@@ -228,8 +228,8 @@ def _card(told: dict[str, Any], folder: Path, kinds: Sequence[tuple[str, str]], 
     python edge.py rtsp://camera/stream --precision int8
     python edge.py camera:0
 
-`edge.py` prints a JSON line for each segment, as it ends: label, score, from when to when, whose track, mean box. It
-needs `numpy`, `opencv-python`, `lap`, and `openvino` or `onnxruntime`; for streams `av`. All else here is no code.
+`edge.py` prints a JSON line for each segment when it ends: label, score, start and end, track, mean box. It needs
+`numpy`, `opencv-python`, `lap`, and `openvino` or `onnxruntime`; for streams `av`. No other file here is code.
 
 Activities: {labels}. {told["sample_fps"]:g} pictures a second are looked at, by {told["detector"]["name"]}.
 

@@ -1,11 +1,11 @@
-"""Say what people do in a file, before a camera or in a stream: a JSON line for each segment, as it ends.
+"""Label what people do in a file, before a camera or in a stream: print a JSON line for each segment when it ends.
 
     python edge.py video.mp4
     python edge.py rtsp://camera/stream --precision int8
     python edge.py camera:0
 
-It stands beside the networks that it runs. It needs numpy, opencv-python, lap, and openvino or onnxruntime; for
-streams, and for exact times, av.
+This program lies beside the networks that it runs. It needs numpy, opencv-python, lap, and openvino or onnxruntime;
+for streams, and for exact times, av.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from pipeline.motion.poses import pose_motion
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 from pipeline.vision.detector import Boxes
 
-# How a box moves is told by the views up to so many seconds ahead, and by those of so many seconds before.
+# The motion of a box is computed from the views within these seconds after and before it.
 _AHEAD_S, _BEHIND_S = 0.45, 3.0
-# Places of a person of whom nothing was told for long are thinned out, so that memory stays bounded.
+# If a person has more places than this, the earlier ones are thinned out, so that memory stays bounded.
 _MOST_PLACES = 2048
 
 
@@ -53,7 +53,7 @@ class View:
 
 @dataclass
 class Places:
-    """The boxes of somebody over time: their sums, so that the mean of any stretch is known, in bounded memory."""
+    """The boxes of a person over time, as cumulative sums: they give the mean box of any span, in bounded memory."""
 
     steps: list[int] = field(default_factory=list)
     sums: list[NDArray[np.float64]] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Places:
 
 
 class Person:
-    """One who is followed: what was seen of them lately, what the LSTM remembers, and the segment that goes on."""
+    """A person who is followed: the latest views, the state of the LSTM, and the segment that goes on."""
 
     def __init__(self, track_id: int, labeller: Labeller) -> None:
         self.track_id, self._labeller = track_id, labeller
@@ -89,7 +89,7 @@ class Person:
         self._early: list[StepRun] = []
 
     def see(self, view: View) -> Iterator[dict[str, Any]]:
-        """Take what is seen, and yield the segments that are sure now."""
+        """Take a view, and yield the segments that are certain now."""
         self.views.append(view)
         while len(self.views) > self._n_used + 1 and view.time_s - self.views[self._n_used].time_s >= _AHEAD_S:
             yield from self._use()
@@ -102,7 +102,7 @@ class Person:
             yield from self._told(self._finder.close())
 
     def _use(self) -> Iterator[dict[str, Any]]:
-        """Label the next view; until the one behind it, it stands for the person."""
+        """Label the next view. It stands for the person until the view after it."""
         view = self.views[self._n_used]
         is_last = self._n_used + 1 == len(self.views)
         n_steps = view.n_steps if is_last else self.views[self._n_used + 1].step - view.step
@@ -138,29 +138,29 @@ class Labeller:
         self.least_steps = pack["min_track_s"] * self._fps
 
     def first_state(self) -> NDArray[np.float32]:
-        """Return what is remembered at the start of a sequence: nothing."""
+        """Return the state at the start of a sequence: zeros."""
         return np.zeros(self._pack["state_shape"], np.float32)
 
     def finder(self, first_step: int) -> SegmentFinder:
-        """Return what makes segments of the scores of a sequence."""
+        """Return an object that makes segments from the scores of a sequence."""
         return SegmentFinder(first_step, self._fps, self._options, look_every=4)
 
     def scores(
         self, views: list[View], index: int, n_steps: int, state: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the scores of a view, `float32 [n_steps, n_labels]`, and what is remembered behind it.
+        """Return the scores of a view, `float32 [n_steps, n_labels]`, and the state after it.
 
         Args:
-            views: Those of the person that are near in time.
-            index: Which of them is meant.
+            views: The views of the person that are near in time.
+            index: Index of the view in `views`.
             n_steps: For how many steps it stands.
-            state: What is remembered of the steps before.
+            state: The state after the steps before.
         """
         time_s = np.array([view.time_s for view in views])
         xyxy = np.stack([view.xyxy for view in views])
         inputs = {"box": lambda: box_motion(time_s, xyxy)}
         inputs["pose"] = lambda: pose_motion(time_s, xyxy, np.stack([view.keypoints for view in views]))
-        # As features are kept in a lake.
+        # Rounded to half floats, as the features in a lake are.
         parts = [inputs[name]()[index].astype(np.float16).astype(np.float32) for name in self._pack["inputs"]]
         x, said = np.concatenate(parts)[None], []
         for _ in range(n_steps):
@@ -169,7 +169,7 @@ class Labeller:
         return np.stack(said), state
 
     def said(self, run: StepRun) -> dict[str, Any] | None:
-        """Return a segment as it is printed; None for what gives none."""
+        """Return a segment as it is printed; None for the background."""
         label = self._pack["labels"][run.label_id]
         if label == self._pack["background"]:
             return None
@@ -178,16 +178,16 @@ class Labeller:
 
 
 def segments(source: Iterable[Picture], fps: float, pack: dict[str, Any], networks: Any) -> Iterator[dict[str, Any]]:
-    """Yield the segments in pictures that come one after the other, as soon as each is sure.
+    """Yield the segments in successive pictures, each as soon as it is certain.
 
     Args:
         source: The sampled pictures.
         fps: How many of them usually come per second.
-        pack: What `pack.json` tells.
-        networks: As `load_networks` gives them.
+        pack: The content of `pack.json`.
+        networks: The networks, from `load_networks`.
 
     Raises:
-        OSError: The source broke off; all segments are told before.
+        OSError: The source broke off. All segments are yielded before.
     """
     eyes, labeller = Eyes(pack["detector"], networks), Labeller(pack, networks)
     options = TrackOptions(**pack["track"])
@@ -203,7 +203,7 @@ def segments(source: Iterable[Picture], fps: float, pack: dict[str, Any], networ
                 seen.append((picture, boxes))
                 yield picture.time_s, boxes
         except OSError as error:
-            # Who was there is told of first.
+            # The segments up to here are yielded first.
             failures.append(error)
 
     for track_ids in track_video(looks(), fps, options):
@@ -223,13 +223,13 @@ def segments(source: Iterable[Picture], fps: float, pack: dict[str, Any], networ
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; a user's mistake gets one line. SIGINT and SIGTERM end the source, and what is open is told."""
+    """Run the command; a user's mistake gets one line. SIGINT and SIGTERM end the source; open segments are printed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("source", help="a file, rtsp://..., or camera:0")
     parser.add_argument("--pack", type=Path, default=Path(__file__).resolve().parent, help="folder of the networks")
-    parser.add_argument("--precision", default="", help="f32, f16 or int8; else the smallest that is there")
-    parser.add_argument("--runtime", choices=RUNTIMES, help="else OpenVINO, if it is installed")
-    parser.add_argument("--threads", type=int, default=1, help="of the networks")
+    parser.add_argument("--precision", default="", help="f32, f16 or int8; default: the smallest in the pack")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="default: OpenVINO, if it is installed")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the networks")
     asked = parser.parse_args(arguments)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -241,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
         for segment in segments(footage, footage.fps, pack, networks):
             print(json.dumps(segment | _on_the_clock(segment, footage)), flush=True)
     except BrokenPipeError:
-        # Nobody reads any more.
+        # The reader of the output is gone.
         sys.stdout = None
         return 0
     except (OSError, ValueError, ImportError, RuntimeError) as error:

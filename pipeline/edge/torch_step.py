@@ -1,6 +1,6 @@
 """One step of a whole causal model in PyTorch, to be written as ONNX.
 
-For OpenVINO `pipeline.activity.graphs` has it.
+`pipeline.activity.graphs` has the same step for OpenVINO.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.activity.model import ActivityModel, normalised
 
 
 class Step(nn.Module):
-    """Inputs and a state in, scores and the state behind out; shapes as of `step_graph`."""
+    """Takes inputs and a state, and returns scores and the next state; shapes as in `step_graph`."""
 
     def __init__(self, model: ActivityModel) -> None:
         """Take a model of LSTMs or GRUs that are not bidirectional."""
@@ -27,7 +27,7 @@ class Step(nn.Module):
         return torch.zeros(1, self.spec.input_dim), torch.zeros(n_step_states(self.spec), 1, self.spec.hidden_dim)
 
     def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scores and the state behind."""
+        """Return the scores and the next state."""
         parts = normalised(x, self.spec, self.spec.inputs)
         logits, after = [], []
         before = iter(state.unbind(0))
