@@ -57,7 +57,7 @@ def stage(name: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None
 
     Args:
         name: `decode`, `detect`, `embed`, `flow`, `track`, `label` or `write`, as in the table `failures`.
-        passing: Further errors that leave the block unchanged, because the caller handles them.
+        passing: Further errors that pass unchanged, because the caller handles them.
     """
     foreseen: tuple[type[Exception], ...] = (ActionlakeError, UnforeseenError, *passing)
     try:

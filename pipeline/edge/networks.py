@@ -14,7 +14,7 @@ RUNTIMES = ("openvino", "onnxruntime")
 PRECISIONS = ("int8", "f16", "f32")
 """The precisions in which networks are stored, the smallest first."""
 _FOLDER = {"openvino": "openvino", "onnxruntime": "onnx"}
-# The keypoint head always gets this many people at a time, so that the result for one does not depend on the others.
+# The keypoint head always gets this many people at a time, so that no result depends on the others.
 _PEOPLE = 4
 
 

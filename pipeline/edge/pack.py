@@ -33,7 +33,7 @@ RUNTIMES = ("openvino", "onnx")
 PRECISIONS = ("f32", "f16", "int8")
 """The precisions in which its networks can be stored."""
 _FORMAT = 1
-# Pictures that calibrate int8, in all and usually of one clip; more change nothing.
+# Pictures that calibrate int8, in all and of one clip; more change nothing.
 _N_CALIBRATION, _OF_A_CLIP = 160, 8
 
 
@@ -131,7 +131,7 @@ def _checked(model: Bundle, precisions: Sequence[str], runtimes: Sequence[str], 
 
 
 def _facts(model: Bundle, config: Config, info: dict[str, Any]) -> dict[str, Any]:
-    """Return what the runner must know: the content of `pack.json`."""
+    """Return the content of `pack.json`, for the runner."""
     if not info["keypoint_map"]:
         raise UsageError(
             f"detector {config.chosen_detector!r} has no keypoint head beside its maps; a pack holds detectors of the "

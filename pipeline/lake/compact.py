@@ -32,7 +32,7 @@ class _Shard:
     folders: tuple[str, ...]
     """The folders in which it has parts, `videos` first."""
     footers: str
-    """Column names and footers of these parts, as JSON: they tell how the parts were made."""
+    """Column names and footers of these parts, as JSON."""
 
 
 def compact(lake: Lake, max_videos: int, max_hours: float) -> tuple[int, int]:

@@ -115,7 +115,7 @@ def leased(lake: Lake, purpose: str) -> Iterator[Lease]:
 
     Args:
         lake: The lake, which need not exist yet.
-        purpose: The purpose of the lease, as messages of other jobs name it.
+        purpose: What the lease is for, as other jobs are told.
 
     Raises:
         UsageError: Another job works on the lake.

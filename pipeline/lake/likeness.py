@@ -36,7 +36,7 @@ class Basis:
     weight: NDArray[np.float32]
     """`float32 [D]`: a further factor that gives each part its weight."""
     directions: NDArray[np.float32]
-    """`float32 [D, d]`: the scaled principal directions."""
+    """`float32 [D, d]`: principal directions."""
 
     @property
     def dim(self) -> int:
@@ -100,7 +100,7 @@ class Basis:
 def _directions(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the strongest directions `[D, d]` of rows `[n, D]`; those with more variance are scaled down."""
     n, width = rows.shape
-    # Both products have the same eigenvalues except zeros, so the smaller one is used.
+    # Both products have the same nonzero eigenvalues; the smaller one is used.
     small = rows.T @ rows if n >= width else rows @ rows.T
     values, vectors = np.linalg.eigh(small / n)
     values, vectors = values[::-1][:DIM], vectors[:, ::-1][:, :DIM]

@@ -22,7 +22,7 @@ from pipeline.motion.tracking import NO_TRACK
 from pipeline.vision.backbones import OPEN_CLIP, source_of
 from pipeline.vision.texts import embed_texts
 
-# Vectors are compared in blocks of about this many multiplications, at 64 numbers per vector.
+# About this many multiplications per block, at 64 numbers per vector.
 _AT_ONCE = 1 << 22
 # A stretch overlaps at most this many others of its track: those before and after it, and the last of the track.
 _OVERLAPPING = 3

@@ -117,7 +117,7 @@ class Foreteller:
         paths = [Trajectory.of_boxes(time_s[rows], xyxy[rows], self._ground) for rows in rows_of]
         grid = on_grid(paths, self.bundle.step_s, _GAP_S)
         windows = cut_windows(grid, self.bundle.n_observed, 0, int(self.bundle.spec["n_others"]), self._every)
-        # Tracks are already sorted by id, and a stable sort keeps that order within each time.
+        # Tracks are already sorted by id, and a stable sort keeps that order.
         windows = windows.take(np.argsort(windows.step, kind="stable"))
         # Rounded, so that 7 steps of 0.4 s are written as 2.8 s.
         made_at_s = np.round(windows.step.astype(np.float64) * self.bundle.step_s, 9)

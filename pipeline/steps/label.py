@@ -60,7 +60,7 @@ class VideoLabels(NamedTuple):
     judged_s: float
     """Seconds of people, or of frames, whose novelty the model knows."""
     unlike_s: float
-    """Of these, the seconds that are unlike the model's training data; see `UNLIKE`."""
+    """Of these, the seconds with a novelty above `UNLIKE`."""
 
 
 class _Labelled(NamedTuple):
