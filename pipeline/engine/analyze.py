@@ -40,8 +40,8 @@ from pipeline.vision.weights import check_trust
 log = logging.getLogger(__name__)
 
 ENGINES = ("auto", "local", "ray")
-"""Who runs the steps of a job."""
-# More video than this is worth starting Ray, with its dashboard and its metrics, on one machine, too.
+"""The engines that can run the steps of a job."""
+# If there is more video than this, starting Ray is worth its cost even on one machine.
 _LITTLE_S = 4 * 3600.0
 
 
@@ -60,14 +60,14 @@ def analyze(
     Args:
         sources: Files, folders, globs or manifests, local or remote.
         lake: Folder or bucket prefix to write to.
-        model: A bundle, the folder of one, `"default"`, or `"none"` or None to extract features alone.
-        config: Options. None: the defaults, with what the model was trained with.
+        model: A bundle, the folder of one, `"default"`, or `"none"` or None to extract only features.
+        config: Options. None: the defaults, adapted to what the model was trained with.
         address: A Ray cluster to join. None: `$RAY_ADDRESS`, if it is set.
-        observer: Called whenever something is finished.
+        observer: Called with the state whenever something is finished.
         engine: `"local"` runs the job in processes of this machine, `"ray"` on Ray. `"auto"` takes Ray if a cluster is
-            named or joined already, or if there is much to do. The rows are the same.
-        forecaster: The folder of a forecaster of heights, or the name of one that comes with the package: once all is
-            committed, it foretells the paths of those who were followed. None: nothing is foretold.
+            named or already joined, or if there is much to do. Both engines write the same rows.
+        forecaster: The folder of a forecaster in heights, or the name of one in the package. After all shards are
+            committed, it forecasts the paths of the tracked people. None: no forecasts.
 
     Returns:
         What was done and found.
@@ -78,7 +78,7 @@ def analyze(
     """
     bundles, config = _fitting(model, config)
     named = choose_engine(engine, address, config)
-    # Before anything is decoded, so that a wrong name costs nothing.
+    # Checked before anything is decoded, so that a wrong name costs nothing.
     foreteller = choose_forecaster(forecaster, config) if forecaster is not None else None
     videos = list_videos([sources] if isinstance(sources, str) else sources)
     target = Lake(lake)
@@ -86,11 +86,11 @@ def analyze(
     check_lake(target, config)
     notify = observer or (lambda _: None)
     notify(state)
-    # A lake is not made for networks that do not load.
+    # Networks that do not load end the job before a lake is made.
     networks = describe_networks(config)
     check_vectors(bundles, networks.dim)
     if named == "ray":
-        # Starting Ray is mostly waiting, and importing Ray Data is not.
+        # The import of Ray Data needs the CPU, while the start of Ray mostly waits.
         Thread(target=import_module, args=("pipeline.engine.ray.graph",), daemon=True).start()
     with (
         leased(target, f"run {config.run_id}") as lease,
@@ -115,7 +115,7 @@ def analyze(
             running = begin("ray")
         job.run(running, board)
     if foreteller is not None:
-        # It imports this module in turn.
+        # Imported here because it imports this module.
         from pipeline.engine.forecast import forecast
 
         foretold = forecast(lake, foreteller, address=address)
@@ -126,7 +126,7 @@ def analyze(
 
 
 def _is_much(state: JobState) -> bool:
-    """Whether there is so much to do that Ray shall run it where no cluster is named; log which engine that makes."""
+    """Whether there is enough video to start Ray although no cluster is named. Log the engine that is chosen."""
     much = state.video_s > _LITTLE_S and is_installed("ray")
     log.info(
         "engine %s: there are %.2f hours of video, and no cluster is named", "ray" if much else "local",
@@ -136,15 +136,15 @@ def _is_much(state: JobState) -> bool:
 
 
 def choose_engine(engine: str, address: str | None, config: Config) -> str:
-    """Return who runs a job: `local`, `ray`, or `auto` where the plan is to decide.
+    """Return the engine of a job: `local`, `ray`, or `auto` if the plan is to decide.
 
     Args:
-        engine: What was asked for, one of `ENGINES`.
+        engine: The requested engine, one of `ENGINES`.
         address: The cluster that was named, if any.
         config: The job's options.
 
     Raises:
-        UsageError: There is no such engine, or it does not fit what else was asked for.
+        UsageError: There is no such engine, or it does not fit the other options.
     """
     if engine not in ENGINES:
         raise UsageError(f"engine = {engine!r} is not one of {', '.join(ENGINES)}")
@@ -159,7 +159,7 @@ def choose_engine(engine: str, address: str | None, config: Config) -> str:
 
 
 def _fitting(model: str | Path | Bundle | None, config: Config | None) -> tuple[list[Bundle], Config]:
-    """Return the models of a job, and its options as these need them.
+    """Return the models of a job, and its options adapted to them.
 
     Raises:
         UsageError: They do not fit together.

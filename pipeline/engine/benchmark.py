@@ -1,4 +1,4 @@
-"""How close a job comes to the limit of the machine: its time beside that of each stage alone."""
+"""Measure how close a job comes to the limit of the machine: its time, compared with that of each stage alone."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from pipeline.vision.weights import find_weights
 
 @dataclass(frozen=True)
 class Alone:
-    """Seconds that each stage computes by itself, one after the other on one thread, and how long all took."""
+    """Seconds that each stage computes if the stages run one after the other on one thread, and the total time."""
 
     video_s: float
     """Length of the videos."""
     n_frames: int
     """Frames sampled."""
     n_boxes: int
-    """People in them."""
+    """People detected in them."""
     decode: float
     """Reading, decoding, converting and resizing the frames that are sampled."""
     detect: float
@@ -51,7 +51,7 @@ class Alone:
     label: float
     """The activity models."""
     wall_s: float
-    """All of it, with what lies between: crops, suppression, tracks, rows, files."""
+    """The total time, with the work between the stages: crops, suppression, tracks, rows, files."""
 
     @property
     def stages(self) -> dict[str, float]:
@@ -60,12 +60,12 @@ class Alone:
 
     @property
     def busy_s(self) -> float:
-        """What can't be done without."""
+        """The sum over the stages."""
         return sum(self.stages.values())
 
 
 def measure_alone(sources: Sequence[str], config: Config) -> Alone:
-    """Do a job in this process, stage after stage on one thread, without Ray; its rows are thrown away.
+    """Run a job in this process, stage after stage on one thread, without Ray. Its rows are discarded.
 
     Raises:
         ActionlakeError: A video can't be read.
@@ -102,7 +102,7 @@ def measure_alone(sources: Sequence[str], config: Config) -> Alone:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, trial by trial, a job and its stages alone each time."""
+    """The measurements. Each trial measures a job, and its stages alone."""
 
     cpus: int
     job_s: tuple[float, ...]
@@ -111,12 +111,12 @@ class Benchmark:
 
     @property
     def efficiency(self) -> tuple[float, ...]:
-        """What the stages alone would take on all cores, as a share of what the job took."""
+        """The time that the stages alone would take on all cores, as a share of the job's time."""
         return tuple(alone.busy_s / self.cpus / job_s for alone, job_s in zip(self.alone, self.job_s, strict=True))
 
     @property
     def hours_per_hour(self) -> tuple[float, ...]:
-        """Hours of video in an hour."""
+        """Hours of video processed per hour."""
         return tuple(alone.video_s / job_s for alone, job_s in zip(self.alone, self.job_s, strict=True))
 
     def to_json(self) -> str:
@@ -129,7 +129,7 @@ def run_benchmark(sources: Sequence[str], config: Config, repeats: int) -> Bench
     """Run the job and its stages alone, in turns, each in a process of its own.
 
     Raises:
-        ActionlakeError: Something failed; the message has its words.
+        ActionlakeError: A process failed; the message is what it wrote.
     """
     job_s, alone = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +146,7 @@ def run_benchmark(sources: Sequence[str], config: Config, repeats: int) -> Bench
 
 
 def run_peers(sources: Sequence[str], config: Config, repeats: int, out: Path | None) -> None:
-    """Run the benchmark of the peers, which are programs in the source tree, on one video.
+    """Run the benchmark of the peer programs on one video. They are part of the source tree.
 
     Raises:
         UsageError: There is no source tree here, or there are several videos, or no weights that peers can read.
@@ -163,7 +163,7 @@ def run_peers(sources: Sequence[str], config: Config, repeats: int, out: Path | 
 
 
 def median_and_range(values: Sequence[float], digits: int = 2) -> str:
-    """Return values in words: `0.87 (0.85 to 0.88)`."""
+    """Return the median and the range as text: `0.87 (0.85 to 0.88)`."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

@@ -18,7 +18,7 @@ from pipeline.steps.decode import ChunkTask, tasks_of
 log = logging.getLogger(__name__)
 
 MOST_FAILURES_KEPT = 10
-"""So many messages of failures are kept for the display; all are in the table."""
+"""How many failure messages are kept for the display. The table `failures` has all."""
 
 
 @dataclass
@@ -52,31 +52,31 @@ class JobState:
     n_partial: int = 0
     n_failures: int = 0
     failures: list[str] = field(default_factory=list)
-    """Messages of the first few."""
+    """The first failure messages."""
     label_n: Counter[str] = field(default_factory=Counter)
     label_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     covered_s: float = 0.0
     judged_s: float = 0.0
-    """Seconds of people or frames of which the models know how unlike they are what they have learnt from."""
+    """Seconds of people or frames for which the models can tell how much they differ from the training data."""
     unlike_s: float = 0.0
-    """Those of them that are unlike it."""
+    """The part of `judged_s` that differs from it."""
     n_forecasts: int = 0
-    """Forecasts that were made: a person at a time, all steps ahead together."""
+    """Forecasts made. One forecast is for one person at one time, with all steps ahead."""
     runtime: str = ""
     layout: str = ""
     advice: str = ""
-    """What would make the next job like this faster, if anything stood idle."""
+    """What would make the next such job faster, if anything was idle."""
     wall_s: float = 0.0
 
 
 class Board:
     """Tracks which chunks are still unfinished, and therefore which shards are ready to be committed.
 
-    Chunks are taken up in waves of whole shards, so that what is held of them does not grow with the archive.
+    Chunks are taken up in waves of whole shards, so that the chunks in memory do not grow with the archive.
     """
 
     def __init__(self, lake: Lake, shards: Mapping[int, int], state: JobState) -> None:
-        """Take the shards, with how many videos each holds, and count what is to be done in them."""
+        """Take the shards, with the number of videos of each, and count the work to do in them."""
         self._lake = lake
         self._state = state
         self._open: dict[int, set[ChunkKey]] = {}
@@ -84,7 +84,7 @@ class Board:
         self._ends: dict[ChunkKey, int] = {}
         self._tasks: dict[ChunkKey, ChunkTask] = {}
         self._breaker = Breaker("chunks")
-        # Unexpected errors: messages by chunk, as long as it is out, and its shards.
+        # Unexpected errors: the message for each outstanding chunk, and all shards concerned.
         self._unforeseen: dict[ChunkKey, str] = {}
         self.doubtful_shards: set[int] = set()
         committed = set(lake.committed())
@@ -99,7 +99,7 @@ class Board:
             log.info("resuming: %d videos were committed before", state.n_videos_before)
 
     def next_wave(self, n_chunks: int) -> bool:
-        """Take up shards until about so many chunks are out; return whether any shard was left."""
+        """Take up shards until about `n_chunks` chunks are outstanding. Return whether any was taken up."""
         n_before = self._state.n_chunks_before
         taken = False
         while self._waiting and len(self._tasks) < n_chunks:
@@ -111,7 +111,7 @@ class Board:
 
     def _take_up(self, shard: int) -> None:
         names = self._lake.work_names(shard)
-        # The next run retries what failed with an unexpected error; no other worker of this run does.
+        # Chunks that failed with an unexpected error are retried by the next run, not within one run.
         for name in lost_pieces(names):
             self._lake.delete(self._lake.work_folder(shard), name)
         finished = finished_chunks(set(names) - set(lost_pieces(names)))
@@ -125,14 +125,14 @@ class Board:
         self._tasks |= todo
 
     def pop_ready(self) -> list[int]:
-        """Return the shards of which no chunk is out, each once."""
+        """Return the shards without outstanding chunks, each only once."""
         ready = [shard for shard, out in self._open.items() if not out]
         for shard in ready:
             del self._open[shard]
         return ready
 
     def outstanding(self) -> list[ChunkTask]:
-        """Return the chunks that are out, in the order in which they should be done."""
+        """Return the unfinished chunks, in the order in which they should be done."""
         return list(self._tasks.values())
 
     def recount(self) -> None:
@@ -143,7 +143,7 @@ class Board:
                     self._finish(shard, key)
 
     def received(self, receipt: Receipt) -> None:
-        """Take note of a piece.
+        """Record the receipt of a piece.
 
         Raises:
             SystematicError: So many chunks failed with unexpected errors that the videos are not the cause.
@@ -176,7 +176,7 @@ class Board:
         self._open[shard].discard(key)
 
     def committed(self, summary: ShardSummary) -> None:
-        """Take note of a committed shard."""
+        """Record a committed shard."""
         state = self._state
         state.n_videos_done += summary.n_videos
         state.n_failed += summary.n_failed

@@ -1,4 +1,4 @@
-"""Clips that are cut side by side in processes of this machine; one whose process dies costs itself."""
+"""Cut clips in parallel in processes of this machine. If a process dies, only its current clip fails."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.engine.processes import Pool
 from pipeline.engine.watchdog import Note
 from pipeline.report.cutting import Cut, CutOptions, CutResult, Cutter, Run
 
-_DIED = "the process that cut it died, perhaps for want of memory"
+_DIED = "the process that cut it died, perhaps for lack of memory"
 
 
 @contextmanager
 def cutting(address: str | None = None, workers: int | None = None) -> Iterator[Run]:
-    """Give a block what cuts: tasks of a Ray cluster where one is named, else processes of this machine.
+    """Give a block the function that cuts: in tasks of a Ray cluster if one is named, else in local processes.
 
     Args:
         address: A Ray cluster to join.
@@ -41,26 +41,26 @@ def cutting(address: str | None = None, workers: int | None = None) -> Iterator[
 
 
 class CutWorker:
-    """What a worker does: it cuts one stretch after the other."""
+    """Runs in a worker process: cuts one stretch of video after the other."""
 
     def __init__(self, note: Note, options: CutOptions) -> None:  # noqa: ARG002
         self._cutter = Cutter(options)
 
     def cut(self, cut: Cut) -> Iterator[CutResult]:
-        """Cut a stretch, and yield what became of it."""
+        """Cut a stretch and yield the result."""
         yield self._cutter.cut(cut)
 
 
 def cut_here(
     options: CutOptions, cuts: Iterable[Cut], workers: int | None = None, make: type[CutWorker] = CutWorker
 ) -> Iterator[tuple[Cut, CutResult]]:
-    """Yield each cut with what became of it, as they are finished; no more are drawn than are being cut.
+    """Yield each cut with its result as soon as it is finished. A cut is drawn only when a worker is free for it.
 
     Args:
-        options: How they are cut.
-        cuts: What is cut.
-        workers: Processes. None: one per CPU.
-        make: What does the work in each.
+        options: How the clips are cut.
+        cuts: The stretches to cut.
+        workers: Number of processes. None: one per CPU.
+        make: The class that does the work in each process.
 
     Raises:
         ActionlakeError: The folder can't be written to, or no worker can be started.

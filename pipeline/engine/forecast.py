@@ -1,4 +1,4 @@
-"""Foretell the paths of the people of a lake, from their boxes: nothing is decoded."""
+"""Forecast the paths of the people in a lake from their bounding boxes. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ _COLUMNS = ("video_id", "pts_s", "track_id", "x1", "y1", "x2", "y2")
 
 
 class ShardForecasts(NamedTuple):
-    """What was foretold of a shard."""
+    """The result of one shard."""
 
     n_videos: int
     n_forecasts: int
     failures: list[str]
-    """Why nothing could be foretold of some videos."""
+    """Why some videos have no forecasts."""
 
 
 @dataclass
 class ForecastState:
-    """What was foretold so far."""
+    """The progress so far."""
 
     model: str
     n_shards: int
     n_done: int = 0
-    """Shards of which this forecaster has told all, now or before."""
+    """Shards that this forecaster has finished, now or before."""
     n_videos: int = 0
-    """Videos of which was told now."""
+    """Videos of the shards that were finished now."""
     n_forecasts: int = 0
-    """Forecasts that were made now: a person at a time, all steps ahead together."""
+    """Forecasts made now. One forecast is for one person at one time, with all steps ahead."""
     failures: list[str] = field(default_factory=list)
-    """Unexpected errors because of which videos have no forecasts; the next call retries their shards."""
+    """Unexpected errors that left videos without forecasts. The next call retries their shards."""
 
 
 def forecast(
@@ -62,21 +62,21 @@ def forecast(
     address: str | None = None,
     observer: Callable[[ForecastState], None] | None = None,
 ) -> ForecastState:
-    """Foretell where the people in the committed videos of a lake will be; forecasts of other models stay beside them.
+    """Forecast where the people in the committed videos of a lake will be. Forecasts of other models are kept.
 
-    Shards of which this very forecaster has told with these options are left as they are, so an interrupted run goes on
-    where it was.
+    Shards that are complete for exactly this forecaster and these options are left as they are, so an interrupted run
+    continues where it stopped.
 
     Args:
         lake: The lake.
         model: A forecaster, its folder, or the name of one that comes with the package.
-        options: What is foretold.
-        ground: File of the camera's homography, see `read_ground`, for a forecaster of metres.
+        options: How far ahead and how often to forecast.
+        ground: File of the camera's homography, for a forecaster in metres; see `read_ground`.
         address: A Ray cluster to join.
         observer: Called whenever a shard is done.
 
     Raises:
-        UsageError: There is no lake, nobody is followed in it, or the forecaster or an option does not fit.
+        UsageError: There is no lake, no person is tracked in it, or the forecaster or an option does not fit.
     """
     bundle = model if isinstance(model, ForecasterBundle) else load_forecaster(model)
     check_name(bundle.name)
@@ -108,10 +108,10 @@ def forecast(
 def foretell_shard(
     shard: int, lake_uri: str, bundle: ForecasterBundle, options: ForetellOptions, ground: Ground | None
 ) -> ShardForecasts:
-    """Write a shard's part of a forecaster's rows."""
+    """Make the forecasts of one shard and write them."""
     import torch
 
-    # Sums over several threads would differ in their last bit.
+    # With several threads, sums would differ in their last bit.
     torch.set_num_threads(1)
     lake, foreteller = Lake(lake_uri), Foreteller(bundle, options, ground)
     uris = dict(zip(*read_part(lake, "videos", shard, ["video_id", "uri"]).to_pydict().values(), strict=True))
@@ -123,7 +123,7 @@ def foretell_shard(
             n_rows = _write(lake, shard, foreteller, boxes, failures)
             break
         except _VideoUnforeseenError as error:
-            # Some of its rows may have been written: the part is begun anew, without it.
+            # Some rows of this video may have been written. Start the part again without it.
             failures[error.video_id] = str(error.cause.failure(uris[error.video_id]))
             log.error("%s", failures[error.video_id], exc_info=error.cause)
     n_ahead, _ = options.steps(bundle)
@@ -131,7 +131,7 @@ def foretell_shard(
 
 
 class _VideoUnforeseenError(Exception):
-    """Nothing can be foretold of a video, for an unexpected reason."""
+    """An unexpected error prevents the forecasts of a video."""
 
     def __init__(self, video_id: str, cause: UnforeseenError) -> None:
         super().__init__(video_id, cause)
@@ -139,7 +139,7 @@ class _VideoUnforeseenError(Exception):
 
 
 def _write(lake: Lake, shard: int, foreteller: Foreteller, boxes: pa.Table, without: Collection[str]) -> int:
-    """Write a part of the boxes of some videos, those `without` left out, and return how many rows it has."""
+    """Write the part for these boxes, except for the videos in `without`. Return its number of rows."""
     facts: dict[str, Any] = foreteller.facts | ({"untold": list(without)} if without else {})
     n_rows = 0
     with open_part(

@@ -1,7 +1,7 @@
-"""A process that forks workers: what they import, it has imported before, which takes longer than a short job.
+"""A process that forks workers. It has imported their modules before, since the imports take longer than a short job.
 
-It computes nothing and starts no thread of its own, so a fork finds no lock held. It ends when the process does that
-started it, however that ends.
+It computes nothing and starts no threads, so no lock is held when it forks. It ends when the process that started it
+ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _NUMBER = struct.Struct("!Q")
-# What Python and libraries read as they start; later it is too late to tell them.
+# Variables that Python and libraries read only at their start. Later changes have no effect.
 _READ_AT_START = ("MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON")
 
 
@@ -28,7 +28,7 @@ class ForkServer:
     """The server, seen from the process that started it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """Start it, with these environment variables, and do not wait until it has imported anything."""
+        """Start the server with these environment variables. Do not wait until its imports are done."""
         self._socket, there = socket.socketpair()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(there.fileno(),),
-                # Ctrl-C is for the job, which lets its workers finish.
+                # Ctrl-C must reach only the job, which lets its workers finish.
                 start_new_session=True,
             )
 
@@ -58,12 +58,12 @@ class ForkServer:
         """Fork a worker.
 
         Args:
-            start: A file of which the worker learns what it is to do, as `processes.work` reads it.
+            start: A file that tells the worker what to do, as `processes.work` reads it.
             pipe: The worker's end of its pipe.
             stderr: The file of its standard error.
 
         Returns:
-            The number by which `end` knows it. If the server has died, all that is seen of that is a closed pipe.
+            The worker's number, for `end`. If the server has died, the only sign of it is a closed pipe.
         """
         number = next(self._numbers)
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -71,16 +71,16 @@ class ForkServer:
         return number
 
     def end(self, number: int) -> None:
-        """Kill a worker, if it still runs, and return when it has ended.
+        """Kill a worker if it still runs, and return when it has ended.
 
-        If the server has died, a worker ends as soon as it sees its pipe closed.
+        If the server has died, the worker ends as soon as its pipe is closed.
         """
         with self._lock, suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(_NUMBER.pack(number))
             self._socket.recv(1)
 
     def close(self) -> None:
-        """Let it end; workers that it has started go on."""
+        """Let the server end. The workers that it has started go on."""
         self._socket.close()
         self._process.wait()
 
@@ -96,9 +96,9 @@ _lock = threading.Lock()
 
 
 def fork_server() -> ForkServer:
-    """Return this process's server; start one if there is none that would do."""
+    """Return this process's server. Start one if there is no suitable one."""
     environment = environment_of_workers()
-    # A process that was forked itself may not use the server of its parent.
+    # A process that was itself forked must not use the server of its parent.
     wanted_for = os.getpid(), *((k, v) for k, v in sorted(environment.items()) if k.startswith(_READ_AT_START))
     with _lock:
         if _Current.server is None or _Current.started_for != wanted_for or not _Current.server.is_alive:
@@ -108,15 +108,15 @@ def fork_server() -> ForkServer:
 
 def environment_of_workers() -> dict[str, str]:
     """Return the environment variables of a worker."""
-    # The package that runs here, wherever it was found.
+    # Workers import the same copy of the package that runs here.
     path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # One thread a worker, as there is one worker a core.
+    # One thread per worker, because there is one worker per core.
     return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def _serve(orders: socket.socket) -> None:
-    """Fork and end workers as told: a number with files begins one, without files it ends that one."""
-    # Local jobs are what shall start at once; others import the rest in the worker.
+    """Fork and end workers on request: a number with files starts a worker, a number without files ends it."""
+    # Local jobs must start fast, so their modules are imported here. Other workers import the rest themselves.
     from pipeline.engine import local, processes  # noqa: F401
 
     # Garbage collection would write to pages that are shared with the workers.
@@ -129,7 +129,7 @@ def _serve(orders: socket.socket) -> None:
         (number,) = _NUMBER.unpack(order)
         if not files:
             pid = pids.pop(number)
-            # Nobody else waits for it, so the process id can't be that of another by now.
+            # Only this process waits for the worker, so its process id can't have been reused yet.
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             orders.sendall(b"\0")

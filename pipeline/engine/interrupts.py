@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GOES_ON = "what is finished is kept, the same command goes on from there"
-"""What is true of every job that writes to a lake."""
+"""What an interrupted job says if it writes to a lake."""
 
 
 class StopRequest:
-    """What is known of the wish to stop.
+    """A request to stop, made by a signal.
 
-    The first signal winds the job down: what is under way has `grace_s` seconds to be finished. Where nothing is under
-    way, or when that time is over, `Interrupted` is raised in the main thread. A second signal ends everything at once.
+    The first signal winds the job down: work in progress has `grace_s` seconds to finish. If there is none, or when
+    that time is over, `Interrupted` is raised in the main thread. A second signal ends everything at once.
     """
 
     def __init__(self, grace_s: float, left: str = GOES_ON) -> None:
@@ -36,14 +36,14 @@ class StopRequest:
         self._is_over = False
 
     def take_over(self) -> None:
-        """Handle the signals from now on; to be called again after Ray has put its own handlers there."""
+        """Handle the signals from now on. Call it again after Ray has installed its own handlers."""
         if threading.current_thread() is threading.main_thread():
             for signum in _SIGNALS:
                 signal.signal(signum, self._handle)
 
     @contextmanager
     def winding_down_by(self, wind_down: Callable[[], None]) -> Iterator[None]:
-        """While a block runs, a signal calls this, and the block has time to come to its end; then it is left."""
+        """Call `wind_down` on a signal while a block runs. The block has the grace time to finish, then it is left."""
         self._wind_down = wind_down
         try:
             yield
@@ -52,17 +52,17 @@ class StopRequest:
         self.check()
 
     def check(self) -> None:
-        """Raise if the job is to stop.
+        """Raise if a stop was requested.
 
         Raises:
-            Interrupted: It is.
+            Interrupted: It was.
         """
         if self.signum is not None:
             raise Interrupted(self.signum, self._left)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         if self._is_over:
-            # Not a signal from outside, but the end of the grace time; it comes in this way to reach the main thread.
+            # The grace time is over. `_run_out` has sent this signal, because it reaches the main thread.
             self._is_over = False
             self.check()
         if self.signum is not None:
@@ -70,7 +70,7 @@ class StopRequest:
         self.signum = signum
         if self._wind_down is None:
             self.check()
-        # Ray must not be called from within a signal handler, which may have come in the midst of a call to it.
+        # A signal handler must not call Ray, because it may have interrupted another call to Ray.
         threading.Thread(target=self._run, args=(self._wind_down,), daemon=True).start()
 
     def _run(self, wind_down: Callable[[], None]) -> None:
@@ -85,7 +85,7 @@ class StopRequest:
     def _run_out(self) -> None:
         if self._wind_down is not None:
             self._is_over = True
-            # A real signal, and to this very thread: only that wakes it where it waits for a lock.
+            # Only a real signal to exactly this thread wakes it if it waits for a lock.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
@@ -94,8 +94,8 @@ def stopping_on_signals(grace_s: float, left: str = GOES_ON) -> Iterator[StopReq
     """Handle Ctrl-C and SIGTERM while a block runs in the main thread, the only one that receives signals.
 
     Args:
-        grace_s: Seconds that work under way has to be finished.
-        left: What is left of it, and what the same command does with that.
+        grace_s: Seconds that work in progress has to finish.
+        left: Text for the user: what is kept, and what the same command does with it.
     """
     request = StopRequest(grace_s, left)
     before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
@@ -109,7 +109,7 @@ def stopping_on_signals(grace_s: float, left: str = GOES_ON) -> Iterator[StopReq
 
 
 def _end_at_once(signum: int) -> None:
-    """End this process and all that it started, without any tidying up: a rerun does that."""
+    """End this process and all its child processes without cleanup. A rerun cleans up."""
     for child in psutil.Process().children(recursive=True):
         try:
             child.kill()

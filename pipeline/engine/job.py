@@ -1,4 +1,4 @@
-"""A job, whichever engine runs its steps: plan, extract, commit, and stop in good order."""
+"""A job on any engine: plan, extract, commit, and stop in good order."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pipeline.steps.commit import ShardSummary
 from pipeline.steps.decode import ChunkTask
 from pipeline.steps.plan import Probed, plan_archive
 
-# So many chunks, of whole shards, are taken up at a time: enough that starting the workers anew and waiting for the
-# last of them does not count, and little enough to be held in memory.
+# How many chunks are taken up at a time, in whole shards: enough that restarting the workers and waiting for the last
+# one hardly matters, and few enough to fit in memory.
 _WAVE_CHUNKS = 20_000
 _WAVE_CHUNKS_PER_WORKER = 400
-# Tracks, labels and rows of a video take a core a fortieth of the time that extracting it does.
+# The tracks, labels and rows of a video take a core a fortieth of the time of its extraction.
 _WORKERS_PER_CLASSIFIER = 32
 
 Observer = Callable[[JobState], None]
@@ -37,39 +37,39 @@ Observer = Callable[[JobState], None]
 class Engine(Protocol):
     """Runs the steps of one job.
 
-    Whatever ends a worker costs the chunk that it is at an attempt, and after `max_attempts` the chunk is given up with
-    a row in `failures`. What is yielded or returned was written to the lake before.
+    When a worker ends for any reason, that counts as an attempt of its current chunk. After `max_attempts` the chunk is
+    given up with a row in `failures`. Results are written to the lake before they are yielded or returned.
     """
 
     layout: str
-    """Who does what, in words."""
+    """How many workers do what, in words."""
     n_workers: int
     """How many workers decode."""
 
     def probe(self, refs: Iterator[VideoRef], n_refs: int) -> Iterator[Probed]:
-        """Probe so many videos, in order."""
+        """Probe `n_refs` videos, in order."""
 
     def extract(self, tasks: Sequence[ChunkTask]) -> Iterator[list[Receipt]]:
-        """Extract chunks and yield receipts for their pieces as they are written, some at a time."""
+        """Extract chunks, and yield the receipts of their pieces in groups, after they are written."""
 
     def commit(self, shard: int) -> None:
         """Begin to label and commit a shard whose features are all written."""
 
     def committed(self, wait: bool = False) -> list[ShardSummary]:
-        """Return the shards that were committed since the last call; `wait` for one, if any is under way."""
+        """Return the shards committed since the last call. With `wait`, wait for one if any is in progress."""
 
     @property
     def n_committing(self) -> int:
         """How many shards are being committed."""
 
     def wind_down(self) -> None:
-        """Let workers finish the chunks that they are at, and no others."""
+        """Let workers finish their current chunks, and start no others."""
 
     def observe(self, state: JobState) -> None:
-        """Take note of how far the job is, for whoever collects metrics."""
+        """Pass on the progress of the job, for whoever collects metrics."""
 
     def advice(self, state: JobState, wall_s: float) -> str:
-        """Return advice that would make the next such job faster, if anything was idle for so many seconds."""
+        """Return what would make the next such job faster, if anything was idle in the `wall_s` of extraction."""
 
 
 class Job:
@@ -84,7 +84,7 @@ class Job:
         self._lease, self._stop = lease, stop
 
     def plan(self, engine: Engine, videos: Listing) -> Board:
-        """Plan what is new, and return what is to be done."""
+        """Plan the new videos, and return what is to be done."""
         self._enter(engine, "planning")
         if not self._lake.exists():
             self._lake.claim(self._config.feature_options())
@@ -110,7 +110,7 @@ class Job:
             self._state.advice = engine.advice(self._state, time.monotonic() - started)
             while engine.n_committing:
                 self._collect(engine, board, wait=True)
-        # Workers that were given up for dead may have written on for a while.
+        # Workers that were considered dead may have kept writing for a while.
         self._lake.sweep()
         self._state.wall_s = time.monotonic() - self._state.started
         self._enter(engine, "done")
@@ -124,7 +124,7 @@ class Job:
         self._notify(engine)
 
     def _extract(self, engine: Engine, board: Board) -> None:
-        """Extract the chunks of a wave, and give every shard that has all of its own to be committed."""
+        """Extract the chunks of a wave, and start to commit every shard whose chunks are all finished."""
         self._commit_ready(engine, board)
         while tasks := board.outstanding():
             for receipts in engine.extract(tasks):
@@ -136,11 +136,11 @@ class Job:
                 self._notify(engine)
             if self._stop.signum is not None:
                 return
-            # A node that died may have taken receipts, or decoded frames, with it.
+            # If a node died, receipts or decoded frames may be lost.
             board.recount()
             self._commit_ready(engine, board)
             if len(board.outstanding()) == len(tasks):
-                raise ActionlakeError(f"{len(tasks)} chunks never came back; the same command tries them again")
+                raise ActionlakeError(f"{len(tasks)} chunks gave no result; the same command tries them again")
 
     def _commit_ready(self, engine: Engine, board: Board) -> None:
         for shard in board.pop_ready():
@@ -148,14 +148,14 @@ class Job:
             engine.commit(shard)
 
     def _collect(self, engine: Engine, board: Board, wait: bool = False) -> None:
-        """Take note of what was committed; `wait` for one more."""
+        """Record the committed shards. With `wait`, wait for one more."""
         self._lease.check()
         for summary in engine.committed(wait):
             board.committed(summary)
             self._notify(engine)
 
     def _take_back(self, engine: Engine, board: Board) -> None:
-        """Remove shards with unexpected errors from the commits: the next run does them again."""
+        """Drop committed shards that had unexpected errors, so that the next run does them again."""
         while engine.n_committing:
             self._collect(engine, board, wait=True)
         for shard in board.doubtful_shards & set(self._lake.committed()):
@@ -163,12 +163,12 @@ class Job:
 
 
 def choose_classifiers(config: Config, n_workers: int) -> int:
-    """Return how many processes label finished shards, beside so many that extract."""
+    """Return how many processes label finished shards while `n_workers` extract."""
     return config.classifiers or math.ceil(n_workers / _WORKERS_PER_CLASSIFIER)
 
 
 def new_run_id() -> str:
-    """Return a name for a run: the time, and some letters to tell apart what starts at once."""
+    """Return a name for a run: the time, and random digits to distinguish runs of the same second."""
     now = datetime.datetime.now(datetime.UTC)
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
@@ -182,7 +182,7 @@ def commit_failed(cause: str) -> ActionlakeError:
 
 
 def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:
-    """Raise if shards were committed without this model's segments: they would silently stay without."""
+    """Raise if shards were committed without this model's segments. They would silently stay without them."""
     without = set(shards) & set(lake.committed()) - set(lake.labelled(bundle.name))
     if without:
         there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"

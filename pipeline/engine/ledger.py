@@ -13,26 +13,26 @@ from pipeline.lake.store import Lake
 from pipeline.lake.work import ChunkKey, Piece, Receipt, empty_rows, pieces_before_the_end, write_piece
 from pipeline.steps.decode import ChunkTask, worker_name
 
-# Files are probed by so many at once; by fewer where there is less than two such batches for each CPU.
+# How many files are probed in one batch. Batches are smaller if there are less than two of them for each worker.
 _PROBE_BATCH = 32
 _UNKNOWN = ("worker_died", "its worker died each time")
 
 
 class Attempt(NamedTuple):
-    """One time that a worker takes up a chunk."""
+    """One attempt of a worker to process a chunk."""
 
     number: int
     """From 1."""
     kind: str
-    """What ended the one before, as kind of a failure ..."""
+    """What ended the previous attempt: the kind of failure ..."""
     cause: str
-    """... and in words."""
+    """... and the cause in words."""
 
 
 class Ledger:
     """Knows how often each chunk was attempted. It lives apart from the workers, so their death does not affect it.
 
-    If its own process dies it starts anew and counts from nothing: a chunk that kills its workers is then given up some
+    If its own process dies, it restarts and counts from zero. A chunk that kills its workers is then given up some
     attempts later.
     """
 
@@ -44,7 +44,7 @@ class Ledger:
     def begin(self, key: ChunkKey, finished: ChunkKey | None = None) -> Attempt | None:
         """Count an attempt, and forget the chunk that the same worker finished before.
 
-        None: the job is being stopped, and nothing more is to be taken up.
+        Return None if the job is being stopped and no new chunk may be started.
         """
         if finished is not None:
             self._attempts.pop(finished, None)
@@ -55,7 +55,7 @@ class Ledger:
         return Attempt(self._attempts[key], *self.cause(key))
 
     def cause(self, key: ChunkKey) -> tuple[str, str]:
-        """Return why the last attempt ended, as kind of a failure and in words."""
+        """Return why the last attempt ended: the kind of failure, and the cause in words."""
         return self._causes.get(key, _UNKNOWN)
 
     def note(self, key: ChunkKey, kind: str, cause: str) -> None:
@@ -63,12 +63,12 @@ class Ledger:
         self._causes[key] = kind, cause
 
     def stop(self) -> None:
-        """Let workers finish the chunk that they are at, and no other."""
+        """Let workers finish their current chunk, and start no other."""
         self._stopping = True
 
 
 def give_up(lake: Lake, task: ChunkTask, attempt: Attempt, vectors: Mapping[str, int]) -> list[Receipt]:
-    """End a chunk with the pieces of earlier attempts instead of another attempt; return all its receipts."""
+    """Give up a chunk: end it with the pieces of earlier attempts, and return all its receipts."""
     folder = lake.work_folder(task.shard)
     kept = [
         Piece(lake, f"{folder}/{name}").receipt()
@@ -92,9 +92,9 @@ def give_up(lake: Lake, task: ChunkTask, attempt: Attempt, vectors: Mapping[str,
 def take_up(
     lake: Lake, task: ChunkTask, attempt: Attempt | None, max_attempts: int, vectors: Mapping[str, int]
 ) -> tuple[ChunkTask, list[Receipt]] | None:
-    """Return a chunk with the number of its attempt; after too many attempts it is ended, with its receipts.
+    """Return a chunk with the number of its attempt. After too many, give it up and return its receipts, too.
 
-    None: the job is being stopped, and nothing more is to be done.
+    Return None if the job is being stopped and nothing more is to be done.
     """
     if attempt is None:
         return None
@@ -105,7 +105,7 @@ def take_up(
 
 
 def never_opened(ref: VideoRef, attempts: int, kind: str, cause: str) -> VideoError:
-    """Return the failure of a video whose probes all ended their process, for the reason that the ledger knows."""
+    """Return the failure of a video whose probes all ended their process. The ledger gives `kind` and `cause`."""
     return VideoError(kind, f"{ref.uri}: given up after {attempts} attempts to open it; {cause}")
 
 

@@ -30,14 +30,14 @@ from pipeline.steps.decode import ChunkTask
 from pipeline.steps.extract import NetworkFacts
 from pipeline.steps.plan import Probed
 
-# So many files are probed ahead of the one that is waited for, by batches for each worker.
+# How many batches per worker are probed ahead of the file whose result is yielded next.
 _AHEAD = 4
-# A shard whose commit ended its process so often is not tried again.
+# The job ends with an error after this many commits of one shard that killed their process.
 _MOST_FAILED_COMMITS = 10
 
 
 class Extraction:
-    """What a worker does: it probes files and extracts chunks."""
+    """Runs in a worker process: probes files and extracts chunks."""
 
     def __init__(self, note: Note, lake_uri: str, config: Config) -> None:
         """Load the networks."""
@@ -47,7 +47,7 @@ class Extraction:
         self._extractor = load_extractor(config)
 
     def probe(self, refs: Sequence[VideoRef]) -> Iterator[list[Probe | VideoError]]:
-        """Yield what is known of some files, in one list."""
+        """Probe some files, and yield the results in one list."""
         yield probe_batch(refs, self._config, self._note)
 
     def extract(self, task: ChunkTask) -> Iterator[list[Receipt]]:
@@ -57,7 +57,7 @@ class Extraction:
 
 
 class Commits:
-    """What the other workers do: they label and commit shards."""
+    """Runs in the other worker processes: labels and commits shards."""
 
     def __init__(self, note: Note, lake_uri: str, config: Config, bundles: Sequence[Bundle]) -> None:  # noqa: ARG002
         self._worker = CommitWorker(lake_uri, config, bundles)
@@ -68,13 +68,13 @@ class Commits:
 
 
 class LocalEngine:
-    """Runs the steps of one job in worker processes: one that dies costs its chunk an attempt, and is started anew."""
+    """Runs the steps of one job in worker processes. One that dies uses up an attempt of its chunk and is replaced."""
 
     def __init__(self, lake_uri: str, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config) -> None:
-        """Choose how many workers there are; they start when there is something to do.
+        """Choose the number of workers. They start when there is something to do.
 
         Raises:
-            UsageError: The options ask for what this machine has not.
+            UsageError: The options ask for something that this machine does not have.
         """
         if config.layout == "split":
             raise UsageError("layout = 'split' needs --engine ray: on one machine frames need not leave their process")
@@ -103,7 +103,7 @@ class LocalEngine:
         self._commits = Requests(
             self._committers,
             _MOST_FAILED_COMMITS,
-            lambda _: commit_failed("the process that does it dies each time"),
+            lambda _: commit_failed("the process that commits it dies each time"),
         )
         on_gpus = f" on {len(gpus)} GPUs" if gpus else ""
         self.layout = f"local: {self.n_workers} workers decode and extract{on_gpus}, {n_committers} label"
@@ -114,9 +114,9 @@ class LocalEngine:
         self._committers.close()
 
     def probe(self, refs: Iterator[VideoRef], n_refs: int) -> Iterator[Probed]:
-        """Probe so many videos, in order."""
+        """Probe `n_refs` videos, in order."""
         size = batch_size(n_refs, self.n_workers)
-        # One file may make work for two.
+        # Even one file may be work for two workers.
         self._workers.start(max(2, math.ceil(n_refs / size)))
         probing = _Probing(refs, size, size * self.n_workers * _AHEAD, self._config.max_attempts, self._ledger)
         while True:
@@ -129,12 +129,12 @@ class LocalEngine:
             yield from probing.in_order()
 
     def extract(self, tasks: Sequence[ChunkTask]) -> Iterator[list[Receipt]]:
-        """Extract chunks and yield receipts for their pieces as they are written, some at a time."""
+        """Extract chunks, and yield the receipts of their pieces in groups, after they are written."""
         self._workers.start(len(tasks))
-        # They are ready when the first shard is; started sooner, they would keep the others from starting.
+        # A committer is ready when the first shard is. Started earlier, it would delay the start of the other workers.
         self._committers.start(1)
         waiting = deque(tasks)
-        # A chunk's receipts count when it is finished, or those of an attempt that came to nothing would count, too.
+        # Receipts are yielded only when their chunk is finished. Otherwise those of failed attempts would count, too.
         received: dict[ChunkKey, list[Receipt]] = {}
         while True:
             while self._workers.has_room and waiting:
@@ -173,18 +173,18 @@ class LocalEngine:
         return self._commits.n_left
 
     def committed(self, wait: bool = False) -> list[ShardSummary]:
-        """Return the shards that were committed since the last call; `wait` for one, if any is under way."""
+        """Return the shards committed since the last call. With `wait`, wait for one if any is in progress."""
         return [summary for _, summary in self._commits.items(wait)]
 
     def wind_down(self) -> None:
-        """Let workers finish the chunks that they are at, and no others."""
+        """Let workers finish their current chunks, and start no others."""
         self._ledger.stop()
 
     def observe(self, state: JobState) -> None:
-        """Nobody collects metrics of one machine."""
+        """Do nothing: nobody collects metrics of one machine."""
 
     def advice(self, state: JobState, wall_s: float) -> str:  # noqa: ARG002
-        """Nothing: what extracts a frame is what has decoded it, so nothing stands idle."""
+        """Return no advice: the worker that decodes a frame also extracts it, so nothing is idle."""
         return ""
 
 
@@ -193,24 +193,24 @@ class _Batch:
     """Files that a worker probes."""
 
     first: int
-    """The number of the first among all files."""
+    """The index of the first one among all files."""
     refs: list[VideoRef]
 
 
 class _Probing:
-    """Hands out files to be probed, and gives what is known of them in order."""
+    """Hands out files to be probed, and yields the results in order."""
 
     def __init__(self, refs: Iterator[VideoRef], size: int, most_ahead: int, max_attempts: int, ledger: Ledger) -> None:
         self._refs, self._size, self._most_ahead = refs, size, most_ahead
         self._max_attempts, self._ledger = max_attempts, ledger
-        # Whose worker died: they are tried again, each by itself.
+        # Files whose worker died. Each is tried again by itself.
         self._again: deque[_Batch] = deque()
         self._attempts: Counter[int] = Counter()
         self._found: dict[int, Probed] = {}
         self._n_asked = self._n_given = 0
 
     def next_batch(self) -> _Batch | None:
-        """Return what is to be probed next, if anything is."""
+        """Return the next batch to probe, if there is one."""
         if self._again:
             return self._again.popleft()
         if self._n_asked - self._n_given >= self._most_ahead:
@@ -220,7 +220,7 @@ class _Probing:
         return batch if batch.refs else None
 
     def take(self, event: Event) -> None:
-        """Take note of what became of a batch."""
+        """Record an event of a batch."""
         batch: _Batch = event.request
         if event.kind == "item":
             pairs = zip(batch.refs, event.value, strict=True)
@@ -239,14 +239,14 @@ class _Probing:
                 )
 
     def in_order(self) -> Iterator[Probed]:
-        """Yield what is known by now, up to the first file of which nothing is."""
+        """Yield the results so far, up to the first file that has none."""
         while self._n_given in self._found:
             yield self._found.pop(self._n_given)
             self._n_given += 1
 
 
 def _gpus() -> list[str]:
-    """Return what the NVIDIA GPUs that this process may use are called in `CUDA_VISIBLE_DEVICES`."""
+    """Return the NVIDIA GPUs that this process may use, by their names in `CUDA_VISIBLE_DEVICES`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
@@ -256,7 +256,7 @@ def _gpus() -> list[str]:
 
 
 def _workers_on(gpus: Sequence[str], config: Config, n_cpus: int) -> int:
-    """Return how many workers share the GPUs: one for each CPU, unless each holds a larger part of a GPU."""
+    """Return how many workers share the GPUs: one for each CPU, or fewer if `gpus_per_actor` requires it."""
     if config.gpus_per_actor is None:
         return n_cpus
     return max(1, min(n_cpus, int(len(gpus) / config.gpus_per_actor)))

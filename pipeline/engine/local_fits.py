@@ -1,4 +1,4 @@
-"""Networks that are trained side by side in processes of this machine."""
+"""Train networks in parallel in processes of this machine."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pipeline.errors import ActionlakeError
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fits import Epoch, Fit, Fitted, run_fit
 
-# A fit whose process dies goes on from its last epoch in another; so often.
+# At this many deaths of its process a fit fails. Before, another process goes on from its last epoch.
 _MOST_DEATHS = 3
 
 
 class FitWorker:
-    """What a worker does: it trains one network after the other."""
+    """Runs in a worker process: trains one network after the other."""
 
     def __init__(self, note: Note, source: VideoSource) -> None:  # noqa: ARG002
         self._source = source
 
     def fit(self, fit: Fit) -> Iterator[Epoch | Fitted]:
-        """Train a network: yield its epochs, and last what came out."""
+        """Train a network: yield its epochs, and finally the result."""
         return run_fit(self._source, fit)
 
 
@@ -29,7 +29,7 @@ class LocalFits:
     """Trains networks in worker processes."""
 
     def __init__(self, source: VideoSource, n_workers: int, on_epoch: Callable[[str, int, float], None]) -> None:
-        """Take the videos, how many networks are trained side by side, and who is told of epochs."""
+        """Take the videos, the number of networks trained in parallel, and the callback for epochs."""
         self._workers = Pool(FitWorker, (source,), n_workers)
         self._on_epoch = on_epoch
         self._fits: list[Fit] = []
@@ -51,7 +51,7 @@ class LocalFits:
         """Return the results of some fits, in order, once all are finished.
 
         Raises:
-            ActionlakeError: The process of one died again and again.
+            ActionlakeError: The process of a fit died too often.
         """
         while not self._found.keys() >= set(begun):
             for number, told in self._requests.items():
@@ -63,6 +63,6 @@ class LocalFits:
 
     def _given_up(self, number: int) -> ActionlakeError:
         return ActionlakeError(
-            f"training {self._fits[number].name} ended its process {_MOST_DEATHS} times, perhaps for want of "
+            f"the process that trains {self._fits[number].name} died {_MOST_DEATHS} times, perhaps for lack of "
             "memory; the same command goes on from the last epoch"
         )

@@ -21,28 +21,28 @@ log = logging.getLogger(__name__)
 DEFAULT_MODEL = "default"
 """Stands for the bundles that come with the package, one for each scope."""
 NO_MODEL = "none"
-"""Stands for none: features alone."""
+"""Stands for no model: only features."""
 NAMES = (DEFAULT_MODEL, NO_MODEL)
-"""What stands for models and is not the folder of one."""
+"""Names that stand for models and are not folders."""
 _DEFAULTS: dict[str, list[tuple[str, ...]]] = {
     "frame": [("jhmdb21-frame",)],
-    # The first reads poses, whichever detector tells them; the second what its own detector sees; the third a CNN.
+    # The first reads the poses of any detector, the second embeddings of its own detector, the third those of a CNN.
     "person": [("everyday12-pose",), ("daily22-look",), ("daily22-person",)],
     "both": [("jhmdb21-frame", "daily22-person")],
 }
-"""What comes with the package for each scope."""
+"""The bundles of the package for each scope, in order of preference."""
 
 
 def choose_models(model: str | Path | Bundle | None, scope: str, config: Config | None = None) -> list[Bundle]:
-    """Return the models of a job: what is named, or those that come with the package for its scope.
+    """Return the models of a job: the named one, or those that come with the package for its scope.
 
     Args:
         model: A bundle, the folder of one, or one of `NAMES`.
         scope: What the job labels.
-        config: What else is named. Of the bundles that come with the package the first ones are taken that fit it.
+        config: The other options. The first bundles of the package that fit them are taken.
 
     Raises:
-        UsageError: A bundle can't be read, or labels what the scope does not see.
+        UsageError: A bundle can't be read, or labels in another scope.
     """
     scopes = ("frame", "person") if scope == "both" else (scope,)
     if model is None or model == NO_MODEL:
@@ -61,7 +61,7 @@ def choose_models(model: str | Path | Bundle | None, scope: str, config: Config 
 
 
 def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
-    """Return the options of `Config` that models were trained with, but for `detector_px`, which `fitted` tells."""
+    """Return the options of `Config` that models were trained with, except `detector_px`, which `fitted` sets."""
     inputs = tuple(dict.fromkeys(name for bundle in bundles for name in bundle.spec.inputs))
     fitting: dict[str, Any] = {"inputs": inputs} if inputs else {}
     for bundle in bundles:
@@ -74,7 +74,7 @@ def config_for(bundles: Sequence[Bundle]) -> dict[str, Any]:
 
 
 def fitted(config: Config, bundles: Sequence[Bundle]) -> Config:
-    """Return options in which what is left open is what models read and were trained with."""
+    """Return the options, with unset ones filled in from what models read and were trained with."""
     fitting = config_for(bundles)
     detector = config.detector or fitting.get("detector")
     px = next((bundle.detector_px for bundle in bundles if bundle.detector == detector), None)
@@ -92,8 +92,7 @@ def check_lake(lake: Lake, config: Config) -> None:
     """Check that a lake's features were made with these options.
 
     Raises:
-        UsageError: They were not. Where they were made for another model that comes with the package, the message
-            names it.
+        UsageError: They were not. If they were made for another model of the package, the message names it.
     """
     try:
         lake.check(config.feature_options())
@@ -102,7 +101,7 @@ def check_lake(lake: Lake, config: Config) -> None:
         detector, px = there.get("detector"), there.get("detector_px")
         unnamed = replace(config, inputs=(), embedder=None, detector=detector, detector_px=px, sample_fps=None)
         for bundle in map(load_bundle, EMBEDDED_BUNDLES):
-            # Of this job's own model something else is amiss.
+            # If the inputs are the same, something else differs.
             if bundle.scope != config.scope or bundle.spec.inputs == config.inputs:
                 continue
             if fitted(unnamed, [bundle]).feature_options() == there:
@@ -112,19 +111,19 @@ def check_lake(lake: Lake, config: Config) -> None:
 
 
 def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
-    """Raise if models can't label these features; warn if they were trained on others."""
+    """Raise if models can't label these features. Warn if they were trained on different ones."""
     misfit = _misfit(bundles, config)
     if misfit:
         raise UsageError(misfit)
     for bundle in _strange(bundles, config):
         log.warning(
-            "model %r was trained on what detector %r sees; of what %r sees its scores are less sure",
+            "model %r was trained on what detector %r sees; of what %r sees its scores are less reliable",
             bundle.name, bundle.detector, config.chosen_detector,
         )  # fmt: skip
     for bundle in bundles:
         if bundle.sample_fps != config.chosen_fps:
             log.warning(
-                "model %r was trained at %g frames/s; at %g its scores are less sure",
+                "model %r was trained at %g frames/s; at %g its scores are less reliable",
                 bundle.name, bundle.sample_fps, config.chosen_fps,
             )  # fmt: skip
     known = [label for bundle in bundles for label in bundle.labels if label != bundle.background]
@@ -135,10 +134,10 @@ def check_fit(bundles: Sequence[Bundle], config: Config) -> None:
 
 
 def choose_forecaster(forecaster: str | Path, config: Config) -> ForecasterBundle:
-    """Return a forecaster that can foretell what these options follow.
+    """Return a forecaster that fits what these options track.
 
     Raises:
-        UsageError: It can't be read, is one of metres, or nobody is followed.
+        UsageError: It can't be read, its unit is metres, or nobody is tracked.
     """
     if not config.sees_people:
         raise UsageError(
@@ -148,7 +147,7 @@ def choose_forecaster(forecaster: str | Path, config: Config) -> ForecasterBundl
 
 
 def check_vectors(bundles: Sequence[Bundle], dim: int) -> None:
-    """Raise if models read embeddings of another length than `dim`, that of what the networks give."""
+    """Raise if models read embeddings of another length than `dim`, the length that the networks give."""
     for bundle in bundles:
         if bundle.spec.embedding_dim != dim and _reads_embeddings(bundle):
             raise UsageError(
@@ -162,14 +161,14 @@ def _reads_embeddings(bundle: Bundle) -> bool:
 
 
 def _fits(bundles: Sequence[Bundle], config: Config) -> bool:
-    """Whether models read what options make that are named so far."""
+    """Whether models can read the features of the options set so far."""
     for bundle in bundles:
-        # Who names an embedder wants it read.
+        # A user who names an embedder wants it read.
         if config.embedder and not _reads_embeddings(bundle):
             return False
         if "pose" in bundle.spec.inputs and not _tells_poses(config.chosen_detector):
             return False
-    # Who names a detector that describes what it sees wants it read.
+    # A user whose detector is also the embedder wants its embeddings read.
     strange = [] if config.looks_once else _strange(bundles, config)
     try:
         return not (strange or _misfit(bundles, fitted(config, bundles)))
@@ -178,13 +177,13 @@ def _fits(bundles: Sequence[Bundle], config: Config) -> bool:
 
 
 def _tells_poses(detector: str) -> bool:
-    """Whether a detector is called as those are that know keypoints; its weights are not read for it."""
+    """Whether a detector finds keypoints, judged by its name. Its weights are not read for this."""
     return "pose" in Path(detector).stem
 
 
 def _strange(bundles: Sequence[Bundle], config: Config) -> list[Bundle]:
-    """Return the models that read what another detector sees than the one they were trained with."""
-    # Where its folder lies is of no importance.
+    """Return the models that would read embeddings of another detector than they were trained with."""
+    # Only the name counts, not the path to the detector.
     named = Path(config.detector or "").name
     reading = [bundle for bundle in bundles if bundle.embedder == OF_DETECTOR and _reads_embeddings(bundle)]
     return [bundle for bundle in reading if config.detector and named != Path(bundle.detector or "").name]

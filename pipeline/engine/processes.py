@@ -1,6 +1,7 @@
-"""Worker processes of this machine: each handles one request at a time, and may die of it.
+"""Worker processes of this machine. Each handles one request at a time, and may die while it does.
 
-A worker is forked by a server, and has a pipe to this process. It ends as soon as this process does, however that ends.
+A server forks the workers, and each has a pipe to this process. A worker ends as soon as this process ends, for
+whatever reason.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ from pipeline.errors import ActionlakeError
 
 log = logging.getLogger(__name__)
 
-# One that dies before it is ready, so often in a row, will not get ready any more.
+# After this many failed starts in a row the pool gives up.
 _MOST_FAILED_STARTS = 3
 _STDERR_BYTES = 4000
 
 
 @dataclass(frozen=True)
 class Event:
-    """What became of something that a worker was asked for."""
+    """The outcome of a request to a worker, or a part of it."""
 
     kind: Literal["item", "done", "died"]
-    """`item`: a part of the answer. `done`: the last one was given. `died`: the worker died of it, or beside it."""
+    """`item`: a part of the answer. `done`: the answer is complete. `died`: the worker died during the request."""
     request: Any
-    """What the asker calls it."""
+    """The caller's name for it."""
     value: Any = None
     """The item."""
 
 
 class Pool:
-    """Interchangeable workers; they are started on demand, and restarted when they die."""
+    """Interchangeable workers. They are started on demand, and replaced when they die."""
 
     def __init__(
         self,
@@ -59,12 +60,12 @@ class Pool:
         """Describe the workers; none is started yet.
 
         Args:
-            make: Called in each worker, with what tells us why it is being ended and the arguments; what it returns has
-                the methods, which yield the items of their answers.
-            arguments: Those further ones, to be pickled.
-            size: Most workers.
-            note: Called here with what a worker notes about its end.
-            environments: Environment variables of the workers, in turns.
+            make: Called in each worker with a `Note`, which reports why the worker is being ended, and the arguments.
+                It returns an object whose methods yield the items of their answers.
+            arguments: Further arguments of `make`. They must be picklable.
+            size: Maximum number of workers.
+            note: Called in this process with what a worker reports about its end.
+            environments: Environment variables of the workers, used in turn.
         """
         self._start = pickle.dumps(
             (make, tuple(arguments), logging.getLogger("pipeline.engine.worker").getEffectiveLevel())
@@ -83,16 +84,16 @@ class Pool:
 
     @property
     def has_room(self) -> bool:
-        """Whether anything more can be asked for right now."""
+        """Whether the pool can take another request now."""
         return len(self._workers) < self._size or any(not worker.is_busy for worker in self._workers)
 
     @property
     def n_busy(self) -> int:
-        """How many workers are at something."""
+        """How many workers are busy."""
         return sum(worker.is_busy for worker in self._workers)
 
     def ask(self, request: Any, method: str, *arguments: Any) -> None:
-        """Ask an idle worker to call a method, whose items arrive as events. A worker must be idle or startable."""
+        """Ask an idle worker to call a method. Its items arrive as events. The pool must have room."""
         idle = [worker for worker in self._workers if not worker.is_busy]
         if not idle:
             self.start(len(self._workers) + 1)
@@ -101,7 +102,7 @@ class Pool:
         max(idle, key=lambda worker: worker.is_ready).ask(request, method, arguments)
 
     def events(self, wait: bool = True) -> list[Event]:
-        """Return what happened since the last call; `wait` until something has, if any worker is busy.
+        """Return the events since the last call. With `wait`, wait for one if any worker is busy.
 
         Raises:
             ActionlakeError: A worker failed in a way that ends the job.
@@ -158,7 +159,7 @@ class Requests:
     """A queue of requests to a pool. A request whose worker died is repeated, a limited number of times."""
 
     def __init__(self, pool: Pool, most_deaths: int, given_up: Callable[[Any], ActionlakeError]) -> None:
-        """Take the pool, how often a worker may die of one request, and the error that is raised then."""
+        """Take the pool, the number of deaths at which a request is given up, and the error to raise then."""
         self._pool, self._most_deaths, self._given_up = pool, most_deaths, given_up
         self._waiting: deque[tuple[Any, str, Sequence[Any]]] = deque()
         self._asked: dict[Any, tuple[Any, str, Sequence[Any]]] = {}
@@ -166,16 +167,16 @@ class Requests:
 
     @property
     def n_left(self) -> int:
-        """How many are not answered yet."""
+        """How many requests are not answered yet."""
         return len(self._waiting) + self._pool.n_busy
 
     def add(self, request: Any, method: str, *arguments: Any) -> None:
-        """Ask for one more, as `Pool.ask` does, as soon as there is room."""
+        """Add a request, as in `Pool.ask`. It is sent as soon as there is room."""
         self._waiting.append((request, method, arguments))
         self._ask()
 
     def items(self, wait: bool = True) -> list[tuple[Any, Any]]:
-        """Return `(request, item)` for what was answered since the last call; `wait` for one, if any is to come.
+        """Return the `(request, item)` pairs since the last call. With `wait`, wait for one if any is to come.
 
         Raises:
             ActionlakeError: Workers died of a request too often, or one failed in a way that ends the job.
@@ -204,14 +205,14 @@ class Requests:
 
 
 class _Worker:
-    """A process, seen from the one that asks it."""
+    """A worker process, as seen by the process that sends it requests."""
 
     def __init__(self, start: bytes, environment: Mapping[str, str]) -> None:
         self.pipe, there = connection.Pipe()
         self._server = fork_server()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (held as long as the process lives)
         with there, tempfile.TemporaryFile() as file:
-            # Models are larger than what a pipe holds until somebody reads.
+            # A file, because models are larger than the buffer of a pipe.
             pickle.dump(({**environment_of_workers(), **environment}, os.getcwd()), file)
             file.write(start)
             file.seek(0)
@@ -221,12 +222,12 @@ class _Worker:
 
     def ask(self, request: Any, method: str, arguments: Sequence[Any]) -> None:
         self.request, self.is_busy = request, True
-        # To one that is dead nothing can be sent; that it is dead is seen when it is listened to.
+        # Sending to a dead worker fails. Its death is noticed when its pipe is read.
         with suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send_bytes(pickle.dumps((method, arguments)))
 
     def kill(self) -> str:
-        """End the process, if it has not ended, and return the last that it wrote to its standard error."""
+        """End the process if it still runs, and return the end of what it wrote to its standard error."""
         self._server.end(self._number)
         self.pipe.close()
         with self._stderr:
@@ -235,7 +236,7 @@ class _Worker:
 
 
 class _Answers:
-    """What a worker tells, from any of its threads."""
+    """Sends a worker's messages, from any of its threads."""
 
     def __init__(self, pipe: connection.Connection) -> None:
         self._pipe = pipe
@@ -248,14 +249,14 @@ class _Answers:
 
 
 class _ToAsker(logging.Handler):
-    """Hands log records on to the process that asks."""
+    """Sends log records to the process that sends requests."""
 
     def __init__(self, answers: _Answers) -> None:
         super().__init__()
         self._answers = answers
 
     def emit(self, record: logging.LogRecord) -> None:
-        # As text, since arguments and errors may not be what another process can read.
+        # As text, since another process may not be able to unpickle arguments and errors.
         record.msg, record.args = record.getMessage(), None
         if record.exc_info:
             record.exc_text, record.exc_info = logging.Formatter().formatException(record.exc_info), None
@@ -264,7 +265,7 @@ class _ToAsker(logging.Handler):
 
 
 def _listen(pipe: connection.Connection, requests: SimpleQueue[tuple[str, Sequence[Any]]]) -> None:
-    """Pass on what is asked for; end this process when nobody is there any more to ask."""
+    """Pass on requests. End this process when the process that sends them is gone."""
     try:
         while True:
             requests.put(pickle.loads(pipe.recv_bytes()))
@@ -273,7 +274,7 @@ def _listen(pipe: connection.Connection, requests: SimpleQueue[tuple[str, Sequen
 
 
 class _WithoutPandas:
-    """PyArrow asks whether a list is a series of Pandas, and would import it for that, which takes half a second."""
+    """Hides pandas: PyArrow would import it, in half a second, only to ask whether a list is a pandas series."""
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
         return ModuleSpec(name, self) if name == "pandas" else None  # type: ignore[arg-type]
@@ -282,14 +283,14 @@ class _WithoutPandas:
         raise ModuleNotFoundError("no worker needs pandas", name=spec.name)
 
     def exec_module(self, module: object) -> None:
-        """Nothing: there is no module."""
+        """Do nothing: there is no module."""
 
 
 def work(start: int, pipe: int, stderr: int) -> NoReturn:
-    """Be a worker, in a process that was forked for that: do what is asked for, one thing after the other.
+    """Run as a worker, in a process that was forked for this: handle one request after the other.
 
     Args:
-        start: A file with environment variables, the folder to be in, and what makes the worker, pickled.
+        start: A file with environment variables, the working directory, and what makes the worker, pickled.
         pipe: Where requests come from and answers go to.
         stderr: The file of the standard error.
     """
@@ -305,7 +306,7 @@ def work(start: int, pipe: int, stderr: int) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        # It must not go on as the server that it was forked from.
+        # The process must not go on as a copy of the server that it was forked from.
         os._exit(code)
 
 
@@ -328,6 +329,6 @@ def _answer(pipe: connection.Connection, start: IO[bytes]) -> None:
             for item in getattr(worker, method)(*arguments):
                 answers.tell("item", item)
             answers.tell("done")
-    except Exception as error:  # It ends the job: what costs a chunk alone was caught before.
-        # A mistake of the user's stays one: the command ends with another code.
+    except Exception as error:  # It ends the job: errors that affect only a chunk were caught before.
+        # A usage error keeps its type, because the command then ends with another exit code.
         answers.tell("error", error if isinstance(error, ActionlakeError) else ActionlakeError(words_of(error)))

@@ -1,4 +1,4 @@
-"""Label an existing lake with another model, from its features: nothing is decoded."""
+"""Label an existing lake with another model, from its features. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class ShardLabels(NamedTuple):
-    """What a model said of a shard."""
+    """The result of one shard."""
 
     n_videos: int
     label_n: Counter[str]
@@ -34,14 +34,14 @@ class ShardLabels(NamedTuple):
     failures: list[str]
     """Why some videos could not be labelled."""
     judged_s: float
-    """Seconds of people or frames of which the model knows how unlike they are what it has learnt from."""
+    """Seconds of people or frames for which the model can tell how much they differ from its training data."""
     unlike_s: float
-    """Those of them that are unlike it."""
+    """The part of `judged_s` that differs from it."""
 
 
 @dataclass
 class ClassifyState:
-    """What was labelled so far."""
+    """The progress so far."""
 
     model: str
     n_shards: int
@@ -52,11 +52,11 @@ class ClassifyState:
     label_n: Counter[str] = field(default_factory=Counter)
     """Number of new segments, by label."""
     judged_s: float = 0.0
-    """Seconds of people or frames of which the model knows how unlike they are what it has learnt from."""
+    """Seconds of people or frames for which the model can tell how much they differ from its training data."""
     unlike_s: float = 0.0
-    """Those of them that are unlike it."""
+    """The part of `judged_s` that differs from it."""
     failures: list[str] = field(default_factory=list)
-    """Unexpected errors because of which videos have no segments of this model; the next call retries their shards."""
+    """Unexpected errors that left videos without segments of this model. The next call retries their shards."""
 
 
 def classify(
@@ -67,9 +67,10 @@ def classify(
     address: str | None = None,
     observer: Callable[[ClassifyState], None] | None = None,
 ) -> ClassifyState:
-    """Label the committed videos of a lake with a model; segments of other models stay beside them.
+    """Label the committed videos of a lake with a model. Segments of other models are kept.
 
-    Shards that these very weights have labelled are left as they are, so an interrupted run goes on where it was.
+    Shards that exactly these weights have labelled are left as they are, so an interrupted run continues where it
+    stopped.
 
     Args:
         lake: The lake; its features must be kept in it.
@@ -117,7 +118,7 @@ def check_readable(lake: Lake, bundle: Bundle) -> None:
 
 
 def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s: float | None) -> Config:
-    """Return the options that the lake's features were made with, as those of a job."""
+    """Return the options of a job, with those that the lake's features were made with."""
     made_with = {name: value for name, value in lake.features_made_with().items() if value is not None}
     config = Config.load(None, made_with, labels=labels or None, min_track_s=min_track_s)
     if config.scope not in {bundle.scope, "both"}:
@@ -129,7 +130,7 @@ def _config_of(lake: Lake, bundle: Bundle, labels: tuple[str, ...], min_track_s:
 
 
 def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> ShardLabels:
-    """Write a shard's part of a model's segments."""
+    """Label one shard and write its segments."""
     on_one_thread([bundle])
     lake = Lake(lake_uri)
     labeller = Labeller(bundle, config)
@@ -157,7 +158,7 @@ def label_shard(shard: int, lake_uri: str, bundle: Bundle, config: Config) -> Sh
 
 
 def _end_s(covered_s: float, rows: VideoRows, config: Config) -> float:
-    """Return when a video ends, from how much less of it was seen than its steps reach; else without limit."""
+    """Return when a video ends: the end of its steps, less what they reach beyond the covered time; else infinity."""
     frames = rows.frames
     beyond_s = float(frames.n_steps.sum() / config.grid_rate) - covered_s
     return float((frames.step[-1] + frames.n_steps[-1]) / config.grid_rate) - beyond_s if beyond_s > 0 else math.inf

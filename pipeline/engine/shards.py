@@ -1,4 +1,4 @@
-"""Do something with each of some shards of a lake, side by side: in processes of this machine, or as tasks of Ray."""
+"""Process shards of a lake in parallel: in processes of this machine, or as tasks of Ray."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from pipeline.lake.store import Lake, model_folder, part_name
 
 Found = TypeVar("Found")
 
-# A shard that ended its worker so often is not tried again.
+# The call fails when one shard has killed its worker this often.
 _MOST_DEATHS = 3
 
 
 def shards_without(lake: Lake, table: str, facts: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """Return the committed shards, and those of which a model has not written its part of a table as facts say.
+    """Return the committed shards, and those whose part of a model's table is missing or was not made as `facts` say.
 
     Raises:
-        UsageError: None is committed.
+        UsageError: No shard is committed.
     """
     shards = lake.committed()
     if not shards:
@@ -39,9 +39,9 @@ def shards_without(lake: Lake, table: str, facts: Mapping[str, Any]) -> tuple[li
 
 
 def _is_as(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
-    """Whether the footer of a part says these very things, and that no video was left out.
+    """Whether the footer of a part states exactly these facts, and that no video was left out.
 
-    Earlier versions did not note the options of models.
+    Earlier versions did not store the options of models.
     """
     metadata = pq.read_schema(lake.path(folder, part_name(shard)), filesystem=lake.fs).metadata
     footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
@@ -51,13 +51,13 @@ def _is_as(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> boo
 
 
 class ShardWorker:
-    """What a worker of this machine does: one shard after the other."""
+    """Runs in a worker process: processes one shard after the other."""
 
     def __init__(self, note: Note, work: Callable[..., Any], arguments: Sequence[Any]) -> None:  # noqa: ARG002
         self._work, self._arguments = work, arguments
 
     def work(self, shard: int) -> Iterator[Any]:
-        """Do it, and yield what came of it."""
+        """Process a shard and yield the result."""
         yield self._work(shard, *self._arguments)
 
 
@@ -71,19 +71,19 @@ def over_shards(
     config: Config,
     address: str | None = None,
 ) -> Iterator[Iterator[Found]]:
-    """Hold the lake's lease during a block, and give it what comes of each shard, in any order.
+    """Hold the lake's lease during a block, and give the block an iterator of the shards' results, in any order.
 
     Args:
         lake: The lake.
-        purpose: What the lease says.
+        purpose: The purpose that the lease states.
         shards: Numbers of the shards.
-        work: Called with a shard and the arguments, where there is room. Called twice, it does the same.
-        arguments: Its further arguments; they can be pickled.
+        work: Called with a shard and the arguments, in a worker process or task. It must be idempotent.
+        arguments: Further arguments of `work`. They must be picklable.
         config: Options of the job.
         address: A Ray cluster to join.
 
     Raises:
-        ActionlakeError: A process died of the same shard again and again, or the cluster failed.
+        ActionlakeError: The same shard killed its process too often, or the cluster failed.
     """
     with leased(lake, purpose), stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
         if choose_engine("auto", address, config) == "ray":
@@ -98,15 +98,15 @@ def over_shards(
 
 
 def shards_here(shards: Sequence[int], workers: Pool) -> Iterator[Any]:
-    """Yield what comes of each shard in worker processes of this machine, in any order.
+    """Process shards in worker processes of this machine, and yield the results in any order.
 
     Raises:
-        ActionlakeError: A process died of the same shard again and again.
+        ActionlakeError: The same shard killed its process too often.
     """
     requests = Requests(
         workers,
         _MOST_DEATHS,
-        lambda shard: ActionlakeError(f"shard {shard} ended the process that works on it {_MOST_DEATHS} times"),
+        lambda shard: ActionlakeError(f"the process that works on shard {shard} died {_MOST_DEATHS} times"),
     )
     for shard in shards:
         requests.add(shard, "work", shard)

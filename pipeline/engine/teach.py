@@ -1,4 +1,4 @@
-"""Teach a lake's model by answers, and label the lake anew; nothing is decoded."""
+"""Teach a lake's model: train it further on answers. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from pipeline.training.videos import LakeVideos
 log = logging.getLogger(__name__)
 
 BEFORE, AFTER = "answers held out, before", "answers held out, after"
-"""What was measured: the model as it was, and one that was taught by the other answers."""
+"""The two measurements: the model as it was, and one that was taught by the other answers."""
 
 
 @dataclass(frozen=True)
 class TeachResult:
-    """A written bundle with what was measured on the way."""
+    """A written bundle with its measurements."""
 
     bundle: Bundle
     folder: Path
     n_answers: int
     n_held_out: int
-    """Answers that were measured on; 0 where they are of too few videos to hold some out."""
+    """Answers that were measured on; 0 if there are too few videos to hold some out."""
     results: dict[str, dict[str, Any]]
-    """`BEFORE` and `AFTER`, each as `validate` returns it; empty where nothing was held out."""
+    """`BEFORE` and `AFTER`, each as `validate` returns it; empty if nothing was held out."""
 
 
 def teach(
@@ -64,31 +64,31 @@ def teach(
 ) -> TeachResult:
     """Teach a model by answers and write it as a bundle.
 
-    It goes on from the weights of the model that labelled the lake. So that it forgets little, it learns not only the
-    answers: also what that model surely says of those whom no answer is about, but for labels that the answers mostly
-    contradict; and its old data, where they are named. It is measured on the answers of a fifth of the videos, by a
-    model that was not taught by them; the one that is written was taught by all.
+    Training starts from the weights of the model that labelled the lake. To forget little, it does not only use the
+    answers. It also uses what that model says with confidence about people without an answer, except for labels that
+    the answers mostly contradict, and the old data, if they are named. To measure the effect, the answers of a fifth
+    of the videos are held out, and a model is taught by the others. The model that is written is taught by all.
 
     Args:
         lake: The lake, with its features.
-        answers: What is right in it: answers of `review`, or labels in any of the formats that are read.
+        answers: The correct labels: answers of `review`, or labels in any format that `read_annotations` reads.
         out: Folder of the bundle; its name is the model's.
-        model: A bundle to go on from. None: the one that labelled the lake, if it is a bundled one.
-        options: How it goes on. None: as is usual.
-        replay: Labels that it learnt from before, to learn from again.
-        replay_lake: The lake of those.
+        model: A bundle to start from. None: the one that labelled the lake, if it comes with the package.
+        options: Options of the training. None: the defaults.
+        replay: Labels of an earlier training, to learn from again.
+        replay_lake: The lake of their videos.
         on_epoch: Called with the epoch, from 1, and its mean loss.
 
     Raises:
         UsageError: The answers are of another lake, the model's features are not in it, or an option can't be used.
     """
-    torch.set_num_threads(1)  # The same on any number of cores; a small network gains nothing by more.
+    torch.set_num_threads(1)  # For the same result on any number of cores. A small network gains nothing from more.
     options = options or TeachOptions()
     check_name(Path(out).name)
     reader = open_lake(lake)
     bundle = _base(reader, lake, model)
     if Path(out).name == bundle.name:
-        raise UsageError(f"{out}: the model that it goes on from has the same name; choose another for what comes out")
+        raise UsageError(f"{out}: the model that training starts from has the same name; choose another name")
     check_readable(reader.store, bundle)
     videos, annotations = _located(reader, lake, answers)
     old_reader, old = None, list[Annotation]()
@@ -114,7 +114,7 @@ def teach(
     before, said = remembered(reader, bundle, videos, annotations), count_said(bundle, answered)
 
     def learnt(part: list[LabelledVideo]) -> ActivityModel:
-        # What is held out may not tell either which labels are contradicted.
+        # Held-out answers must not influence which labels count as contradicted, either.
         kept_labels = without(before, contradicted(said[name] for name in {video.video for video in part}))
         return taught(start, part, [*kept_labels, *replayed], trained_with, options, on_epoch)
 
@@ -159,7 +159,7 @@ def _written(
     base: Bundle, model: ActivityModel, labels: tuple[str, ...], out: Path, answers: str, options: TeachOptions,
     results: dict[str, dict[str, Any]], answered: list[LabelledVideo],
 ) -> Bundle:  # fmt: skip
-    """Write the bundle, with the base's origin in its card, and return it as it is read again."""
+    """Write the bundle, with the base's origin in its card, and return it as read back."""
     n_items = sum(len(video.items) for video in answered if video.sequences)
     taught_by = f"Taught by {n_items} answers ({answers}), going on from {base.name}."
     bundle = replace(

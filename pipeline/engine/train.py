@@ -36,7 +36,7 @@ from pipeline.training.videos import VideoFolder
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A written bundle with what was measured on the way."""
+    """A written bundle with its measurements."""
 
     bundle: Bundle
     folder: Path
@@ -65,15 +65,15 @@ def train(
 ) -> TrainResult:
     """Train a model and write it as a bundle, with its metrics.
 
-    For every column of splits a model is trained on `train` and measured on `test` (else `val`). With one such
-    column, or none (then every fifth group of videos is held out), that model is the bundle; with several, the bundle
-    is trained on every clip beside them. Scores are calibrated on `val`; else, with several columns, on what the models
-    of the other columns were not trained on; else on a fifth of the training part that another model was not trained
-    on. Interrupted, the same call goes on from the last epoch.
+    For every column of splits, a model is trained on `train` and measured on `test` (else `val`). If there is one such
+    column, that model is the bundle. If there is none, every fifth group of videos is held out instead. If there are
+    several, the bundle is another model, trained on every clip. Scores are calibrated on `val`; else, with several
+    columns, on what the models of the other columns were not trained on; else on a held-out fifth of the training part,
+    with another model that was not trained on it. After an interruption, the same call continues from the last epoch.
 
     Args:
         annotations: A file or folder of labels in one of the `FORMATS` that `read_annotations` reads.
-        videos: Folder in which the annotated videos lie, local or remote.
+        videos: Folder of the annotated videos, local or remote.
         out: Folder of the bundle; its name is the model's.
         lake: Where features are kept for the next time. None: beside the bundle, `<out>-lake`.
         config: Options of the extraction.
@@ -81,18 +81,18 @@ def train(
         note: Where the data come from and under which licence, for the model card.
         label_map: CSV with columns `from` and `to`: other names for annotated labels; `to` may be `background`, the
             label that gives no segment, or empty to leave such spans out.
-        annotation_format: The format of the labels. None: what they look like.
-        trainers: Train each network by so many data-parallel workers. None: many networks side by side, a CPU each.
+        annotation_format: The format of the labels. None: it is detected.
+        trainers: Number of data-parallel workers that train each network. None: networks in parallel, a CPU each.
         address: A Ray cluster to join.
-        observer: Told of the progress of the extraction.
-        on_epoch: Told of the progress of the training.
-        skeletons: People as skeletons in 3D, to learn from beside the videos, each seen from somewhere; a file that
-            `read_skeletons` reads. The inputs must be `box` and `pose`, or one of them. `label_map` does not hold for
-            their labels.
-        events: Labels of what happens once, as a fall does: two segments of it close together are one.
+        observer: Called with the progress of the extraction.
+        on_epoch: Called with the progress of the training.
+        skeletons: People as skeletons in 3D, to learn from in addition to the videos, each seen from some viewpoint; a
+            file that `read_skeletons` reads. The inputs must be `box` and `pose`, or one of them. `label_map` does not
+            apply to their labels.
+        events: Labels of what happens once, such as a fall: two segments of it close together are merged.
         least_score: A segment with a lower mean score is dropped.
-        keep_splits: Write the model of each split, too, as a bundle of its own in `<out>-splits`: to look at what it
-            says of videos that it has not seen.
+        keep_splits: Also write the model of each split as a bundle of its own in `<out>-splits`, to see what it says
+            about videos that it has not seen.
         meanings: CSV with columns `label` and `meaning`, for the model card: what each label stands for, in words.
 
     Raises:
@@ -107,7 +107,7 @@ def train(
     bodies = read_skeletons(skeletons) if skeletons is not None else None
     labels = sorted({record.label for record in records}.union(bodies.names if bodies else ()))
     if len(labels) < 2:
-        raise UsageError(f"{annotations}: only one label, {labels[0]!r}; two at least are needed to tell apart")
+        raise UsageError(f"{annotations}: only one label, {labels[0]!r}; at least two are needed")
     words = read_meanings(meanings, labels) if meanings is not None else {}
     for name in {name for record in records for name in record.splits} if keep_splits else ():
         try:
@@ -161,7 +161,7 @@ def train(
 def _located(
     annotations: str | Path, videos: str, annotation_format: str | None, mapping: dict[str, str]
 ) -> tuple[dict[str, str], list[Annotation]]:
-    """Return the annotated videos, each with its URI, and the annotations, with the names that labels are mapped to."""
+    """Return the annotated videos with their URIs, and the annotations with mapped labels."""
     folder = VideoFolder(videos)
     records = folder.locate(apply_label_map(read_annotations(annotations, annotation_format), mapping))
     return {record.video: folder.uri(record.video) for record in records}, records
@@ -183,7 +183,7 @@ def _segment_options(labels: Sequence[str], events: Sequence[str], least_score: 
 
 
 def _write_splits(bundle: Bundle, trained: Trained, folder: Path) -> None:
-    """Write the model of each split as a bundle of its own, in place of those of an earlier training."""
+    """Write the model of each split as a bundle of its own. Those of an earlier training are removed."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, model in trained.of_splits.items():
         result = trained.results[name]
@@ -202,7 +202,7 @@ def _bundle(
     name: str, labels: Sequence[str], model: ActivityModel, config: Config, segments: SegmentOptions,
     metrics: dict[str, Any], training: dict[str, Any],
 ) -> Bundle:  # fmt: skip
-    """Return a trained model with all that must be known to use it."""
+    """Return a trained model with everything that is needed to use it."""
     return Bundle(
         name=name,
         labels=tuple(labels),
@@ -223,7 +223,7 @@ def _trainer(
     source: VideoSource, options: FitOptions, checkpoints: Path, config: Config, trainers: int | None,
     on_epoch: OnEpoch | None, on_ray: bool, stack: ExitStack,
 ) -> Trainer:  # fmt: skip
-    """Return who trains: workers of the cluster together, its tasks side by side, or processes of this machine."""
+    """Return the trainer: data-parallel workers of the cluster, parallel tasks of it, or processes of this machine."""
     tell = on_epoch or (lambda *_: None)
     if not on_ray:
         n_workers = config.workers or os.cpu_count() or 1
@@ -239,7 +239,7 @@ def _trainer(
 
 
 def _as_in(lake: str, config: Config) -> Config:
-    """Let a lake that holds more inputs than are wanted be used as it is."""
+    """Return options that allow a lake with more inputs than needed to be used as it is."""
     if Lake(lake).exists():
         there = tuple(Lake(lake).features_made_with().get("inputs", ()))
         if set(config.embedded) < set(there):
@@ -248,7 +248,7 @@ def _as_in(lake: str, config: Config) -> Config:
 
 
 def _means(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Average over splits of one kind: those whose names differ in their digits alone; else over all of them."""
+    """Average over splits of one kind, whose names differ only in their digits; without such kinds, over all splits."""
     kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, result in results.items():
         kinds[re.sub(r"\d+", "", name)].append(result)

@@ -1,4 +1,4 @@
-"""Train a forecaster on trajectories: of text files, or of lakes."""
+"""Train a forecaster on trajectories from text files or lakes."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from pipeline.training.trajectories import SceneTracks, read_scenes
 
 OnEpoch = Callable[[str, int, float], None]
 """Called with the name of a network, the epoch, from 1, and its mean loss."""
-# Where no source is named to measure on, the last part of each is.
+# If no source is named to measure on, this last part of each source is held out.
 _HELD_OUT = 0.2
-# As in use: a path counts as seen where boxes are missing for no longer.
+# As in inference: if boxes are missing for no longer than this, the path counts as seen.
 _GAP_S = 1.0
-# The spread is fitted on so many windows at most.
+# The spread is fitted on at most this many windows.
 _MOST_CALIBRATED = 20_000
 
 
 @dataclass(frozen=True)
 class ForecasterResult:
-    """A written bundle with what was measured on the way."""
+    """A written bundle with its measurements."""
 
     bundle: ForecasterBundle
     folder: Path
@@ -55,9 +55,9 @@ class TrackOptions:
     fps: float = 25.0
     """Frames per second of text files."""
     ground: str | Path | None = None
-    """File of the homography that makes metres of boxes; see `read_ground`."""
+    """File of the homography that converts boxes to metres; see `read_ground`."""
     cameras: int = 0
-    """Sources in metres are looked at by so many made-up cameras each, for a forecaster of pictures. 0: they stay in
+    """Number of simulated cameras that view each source in metres, for a forecaster in heights. 0: sources stay in
     metres."""
 
 
@@ -73,9 +73,9 @@ def train_forecaster(
     address: str | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> ForecasterResult:
-    """Train a forecaster and write it as a bundle, with its metrics beside those of two baselines.
+    """Train a forecaster and write it as a bundle, with its metrics and those of two baselines.
 
-    Interrupted, the same call goes on from the last epoch.
+    After an interruption, the same call continues from the last epoch.
 
     Args:
         tracks: Text files and lakes to learn from; see `read_scenes`.
@@ -83,11 +83,11 @@ def train_forecaster(
         spec: The network. Its unit follows from the sources; `slowest` is in metres.
         options: Regularisation and the seed.
         reading: How the sources are read.
-        test: Sources to measure on, which nothing is learnt from. None: the last fifth of each source.
+        test: Sources to measure on, not used for training. Empty: the last fifth of each source.
         note: Where the data come from and under which licence, for the model card.
-        trainers: Train each network by so many data-parallel workers of a cluster. None: in this process.
+        trainers: Number of data-parallel workers of a cluster that train each network. None: this process trains.
         address: A Ray cluster to join.
-        on_epoch: Told of the progress of the training.
+        on_epoch: Called with the progress of the training.
 
     Raises:
         UsageError: A source or an option can't be used; the message names it.
@@ -98,8 +98,8 @@ def train_forecaster(
         raise UsageError("no source of tracks was named")
     if not (np.isfinite([spec.step_s, reading.fps, options.noise]).all() and options.noise >= 0 < reading.fps):
         raise UsageError(
-            f"step = {spec.step_s}, fps = {reading.fps}, noise = {options.noise}: positive numbers are wanted, or 0 "
-            "for the noise"
+            f"step = {spec.step_s}, fps = {reading.fps}, noise = {options.noise}: they must be positive; only the "
+            "noise may be 0"
         )
     scenes = [scene for source in tracks for scene in _scenes(source, reading)]
     unit = _unit(scenes)
@@ -122,7 +122,7 @@ def train_forecaster(
     model = _trained(training, spec, options, checkpoints, trainers, address, on_epoch)
     metrics = {"model": measure_forecasts(model, measured)}
     for kind in BASELINES:
-        # All that it learns is how far off it is.
+        # A baseline only learns how large its errors are.
         fitted = fit_forecaster(training, replace(spec, kind=kind, n_members=1), replace(options, epochs=2))
         metrics[kind] = measure_forecasts(_with_spread(fitted, training), measured)
     told = {
@@ -141,7 +141,7 @@ def train_forecaster(
 
 
 def _scenes(source: str | Path, reading: TrackOptions) -> list[SceneTracks]:
-    """Return the scenes of a source, as cameras see them if that is wanted."""
+    """Return the scenes of a source, as simulated cameras see them if requested."""
     ground = read_ground(reading.ground) if reading.ground is not None else None
     scenes = [scene for scene in read_scenes(source, reading.fps, ground) if scene.trajectories]
     if not scenes:
@@ -180,7 +180,7 @@ def _windows(scenes: Sequence[SceneTracks], spec: ForecasterSpec) -> Windows:
 
 
 def _divided(windows: Windows) -> tuple[Windows, Windows]:
-    """Return what comes first in each scene and what comes last; nothing of the one is seen in the other."""
+    """Return the first windows of each scene and the last ones. The two parts share no step."""
     last, reach = np.zeros(len(windows)), windows.places.shape[1]
     for scene in np.unique(windows.scene):
         own = windows.scene == scene
@@ -197,7 +197,7 @@ def _trained(
     address: str | None,
     on_epoch: OnEpoch | None,
 ) -> Forecaster:
-    """Return the forecaster of which each member was trained from a seed of its own."""
+    """Return the trained forecaster. Each member is trained from its own seed."""
     config, members = Config(), []
     with stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
         if trainers:
@@ -216,7 +216,7 @@ def _trained(
 
 
 def _with_spread(model: Forecaster, windows: Windows) -> Forecaster:
-    """Let ellipses hold what they should of the training windows."""
+    """Fit the spread of the ellipses to the training windows."""
     step = -(-len(windows) // _MOST_CALIBRATED)
     spread = fit_spread(model, windows.take(np.arange(0, len(windows), step)))
     model.spec = replace(model.spec, spread=spread)

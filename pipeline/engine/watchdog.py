@@ -16,11 +16,11 @@ import psutil
 from pipeline.lake.work import ChunkKey
 
 Note = Callable[[ChunkKey, str, str], None]
-"""Takes a chunk, and why the work on it ends: the kind of failure, and words."""
+"""Takes a chunk, and why the work on it ends: the kind of failure, and the cause in words."""
 
 EXIT_CODE = 75
 _LOOK_EVERY_S = 0.05
-# Where the interpreter itself is blocked, which stops the thread that looks, C code ends the process so much later.
+# If the interpreter is blocked, the watching thread can't run. C code then ends the process this much later.
 _LAST_RESORT_S = 30.0
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 
@@ -33,7 +33,7 @@ class Watchdog:
 
         Args:
             note: Tells the ledger why an attempt is being ended.
-            memory_gb: Most memory of the process, in GiB, without what it shares with others.
+            memory_gb: Maximum memory of the process, in GiB, without what it shares with others.
         """
         crash_at_once()
         self._note = note
@@ -87,12 +87,12 @@ class Watchdog:
 def crash_at_once() -> None:
     """Let a crash end this process at once, with its Python stack in the worker's log.
 
-    Ray looks up the names of all functions on the C stack first, which takes minutes and gigabytes with the libraries
-    that are loaded here.
+    Otherwise Ray first looks up the names of all functions on the C stack. With the libraries that are loaded here,
+    that takes minutes and gigabytes.
     """
     faulthandler.disable()
     libc = ctypes.CDLL(None)
     for number in _CRASHES:
-        # Python's own `signal.signal` may be called in the main thread alone, which an actor need not run in.
+        # Python's own `signal.signal` works only in the main thread, and an actor may run in another one.
         libc.signal(int(number), int(signal.SIG_DFL))
     faulthandler.enable()

@@ -1,4 +1,4 @@
-"""What every worker does around a step, whichever engine runs it."""
+"""What every worker does around a step, on any engine."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from pipeline.vision.runtime import limit_gpu_memory
 
 log = logging.getLogger(__name__)
 
-# Of them, each holds the hidden states of a whole sequence, a part of them in memory.
+# Each thread holds the hidden states of a whole sequence, a part of them in memory.
 _MOST_LABELLING_THREADS = 4
 # In the ledger a probe counts as a chunk of this number.
 _PROBE = -1
 
 
 def probe_key(ref: VideoRef) -> ChunkKey:
-    """Return what the ledger knows the probe of a video by."""
+    """Return the ledger's key of the probe of a video."""
     return ref.video_id, _PROBE
 
 
 def probe_batch(refs: Sequence[VideoRef], config: Config, note: Note) -> list[Probe | VideoError]:
-    """Probe some videos, each under a watchdog; `note` takes the reason before the process is ended."""
+    """Probe some videos, each under a watchdog. It reports to `note` before it ends the process."""
     found = []
     with closing(Watchdog(note, config.worker_memory_gb)) as watchdog:
         for ref in refs:
@@ -52,7 +52,7 @@ class ChunkDecoder:
     """Decodes chunks under a watchdog."""
 
     def __init__(self, config: Config, note: Note) -> None:
-        """Take the options, and who is told why this process is being ended."""
+        """Take the options, and the function that is told why this process is being ended."""
         self._config = config
         self._watchdog = Watchdog(note, config.worker_memory_gb)
 
@@ -74,7 +74,7 @@ class ChunkDecoder:
 
 
 def ids_of(task: ChunkTask) -> dict[str, Any]:
-    """Return what a log tells of a chunk beside the words."""
+    """Return the fields of a log record that identify a chunk."""
     return {"shard": task.shard, "video_id": task.video_id, "uri": task.uri, "chunk": task.chunk.index}
 
 
@@ -102,7 +102,7 @@ class CommitWorker:
         """Take the lake, the options and the models."""
         on_one_thread(bundles)
         self._lake = Lake(lake_uri)
-        # The last shard is labelled when there is nothing else to do.
+        # While the last shard is labelled, the other cores have nothing else to do.
         threads = min(_MOST_LABELLING_THREADS, os.cpu_count() or 1)
         self._committer = ShardCommitter(config, bundles, threads)
 
@@ -114,7 +114,7 @@ class CommitWorker:
 
 
 def words_of(error: BaseException) -> str:
-    """Return what the user is told of an error that ends the job."""
+    """Return the message to the user for an error that ends the job."""
     if isinstance(error, ModuleNotFoundError):
         error = missing(error) or error
     if isinstance(error, ActionlakeError):
