@@ -1,4 +1,4 @@
-"""Clips that are cut on a Ray cluster, one task each; their files travel here."""
+"""Cut clips on a Ray cluster, one task each. Their files are sent to the driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.report.cutting import Cut, CutOptions, CutResult, Cutter
 from pipeline.video.clips import part_of
 
-# So many wait for each core, so that none is idle while files travel.
+# Tasks submitted per core, so that no core is idle while files are sent.
 _PER_CPU = 2
 _MAX_RETRIES = 1
 
@@ -30,7 +30,7 @@ def _cut(options: CutOptions, cut: Cut) -> tuple[CutResult, Files]:
 
 
 def cut_on_ray(options: CutOptions, cuts: Iterable[Cut]) -> Iterator[tuple[Cut, CutResult]]:
-    """Yield each cut with what became of it, as they are finished, on the cluster that is joined.
+    """Cut on the cluster that is joined, and yield each cut with its result as soon as it is finished.
 
     Raises:
         UsageError: The folder can't be written to.

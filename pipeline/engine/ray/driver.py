@@ -33,7 +33,7 @@ def on_ray(
     lake_uri: str, bundles: Sequence[Bundle], networks: NetworkFacts, config: Config, stop: StopRequest,
     address: str | None,
 ) -> Iterator[RayEngine]:  # fmt: skip
-    """Join a cluster, or start Ray on this machine, while a block runs; then end what the job started there.
+    """Join a cluster, or start Ray on this machine, while a block runs. Then end what the job has started there.
 
     Raises:
         ActionlakeError: There is no such cluster, or the work on it can't go on.
@@ -56,23 +56,23 @@ class RayEngine:
         self._layout = choose_layout(config)
         self.layout, self.n_workers = str(self._layout), self._layout.decoders
         self._ledger = start_ledger()
-        # In a list, and held here: Ray shall neither resolve nor forget what a restarted actor needs again.
+        # In a list, so that Ray does not resolve it; held here, so that a restarted actor can read it again.
         self._shared_bundles = [ray.put(list(bundles))]
         self._committers: list[Any] = []
         self._commits: list[ray.ObjectRef] = []
 
     def close(self) -> None:
-        """End the actors of the job, which would live as long as the driver."""
+        """End the actors of the job. Otherwise they would live as long as the driver."""
         for actor in (self._ledger, *self._committers):
             with suppress(RayError):
                 ray.kill(actor)
 
     def probe(self, refs: Iterator[VideoRef], n_refs: int) -> Iterator[Probed]:
-        """Probe so many videos, in order."""
+        """Probe `n_refs` videos, in order."""
         return probe_all(refs, n_refs, self._config, self._ledger)
 
     def extract(self, tasks: Sequence[ChunkTask]) -> Iterator[list[Receipt]]:
-        """Extract chunks and yield receipts for their pieces as they are written, some at a time."""
+        """Extract chunks, and yield the receipts of their pieces in groups, after they are written."""
         from pipeline.engine.ray.graph import extract_features
 
         self._start_committers()
@@ -90,7 +90,7 @@ class RayEngine:
         return len(self._commits)
 
     def committed(self, wait: bool = False) -> list[ShardSummary]:
-        """Return the shards that were committed since the last call; `wait` for one, if any is under way."""
+        """Return the shards committed since the last call. With `wait`, wait for one if any is in progress."""
         if not self._commits:
             return []
         n_wanted = 1 if wait else len(self._commits)
@@ -104,15 +104,15 @@ class RayEngine:
         return summaries
 
     def wind_down(self) -> None:
-        """Let workers finish the chunks that they are at, and no others."""
+        """Let workers finish their current chunks, and start no others."""
         self._ledger.stop.remote()
 
     def observe(self, state: JobState) -> None:
-        """Export what the job does as metrics of Ray."""
+        """Export the progress of the job as metrics of Ray."""
         self._metrics.update(state)
 
     def advice(self, state: JobState, wall_s: float) -> str:
-        """Return advice that would make the next such job faster, if anything was idle for so many seconds."""
+        """Return what would make the next such job faster, if anything was idle in the `wall_s` of extraction."""
         return self._layout.advice(state.stage_s, wall_s, self._config.sampling)
 
     def _start_committers(self) -> None:

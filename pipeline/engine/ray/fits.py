@@ -1,4 +1,4 @@
-"""Networks that are trained side by side on a Ray cluster, one task each."""
+"""Train networks in parallel on a Ray cluster, one task each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import ray
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fits import Epoch, Fit, Fitted, run_fit
 
-# A worker that dies is started again, and goes on from the last epoch; so often.
+# How often a task whose worker died is retried. It goes on from the last epoch.
 _MAX_RETRIES = 3
-# So many small networks share a GPU.
+# How many small networks share a GPU.
 _PER_GPU = 4
 
 
 @ray.remote(num_cpus=0)
 class _Epochs:
-    """Keeps what tasks tell of their epochs until somebody asks."""
+    """Keeps the epochs that tasks report until they are collected."""
 
     def __init__(self) -> None:
         self._told: list[Epoch] = []
@@ -28,7 +28,7 @@ class _Epochs:
         self._told.append(epoch)
 
     def take(self) -> list[Epoch]:
-        """Return what was told since the last time."""
+        """Return the epochs since the last call."""
         told, self._told = self._told, []
         return told
 
@@ -37,14 +37,14 @@ class RayFits:
     """Trains networks on the cluster that is joined."""
 
     def __init__(self, source: VideoSource, use_gpu: bool, on_epoch: Callable[[str, int, float], None]) -> None:
-        """Take the videos, whether each network gets a part of a GPU, and who is told of epochs."""
+        """Take the videos, whether each network gets a part of a GPU, and the callback for epochs."""
         self._source = ray.put(source)
         self._on_epoch = on_epoch
         self._epochs = _Epochs.remote()  # type: ignore[attr-defined]
         self._task = ray.remote(num_cpus=1, num_gpus=1 / _PER_GPU if use_gpu else 0, max_retries=_MAX_RETRIES)(_fit)
 
     def begin(self, fit: Fit) -> Any:
-        """Begin a fit, and return a reference to what comes out."""
+        """Begin a fit, and return a reference to its result."""
         return self._task.remote(self._source, fit, self._epochs)
 
     def wait_for(self, begun: Sequence[Any]) -> list[Fitted]:
@@ -63,4 +63,4 @@ def _fit(source: VideoSource, fit: Fit, epochs: Any) -> Any:
         if len(told) == 2:
             return told
         epochs.tell.remote(told)
-    raise AssertionError("a fit ends with what came out")
+    raise AssertionError("a fit ends with its result")

@@ -17,23 +17,23 @@ from pipeline.engine.ray.workers import DecodeWorker, ExtractWorker, FusedWorker
 from pipeline.lake.work import Receipt
 from pipeline.steps.decode import ChunkTask
 
-# A block costs about 11 ms whatever is in it, so it shall hold work for seconds, and more where there are many; but not
-# so much that one worker still computes when all others are done.
+# A block costs about 11 ms whatever is in it. So a block holds work for seconds, and more if there are many blocks, but
+# not so much that one worker still computes when all others are done.
 _BLOCK_VIDEO_S = 60.0
 _MOST_BLOCKS = 1000
 _MOST_BLOCK_CHUNKS = 64
 _BLOCKS_PER_WORKER = 16
-# A worker's queue spares it the way to the driver and back, 0.1 s and more; it is short beside the share of each.
+# A queue saves a worker the round trip to the driver, 0.1 s or more. It is short compared with the worker's share.
 _LONGEST_QUEUE = 4
 _QUEUES_PER_SHARE = 4
-# GPU batches are filled across so many pieces, where chunks are short.
+# If chunks are short, GPU batches are filled from this many pieces.
 _PIECES_PER_PASS = 8
 
 
 def extract_features(
     tasks: Sequence[ChunkTask], lake_uri: str, config: Config, layout: Layout, ledger: Any, dim: int
 ) -> Iterator[list[Receipt]]:
-    """Extract chunks on the cluster and yield receipts for their pieces as they are written, some at a time.
+    """Extract chunks on the cluster, and yield the receipts of their pieces in groups, after they are written.
 
         chunks --> [decode, detect, embed, write] x workers --> receipts                    (fused)
         chunks --> [decode] x workers --> [detect, embed, write] x GPU actors --> receipts  (split)
@@ -48,20 +48,20 @@ def extract_features(
     """
     _quieten()
     blocks = [pa.table({"task": pack_tasks(block)}) for block in _blocks(tasks, layout.decoders)]
-    # Unlike `from_arrow` this starts no task for each of them.
+    # Unlike `from_arrow`, this does not start a task for each block.
     chunks = ray.data.from_blocks(blocks)
-    # Without a GPU reserved for an actor it may use none, though its node may have some.
+    # An actor without a reserved GPU must not use one, even if its node has some.
     holding = {"gpus_per_actor": layout.gpus_per_actor} if layout.gpus_per_actor else {"device": "cpu"}
     shared: dict[str, Any] = {"lake_uri": lake_uri, "config": replace(config, **holding)}
     every = shared | {"ledger": ledger, "dim": dim}
     num_gpus = layout.gpus_per_actor or None
-    # Pools are of fixed size: Ray Data adds one actor per decision otherwise, minutes for a large cluster. It starts an
-    # actor that died anew and gives it its block again, for ever; the ledger counts attempts to decode, and ends that.
+    # Pools have a fixed size. Otherwise Ray Data adds one actor per decision, which takes minutes on a large cluster.
+    # Ray Data restarts a dead actor with the same block, without limit. The ledger limits the attempts to decode.
     decoders = _pool(min(layout.decoders, len(blocks)), len(blocks))
     if layout.kind == "fused":
         receipts = chunks.map_batches(
             FusedWorker,
-            # For actors with GPUs Ray Data wants a number, of which it makes whole blocks only by joining them.
+            # For actors with GPUs Ray Data requires a number. To reach 1 it does not have to join blocks.
             batch_size=1 if num_gpus else None,
             compute=decoders,
             num_cpus=1,
@@ -85,13 +85,13 @@ def extract_features(
 
 
 def _pool(size: int, n_blocks: int) -> ActorPoolStrategy:
-    """Return a pool in which nobody queues blocks that others, who start later or are faster, would be idle without."""
+    """Return a pool with short queues, so that actors that start later or are faster do not lack blocks."""
     queue = n_blocks // (size * _QUEUES_PER_SHARE)
     return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=max(1, min(_LONGEST_QUEUE, queue)))
 
 
 def _blocks(tasks: Sequence[ChunkTask], workers: int) -> Iterator[list[ChunkTask]]:
-    """Group chunks, in order, into blocks of useful work: the less is left, the less in a block."""
+    """Group chunks, in order, into blocks of useful size. Blocks become smaller as less work is left."""
     left_s = sum(task.chunk.duration_s for task in tasks)
     most_s = max(_BLOCK_VIDEO_S, left_s / _MOST_BLOCKS)
     block: list[ChunkTask] = []
@@ -109,7 +109,7 @@ def _blocks(tasks: Sequence[ChunkTask], workers: int) -> Iterator[list[ChunkTask
 
 
 def _quieten() -> None:
-    """The job has a progress display of its own."""
+    """Silence Ray Data: the job has its own progress display."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -1,4 +1,4 @@
-"""What a job does, as metrics of Ray: every node of a cluster exports them for Prometheus."""
+"""The progress of a job, as metrics of Ray. Every node of a cluster exports them for Prometheus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class JobMetrics:
     """Keeps the metrics of a job in step with its state."""
 
     def __init__(self, lake_uri: str) -> None:
-        """Make the metrics, on a cluster that is joined; each is told apart by the lake."""
+        """Make the metrics on the cluster that is joined. A tag names the lake."""
         tags = {"lake": lake_uri}
         self._counters = {name: Counter(name, said, ("lake",)) for name, (_, said) in _COUNTED.items()}
         self._stages = Counter(
@@ -37,7 +37,7 @@ class JobMetrics:
         self._before: dict[str, float] = {}
 
     def update(self, state: JobState) -> None:
-        """Count what has become more since the last time."""
+        """Add what has increased since the last call."""
         for name, (attribute, _) in _COUNTED.items():
             self._count(self._counters[name], name, getattr(state, attribute), {})
         for stage, seconds in state.stage_s.items():

@@ -22,7 +22,7 @@ from pipeline.steps.plan import Probed
 
 log = logging.getLogger(__name__)
 
-# So many batches are on their way at once, for each CPU.
+# How many batches per CPU are in progress at once.
 _AHEAD = 2
 
 
@@ -31,9 +31,9 @@ def _probe(refs: list[VideoRef], config: Config, ledger: Any) -> list[Probe | Vi
 
 
 def probe_all(refs: Iterator[VideoRef], n_refs: int, config: Config, ledger: Any) -> Iterator[Probed]:
-    """Probe files on the cluster, in order, without ever trusting one to leave its process alive."""
+    """Probe files on the cluster, in order. Any file may kill the process that probes it."""
     probe = ray.remote(num_cpus=1, max_retries=0)(_probe)
-    # None, where nodes are yet to come.
+    # There may be no CPU yet, if nodes are still to come.
     cpus = max(1, int(ray.cluster_resources().get("CPU", 0)))
     size = batch_size(n_refs, cpus)
     running: deque[tuple[list[VideoRef], ray.ObjectRef]] = deque()
@@ -48,7 +48,7 @@ def probe_all(refs: Iterator[VideoRef], n_refs: int, config: Config, ledger: Any
         except RayTaskError:
             raise
         except RayError:
-            # The process died, or its node: then each file in a process of its own, until it is probed or given up.
+            # The process or its node died. Probe each file in its own process, until it is probed or given up.
             for ref in batch:
                 yield ref, _probe_alone(probe, ref, config, ledger)
 

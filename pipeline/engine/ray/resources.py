@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 # Receipts are small and frames pass through only in the split layout, so a laptop need not reserve much.
 _LOCAL_STORE_BYTES = 512 << 20
-# What an extractor does beside its networks, crops and flow above all, keeps more than a core busy and a large GPU not:
-# four of them were 2.4 times as fast as one.
+# The other work of an extractor, mainly crops and flow, keeps more than one core busy, but not a large GPU. Four
+# extractors were 2.4 times as fast as one.
 _GPUS_PER_EXTRACTOR = 0.25
-# Starting and ending a job takes some of the time, of which no advice makes less.
+# The start and the end of a job take some of the time. No advice can shorten them.
 _TOLERATED_IDLE = 0.2
 
 
@@ -42,15 +42,15 @@ class Layout:
     extractors: int
     """Actors that only extract; 0 in the fused layout."""
     gpus_per_actor: float
-    """Of those that extract; 0 where networks run on CPUs."""
+    """GPUs of each actor that extracts; 0 if networks run on CPUs."""
     classifiers: int
 
     def advice(self, stage_s: Mapping[str, float], wall_s: float, sampling: str) -> str:
-        """Return what would keep the GPUs busy, if they waited for decoders; else nothing.
+        """Return what would keep the GPUs busy if they waited for decoders, else an empty text.
 
         Args:
             stage_s: Seconds of work by stage, summed over actors.
-            wall_s: How long all of it took.
+            wall_s: Seconds that the whole extraction took.
             sampling: `exact` or `fast`.
         """
         extract_s = stage_s["detect"] + stage_s["embed"] + stage_s["write"]
@@ -60,7 +60,7 @@ class Layout:
         decoding = stage_s["decode"] / (self.decoders * wall_s)
         if idle < _TOLERATED_IDLE or decoding < 1 - _TOLERATED_IDLE:
             return ""
-        # As fast as the GPUs would be if they never waited.
+        # So many decoders are as fast as GPUs that never wait.
         wanted = math.ceil(stage_s["decode"] / (extract_s / self.extractors))
         others = " or use sampling = 'fast'" if sampling == "exact" else ""
         return f"GPUs idle {idle:.0%}: add {wanted - self.decoders} CPU cores{others}"
@@ -74,9 +74,9 @@ class Layout:
 
 @contextmanager
 def joined(address: str | None, config: Config, stop: StopRequest) -> Iterator[None]:
-    """Run a block on a Ray cluster, or on this machine; what goes wrong there is told as an error of ours.
+    """Run a block on a Ray cluster, or with Ray on this machine. Errors of Ray become an `ActionlakeError`.
 
-    Ctrl-C and SIGTERM go on to ask to stop, though Ray has handlers of its own.
+    Ctrl-C and SIGTERM still request a stop, although Ray installs its own handlers.
 
     Raises:
         ActionlakeError: There is no such cluster, or the work on it can't go on.
@@ -106,7 +106,7 @@ def _errors_told(started_here: bool) -> Iterator[None]:
 
 
 def connect(address: str | None, config: Config) -> bool:
-    """Join the cluster at `address` or `$RAY_ADDRESS`, or start Ray on this machine; return whether it was started.
+    """Join the cluster at `address` or `$RAY_ADDRESS`, or start Ray on this machine. Return whether Ray was started.
 
     Raises:
         ActionlakeError: No cluster answers at the address.
@@ -114,7 +114,7 @@ def connect(address: str | None, config: Config) -> bool:
     if ray.is_initialized():
         return False
     address = address or os.environ.get("RAY_ADDRESS")
-    # Ray's own usage report has no network to go to on an edge node, and nobody asked for it.
+    # Nobody asked for Ray's own usage report, and an edge node has no network for it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if os.environ.get("ACTIONLAKE_LOGS") == "json":
@@ -141,7 +141,7 @@ def connect(address: str | None, config: Config) -> bool:
 
 
 def _check_answers(address: str) -> None:
-    """Raise if nobody listens at `host:port` or `ray://host:port`; Ray itself would keep trying for minutes."""
+    """Raise if nothing listens at `host:port` or `ray://host:port`. Ray itself would keep trying for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return
@@ -155,9 +155,9 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _quiet_core() -> Iterator[None]:
-    """Keep Ray's C++ core from writing to the terminal: it complains of how Ray Data itself starts actors.
+    """Keep Ray's C++ core from writing to the terminal. It complains about how Ray Data itself starts actors.
 
-    What matters comes as a Python exception. The core reads its level when it starts, and says so on file descriptor 2.
+    Real errors come as Python exceptions. The core reads its log level at its start, and says so on file descriptor 2.
     """
     if "RAY_BACKEND_LOG_LEVEL" in os.environ:
         yield
@@ -182,7 +182,7 @@ class _Node:
     gpus: float
 
     def holds(self, gpus_per_actor: float) -> int:
-        """Return how many actors its GPUs hold; a fraction lies on one GPU."""
+        """Return how many actors its GPUs hold. A fraction of a GPU is always on one GPU."""
         if gpus_per_actor < 1:
             return int(self.gpus) * int(1 / gpus_per_actor)
         return int(self.gpus // gpus_per_actor)
@@ -193,21 +193,21 @@ def choose_layout(config: Config) -> Layout:
 
     Raises:
         UsageError: The options ask for a GPU where none can be had.
-        ActionlakeError: The cluster has not what the configuration asks for.
+        ActionlakeError: The cluster does not have what the configuration asks for.
     """
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [_Node(int(each.get("CPU", 0)), float(each.get("GPU", 0))) for each in resources]
     with_gpus = [node for node in nodes if node.gpus and config.device != "cpu"]
     kind = config.layout
     if kind == "auto":
-        # Where frames need not leave their process they do not.
+        # Frames leave their process only if they must.
         kind = "split" if with_gpus and any(node.cpus and not node.gpus for node in nodes) else "fused"
     fused_on_gpus = bool(with_gpus) and kind == "fused"
     cpus = sum(node.cpus for node in (with_gpus if fused_on_gpus else nodes))
     wanted = config.workers or cpus
     if wanted < 1:
         raise ActionlakeError(
-            "the cluster has no CPU to decode with; add a worker node, or say by --workers for how many to wait"
+            "the cluster has no CPU to decode with; add a worker node, or set --workers to how many to wait for"
         )
     if wanted > cpus:
         log.warning("workers = %d, but the cluster has %d CPUs; the others start when nodes come", wanted, cpus)
@@ -233,14 +233,14 @@ def choose_layout(config: Config) -> Layout:
 
 
 def _share_of_all(nodes: Sequence[_Node], n_workers: int) -> float:
-    """Return the part of a GPU that leaves one for each worker of the node with the most CPUs beside a GPU.
+    """Return the largest share of a GPU that gives one to each worker of the node with the most CPUs per GPU.
 
-    Ray counts parts of GPUs by ten-thousandths.
+    Ray counts shares of GPUs in ten-thousandths.
     """
     most = max(math.ceil(min(n_workers, node.cpus) / node.gpus) for node in nodes)
     return math.floor(10_000 / max(1, most)) / 10_000
 
 
 def cluster_has_gpus(n: int) -> bool:
-    """Whether the cluster that is joined has so many GPUs."""
+    """Whether the cluster that is joined has `n` GPUs."""
     return float(ray.cluster_resources().get("GPU", 0)) >= n

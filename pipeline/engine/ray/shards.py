@@ -1,4 +1,4 @@
-"""Do something with the shards of a lake on a Ray cluster, a task each."""
+"""Process the shards of a lake on a Ray cluster, one task each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ray
 
 
 def shards_on_ray(shards: Sequence[int], work: Callable[..., Any], arguments: Sequence[Any]) -> Iterator[Any]:
-    """Yield what comes of each shard on the cluster that is joined, in any order."""
+    """Process shards on the cluster that is joined, and yield the results in any order."""
     shared = [ray.put(argument) for argument in arguments]
     task = ray.remote(num_cpus=1, max_retries=3)(work)
     pending = [task.remote(shard, *shared) for shard in shards]

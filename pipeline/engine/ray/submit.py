@@ -1,4 +1,4 @@
-"""Run a command as a job of a Ray cluster, by its job server, with this code and the files that the command names."""
+"""Run a command as a job of a Ray cluster. Its job server receives this code and the files that the command names."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pipeline.archive.manifest import MANIFEST_SUFFIXES
 from pipeline.errors import ActionlakeError, UsageError
 
 COMMANDS = ("analyze", "classify", "forecast", "train")
-"""What can be submitted."""
-# Options whose value is a file or folder that the job reads; those of this machine go with it.
+"""The commands that can be submitted."""
+# Options whose value is a file or folder that the job reads. Those on this machine are sent with the job.
 _INPUT_OPTIONS = frozenset(["--config", "--model", "--detector", "--forecaster", "--ground", "--map"])
 _LARGEST_INPUTS_BYTES = 200 << 20
 _LEFT_OUT = ["**/__pycache__"]
-# A head answers before its agent, which starts the jobs, is up; Ray asks to try again later.
+# A head node answers before its agent, which starts the jobs, is up. Ray then asks to try again later.
 _NOT_READY = "No available agent"
 _STARTING_S, _PAUSE_S = 60.0, 1.0
 
@@ -37,16 +37,16 @@ class RemoteJob:
 
         Raises:
             ActionlakeError: No job server answers at the address.
-            UsageError: Ray is installed without what talks to job servers.
+            UsageError: Ray is installed without its client for job servers.
         """
         self.address, self.submission_id = address, submission_id
         self._client = _client(address)
 
     def follow(self, show: Callable[[str], object]) -> int:
-        """Hand on what the job says until it ends; return its exit code, 0 where it succeeded.
+        """Pass the output of the job to `show` until it ends. Return its exit code, 0 for success.
 
         Raises:
-            ActionlakeError: It ended without one: it was stopped, or never started.
+            ActionlakeError: It ended without an exit code: it was stopped, or never started.
         """
 
         async def tail() -> None:
@@ -65,9 +65,9 @@ class RemoteJob:
 def submit(address: str, command: Sequence[str], submission_id: str | None = None) -> RemoteJob:
     """Submit a command of `actionlake` to a cluster, and return at once.
 
-    This very code travels, some megabytes, and so do bundles, weights, options and manifests that the command names and
-    that lie here; videos and lakes have to be where the cluster can reach them. What else is needed, PyTorch and so on,
-    is in the image of the nodes.
+    The running code, some megabytes, is sent with the job. So are bundles, weights, options and manifests on this
+    machine that the command names. Videos and lakes must be where the cluster can reach them. The image of the nodes
+    must contain the rest, such as PyTorch.
 
     Args:
         address: The job server: `http://HEAD:8265`.
@@ -75,7 +75,7 @@ def submit(address: str, command: Sequence[str], submission_id: str | None = Non
         submission_id: Name of the job; None: Ray makes one.
 
     Raises:
-        UsageError: The command can't be submitted, or what it names is too large to travel.
+        UsageError: The command can't be submitted, or its files are too large to be sent.
         ActionlakeError: No job server answers, or it refuses the job.
     """
     if not command or command[0] not in COMMANDS:
@@ -106,10 +106,10 @@ def submit(address: str, command: Sequence[str], submission_id: str | None = Non
 
 
 def pack_inputs(command: Sequence[str], folder: Path) -> list[str]:
-    """Copy the files of this machine that a command reads into a folder; return the command with their new places.
+    """Copy the files of this machine that a command reads into a folder. Return the command with the new paths.
 
     Raises:
-        UsageError: They are too large to travel.
+        UsageError: The files are too large to be sent.
     """
     arguments: list[str] = []
     n_bytes = 0
@@ -123,7 +123,7 @@ def pack_inputs(command: Sequence[str], folder: Path) -> list[str]:
         n_bytes += _size_bytes(path)
         if n_bytes > _LARGEST_INPUTS_BYTES:
             raise UsageError(f"{value}: too large to travel with a job; put it where all nodes can read it")
-        # Numbered, since names may be alike.
+        # In numbered folders, because names may be the same.
         target = folder / "inputs" / str(len(arguments)) / path.resolve().name
         target.parent.mkdir(parents=True)
         if path.is_dir():
@@ -159,7 +159,7 @@ def _client(address: str) -> Any:
         ) from error
     except (ImportError, RuntimeError) as error:
         if "ray[default]" in str(error) or isinstance(error, ImportError):
-            raise UsageError("to submit jobs, Ray has to be complete: pip install 'actionlake[cluster]'") from error
+            raise UsageError("to submit jobs, Ray must be complete: pip install 'actionlake[cluster]'") from error
         raise ActionlakeError(f"{address}: {_first_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""The actors of the graph: they load once, take a block of rows, and call the plain functions."""
+"""The actors of the graph. Each loads once, takes blocks of rows, and calls the plain functions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def receipts_of(block: Block) -> list[Receipt]:
     """Return the receipts that a block of rows holds.
 
     Raises:
-        ActionlakeError: It holds the error that ended the work on it.
+        ActionlakeError: The block holds the error that ended its work.
     """
     _raise_error_of(block)
     return [Receipt.from_json(text) for text in block["receipt"]]
@@ -50,12 +50,12 @@ def _raise_error_of(block: Block) -> None:
 
 
 def _receipt_block(work: Callable[[], list[Receipt]]) -> Block:
-    """Return receipts as a block of rows; an error as a row, too, since Ray Data would lose its words."""
+    """Return receipts as a block of rows. An error is a row, too, because Ray Data would lose its message."""
     try:
         cells = [(receipt.to_json(), "") for receipt in work()]
     except RayError:
         raise
-    except Exception as error:  # It ends the job: what costs a chunk alone was caught before.
+    except Exception as error:  # It ends the job: errors that affect only a chunk were caught before.
         cells = [("", words_of(error))]
     return {
         name: np.array([cell[number] for cell in cells], dtype=object)
@@ -64,19 +64,19 @@ def _receipt_block(work: Callable[[], list[Receipt]]) -> Block:
 
 
 class _ChunkRunner:
-    """What every decoding actor does around a chunk: count the attempt, decode it."""
+    """What every decoding actor does around a chunk: count the attempt and decode it."""
 
     def __init__(self, lake_uri: str, config: Config, ledger: Any, dim: int) -> None:
         self.lake = Lake(lake_uri)
         self._config = config
         self._ledger = ledger
-        # The ledger learns of it with the next attempt. A separate call would double the cost of the ledger.
+        # Reported to the ledger together with the next attempt, because a separate call would double the cost.
         self._finished: ChunkKey | None = None
         self._decoder = ChunkDecoder(config, note_to(ledger))
         self._vectors = vector_dims(config.embedded, dim)
 
     def begin(self, task: ChunkTask) -> tuple[ChunkTask, list[Receipt]] | None:
-        """Count an attempt; after too many, end the chunk and return its receipts. None: nothing more is to be done."""
+        """Count an attempt. After too many, give up the chunk and return its receipts. None: the job is stopping."""
         attempt: Attempt | None = ray.get(self._ledger.begin.remote(task.key, self._finished))
         return take_up(self.lake, task, attempt, self._config.max_attempts, self._vectors)
 
@@ -87,12 +87,12 @@ class _ChunkRunner:
 
 
 class FusedWorker:
-    """Decodes and extracts in one process: frames never leave it. On a GPU where it holds a part of one."""
+    """Decodes and extracts in one process, which frames never leave. It uses a GPU if it holds a part of one."""
 
     def __init__(self, lake_uri: str, config: Config, ledger: Any, dim: int) -> None:
         self._runner = _ChunkRunner(lake_uri, config, ledger, dim)
         self._extractor = load_extractor(config)
-        # Only a worker that was started anew is given a block of which some chunks may be finished.
+        # Only the block of a restarted worker may contain finished chunks.
         self._is_restarted = ray.get_runtime_context().was_current_actor_reconstructed
 
     def __call__(self, block: Block) -> Block:
@@ -116,13 +116,13 @@ class FusedWorker:
 
 
 class DecodeWorker:
-    """Decodes on CPUs and passes on resized frames, for `ExtractWorker`."""
+    """Decodes on CPUs and passes resized frames on to `ExtractWorker`."""
 
     def __init__(self, lake_uri: str, config: Config, ledger: Any, dim: int) -> None:
         self._runner = _ChunkRunner(lake_uri, config, ledger, dim)
 
     def __call__(self, block: Block) -> Iterator[Block]:
-        """Take a block of tasks and yield their decoded pieces; an error as a row, too."""
+        """Take a block of tasks and yield their decoded pieces. An error is yielded as a row, too."""
         try:
             for piece in self._work([pickle.loads(cell) for cell in block["task"]]):
                 yield _pack_piece(piece)
@@ -144,7 +144,7 @@ class DecodeWorker:
 
 
 class ExtractWorker:
-    """Extracts features of decoded pieces, on a GPU where the node has one."""
+    """Extracts features of decoded pieces, on a GPU if the actor holds one."""
 
     def __init__(self, lake_uri: str, config: Config) -> None:
         crash_at_once()
@@ -164,7 +164,7 @@ class ExtractWorker:
 
 
 def _pack_piece(piece: DecodedPiece) -> Block:
-    """Return a piece as a block of one row; frames travel as bytes, which Arrow does not look into."""
+    """Return a piece as a block of one row. Frames are sent as bytes, which Arrow does not look into."""
     frames = piece.frames
     head = replace(piece, frames=None)
     shape = frames.images.shape if frames is not None else (0, 0, 0, 3)
@@ -188,7 +188,7 @@ def _unpack_piece(block: Block, row: int) -> DecodedPiece:
 
 
 class CommitActor(CommitWorker):
-    """The actor that commits shards; the bundles come as a list of one reference to them."""
+    """The actor that commits shards. `bundles` is a list with one reference to the bundles."""
 
     def __init__(self, lake_uri: str, config: Config, bundles: list[Any]) -> None:
         super().__init__(lake_uri, config, ray.get(bundles[0]))
