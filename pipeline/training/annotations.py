@@ -16,28 +16,28 @@ class Annotation:
     """One labelled span of one video."""
 
     video: str
-    """What the file of labels calls the video; once `VideoFolder` has found it, its path in that folder."""
+    """The video's name in the file of labels; once `VideoFolder` has found it, its path in that folder."""
     label: str
     start_s: float | None = None
     """None: from the video's start."""
     end_s: float | None = None
-    """None: to the video's end. The same as the start: an event of one moment, which is one step of the grid."""
+    """None: to the video's end. Equal to the start: an event of one moment, which is one step of the grid."""
     splits: dict[str, str] = field(default_factory=dict, hash=False)
-    """For each division: `train`, `val`, `test`, or empty where the video takes no part."""
+    """For each split: `train`, `val`, `test`, or empty if the video takes no part."""
     group: str = ""
-    """What the video belongs to (a person, a camera, a longer recording): a group is never divided. Empty: itself."""
+    """What the video belongs to (a person, a camera, a longer recording). A group is never split. Empty: itself."""
     draws: int = 1
-    """How often an epoch of training draws the video: a few clips of one kind can weigh as much as many of another."""
+    """How often an epoch draws the video, so that a few clips of one kind can weigh as much as many of another."""
     box: tuple[float, float, float, float] | None = None
-    """Who does it: left, top, right, bottom in source pixels, the mean over the span. None: it is not said."""
+    """Who does it: left, top, right, bottom in source pixels, the mean over the span. None: unknown."""
     frames: tuple[int, int] | None = None
-    """Half-open span of frame numbers, where the format counts frames; becomes seconds when the video is found."""
+    """Half-open span of frame numbers, if the format counts frames. It becomes seconds when the video is found."""
     where: str = field(default="", compare=False)
     """File and line, for messages."""
 
     @property
     def is_point(self) -> bool:
-        """Whether it is of one moment: a span of one step of the sampling grid."""
+        """Whether it marks one moment: a span of one step of the sampling grid."""
         return self.end_s is not None and self.end_s == (self.start_s or 0.0)
 
 
@@ -45,7 +45,7 @@ def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annot
     """Return the annotations if there are any, each is valid, and they are consistent.
 
     Raises:
-        UsageError: A name or label is empty, a span ends before it starts or stands there twice, a split is unknown.
+        UsageError: A name or label is empty, a span ends before it starts or occurs twice, or a split is unknown.
     """
     if not annotations:
         raise UsageError(f"{source}: no annotations in it")
@@ -71,7 +71,7 @@ def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annot
 
 
 def read_label_map(path: str | Path) -> dict[str, str]:
-    """Read a CSV file with columns `from` and `to`: what annotated labels shall be called.
+    """Read a CSV file with columns `from` and `to`: the new names of annotated labels.
 
     Raises:
         UsageError: The file can't be read, lacks a column, or names a label twice.
@@ -83,7 +83,7 @@ def read_meanings(path: str | Path, labels: Sequence[str]) -> dict[str, str]:
     """Read a CSV file with columns `label` and `meaning`: what the labels stand for, in words.
 
     Raises:
-        UsageError: The file can't be read, lacks a column, or names a label twice or one that there is not.
+        UsageError: The file can't be read, lacks a column, or names a label twice or an unknown one.
     """
     meanings: dict[str, str] = {}
     for where, label, meaning in _pairs(path, "label", "meaning"):
@@ -94,7 +94,7 @@ def read_meanings(path: str | Path, labels: Sequence[str]) -> dict[str, str]:
 
 
 def _pairs(path: str | Path, first: str, second: str, may_be_empty: bool = False) -> Iterator[tuple[str, str, str]]:
-    """Yield what two columns say of each label, with its place in the file; none has two meanings."""
+    """Yield the place in the file, the label and the meaning of each row. No label has two meanings."""
     from pipeline.training.formats.rows import read_table
 
     said: dict[str, str] = {}
@@ -108,10 +108,10 @@ def _pairs(path: str | Path, first: str, second: str, may_be_empty: bool = False
 
 
 def apply_label_map(annotations: Sequence[Annotation], mapping: dict[str, str]) -> list[Annotation]:
-    """Return annotations under their new labels; those that are mapped to nothing are left out.
+    """Return annotations under their new labels. Those that are mapped to nothing are left out.
 
     Raises:
-        UsageError: A mapped label is not among those annotated: a typing error, most likely.
+        UsageError: A mapped label is not among the annotated ones. Most likely it is a typing error.
     """
     annotated = {annotation.label for annotation in annotations}
     unknown = sorted(mapping.keys() - annotated)

@@ -1,4 +1,4 @@
-"""What reviewers say of a lake's segments: a table in our own format of labels, written anew at every answer."""
+"""The answers of reviewers about a lake's segments: a table in our own label format, rewritten at every answer."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pipeline.errors import UsageError
 from pipeline.training.formats.rows import Row, read_table
 
 VERDICTS = ("right", "wrong", "label", "new")
-"""What is said of a segment: it is right; it is none of the labels; it has another label; there was none here."""
+"""What an answer says: the segment is right; no label fits; another label fits; there was no segment here."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one reviewer says of one segment; the first four columns are what every reader of labels takes."""
+    """The answer of one reviewer about one segment. The first four columns can also be read as plain labels."""
 
     video: str
     """URI, as the lake knows it."""
     start_s: float
     end_s: float
     label: str
-    """What is done there; `background` where none of the labels is."""
+    """What is done there; `background` if no label fits."""
     verdict: str
     """One of `VERDICTS`."""
     x1: float | None = None
@@ -41,22 +41,22 @@ class Answer:
     y2: float | None = None
     video_id: str = ""
     segment_id: str = ""
-    """Which segment it is about; empty where there was none."""
+    """The segment that it is about; empty if there was none."""
     found_label: str = ""
-    """What the model said."""
+    """The label that the model gave."""
     found_start_s: float | None = None
     found_end_s: float | None = None
     found_score: float | None = None
     model: str = ""
     drawn: str = ""
-    """How the segment came to be asked for: `random`, or `asked` where much was hoped to be learnt from it."""
+    """How the segment was chosen: `random`, or `asked` if much was expected to be learnt from it."""
     reviewer: str = ""
     answered_at: str = ""
     """UTC, by ISO 8601."""
 
     @property
     def about(self) -> tuple[str, str, float | None] | None:
-        """Which segment it is about: the id is that of one model, and of one labelling by it. None: of a new one."""
+        """The segment that it is about. The id holds for one model and one labelling by it. None: a new segment."""
         start_s = None if self.found_start_s is None else round(self.found_start_s, 3)
         return (self.model, self.segment_id, start_s) if self.segment_id else None
 
@@ -71,17 +71,17 @@ _NUMBERS = tuple(field.name for field in fields(Answer) if "float" in str(field.
 
 
 class AnswerBook:
-    """The answers of one reviewer in one file, which nobody else writes to meanwhile; a context manager."""
+    """The answers of one reviewer in one file, which is locked against other writers. A context manager."""
 
     def __init__(self, path: str | Path, video_uris: Iterable[str]) -> None:
-        """Open a file of answers, or begin one with the first answer.
+        """Open a file of answers. If there is none, the first answer creates it.
 
         Args:
             path: The file.
             video_uris: The videos of the lake; answers about others belong to another lake.
 
         Raises:
-            UsageError: Another review writes to the file, it is no file of answers, or of another lake.
+            UsageError: Another review writes to the file, it is not a file of answers, or it belongs to another lake.
         """
         self.path = Path(path)
         self._lock = FileLock(f"{self.path}.lock")
@@ -103,7 +103,7 @@ class AnswerBook:
         except UsageError:
             self.close()
             raise
-        # What to go back to at each undo: how many answers there were, or what an answer took the place of.
+        # The list of answers before each `add`, for undo.
         self._before: list[list[Answer]] = []
 
     def __enter__(self) -> AnswerBook:
@@ -114,13 +114,13 @@ class AnswerBook:
 
     def close(self) -> None:
         """Let others write to the file."""
-        # While it is held, so that nobody's else is taken away.
+        # Removed while the lock is held, so that nobody else's lock file is removed.
         with suppress(OSError):
             os.unlink(f"{self.path}.lock")
         self._lock.release()
 
     def add(self, answer: Answer) -> None:
-        """Write an answer; it takes the place of an earlier one about the same segment. It is on disk on return.
+        """Write an answer. It replaces an earlier one about the same segment. On return it is on disk.
 
         Raises:
             UsageError: The file can't be written; then all is as before.
@@ -132,7 +132,7 @@ class AnswerBook:
         self._before.append(before)
 
     def undo(self) -> Answer | None:
-        """Take the last answer back, also one of an earlier review, and return it; None: there is none.
+        """Remove the last answer, even if it is of an earlier review, and return it. None: there is none.
 
         Raises:
             UsageError: The file can't be written; then all is as before.
@@ -146,7 +146,7 @@ class AnswerBook:
         return taken
 
     def _write(self, answers: list[Answer]) -> None:
-        """Replace the file at once, so that it is whole whenever this process or the machine dies."""
+        """Replace the file atomically, so that it stays complete if this process or the machine dies."""
         part = self.path.with_name(f"{self.path.name}.part")
         try:
             with open(part, "w", encoding="utf-8", newline="") as file:
@@ -184,11 +184,11 @@ class Agreement:
     """How far two reviewers agree on the segments that both have answered."""
 
     by_label: dict[str, tuple[int, float, float]]
-    """For each label, and `all labels` together: how many segments either gave it to, the share on which both say the
-    same of it, and Cohen's kappa (Cohen 1960), which is 0 where they agree as often as by chance; not a number where
-    chance alone would always agree."""
+    """For each label, and for `all labels` together: the number of segments to which at least one reviewer gave it, the
+    share on which both agree about it, and Cohen's kappa (Cohen 1960). Kappa is 0 if they agree as often as by chance,
+    and not a number if chance alone would always agree."""
     pairs: Counter[tuple[str, str]]
-    """How many segments have the one label by the first reviewer, and the other by the second."""
+    """Number of segments by the first reviewer's label and the second reviewer's label."""
 
     @property
     def n_both(self) -> int:
@@ -251,13 +251,13 @@ def _read(row: Row) -> Answer:
         except ValueError:
             raise UsageError(f"{row.where}: {name} = {values[name]!r} is no number") from None
     if values["start_s"] is None or values["end_s"] is None or values["verdict"] not in VERDICTS:
-        raise UsageError(f"{row.where}: lacks start_s, end_s, or a verdict ({', '.join(VERDICTS)}); mend or remove it")
+        raise UsageError(f"{row.where}: lacks start_s, end_s, or a verdict ({', '.join(VERDICTS)}); fix or remove it")
     return Answer(**values)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let the new name of a file reach the disk, too."""
-    # Not every file system can; the file itself is there by now.
+    """Write the new name of a file to disk, too."""
+    # Not every file system can do this. The file itself is already on disk.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Calibrate what a model says of itself: of answers with a score of 0.8, four in five are right."""
+"""Calibrate the scores of a model: of the answers with a score of 0.8, four in five are right."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pipeline.training.sequences import IGNORE
 
 _LOWEST, _HIGHEST = 0.2, 5.0
 _SMALLEST = 1e-9
-# A hundredth of what was learnt from lies between two of them.
+# Between two neighbouring energies lies a hundredth of the training data.
 _N_ENERGIES, _MOST_SEQUENCES, _MOST_STEPS = 101, 2000, 2048
 
 
 class Answer(NamedTuple):
-    """What a model says of an annotated span."""
+    """The scores of a model for an annotated span."""
 
     video: str
     log_scores: NDArray[np.float64]
     """`float64 [t, n_labels]`, at temperature 1."""
     label_id: int
-    """What is right."""
+    """The right label."""
 
 
 def answers(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[Answer]:
-    """Return what a model says of all annotated spans in which somebody was seen."""
+    """Return the scores of a model for all annotated spans in which somebody was seen."""
     plain = with_temperature(model, 1.0).classifier()
     said = []
     for video in videos:
@@ -47,11 +47,11 @@ def answers(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[Answe
 
 
 def fit_temperature(said: Sequence[Sequence[Answer]]) -> float:
-    """Return what to divide a model's logits by, from what such models say of videos that they were not trained on.
+    """Return the temperature that divides a model's logits, from answers about videos not used for training.
 
-    It is the temperature at which the mean scores over annotated spans are most likely (Guo et al. 2017), span by span
-    rather than step by step: neighbouring steps err together. The answers of each model weigh as much as those of any
-    other, however many they are. 1 where nothing can be told.
+    At this temperature the right labels are most likely by the mean scores over annotated spans (Guo et al. 2017). It
+    counts spans, not steps, because neighbouring steps err together. Each model has the same weight, however many
+    answers it has. The temperature is 1 if there are no answers.
     """
     of_models = [of_model for of_model in said if of_model]
     if not of_models:
@@ -65,7 +65,7 @@ def fit_temperature(said: Sequence[Sequence[Answer]]) -> float:
 
 
 def _surprise(said: Sequence[Answer], temperature: float) -> float:
-    """Return the mean negative logarithm of the scores of what is right."""
+    """Return the mean negative logarithm of the scores of the right labels."""
     total = 0.0
     for answer in said:
         tempered = probabilities(answer.log_scores, temperature)
@@ -74,14 +74,14 @@ def _surprise(said: Sequence[Answer], temperature: float) -> float:
 
 
 def temperature_by_others(name: str, said: Mapping[str, Sequence[Answer]]) -> float:
-    """Return the temperature of a split's model that fits what those of the other splits say of what they left out.
+    """Return the temperature for a split's model, fitted to the answers of the other splits' models.
 
-    Who or what is new to a model makes it err more often than what it was merely not trained on. What this split
-    measures on takes no part, should it be among that.
+    A model errs more often on people or things that are new to it than on videos that were merely held out. Videos on
+    which this split is measured take no part.
 
     Args:
         name: The split.
-        said: For each split the answers of its model on what it measures on.
+        said: For each split, the answers of its model about the videos on which it is measured.
     """
     measured = {answer.video for answer in said[name]}
     others = [of_split for other, of_split in said.items() if other != name]
@@ -99,10 +99,10 @@ def _with(model: ActivityModel, **options: Any) -> ActivityModel:
 
 
 def with_energies(model: ActivityModel, videos: Sequence[LabelledVideo], max_steps: int) -> ActivityModel:
-    """Return a model that knows the free energies of what it has learnt from, and so what is unlike it.
+    """Return a model that knows the free energies of its training data, and so can tell what is unlike them.
 
-    They are those of labelled steps of at most two thousand sequences, evenly taken, each with as much weight as an
-    epoch gives it: by how often it is drawn, and of at most so many steps.
+    The energies are those of labelled steps of at most two thousand sequences, taken at even intervals. Each sequence
+    has the weight that an epoch gives it: how often it is drawn, with at most `max_steps` steps.
     """
     classifier = model.classifier()
     labelled = [each for video in videos for each in video.sequences if (each.label_ids != IGNORE).any()]

@@ -1,4 +1,4 @@
-"""Let made-up cameras look at people whose paths are known in metres: pictures of anywhere, for forecasters."""
+"""Project paths that are known in metres into simulated cameras, to train forecasters for any picture."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pipeline.motion.trajectories import Trajectory
 from pipeline.training.trajectories import SceneTracks
 
 PERSON_M = 1.7
-"""How tall people are held to be, in metres."""
-# Where cameras hang: metres above the ground, degrees below the horizon, metres before the middle of the scene.
+"""The assumed height of people, in metres."""
+# Camera positions: metres above the ground, degrees below the horizon, metres from the middle of the scene.
 _HEIGHT_M, _TILT, _DISTANCE_M = (2.5, 12.0), (15.0, 60.0), (6.0, 20.0)
-# Who is nearer to the camera than this, in metres along its axis, is not in the picture.
+# A person nearer to the camera than this, in metres along its axis, is not in the picture.
 _NEAREST_M = 2.0
 
 
 def seen_by_cameras(scene: SceneTracks, n: int, seed: int = 0) -> list[SceneTracks]:
-    """Return a scene in metres as n cameras would see it, each from somewhere: places of feet, and heights of people.
+    """Return a scene in metres as seen by n cameras at random positions: places of feet, and heights of people.
 
-    Lengths are those of pictures with a focal length of 1, which heights of people do away with again.
+    Lengths are those in pictures with a focal length of 1. It cancels out in units of people's heights.
     """
     rng = np.random.default_rng(seed)
     points = np.concatenate([each.xy for each in scene.trajectories])
@@ -42,7 +42,7 @@ def seen_by_cameras(scene: SceneTracks, n: int, seed: int = 0) -> list[SceneTrac
 def _seen(
     trajectory: Trajectory, camera: NDArray[np.float64], forward: NDArray[np.float64], height_m: float, tilt: float
 ) -> Sequence[Trajectory]:
-    """Return a path in the picture, in parts where it leaves what lies before the camera."""
+    """Return a path in the picture. It is divided where it leaves the space in front of the camera."""
     feet, depth = _projected(trajectory.xy, 0.0, camera, forward, height_m, tilt)
     head, _ = _projected(trajectory.xy, PERSON_M, camera, forward, height_m, tilt)
     is_before = depth > _NEAREST_M
@@ -63,7 +63,7 @@ def _projected(
     height_m: float,
     tilt: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where points `float64 [N, 2]` at a height are in the picture, right and down, and how far away."""
+    """Return the places in the picture, right and down, of points `float64 [N, 2]` at a height, and their depths."""
     ahead, right = (xy - camera) @ forward, (xy - camera) @ np.array([forward[1], -forward[0]])
     below = height_m - z
     depth = ahead * np.cos(tilt) + below * np.sin(tilt)

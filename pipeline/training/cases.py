@@ -26,11 +26,11 @@ from pipeline.training.videos import LakeVideos
 
 @dataclass(frozen=True)
 class LakeEvaluation:
-    """What was measured of one model's segments in a lake."""
+    """The evaluation of one model's segments in a lake."""
 
     model: str
     n_missing: int
-    """Annotated videos that the lake does not hold; they were left out."""
+    """Annotated videos that the lake does not hold. They were left out."""
     evaluation: Evaluation
 
 
@@ -44,17 +44,17 @@ def evaluate_lake(
     partial: bool = False,
     n_draws: int = 500,
 ) -> LakeEvaluation:
-    """Compare a model's segments with annotations; videos that are not annotated take no part.
+    """Compare a model's segments with annotations. Videos without annotations take no part.
 
     Args:
         lake: The lake.
         annotations: Labels in one of the `FORMATS` that `read_annotations` reads.
-        model: Whose segments. None: those of the only model that the lake holds.
-        split: A division of the annotations: only what is `test` in it (else `val`) takes part.
-        annotation_format: The format of the labels. None: what they look like.
+        model: The model whose segments are evaluated. None: the only model in the lake.
+        split: A split of the annotations: only its `test` part (else `val`) takes part.
+        annotation_format: The format of the labels. None: it is detected.
         label_map: CSV with columns `from` and `to`: other names for annotated labels.
         partial: Leave out annotated videos that the lake does not hold.
-        n_draws: How often videos are drawn anew for the intervals.
+        n_draws: How often videos are resampled for the intervals.
 
     Raises:
         UsageError: The annotations can't be used, a video is not in the lake, or there is no such model or split.
@@ -89,7 +89,7 @@ def _of_split(records: Sequence[Annotation], split: str, source: str | Path) -> 
 
 
 def _ending(annotation: Annotation, duration_s: float, step_s: float) -> Annotation:
-    """Return an annotation with an end: that of its video where it has none, a step later where it is of one moment."""
+    """Return an annotation with an end: that of its video if it has none, one step later if it marks one moment."""
     if annotation.is_point:
         return replace(annotation, end_s=(annotation.start_s or 0.0) + step_s)
     return annotation if annotation.end_s is not None else replace(annotation, end_s=duration_s)
@@ -104,7 +104,7 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
     true: dict[str, list[Annotation]] = defaultdict(list)
     for each in annotations:
         true[each.video].append(each)
-    # What is said of one person says nothing of what else is done in the video: such a span is a case of its own.
+    # A span about one person says nothing about the rest of the video, so it is a case of its own.
     cases_of = [
         *((uri, plain, of_video[uri]) for uri, spans in true.items() if (plain := [s for s in spans if s.box is None])),
         *(
@@ -129,7 +129,7 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
 
 
 def _meant(reader: LakeReader, rows: Sequence[dict[str, Any]], annotation: Annotation) -> list[dict[str, Any]]:
-    """Return what was found of the person who is meant by a box, cut to the span of the annotation."""
+    """Return the segments of the person in an annotation's box, cut to the span of the annotation."""
     start_s, end_s = annotation.start_s or 0.0, annotation.end_s or 0.0
     box, rate = np.array(annotation.box, np.float32), float(reader.feature_options["sample_fps"])
     first, end = step_at(start_s, rate), max(step_at(end_s, rate), step_at(start_s, rate) + 1)
@@ -142,13 +142,13 @@ def _meant(reader: LakeReader, rows: Sequence[dict[str, Any]], annotation: Annot
         for row in rows
         if row["start_s"] < end_s
         and row["end_s"] > start_s
-        # Where people are not followed, what is said of the whole frame is said of them, too.
+        # If people are not tracked, the segments of the whole frame count for them, too.
         and (row["track_id"] is None or row["track_id"] == meant[row["video_id"]])
     ]
 
 
 def _tracks(reader: LakeReader, video_id: str, start_s: float, end_s: float) -> list[StepSequence]:
-    """Return where the people of a video are in a span."""
+    """Return the tracks of the people of a video in a span."""
     within = pc.field("track_id").is_valid() & (pc.field("pts_s") >= start_s) & (pc.field("pts_s") < end_s)
     columns = ["track_id", "frame_index", "x1", "y1", "x2", "y2"]
     boxes = reader.rows_of("detections", video_id, columns, within)
@@ -163,7 +163,7 @@ def _tracks(reader: LakeReader, video_id: str, start_s: float, end_s: float) -> 
 
 
 def _area(row: dict[str, Any]) -> float:
-    """Return the size of a person's mean box in pixels; whole frames are all the same."""
+    """Return the area of a person's mean box in pixels. Whole frames all have the same area."""
     x1, y1, x2, y2 = (row[name] for name in ("x1", "y1", "x2", "y2"))
     if x1 is None:
         return 1.0

@@ -1,4 +1,4 @@
-"""The state of a training in a file, for the same training alone to go on from."""
+"""The state of a training in a file. Only the same training resumes from it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.training.sequences import LabelledSequence
 
 
 class Checkpoint:
-    """One file; it is whole whenever the process dies."""
+    """One file. It stays complete if the process dies."""
 
     def __init__(self, path: Path, purpose: str) -> None:
-        """Name the file, and what tells the training from others; nothing is read or written yet."""
+        """Take the file, and what identifies the training. Nothing is read or written yet."""
         self._path, self._purpose = path, purpose
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state that was saved last. None: there is none, or it is that of another training."""
+        """Return the state that was saved last. None: there is none, or it belongs to another training."""
         if not self._path.exists():
             return None
         saved = torch.load(self._path, map_location="cpu", weights_only=True)
@@ -29,10 +29,10 @@ class Checkpoint:
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state in place of the one before.
+        """Write a state. It replaces the previous one.
 
         Raises:
-            OSError: The file can't be written; the one before stays.
+            OSError: The file can't be written; the previous one is kept.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self._path.with_suffix(".tmp")
@@ -53,10 +53,10 @@ class Resumable(Protocol):
         """Train one epoch and return its mean loss over this worker's share."""
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on from here."""
+        """Return all that is needed to resume from here."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from where another run of the same data and options was."""
+        """Resume from the state of another run with the same data and options."""
 
 
 def epochs_of(fitting: Resumable, checkpoint: Checkpoint | None) -> Iterator[tuple[int, float]]:
@@ -64,7 +64,7 @@ def epochs_of(fitting: Resumable, checkpoint: Checkpoint | None) -> Iterator[tup
 
     Args:
         fitting: The training.
-        checkpoint: Where its state is saved after each epoch; one of an equal training is where this one goes on.
+        checkpoint: Where the state is saved after each epoch. Training resumes from it if it is of an equal training.
     """
     if checkpoint is not None and (state := checkpoint.load()) is not None:
         fitting.load(state)
@@ -78,7 +78,7 @@ def epochs_of(fitting: Resumable, checkpoint: Checkpoint | None) -> Iterator[tup
 def purpose_of(
     sequences: Sequence[LabelledSequence], validation: Sequence[LabelledSequence], *settings: dict[str, Any]
 ) -> str:
-    """Return what tells a training from others: its settings, and what it reads."""
+    """Return what identifies a training: its settings, and what it reads."""
     steps = [
         [len(each.label_ids), int(each.label_ids.sum()), each.draws, zlib.crc32(each.inputs[:1].tobytes())]
         for each in (*sequences, *validation)

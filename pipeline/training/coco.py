@@ -28,12 +28,12 @@ def import_coco(labels: str | Path, images: str | Path, folder: str | Path, seed
     Args:
         labels: JSON with `images`, `annotations` and `categories`; the category `person` counts, or the only one.
         images: Folder of the pictures.
-        folder: Where to; created if missing.
-        seed: Chooses, with their names, the pictures that are held out.
+        folder: The target folder; created if missing.
+        seed: Chooses the held-out pictures, together with their names.
 
     Raises:
-        UsageError: The file is not of that kind, or an annotation has no box, other than 17 keypoints, or keypoints
-            outside of its picture.
+        UsageError: The file is not in COCO's format, or an annotation has no box, a number of keypoints other than 17,
+            or keypoints outside its picture.
     """
     source = Path(labels)
     try:
@@ -74,14 +74,14 @@ def _person(categories: list[dict[str, Any]], source: Path) -> int:
 
 
 def _people(annotations: list[dict[str, Any]], width: int, height: int, source: Path) -> People:
-    """Return what the annotations of one picture hold."""
+    """Return the people in the annotations of one picture."""
     xyxy = np.zeros((len(annotations), 4), np.float32)
     keypoints = np.zeros((len(annotations), len(KEYPOINTS), 3), np.float32)
     for row, annotation in enumerate(annotations):
         where = f"{source}: annotation {annotation.get('id', row)}"
         box = np.array(annotation.get("bbox", ()), np.float32)
         if box.shape != (4,) or (box[2:] <= 0).any():
-            raise UsageError(f"{where} has no box of a width and a height")
+            raise UsageError(f"{where} has no box with a width and a height")
         xyxy[row] = np.concatenate([box[:2], box[:2] + box[2:]]).clip(0, [width, height] * 2)
         given = annotation.get("keypoints")
         if given is None:

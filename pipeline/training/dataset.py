@@ -17,13 +17,13 @@ from pipeline.lake.sequences import StepSequence
 from pipeline.training.annotations import Annotation
 from pipeline.training.sequences import IGNORE, LabelledSequence
 
-# Most annotations tell what is done in a video, not by whom: by those not much smaller than anybody beside them.
+# Most annotations do not say who acts. It is then everybody whose area is at least this share of any other person's.
 _LEAST_PROMINENT = 0.4
 
 
 @dataclass(frozen=True)
 class Item:
-    """One annotated span: what accuracy counts."""
+    """One annotated span. Accuracy counts spans."""
 
     annotation: Annotation
     label_id: int
@@ -33,7 +33,7 @@ class Item:
 
 
 class _Vectors:
-    """Input vectors of all sequences in one unlinked file, mapped into memory: as much of it as there is room stays."""
+    """Input vectors of all sequences in one unlinked file, mapped into memory, which keeps as much as there is room."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as what is mapped
@@ -57,14 +57,14 @@ class _Vectors:
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """One video's sequences with its annotated spans, or those of one person of whom it is said who is meant."""
+    """The sequences and annotated spans of one video, or of one person in it whom annotations name by a box."""
 
     video: str
-    """Its name as annotated; where it is of one person, with who that is."""
+    """Its name as annotated; for one person, with the number of the person."""
     sequences: tuple[LabelledSequence, ...]
     """Stretches of frames, or tracks of people; none if nobody was found."""
     items: tuple[Item, ...]
-    """Annotated spans; none where nothing is to be measured, as of skeletons: such a video is only learnt from."""
+    """Annotated spans. Empty if nothing is measured on the video, as for skeletons, which are only learnt from."""
 
 
 def load_videos(
@@ -77,19 +77,19 @@ def load_videos(
 ) -> list[LabelledVideo]:
     """Read the annotated videos' features and label every step of their sequences.
 
-    Where spans overlap, the one that starts later wins: it is the more special one (reading, while sitting); and any
-    other wins over the background.
+    If spans overlap, the one that starts later wins, because it is more specific (reading, while sitting). Any other
+    label wins over the background.
 
     Args:
         lake: Where the features are.
         uris: For each video, as annotated, the URI that the lake knows it by.
-        annotations: What is labelled.
+        annotations: The labelled spans.
         labels: The activities, in the order of their ids.
         scope: `frame` for stretches of whole frames, `person` for tracks.
-        inputs: What stands side by side in an input vector.
+        inputs: The inputs that form an input vector, in order.
 
     Returns:
-        Videos with at least one labelled step, in order of name. A video without features is left out. The inputs lie
+        Videos with at least one labelled step, in order of name. A video without features is left out. The inputs are
         in a temporary file, not in memory.
     """
     rate = float(lake.feature_options["sample_fps"])
@@ -125,12 +125,12 @@ def load_videos(
 
 
 def _items(annotations: Sequence[Annotation], n_steps: int, rate: float, labels: Sequence[str]) -> Iterator[Item]:
-    """Yield the annotated spans of a video as spans of its steps, those that win over others last."""
+    """Yield the annotated spans of a video as spans of its steps. Spans that win over others come last."""
     for annotation in sorted(annotations, key=lambda a: (a.label != BACKGROUND, a.start_s or 0.0)):
         first = min(n_steps, step_at(annotation.start_s or 0.0, rate))
         end = n_steps if annotation.end_s is None else min(n_steps, step_at(annotation.end_s, rate))
         if annotation.is_point:
-            # The step that shows it; a person may also have marked the very end.
+            # The step that shows the moment. Somebody may have marked the very end of the video.
             shown = int(np.floor((annotation.start_s or 0.0) * rate + 1e-6))
             first = min(shown, max(0, n_steps - 1))
             end = min(n_steps, first + 1)
@@ -146,7 +146,7 @@ def step_at(time_s: float, rate: float) -> int:
 def _parts(
     video: str, items: Sequence[Item], sequences: Sequence[StepSequence], scope: str
 ) -> Iterator[tuple[str, list[Item], list[StepSequence]]]:
-    """Yield name, spans and sequences: of those who are meant where nobody is named, then of each who is."""
+    """Yield name, spans and sequences: first for the spans without a named person, then for each named person."""
     by_box = scope == "person"
     plain = [item for item in items if not by_box or item.annotation.box is None]
     if plain:
@@ -162,12 +162,12 @@ def _parts(
 
 
 def who(item: Item, tracks: Sequence[StepSequence]) -> StepSequence | None:
-    """Return the track that is meant by the box of a span; None: nobody was seen there."""
+    """Return the track that the box of a span refers to. None: nobody was seen there."""
     return track_at(np.array(item.annotation.box, np.float32), item.first_step, item.end_step, tracks)
 
 
 def main_tracks(tracks: Sequence[StepSequence]) -> list[StepSequence]:
-    """Return the tracks of those who are not much smaller than anybody in sight at the same time."""
+    """Return the tracks of people who are not much smaller than anybody else visible at the same time."""
     spans = [(track.first_step, track.first_step + track.n_steps) for track in tracks]
     areas = [float(np.average(_areas(track), weights=track.counts)) for track in tracks]
     return [

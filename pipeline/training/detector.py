@@ -1,4 +1,4 @@
-"""Train a small detector from nothing with Ultralytics' own trainer, and write it as a bundle."""
+"""Train a small detector with Ultralytics' own trainer, and write it as a bundle."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ from pipeline.vision.weights import find_weights
 log = logging.getLogger(__name__)
 
 PEOPLE = "people"
-"""The architecture that looks at a frame once."""
+"""The architecture whose single pass also describes a frame."""
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """How a detector is trained. What is not named here is Ultralytics' default."""
+    """How a detector is trained. All other options keep Ultralytics' defaults."""
 
     architecture: str = PEOPLE
-    """`people`: EfficientNet-Lite0, which starts from its ImageNet weights, below a neck and a head of Ultralytics.
-    Else the name of a network description of Ultralytics, randomly initialised, or of one's own file."""
+    """`people`: EfficientNet-Lite0, which starts from its ImageNet weights, with a neck and a head of Ultralytics.
+    Else the name of an Ultralytics network description, randomly initialised, or of your own file."""
     freeze_backbone: bool = True
     """Whether the backbone of `people` keeps its weights."""
     teacher: str = ""
-    """Weights of Ultralytics, found or named as for `Detector`: the network also learns to repeat the maps out of which
-    the teacher predicts, weighted by how sure the teacher is. Needs no label, and tells more than boxes. The teacher
-    sees the images at `px`, with as many scales as the network has. Empty: learn from the labels alone."""
+    """Weights of Ultralytics, found or named as for `Detector`. The network also learns to reproduce the feature maps
+    from which the teacher predicts, weighted by the teacher's confidence. This needs no labels, and tells more than
+    boxes. The teacher sees the images at `px`, and has as many scales as the network. Empty: learn only from labels."""
     start: str = ""
-    """Detector bundle, a folder or an embedded one's name, whose weights the training begins with, as far as they fit.
-    Its keypoint head is taken over where the backbone, which that reads, keeps its weights. Empty: from nothing."""
+    """Detector bundle, a folder or the name of an embedded one. Training starts from its weights, as far as they fit.
+    Its keypoint head is kept if the backbone, which the head reads, keeps its weights. Empty: no start weights."""
     px: int = 320
-    """Longest side of the network's input in pixels, a multiple of 32. Without epochs of boxes a bundle keeps its own,
+    """Longest side of the network's input in pixels, a multiple of 32. If `epochs` is 0, the bundle keeps its own size,
     and keypoints are learnt at this one."""
     epochs: int = 16
-    """Passes over the data set in which boxes are learnt. 0: they stay those of `start`."""
+    """Passes over the data set in which boxes are learnt. 0: the boxes of `start` are kept."""
     batch_size: int = 16
-    """Small, for many steps within few epochs."""
+    """Small, for many steps in few epochs."""
     close_mosaic: int = 3
-    """The last epochs see whole images, as in use."""
+    """Number of last epochs that see whole images, as in inference."""
     learning_rate: float = 2e-3
     scale: float = 0.5
     """Images are enlarged or shrunk by up to this share."""
     turned: float = 0.0
-    """Share of the images shown turned by quarters: for those who lie, and for cameras that look from above."""
+    """Share of the images that are turned by quarters, for people who lie and for cameras that look down."""
     keypoint_epochs: int = 12
-    """Passes over the data set in which `people` learns keypoints, once it has learnt boxes. 0: the keypoint head is
-    that of `start`; where none is taken over, Ultralytics' pose head learns keypoints beside the boxes."""
+    """Passes over the data set in which `people` learns keypoints, after the boxes. 0: the keypoint head of `start` is
+    kept; if there is none to keep, Ultralytics' pose head learns keypoints together with the boxes."""
     hours: float | None = None
-    """Boxes are learnt in no longer; `epochs` is then what the learning rate is planned for at first."""
+    """Time limit for learning boxes. The learning rate is at first planned for `epochs`."""
     workers: int = 1
     """Processes that read images. A GPU needs many."""
     seed: int = 0
@@ -71,9 +71,9 @@ class DetectorOptions:
 def train_detector(
     data: Sequence[str | Path], out: str | Path, options: DetectorOptions, note: str = ""
 ) -> DetectorBundle:
-    """Train a detector, or take up an interrupted training again, and write its bundle.
+    """Train a detector, or resume an interrupted training, and write its bundle.
 
-    Checkpoints lie in `<out>-run`; with the same command a training that was cut off goes on after its last epoch.
+    Checkpoints are in `<out>-run`. The same command resumes an interrupted training after its last epoch.
 
     Args:
         data: Data sets in the layout of Ultralytics: the paths of their YAML files. With keypoints the network learns
@@ -116,17 +116,17 @@ def train_detector(
 
 
 def _is_head_kept(start: DetectorBundle, options: DetectorOptions) -> bool:
-    """Whether the keypoint head of the bundle that a training of boxes starts from fits what comes out of it."""
+    """Whether the keypoint head of the start bundle still fits after the training of boxes."""
     return options.architecture == PEOPLE and options.freeze_backbone and "keypoint_head" in start.architecture
 
 
 def _learn_boxes(run: Path, options: DetectorOptions, merged: dict[str, Any], boxes_alone: bool) -> DetectorBundle:
-    """Return a bundle of what Ultralytics' trainer makes, whose pose head need not learn where another will be used."""
+    """Train with Ultralytics' trainer and return the bundle. With `boxes_alone`, its pose head need not learn."""
     from ultralytics import YOLO
 
     last = run / "weights" / "last.pt"
     best = run / "weights" / "best.pt"
-    # A finished training leaves no optimizer in its checkpoint: only its bundle is missing.
+    # The checkpoint of a finished training has no optimizer. Then only the bundle is missing.
     if not (last.exists() and _is_finished(last)):
         _train(run, last, options, merged, boxes_alone)
     measured = YOLO(str(best)).val(
@@ -154,7 +154,7 @@ def _for_keypoints(options: DetectorOptions) -> KeypointOptions:
 
 
 def _told(options: DetectorOptions) -> dict[str, Any]:
-    """Return the options for the record: files by name, since their folders say nothing elsewhere."""
+    """Return the options for the record. Files are given by name, because their folders mean nothing elsewhere."""
     return asdict(options) | {name: Path(getattr(options, name)).name for name in ("teacher", "start")}
 
 
@@ -184,11 +184,11 @@ def _merge(paths: Sequence[Path]) -> dict[str, Any]:
             if labels.get(key) != merged.get(key):
                 raise UsageError(
                     f"{path}: {key} is {labels.get(key)}, in {paths[0]} it is {merged.get(key)}; "
-                    "data sets that are learnt together have the same"
+                    "data sets that are learnt together must have the same"
                 )
         for part, folders in found.items():
             merged[part] += folders
-    # Images that are trained on are validated on only if there are no others.
+    # Training images are used for validation only if there are no others.
     merged["val"] = [folder for folder in merged["val"] if folder not in merged["train"]] or merged["val"]
     return merged
 
@@ -198,7 +198,7 @@ def _listed(folders: str | list[str]) -> list[str]:
 
 
 def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any], boxes_alone: bool) -> None:
-    """Train from the start, or from the last checkpoint on if there is one."""
+    """Train from the start, or resume from the last checkpoint if there is one."""
     from ultralytics import YOLO
 
     people_network.register()
@@ -244,7 +244,7 @@ def _train(run: Path, last: Path, options: DetectorOptions, data: dict[str, Any]
 
 
 def _checkpoint_of(bundle: str, run: Path) -> str:
-    """Write the weights of a bundle in the form that Ultralytics starts from, and return the path."""
+    """Write the weights of a bundle in the form that Ultralytics can start from, and return the path."""
     path = run / "start.pt"
     torch.save({"model": load_detector_bundle(find_weights(bundle)).network()}, path)
     return str(path)
@@ -255,14 +255,14 @@ def _is_finished(checkpoint: Path) -> bool:
 
 
 def _use_whole_cpu(trainer: Any) -> None:
-    """Train on all cores, in bf16 where they have it: Ultralytics leaves a core out, and knows f32 alone."""
+    """Train on all cores, in bf16 if they support it. Ultralytics leaves out one core and uses only f32."""
     if trainer.device.type == "cpu":
         torch.set_num_threads(training_threads())
         trainer.amp = cpu_has_bf16()
 
 
 def _freeze_in_openvino(trainer: Any) -> None:
-    """Let a backbone that does not learn compute in OpenVINO on a CPU: PyTorch takes several times as long."""
+    """On a CPU, run a frozen backbone in OpenVINO, because PyTorch takes several times as long."""
     if trainer.device.type == "cpu":
         network = getattr(trainer.model, "student_model", trainer.model)
         people_network.freeze_in_openvino(network.model[0], choose_runtime("cpu", threads=torch.get_num_threads()))

@@ -1,4 +1,4 @@
-"""Let a strong detector label the frames of one's own videos, for a small one to learn from."""
+"""Let a strong detector label the frames of your own videos, as training data for a small detector."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_FRAMES = 16
 _WHOLE_CHUNK_S = 86_400.0
-# Keypoints that fit their box less than this are not labels.
+# Keypoints that fit their box less well than this are not used as labels.
 _LEAST_TRUST = 0.4
 # A keypoint is visible from this score on; below the other it is not labelled.
 _VISIBLE_SCORE, _HIDDEN_SCORE = 0.5, 0.1
@@ -46,15 +46,15 @@ class LabelOptions:
     """Which frames are labelled, and how they are kept."""
 
     every_s: float = 0.2
-    """One frame in so many seconds."""
+    """Seconds between two labelled frames."""
     frame_px: int = 640
     """Longest side of a kept frame in pixels; smaller ones are not enlarged."""
     parts: int = 1
-    """Of a frame larger than `student_px`, so many random parts are kept as well: small people, seen larger."""
+    """Number of random parts that are also kept of a frame larger than `student_px`. They show small people larger."""
     student_px: int = 320
     """Longest side of the input of the detector that will learn."""
     class_name: str = "person"
-    """What the student shall call everything that the teacher returns."""
+    """The student's class for everything that the teacher returns."""
     held_out: float = 0.05
     """Share of the videos kept for validation, by name."""
     seed: int = 0
@@ -80,7 +80,7 @@ class Teacher:
         return len(KEYPOINTS) if self._landmarks else 0
 
     def label(self, image: NDArray[np.uint8]) -> People:
-        """Return who is in a picture `uint8 [H, W, 3]`, RGB."""
+        """Return the people in a picture `uint8 [H, W, 3]`, RGB."""
         found = detect_turned(self._detector, image, self._quarters)
         keypoints = np.zeros((len(found.quarters), self.n_keypoints, 3), np.float32)
         if self._landmarks:
@@ -102,7 +102,7 @@ def label_videos(refs: Sequence[VideoRef], teacher: Teacher, folder: str | Path,
     Args:
         refs: Videos, or spans of them.
         teacher: Labels the frames; all that it returns become labels of one class.
-        folder: Where to; created if missing.
+        folder: The target folder; created if missing.
         options: Which frames.
 
     Returns:
@@ -136,7 +136,7 @@ def _frames(ref: VideoRef, options: LabelOptions) -> Iterator[tuple[int, NDArray
 def _views(
     image: NDArray[np.uint8], people: People, options: LabelOptions, rng: np.random.Generator
 ) -> Iterator[tuple[NDArray[np.uint8], People]]:
-    """Yield a frame and what else is kept of it, with the people in each."""
+    """Yield a frame and its kept parts, with the people in each."""
     yield image, people
     if max(image.shape[:2]) > options.student_px:
         for _ in range(options.parts):

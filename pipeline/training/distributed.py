@@ -1,4 +1,4 @@
-"""Data-parallel training on a Ray cluster: each worker reads the lake, takes its share of every batch, and may die."""
+"""Data-parallel training on a Ray cluster. Each worker reads the lake, takes its share of every batch, and may die."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, Fitting, Share, options_of_members, spec_of, trained_member
 from pipeline.training.skeletons import Skeletons, seen_from_anywhere
 
-# A worker that dies is started again, from the last epoch; so often in one training.
+# How often workers that died are restarted from the last epoch, in one training.
 _MAX_FAILURES = 3
 _STATE = "state.pt"
-# What the video of all skeletons is called among the others: no file can be called so.
+# The name of the video of all skeletons. No file can have this name.
 _SKELETONS = "skeletons/"
 
 
 @dataclass(frozen=True, eq=False)
 class VideoSource:
-    """Where labelled videos come from; every worker loads them itself, into a file that is mapped into memory."""
+    """Where labelled videos come from. Every worker loads them itself, into a file that is mapped into memory."""
 
     lake: str
     uris: Mapping[str, str]
@@ -43,9 +43,9 @@ class VideoSource:
     scope: str
     inputs: Sequence[str]
     skeletons: Skeletons | None = None
-    """Who is learnt from beside the videos."""
+    """Skeletons to learn from in addition to the videos."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """What copies of it in other processes are known by."""
+    """Identifies copies of it in other processes."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VideoSource) and self.id == other.id
@@ -54,7 +54,7 @@ class VideoSource:
         return hash(self.id)
 
     def load(self) -> list[LabelledVideo]:
-        """Return the videos, see `load_videos`, and last the skeletons."""
+        """Return the videos (see `load_videos`), then the skeletons."""
         lake = open_lake(self.lake)
         videos = load_videos(lake, dict(self.uris), self.annotations, self.labels, self.scope, self.inputs)
         if self.skeletons is None or not videos:
@@ -75,21 +75,21 @@ def fit_on_cluster(
 ) -> ActivityModel:
     """Train one model by several workers of the cluster that is joined, and return it in evaluation mode.
 
-    The workers average their gradients, so that the model is what one worker would have learnt, but for the order of
-    sums and for dropout. After each epoch the state goes to `storage`: a worker that dies goes on from there, and so
+    The workers average their gradients, so that the model is what one worker would have learnt, except for the order of
+    sums and for dropout. After each epoch the state is saved in `storage`. Workers that died resume from there, and so
     does the same call after the driver died.
 
     Args:
         source: The labelled videos.
         training: Names of the videos to learn from.
-        validation: Names of those to stop early by.
+        validation: Names of the videos for early stopping.
         options: Sizes, regularisation and the seed.
         n_workers: Number of workers, each with one CPU.
         storage: Folder that all nodes share, local or remote.
         use_gpu: Whether each worker holds a GPU.
 
     Raises:
-        ActionlakeError: Workers failed more often than is put up with.
+        ActionlakeError: Workers failed too often.
     """
     members = []
     for of_member in options_of_members(options):
@@ -128,18 +128,18 @@ def train_on_cluster(
     storage: str | Path,
     use_gpu: bool,
 ) -> dict[str, Any]:
-    """Let workers of the cluster that is joined train one network together, and return what they saved last.
+    """Let workers of the cluster that is joined train one network together, and return their last saved state.
 
     Args:
         work: What each worker does; it calls `run_worker`.
-        config: Given to each of them.
-        purpose: Tells apart trainings that must not take up each other's checkpoints.
+        config: Given to each worker.
+        purpose: Identifies the training, so that it never resumes from the checkpoints of another one.
         n_workers: Number of workers, each with one CPU.
         storage: Folder that all nodes share, local or remote.
         use_gpu: Whether each worker holds a GPU.
 
     Raises:
-        ActionlakeError: Workers failed more often than is put up with.
+        ActionlakeError: Workers failed too often.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
@@ -149,7 +149,7 @@ def train_on_cluster(
         train_loop_config=config,
         scaling_config=ScalingConfig(num_workers=n_workers, use_gpu=use_gpu),
         run_config=RunConfig(
-            # The same name in the same place takes up what is there, so it must tell apart what is not the same.
+            # Ray resumes a run of the same name in the same place. So different trainings need different names.
             name=hashlib.sha256(purpose.encode()).hexdigest()[:16],
             storage_path=str(storage) if "://" in str(storage) else os.path.abspath(storage),
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
@@ -186,8 +186,8 @@ def run_worker(
     """Train as one of the workers of `train_on_cluster`, from the last epoch that was saved.
 
     Args:
-        begin: Prepares the training for this worker's share, with what averages gradients, on its device.
-        spec: What the network is built by, saved beside its state.
+        begin: Prepares the training, given this worker's share, the function that averages gradients, and the device.
+        spec: The spec of the network, saved together with its state.
     """
     import ray.train
     import ray.train.torch

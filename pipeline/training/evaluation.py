@@ -1,4 +1,4 @@
-"""Compare found spans with annotated ones, video by video, and sum up what the field reports."""
+"""Compare found spans with annotated ones, video by video, and compute the figures that the field reports."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from pipeline.training.metrics import (
 )
 
 NONE = -1
-"""Label id of a moment at which nothing was found, or nothing is annotated."""
+"""Label id of a moment without a found or an annotated span."""
 _TIOUS = tuple(sorted({*TIOUS_COARSE, *TIOUS_FINE}))
-# A found span tells where an activity begins and ends if it shares half of the union with a true one.
+# The boundary error counts found spans that share at least half of the union with a true one.
 _BOUNDARY_TIOU = 0.5
 
 
 @dataclass(frozen=True)
 class Case:
-    """One video: what is annotated and what was found in it."""
+    """One video with its annotated and its found spans."""
 
     video: str
     true: tuple[Span, ...]
     found: tuple[Span, ...]
-    """Each as one person's segment."""
+    """Each is the segment of one person."""
     weights: tuple[float, ...] = ()
-    """How much each found span says about the whole video, the larger person's more. Empty: all the same."""
+    """How much each found span counts for the whole video; a larger person counts more. Empty: all the same."""
 
     def weight(self, index: int) -> float:
         """Return the weight of a found span."""
@@ -52,7 +52,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of one model on annotated videos."""
+    """The figures of one model on annotated videos."""
 
     labels: tuple[str, ...]
     n_videos: int
@@ -64,9 +64,9 @@ class Evaluation:
     per_label: dict[str, dict[str, float]]
     """For each label: `n_true`, `n_found`, `precision`, `recall` and `f1` of segments at an overlap of a quarter."""
     confusion: list[list[int]]
-    """`[n_labels][n_labels + 1]`: rows are the annotated spans, columns what they were taken for, the last: nothing."""
+    """`[n_labels][n_labels + 1]`: rows are the annotated spans, columns the labels found; the last column is none."""
     reliability: list[ReliabilityBin]
-    """Scores of segments against the share of their time that is right."""
+    """Scores of segments, compared with the share of their time that is right."""
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as plain values."""
@@ -75,7 +75,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Counted:
-    """What one video adds to each figure."""
+    """The contribution of one video to each figure."""
 
     n_spans: int
     n_right_spans: int
@@ -87,7 +87,7 @@ class _Counted:
     boundary: NDArray[np.float64]
     """`[2]`: sum of the errors at both ends of hits in seconds, and number of ends."""
     confidence: NDArray[np.float64]
-    """`[N, 3]`: score of a found span, share of its annotated time that is right, and that time in steps."""
+    """`[N, 3]`: score of a found span, share of its annotated time that is right, and its annotated time in steps."""
 
 
 def evaluate_cases(
@@ -95,16 +95,16 @@ def evaluate_cases(
 ) -> Evaluation:
     """Evaluate found spans against annotated ones.
 
-    Where several people are found, the annotations are taken to tell what is done in the video, not by whom: for spans,
-    what several do at once is one span; for moments, the label that has most score times size wins. Where annotated
-    spans overlap, the one that starts later counts at that moment.
+    If several people are found, annotations count for the whole video, not for one person. For spans, what several
+    people do at once is one span. For moments, the label with the highest score times size wins. If annotated spans
+    overlap, the one that starts later counts.
 
     Args:
         cases: The videos.
-        labels: What the label ids mean.
+        labels: The names of the label ids.
         step_s: Seconds of one step in which moments are counted.
-        background: The label, if any, of doing nothing in particular: it is right to find nothing there.
-        n_draws: How often the videos are drawn anew for the intervals.
+        background: The label, if any, of doing nothing in particular. Finding nothing there is right.
+        n_draws: How often the videos are resampled for the intervals.
     """
     background_id = labels.index(background) if background is not None and background in labels else None
     spans = [_as_spans(case, background_id) for case in cases]
@@ -171,7 +171,7 @@ def _figures(
 
 
 class _Detections:
-    """The found spans of one label in all videos, and which of them hit at which overlap."""
+    """The found spans of one label in all videos, and which of them are hits at each overlap."""
 
     def __init__(self, spans: Sequence[tuple[list[Span], list[Span]]], label_id: int) -> None:
         self._n_true = np.array([sum(s.label_id == label_id for s in true) for true, _ in spans], float)
@@ -196,7 +196,7 @@ class _Detections:
 
 
 def _as_spans(case: Case, background_id: int | None) -> tuple[list[Span], list[Span]]:
-    """Return the true and the found spans without background, in order; what several people do at once is one."""
+    """Return the true and the found spans in order, without background. What several people do at once is one span."""
     true = sorted((s for s in case.true if s.label_id != background_id), key=lambda s: (s.start_s, s.end_s))
     merged: list[Span] = []
     for span in sorted(case.found, key=lambda s: (s.label_id, s.start_s)):
@@ -258,7 +258,7 @@ def _count(
 
 
 def _taken_for(case: Case, span: Span) -> int:
-    """Return the label with most score times size times seconds within a span; NONE if nothing was found there."""
+    """Return the label with the highest sum of score times size times seconds in a span; NONE if nothing was found."""
     votes: dict[int, float] = {}
     for i, found in enumerate(case.found):
         shared = min(span.end_s, found.end_s) - max(span.start_s, found.start_s)
@@ -268,7 +268,7 @@ def _taken_for(case: Case, span: Span) -> int:
 
 
 def _timelines(case: Case, n_labels: int, step_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each step the annotated and the found label, NONE where there is none."""
+    """Return the annotated and the found label of each step, NONE if there is none."""
     n_steps = max((_steps(span, step_s).stop for span in (*case.true, *case.found)), default=0)
     truth = np.full(n_steps, NONE, np.int64)
     for span in sorted(case.true, key=lambda each: each.start_s):
@@ -286,7 +286,7 @@ def _steps(span: Span, step_s: float) -> slice:
 
 
 def _order(spans: Sequence[Span]) -> list[int]:
-    """Return the labels in order, each run of one label once."""
+    """Return the labels in order, without repeats of the label before."""
     labels = [span.label_id for span in spans]
     return [label for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
 

@@ -25,20 +25,20 @@ from pipeline.vision.runtime import cpu_has_bf16
 OnEpoch = Callable[[int, float], None]
 """Called with the epoch, from 1, and its mean loss."""
 SEEDS_APART = 1009
-"""Between the seeds of members, so that neighbouring seeds do not share any."""
+"""Distance between the seeds of members, so that models with neighbouring seeds share none."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a model is trained. The defaults were chosen on a part of JHMDB's training clips, held out for that."""
+    """How a model is trained. The defaults were chosen on a held-out part of JHMDB's training clips."""
 
     head: str = "lstm"
-    """What remembers; one of `HEADS`."""
+    """The kind of head; one of `HEADS`."""
     hidden_dim: int = 128
     """Units of a layer in one direction."""
     bidirectional: bool = True
     projection_dim: int | None = 128
-    """Several embeddings are brought down to this length together before the head reads them. None: they are not."""
+    """If there are several inputs, they are projected to this length before the head reads them. None: they are not."""
     epochs: int = 25
     batch_size: int = 64
     learning_rate: float = 1.5e-3
@@ -47,29 +47,30 @@ class FitOptions:
     dropout: float = 0.5
     label_smoothing: float = 0.1
     max_steps: int = 256
-    """A longer sequence is cropped at random to so many steps, anew in each epoch."""
+    """A longer sequence is cropped at random to this many steps, differently in each epoch."""
     min_crop: float = 0.5
     """A crop keeps at least this share of a shorter sequence."""
     join: float = 0.25
-    """Share of training sequences followed by another one without a break, so that the state learns to let go."""
+    """Share of training sequences that another one follows without a break, so that the state learns to forget."""
     row_steps: int | None = None
-    """Lay sequences end to end and cut that into rows of so many steps: faster, for models of short spans. None: they
-    stay apart."""
+    """Concatenate sequences and cut them into rows of this many steps. This is faster, for models of short spans. None:
+    sequences stay separate."""
     mirror: bool = False
-    """Show half of the sequences mirrored: for inputs that follow from tracks alone, `box` and `pose`."""
+    """Mirror half of the sequences. The inputs must follow from tracks alone: `box` and `pose`."""
     members: int = 4
-    """So many networks are trained, each from a seed of its own, and their logits averaged."""
+    """Number of networks. Each is trained from its own seed, and their logits are averaged."""
     view: str = ALL
-    """What a network sees of the inputs; one of `VIEWS`. Of several networks the last sees motion alone: it errs
-    elsewhere than the others."""
+    """What a network sees of the inputs; one of `VIEWS`. Of several networks the last one sees only motion, because it
+    then makes other errors than the others."""
     patience: int | None = None
-    """Stop when the validation loss has not fallen for so many epochs, and keep the best. None: train all epochs."""
+    """Early stopping: stop when the validation loss has not fallen for more than this many epochs, and keep the best.
+    None: train all epochs."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch one of several training workers takes."""
+    """The part of every batch that one of several training workers takes."""
 
     rank: int = 0
     of: int = 1
@@ -78,8 +79,8 @@ class Share:
 class Fitting:
     """A training run between two epochs.
 
-    All that is drawn in an epoch follows from the seed and the epoch's number, so a run that takes up a saved state
-    ends with the very weights of one that was never interrupted.
+    All random draws of an epoch follow from the seed and the epoch's number. So a run that resumes from a saved state
+    ends with exactly the weights of an uninterrupted run.
     """
 
     def __init__(
@@ -97,20 +98,20 @@ class Fitting:
 
         Args:
             sequences: What to learn from; those without a labelled step are left out.
-            validation: What to stop early by, if `options.patience` is set.
+            validation: Sequences for early stopping, if `options.patience` is set.
             spec: The network.
             options: Regularisation, and the seed.
-            share: Of data-parallel workers, which one this is.
+            share: This worker's share, if there are data-parallel workers.
             distribute: Wraps the network so that the workers' gradients are averaged.
             device: Where to train. None: the first GPU, else the CPU.
-            start: Weights to go on from. None: random ones.
+            start: Weights to start from. None: random ones.
         """
         self._options, self._share = options, share
         self._purpose = purpose_of(sequences, validation, asdict(spec), asdict(options))
         self._sequences = [sequence for sequence in sequences if (sequence.label_ids != IGNORE).any()]
         self._validation = [sequence for sequence in validation if (sequence.label_ids != IGNORE).any()]
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # Matrix products in bf16, where the processor has it, halve the time; weights and sums stay in f32.
+        # Matrix products in bf16, if the processor supports it, halve the time. Weights and sums stay in f32.
         self._half = torch.cuda.is_bf16_supported() if self._device.type == "cuda" else cpu_has_bf16()
         torch.manual_seed(options.seed)
         self._spec = spec
@@ -142,7 +143,7 @@ class Fitting:
         """Train to the end and yield each epoch, from 1, and its mean loss.
 
         Args:
-            checkpoint: File to save the state in after each epoch; one of an equal run is where this one goes on.
+            checkpoint: File to save the state in after each epoch. Training resumes from it if it is of an equal run.
         """
         return epochs_of(self, Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None)
 
@@ -155,8 +156,8 @@ class Fitting:
         for drawn in draw_batches(self._sequences, self._draws, rng):
             mine = drawn[self._share.rank :: self._share.of]
             n_labelled = sum(int((sequence.label_ids != IGNORE).sum()) for sequence in drawn)
-            # Workers average their gradients: each divides by its part of the steps of the whole batch, so that many
-            # workers learn what one would. One without a sequence still takes part, with nothing to say.
+            # Workers average their gradients. Each divides by its part of the steps of the whole batch, so that many
+            # workers learn what one would. A worker without a sequence still takes part, with a loss of zero.
             scale = self._share.of / max(1, n_labelled) if mine else 0.0
             loss = self._loss(mine or drawn[:1], self._options.label_smoothing) * scale
             self._optimizer.zero_grad(set_to_none=True)
@@ -175,7 +176,7 @@ class Fitting:
         return trained_member(self._spec, self.state())
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on from here."""
+        """Return all that is needed to resume from here."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -187,7 +188,7 @@ class Fitting:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from where another run of the same data and options was."""
+        """Resume from the state of another run with the same data and options."""
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
@@ -196,7 +197,7 @@ class Fitting:
 
     def _loss(self, drawn: Sequence[LabelledSequence], label_smoothing: float) -> torch.Tensor:
         """Return the loss summed over the labelled steps."""
-        # Half as wide until the first linear layer, which would round them anyway: moving them about takes most time.
+        # Half precision up to the first linear layer, which rounds anyway: most of the time goes into moving data.
         halves = packed([sequence.inputs for sequence in drawn], self._device)
         x = halves._replace(data=halves.data.to(torch.bfloat16 if self._half else torch.float32))
         y = packed([sequence.label_ids for sequence in drawn], self._device).data
@@ -233,13 +234,13 @@ def fit(
 
     Args:
         sequences: What to learn from; those without a labelled step are left out.
-        inputs: What stands side by side in an input vector.
-        n_labels: Number of activities; label ids lie below it.
+        inputs: The inputs that form an input vector, in order.
+        n_labels: Number of activities. Label ids are less than this.
         options: Sizes, regularisation and the seed. The same seed gives the same model on one machine.
         on_epoch: Called with the epoch (from 1, counted through all members) and its mean loss.
-        validation: What to stop early by, if `options.patience` is set.
-        checkpoint: Where to save the state after each epoch, in a file for each member whose name begins like this; a
-            run that finds one of its own goes on from there.
+        validation: Sequences for early stopping, if `options.patience` is set.
+        checkpoint: Where to save the state after each epoch. Each member has a file whose name begins like this. A run
+            that finds its own file resumes from it.
     """
     members = [
         fit_member(
@@ -256,7 +257,7 @@ def fit(
 
 
 def _counting_on(on_epoch: OnEpoch | None, before: int) -> OnEpoch | None:
-    """Return what counts epochs on from those of the members before."""
+    """Return a callback that continues to count the epochs after those of the previous members."""
     return None if on_epoch is None else lambda epoch, loss: on_epoch(before + epoch, loss)
 
 
@@ -277,7 +278,7 @@ def fit_member(
 
 
 def options_of_members(options: FitOptions) -> list[FitOptions]:
-    """Return the options by which each member is trained: those of one, with a seed of its own."""
+    """Return the options of each member: those of a single network, with its own seed."""
     last = options.members - 1
     return [
         replace(
@@ -291,7 +292,7 @@ def options_of_members(options: FitOptions) -> list[FitOptions]:
 
 
 def trained_member(spec: ModelSpec, state: dict[str, Any]) -> Member:
-    """Return the network that a state of training holds, the best by validation or else the last, for use."""
+    """Return the network of a training state in evaluation mode: the best by validation, else the last."""
     member = Member(spec)
     member.load_state_dict({name: tensor.cpu() for name, tensor in (state["best"] or state["model"]).items()})
     return member.eval()
@@ -300,7 +301,7 @@ def trained_member(spec: ModelSpec, state: dict[str, Any]) -> Member:
 def spec_of(
     sequences: Sequence[LabelledSequence], inputs: Sequence[str], n_labels: int, options: FitOptions
 ) -> ModelSpec:
-    """Return what one network for such sequences is built by."""
+    """Return the spec of one network for these sequences."""
     n_embeddings = sum(input_dim(name, 1) == 1 for name in inputs)
     width = sequences[0].inputs.shape[1] - sum(input_dim(name, 0) for name in inputs)
     return ModelSpec(
@@ -310,7 +311,7 @@ def spec_of(
         options.head,
         options.hidden_dim,
         options.bidirectional,
-        # A linear probe is one matrix, and who sees nothing needs none.
+        # A linear head is one matrix, and the majority head sees no input. Neither needs a projection.
         projection_dim=options.projection_dim if len(inputs) > 1 and options.head in REMEMBERING else None,
         views=(options.view,),
     )

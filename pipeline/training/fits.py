@@ -18,7 +18,7 @@ from pipeline.training.fit import FitOptions, Fitting, spec_of
 Epoch = tuple[str, int, float]
 """Name of a fit, number of the epoch from 1, mean loss."""
 Fitted = tuple[ModelSpec, dict[str, torch.Tensor]]
-"""What a network is built by, and its weights."""
+"""The spec of a network, and its weights."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,20 @@ class Fit:
     training: tuple[str, ...]
     """Names of the videos to learn from."""
     validation: tuple[str, ...]
-    """Names of those to stop early by."""
+    """Names of the videos for early stopping."""
     options: FitOptions
-    """Of one member."""
+    """Options of one member."""
     checkpoint: Path
-    """File to save the state in after each epoch. On a machine that does not share it, a fit starts anew."""
+    """File to save the state in after each epoch. On a machine that does not share it, a fit starts again."""
     name: str
-    """What it is called in what is told of its epochs."""
+    """Its name in reports about its epochs."""
 
 
 class Fits(Protocol):
     """Trains networks in parallel and reports their epochs. A network whose process dies resumes in another."""
 
     def begin(self, fit: Fit) -> Any:
-        """Begin a fit, and return what it is known by."""
+        """Begin a fit, and return a handle for it."""
 
     def wait_for(self, begun: Sequence[Any]) -> list[Fitted]:
         """Return the results of some fits, in order, once all are finished."""
@@ -49,7 +49,7 @@ class Fits(Protocol):
 
 def run_fit(source: VideoSource, fit: Fit) -> Iterator[Epoch | Fitted]:
     """Train a network in this process: yield its epochs, and finally the result."""
-    # One thread: side by side small networks use the cores better, and the result is the same on any number of them.
+    # One thread: small networks in parallel use the cores better, and the result is the same on any number of cores.
     torch.set_num_threads(1)
     videos = {video.video: video for video in _loaded(source)}
     training, validation = (
@@ -64,5 +64,5 @@ def run_fit(source: VideoSource, fit: Fit) -> Iterator[Epoch | Fitted]:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(source: VideoSource) -> list[LabelledVideo]:
-    """Return the videos; a worker is given many fits of the same."""
+    """Return the videos. They are cached, because a worker gets many fits of the same source."""
     return source.load()

@@ -1,4 +1,4 @@
-"""The training loop of forecasters: windows of trajectories in, a network out. It can stop after any epoch."""
+"""The training loop of forecasters: windows of trajectories in, a network out. It can resume after any epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.motion.trajectories import Windows
 from pipeline.training.checkpoints import Checkpoint, epochs_of
 from pipeline.training.fit import Share
 
-# PyTorch can't warm up within one step, a tenth of ten.
+# The warm-up is a tenth of the steps. PyTorch needs more than one step for it.
 _SHORTEST = 11
 
 
@@ -35,18 +35,18 @@ class ForecastOptions:
     scale: float = 0.3
     """Places are enlarged or shrunk by a factor of up to `e` to the power of this."""
     noise: float = 0.12
-    """Places that are seen tremble by a standard deviation of up to this many units, drawn for each path, most of them
-    by little: some cameras, and some who mark tracks by hand, place people less exactly than others."""
+    """Noise is added to the observed places, with a standard deviation of up to this many units. It is drawn for each
+    path, and mostly small. Some cameras, and some human annotators, place people less exactly than others."""
     mean_weight: float = 1.0
-    """How much the distance from the mean of all paths counts, beside the likelihood of what came true."""
+    """Weight of the distance from the mean of all paths, relative to the likelihood of the true path."""
     seed: int = 0
 
 
 class ForecastFitting:
     """A training run between two epochs.
 
-    All that is drawn in an epoch follows from the seed and the epoch's number, so a run that takes up a saved state
-    ends with the very weights of one that was never interrupted.
+    All random draws of an epoch follow from the seed and the epoch's number. So a run that resumes from a saved state
+    ends with exactly the weights of an uninterrupted run.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ForecastFitting:
             windows: What to learn from.
             spec: The network.
             options: Regularisation, and the seed.
-            share: Of data-parallel workers, which one this is. None: the only one.
+            share: This worker's share, if there are data-parallel workers. None: it is the only one.
             distribute: Wraps the network so that the workers' gradients are averaged.
             device: Where to train. None: the first GPU, else the CPU.
         """
@@ -100,7 +100,7 @@ class ForecastFitting:
         """Train to the end and yield each epoch, from 1, and its mean loss.
 
         Args:
-            checkpoint: File to save the state in after each epoch; one of an equal run is where this one goes on.
+            checkpoint: File to save the state in after each epoch. Training resumes from it if it is of an equal run.
         """
         return epochs_of(self, Checkpoint(checkpoint, self._purpose) if checkpoint is not None else None)
 
@@ -114,8 +114,8 @@ class ForecastFitting:
         for drawn in torch.split(order, options.batch_size):
             views = self._seen(drawn, rng)
             mine = slice(self._share.rank, None, self._share.of)
-            # Workers average their gradients: each divides by its part of the whole batch, so that many workers learn
-            # what one would. One without a window still takes part, with nothing to say.
+            # Workers average their gradients. Each divides by its part of the whole batch, so that many workers learn
+            # what one would. A worker without a window still takes part, with a loss of zero.
             n_mine = len(drawn[mine])
             part = [view[mine] if n_mine else view[:1] for view in views]
             loss = self._loss(*part).sum() * (self._share.of / len(drawn) if n_mine else 0.0)
@@ -133,7 +133,7 @@ class ForecastFitting:
         return self.model.cpu().eval()
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on from here."""
+        """Return all that is needed to resume from here."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -142,16 +142,16 @@ class ForecastFitting:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from where another run of the same data and options was."""
+        """Resume from the state of another run with the same data and options."""
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self.epoch = state["epoch"]
 
     def _seen(self, drawn: torch.Tensor, rng: np.random.Generator) -> list[torch.Tensor]:
-        """Return places, others and who of them is present, of some windows, half of them mirrored, all scaled.
+        """Return places, others and their presence for some windows. Half of them are mirrored, and all are scaled.
 
-        How they are turned is of no importance: the network turns all of them the same way.
+        Rotations are not needed: the network rotates all of them to the same direction.
         """
         options, n = self._options, len(drawn)
         factor = np.exp(rng.uniform(-options.scale, options.scale, n))
@@ -175,10 +175,10 @@ class ForecastFitting:
 
 
 def _drawn(scene: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return which windows an epoch sees, in which order, `int64`.
+    """Return the windows that an epoch sees, in order, `int64`.
 
-    A scene counts as the root of how many windows it has: one crowded square does not outvote all other places. All in
-    all an epoch has as many windows as there are.
+    The weight of a scene is the square root of its number of windows, so that one crowded square does not outweigh all
+    other places. An epoch has about as many windows as there are in total.
     """
     counts = np.bincount(scene)
     shares = np.sqrt(counts)
@@ -205,7 +205,7 @@ def fit_forecaster(
         spec: The network.
         options: Regularisation and the seed. The same seed gives the same network on one machine.
         on_epoch: Called with the epoch, from 1, and its mean loss.
-        checkpoint: File to save the state in after each epoch; a run that finds one of its own goes on from there.
+        checkpoint: File to save the state in after each epoch. A run that finds its own file resumes from it.
     """
     fitting = ForecastFitting(windows, spec, options)
     for epoch, loss in fitting.epochs(checkpoint):

@@ -1,4 +1,4 @@
-"""How near forecasts come to what then happened, and whether they know how near."""
+"""Measure how near forecasts come to what happened, and whether their uncertainty is right."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pipeline.motion.forecasting import Forecaster
 from pipeline.motion.trajectories import Windows
 
 N_SAMPLES = 20
-"""Paths that are drawn for the figures "best of 20"."""
+"""Number of paths that are drawn for the figures "best of 20"."""
 LEVELS = tuple(round(0.1 * number, 1) for number in range(1, 10))
-"""Shares of what comes true that ellipses around a forecast are to hold."""
+"""Shares of the true places that ellipses around a forecast should contain."""
 _LEAST_SPREAD = 0.05
 ONE_SIGMA = 1 - float(np.exp(-0.5))
-"""Share that an ellipse of one standard deviation holds if a bivariate Gaussian is right: 0.393."""
+"""Share that an ellipse of one standard deviation contains if a bivariate Gaussian is right: 0.393."""
 
 
 def measure_forecasts(model: Forecaster, windows: Windows, seed: int = 0) -> dict[str, Any]:
     """Measure a forecaster on windows of trajectories.
 
     Returns:
-        `ade` and `fde`: distance of the mean from what came true, over all steps and at the last one, in the
-        forecaster's unit (Alahi et al. 2016). `best_ade` and `best_fde`: the same of the best of `N_SAMPLES` drawn
-        paths, each chosen for its figure (Gupta et al. 2018). `log_likelihood` of what came true, a step. `one_sigma`:
-        share of steps whose place lies in the ellipse of one standard deviation, which would be `ONE_SIGMA`. `levels`:
-        the same for the ellipses of `LEVELS`. `n`: how many windows.
+        `ade` and `fde`: distance of the mean from the true place, over all steps and at the last one, in the
+        forecaster's unit (Alahi et al. 2016). `best_ade` and `best_fde`: the same for the best of `N_SAMPLES` drawn
+        paths, chosen separately for each figure (Gupta et al. 2018). `log_likelihood` of the true path, per step.
+        `one_sigma`: share of steps whose place is in the ellipse of one standard deviation, ideally `ONE_SIGMA`.
+        `levels`: the same for the ellipses of `LEVELS`. `n`: number of windows.
     """
     past, others, present = (torch.from_numpy(values) for values in (windows.places, windows.others, windows.present))
     future = past[:, model.spec.n_observed :]
@@ -59,14 +59,14 @@ def measure_forecasts(model: Forecaster, windows: Windows, seed: int = 0) -> dic
 
 
 def fit_spread(model: Forecaster, windows: Windows) -> tuple[float, ...]:
-    """Return `ForecasterSpec.spread` by which, at each step, `ONE_SIGMA` of some windows lie in the ellipse of one."""
+    """Return the `ForecasterSpec.spread` with which, at each step, the ellipse of one sigma contains `ONE_SIGMA`."""
     past, others, present = (torch.from_numpy(values) for values in (windows.places, windows.others, windows.present))
     n_observed = model.spec.n_observed
     squared = []
     for some, told in model.in_batches(past[:, :n_observed], others, present):
         mean, covariance = told.at_each_step()
         squared.append(_mahalanobis(mean - past[some, n_observed:], covariance))
-    # The squared distance that this share does not reach is 1 for a Gaussian. Many who stand quite still make it 0.
+    # This quantile of the squared distance is 1 for a Gaussian. If many people stand still, it is 0.
     reached = np.quantile(torch.cat(squared).double().numpy(), ONE_SIGMA, axis=0)
     return tuple(np.sqrt(reached).clip(_LEAST_SPREAD).tolist())
 
@@ -79,5 +79,5 @@ def _mahalanobis(apart: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
 
 
 def ellipse_of(squared: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the share that the ellipse holds on whose edge something lies, so far from the mean, squared."""
+    """Return the share that an ellipse contains, given the squared distance of its edge from the mean."""
     return np.asarray(1 - np.exp(-0.5 * squared.astype(np.float64)))

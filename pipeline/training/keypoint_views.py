@@ -1,4 +1,4 @@
-"""Pictures of people whose keypoints are labelled, as a keypoint head learns from them and is measured on them."""
+"""Pictures of people with labelled keypoints, prepared for the training and the measurement of a keypoint head."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.vision.keypoint_network import regions_of
 from pipeline.vision.letterbox import GREY
 
 LEAST_LABELLED = 4
-"""A person with fewer labelled keypoints is not learnt from."""
-# What is learnt from is a square of this share of an image's size in use, around somebody, enlarged by these factors
-# and tilted by degrees (a standard deviation).
+"""A person with fewer labelled keypoints is not used for training."""
+# A training view is a square around a person: its side as a share of the image size in inference, the range of its
+# scale factors, and its tilt in degrees (a standard deviation).
 _VIEW_SHARE, _SCALES, _TILT_DEGREES = 0.8, (0.6, 1.15), 12.0
-# A detector's boxes differ from those of the labels: by this share of their sides, a standard deviation.
+# A detector's boxes differ from those of the labels. Standard deviation as a share of their sides.
 _BOX_NOISE = 0.04
 
 
@@ -32,13 +32,13 @@ class KeypointOptions:
     """How a keypoint head is trained."""
 
     px: int
-    """Longest side of images in use, in pixels."""
+    """Longest side of images in inference, in pixels."""
     epochs: int
     """Passes over the data set."""
     batch_size: int = 16
     learning_rate: float = 2e-3
     turned: float = 0.0
-    """Share of the images shown turned by quarters."""
+    """Share of the images that are turned by quarters."""
     workers: int = 1
     """Processes that read images."""
     seed: int = 0
@@ -46,14 +46,14 @@ class KeypointOptions:
 
 @dataclass(frozen=True)
 class Example:
-    """A picture on disk, and who is in it."""
+    """A picture on disk, and the people in it."""
 
     path: str
     people: People
-    """In shares of the picture."""
+    """In shares of the picture's sides."""
 
     def read(self) -> tuple[Image, People]:
-        """Return the picture `uint8 [H, W, 3]`, BGR, and who is in it, in pixels."""
+        """Return the picture `uint8 [H, W, 3]`, BGR, and the people in it, in pixels."""
         found = cv2.imread(self.path)
         if found is None:
             raise UsageError(f"{self.path}: OpenCV can't read this picture; convert it to JPEG or PNG, or leave it out")
@@ -64,7 +64,7 @@ class Example:
 
 
 def read_examples(folders: Sequence[str], data: dict[str, Any]) -> list[Example]:
-    """Read the labels of a data set, by Ultralytics, which keeps what it read beside the pictures."""
+    """Read the labels of a data set with Ultralytics, which keeps a cache beside the pictures."""
     from ultralytics.data.dataset import YOLODataset
 
     examples = []
@@ -72,19 +72,19 @@ def read_examples(folders: Sequence[str], data: dict[str, Any]) -> list[Example]
         centre, side = np.split(np.asarray(label["bboxes"], np.float32).reshape(-1, 4), 2, axis=1)
         keypoints = np.asarray(label["keypoints"], np.float32).reshape(len(centre), data["kpt_shape"][0], 3)
         if data["kpt_shape"][1] == 2:
-            # Labels that do not tell which keypoints can be seen say so of all.
+            # If labels do not say which keypoints are visible, all labelled ones count as visible.
             keypoints[..., 2] = np.where(keypoints[..., 2] != NOT_LABELLED, VISIBLE, NOT_LABELLED)
         examples.append(Example(label["im_file"], People(np.hstack([centre - side / 2, centre + side / 2]), keypoints)))
     return examples
 
 
 def well_labelled(people: People) -> NDArray[np.bool_]:
-    """Return who has enough labelled keypoints to learn from, `bool [N]`."""
+    """Return which people have enough labelled keypoints for training, `bool [N]`."""
     return np.asarray((people.keypoints[..., 2] != NOT_LABELLED).sum(axis=1) >= LEAST_LABELLED)
 
 
 def _move(image: Image, people: People, matrix: NDArray[np.float64], px: int) -> tuple[torch.Tensor, People]:
-    """Return a picture as a network's square input, `uint8 [3, px, px]`, RGB, and where its people are there.
+    """Return a picture as a network's square input, `uint8 [3, px, px]`, RGB, and the people in its coordinates.
 
     Args:
         image: `uint8 [H, W, 3]`, BGR.
@@ -92,14 +92,14 @@ def _move(image: Image, people: People, matrix: NDArray[np.float64], px: int) ->
         matrix: `float64 [2, 3]`, from pixels of the picture to those of the input, counted from their edges.
         px: Side of the input.
     """
-    # OpenCV counts pixels from their middles.
+    # OpenCV counts from the centres of pixels.
     of_middles = matrix.copy()
     of_middles[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
     moved = cv2.warpAffine(image, of_middles, (px, px), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
     turn, offset = matrix[:, :2].T.astype(np.float32), matrix[:, 2].astype(np.float32)
     low, high = np.split(people.xyxy, 2, axis=1)
     centre = (low + high) / 2 @ turn + offset
-    # The box around the ellipse in a tilted box: a body leaves the corners empty.
+    # The new box encloses the ellipse in the tilted box, because a body leaves the corners empty.
     reach = np.sqrt(((high - low) / 2) ** 2 @ turn**2)
     keypoints = people.keypoints.copy()
     keypoints[..., :2] = keypoints[..., :2] @ turn + offset
@@ -109,7 +109,7 @@ def _move(image: Image, people: People, matrix: NDArray[np.float64], px: int) ->
 
 
 class Views(Dataset[tuple[torch.Tensor, People]]):
-    """What is learnt from in one epoch: a part of each picture, around somebody, changed at random."""
+    """The training views of one epoch: a part of each picture, around a person, changed at random."""
 
     def __init__(
         self, examples: Sequence[Example], options: KeypointOptions, mirrored: Sequence[int] | None, epoch: int
@@ -117,10 +117,10 @@ class Views(Dataset[tuple[torch.Tensor, People]]):
         """Take the pictures.
 
         Args:
-            examples: In each of them somebody is well labelled.
-            options: Size; what is drawn.
-            mirrored: For each keypoint the number of the one that it is in a mirrored picture. None: none is mirrored.
-            epoch: Each one draws its own.
+            examples: The pictures. Each shows at least one well labelled person.
+            options: The size, and the options of the random changes.
+            mirrored: For each keypoint, its number in a mirrored picture. None: no picture is mirrored.
+            epoch: Number of the epoch. Each epoch has its own random changes.
         """
         self._examples, self._options, self._mirrored, self._epoch = examples, options, mirrored, epoch
         self._px = round(options.px * _VIEW_SHARE / 32) * 32
@@ -151,7 +151,7 @@ class Views(Dataset[tuple[torch.Tensor, People]]):
 
 
 class Wholes(Dataset[tuple[torch.Tensor, People]]):
-    """What is measured on: whole pictures at their size in use."""
+    """The pictures to measure on: whole ones, at their size in inference."""
 
     def __init__(self, examples: Sequence[Example], options: KeypointOptions) -> None:
         self._examples, self._px = examples, options.px
@@ -167,20 +167,20 @@ class Wholes(Dataset[tuple[torch.Tensor, People]]):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures, and who is in them."""
+    """Some pictures, and the people in them."""
 
     images: torch.Tensor
     """`uint8 [N, 3, px, px]`, RGB."""
     numbers: torch.Tensor
-    """`float32 [M, 1]`: which picture each person is in."""
+    """`float32 [M, 1]`: the picture of each person."""
     regions: torch.Tensor
-    """`float32 [M, 4]`: where the keypoints of each person are looked for, in pixels."""
+    """`float32 [M, 4]`: the region in which the keypoints of each person are searched, in pixels."""
     keypoints: torch.Tensor
     """`float32 [M, K, 3]`: x, y in pixels, and whether they are visible."""
 
     @classmethod
     def of(cls, views: Sequence[tuple[torch.Tensor, People]]) -> Batch:
-        """Put pictures together."""
+        """Combine pictures into a batch."""
         n_people = torch.tensor([len(people.xyxy) for _, people in views])
         return cls(
             torch.stack([image for image, _ in views]),

@@ -1,4 +1,4 @@
-"""Teach a network for people where their keypoints are: its keypoint head learns, all else stays as it is."""
+"""Train the keypoint head of a network for people. All other weights stay as they are."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pipeline.vision.runtime import choose_runtime, training_threads
 
 log = logging.getLogger(__name__)
 
-# The heatmap to learn is a bell of so many cells, a standard deviation.
+# The target heatmap is a Gaussian with this standard deviation, in cells.
 _BELL_CELLS = 0.9
 _HIDDEN_WEIGHT, _SEEN_WEIGHT = 0.4, 0.2
 # The learning rate rises for this share of the steps.
@@ -45,11 +45,11 @@ _WARM_UP, _WEIGHT_DECAY = 0.01, 1e-3
 def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, options: KeypointOptions) -> DetectorBundle:
     """Return a bundle whose keypoint head was trained, or trained further.
 
-    A checkpoint is written after each epoch; the next call goes on there.
+    A checkpoint is written after each epoch. The next call resumes from it.
 
     Args:
-        start: A network for people. Its boxes, and what it tells of people, stay as they are.
-        data: A data set with keypoints in the description of Ultralytics, `train` and `val` as lists of folders.
+        start: A network for people. Its boxes, and its description of people, stay as they are.
+        data: The Ultralytics description of a data set with keypoints; `train` and `val` are lists of folders.
         run: Folder of the checkpoint.
         options: Size and length.
 
@@ -63,7 +63,7 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
     torch.manual_seed(options.seed)
     architecture = with_keypoint_head(start.architecture, n_keypoints)
     network: Any = build_network(architecture)
-    # A head that the bundle has already learns further; a pose head of Ultralytics is dropped.
+    # An existing keypoint head is trained further. A pose head of Ultralytics is dropped.
     fitting = {name: t.shape for name, t in network.state_dict().items()}
     kept = {name: t for name, t in tensors_of(start.weights).items() if t.shape == fitting.get(name)}
     network.load_state_dict(kept, strict=False)
@@ -85,7 +85,7 @@ def learn_keypoints(start: DetectorBundle, data: dict[str, Any], run: Path, opti
 
 
 def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> DetectorBundle:
-    """Return a bundle that finds boxes as one does, and keypoints as another with the same backbone."""
+    """Return a bundle with the boxes of one bundle and the keypoint head of another with the same backbone."""
     facts = other.architecture["keypoint_head"]
     architecture = with_keypoint_head(bundle.architecture, facts["n_keypoints"])
     architecture["keypoint_head"] = facts
@@ -95,9 +95,9 @@ def with_keypoints_of(bundle: DetectorBundle, other: DetectorBundle) -> Detector
 
 
 def measure_keypoints(bundle: DetectorBundle, data: dict[str, Any], options: KeypointOptions) -> DetectorBundle:
-    """Return a bundle with what is measured of its keypoint head on the held-out pictures of a data set.
+    """Return a bundle with the metrics of its keypoint head on the held-out pictures of a data set.
 
-    Nothing is measured where the labels have other keypoints than the head.
+    Nothing is measured if the number of keypoints differs between the labels and the head.
     """
     if bundle.architecture["keypoint_head"]["n_keypoints"] != data["kpt_shape"][0]:
         return bundle
@@ -110,10 +110,10 @@ def _of_boxes(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Learner:
-    """A keypoint head that learns on top of a backbone that does not."""
+    """A keypoint head that is trained on a frozen backbone."""
 
     def __init__(self, network: Any, options: KeypointOptions) -> None:
-        """Take a network for people with a keypoint head; both are changed in place."""
+        """Take a network for people with a keypoint head. Both are changed in place."""
         self._head: KeypointHead = network.keypoint_head
         self._options = options
         self._runtime = choose_runtime(threads=training_threads())
@@ -126,17 +126,17 @@ class _Learner:
         self._optimizer = torch.optim.AdamW(self._head.parameters(), options.learning_rate, weight_decay=_WEIGHT_DECAY)
 
     def take_up(self, checkpoint: Path) -> int:
-        """Go on where a training was cut off, and return how many epochs it had behind it."""
+        """Resume an interrupted training, and return the number of epochs that it has done."""
         if not checkpoint.exists():
             return 0
         state = torch.load(checkpoint, map_location=self._device, weights_only=True)
         self._head.load_state_dict(state["head"])
         self._optimizer.load_state_dict(state["optimizer"])
-        log.info("keypoints: goes on after epoch %d", state["epochs"])
+        log.info("keypoints: resuming after epoch %d", state["epochs"])
         return int(state["epochs"])
 
     def save(self, checkpoint: Path, epochs: int) -> None:
-        """Write all that a training needs to go on."""
+        """Write all that a training needs to resume."""
         state = {"head": self._head.state_dict(), "optimizer": self._optimizer.state_dict(), "epochs": epochs}
         unfinished = checkpoint.with_suffix(".part")
         torch.save(state, unfinished)
@@ -163,7 +163,7 @@ class _Learner:
 
     @torch.inference_mode()
     def measure(self, wholes: Wholes) -> dict[str, float]:
-        """Return the share of COCO's visible keypoints that are found; nothing where others were learnt."""
+        """Return the share of COCO's visible keypoints that are found; empty if other keypoints were learnt."""
         if self._head.n_keypoints != len(KEYPOINTS):
             return {}
         self._head.eval()
@@ -185,7 +185,7 @@ class _Learner:
         )
 
     def _logits(self, batch: Batch) -> torch.Tensor:
-        """Return what the head says of the people of a batch, as `KeypointHead.forward`."""
+        """Return the output of the head for the people of a batch, as in `KeypointHead.forward`."""
         images = batch.images.to(self._device).float() / 255
         with torch.no_grad(), self._runtime.autocast():
             maps = self._read(images)
@@ -197,9 +197,9 @@ class _Learner:
 
 
 def _loss(logits: torch.Tensor, keypoints: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-    """Return how far heatmaps are from bells around the keypoints, and what is seen from what is visible.
+    """Return the loss: heatmaps against Gaussians around the keypoints, and predicted against labelled visibility.
 
-    A keypoint that is not labelled counts as one that can't be seen.
+    A keypoint that is not labelled counts as invisible.
     """
     cell = (regions[:, None, 2:] - regions[:, None, :2]) / SIDE
     at = (keypoints[..., :2] - regions[:, None, :2]) / cell - 0.5

@@ -1,4 +1,4 @@
-"""The figures that the field reports, from spans and labels alone; no model, no lake.
+"""The figures that the field reports, computed only from spans and labels, without a model or a lake.
 
 Detection of activities in time: average precision as in ActivityNet's evaluation (Heilbron et al. 2015). Segmentation:
 edit score and F1 at an overlap as in MS-TCN (Lea et al. 2017; Farha and Gall 2019). Calibration: expected calibration
@@ -29,20 +29,21 @@ class Span:
     start_s: float
     end_s: float
     score: float = 1.0
-    """How sure; without meaning for a true one."""
+    """The confidence; without meaning for a true span."""
 
 
 def tiou(a: Span, b: Span) -> float:
-    """Return the share of the union that two spans have in common, whatever their labels; 0 if they do not meet."""
+    """Return the share of the union that two spans have in common, whatever their labels; 0 if they do not overlap."""
     shared = min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
     union = max(a.end_s, b.end_s) - min(a.start_s, b.start_s)
     return max(0.0, shared) / union if union > 0 else 0.0
 
 
 def detection_hits(true: Sequence[Span], found: Sequence[Span], least: float) -> list[tuple[float, bool]]:
-    """Return for each found span of one label in one video its score and whether it hits a true one.
+    """Return the score of each found span of one label in one video, and whether it hits a true one.
 
-    The surest chooses first, each the true span with the largest overlap of at least `least` that is still free.
+    Found spans choose by descending score. Each takes the free true span with the largest overlap, if that is at least
+    `least`.
     """
     free = set(range(len(true)))
     hits = []
@@ -58,7 +59,7 @@ def detection_hits(true: Sequence[Span], found: Sequence[Span], least: float) ->
 def average_precision(
     scores: NDArray[np.float64], hits: NDArray[np.bool_], n_true: float, weights: NDArray[np.float64] | None = None
 ) -> float:
-    """Return the area under precision over recall, precision made to fall (interpolated at every point).
+    """Return the area under the precision-recall curve, with monotonic precision (interpolated at every point).
 
     Args:
         scores: `float64 [N]` of the found spans of all videos.
@@ -80,8 +81,8 @@ def average_precision(
 def segment_counts(true: Sequence[Span], found: Sequence[Span], least: float) -> tuple[int, int, int]:
     """Return hits, false alarms and misses among the segments of one video, as MS-TCN counts them.
 
-    Found segments choose in their order, each the true one of its label with the largest overlap; if that is below
-    `least`, or taken, it is a false alarm.
+    Found segments choose in their order. Each chooses the true segment of its label with the largest overlap. If the
+    overlap is below `least`, or the true segment is taken, it is a false alarm.
     """
     taken = [False] * len(true)
     n_hits = 0
@@ -95,12 +96,12 @@ def segment_counts(true: Sequence[Span], found: Sequence[Span], least: float) ->
 
 
 def f1(n_hits: float, n_false: float, n_missed: float) -> float:
-    """Return the harmonic mean of precision and recall; 0 where there is neither anything true nor found."""
+    """Return the harmonic mean of precision and recall; 0 if there are neither true nor found segments."""
     return 2 * n_hits / max(1e-12, 2 * n_hits + n_false + n_missed)
 
 
 def edit_score(true: Sequence[int], found: Sequence[int]) -> float:
-    """Return one minus the edits from one order of labels to the other, over the longer one's length, in 0 to 1."""
+    """Return one minus the edit distance between two orders of labels, divided by the longer length, in 0 to 1."""
     if not true and not found:
         return 1.0
     row = list(range(len(found) + 1))
@@ -120,7 +121,7 @@ class ReliabilityBin:
     accuracy: float
     """Share of them that is right."""
     weight: float
-    """How many they are."""
+    """The sum of their weights."""
 
 
 def reliability(
@@ -129,12 +130,12 @@ def reliability(
     weights: NDArray[np.float64] | None = None,
     n_bins: int = 15,
 ) -> list[ReliabilityBin]:
-    """Sort answers by confidence into bins of equal width; empty bins are left out.
+    """Sort answers by confidence into bins of equal width. Empty bins are left out.
 
     Args:
         confidence: `float64 [N]` in 0 to 1.
         right: `float64 [N]`: 1 for a right answer, 0 for a wrong one, or the share of it that is right.
-        weights: `float64 [N]`: how much each counts. None: all the same.
+        weights: `float64 [N]`: the weight of each answer. None: all the same.
         n_bins: Number of bins.
     """
     weight = np.ones(len(confidence)) if weights is None else weights
@@ -149,14 +150,14 @@ def reliability(
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Return by how much confidence and accuracy differ, averaged over the answers of all bins."""
+    """Return the difference between confidence and accuracy, averaged over the answers of all bins."""
     total = sum(each.weight for each in bins)
     return sum(each.weight * abs(each.confidence - each.accuracy) for each in bins) / max(1e-12, total)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its interval of 95 % over videos."""
+    """A figure with its 95 % interval over videos."""
 
     value: float
     low: float
@@ -166,13 +167,13 @@ class Figure:
 def bootstrap(
     figure: Callable[[NDArray[np.float64]], float], n_videos: int, n_draws: int = 500, seed: int = 0
 ) -> Figure:
-    """Return a figure with the 2.5th and 97.5th percentile of what it is over videos drawn with replacement.
+    """Return a figure with its 2.5th and 97.5th percentiles over videos drawn with replacement.
 
     Args:
-        figure: Takes how often each video counts, `float64 [n_videos]`, and returns the figure; nan is left out.
+        figure: Takes how often each video counts, `float64 [n_videos]`, and returns the figure. NaN is left out.
         n_videos: Number of videos.
-        n_draws: How often they are drawn anew.
-        seed: Of the drawing.
+        n_draws: How often they are resampled.
+        seed: Seed of the draws.
     """
     value = figure(np.ones(n_videos))
     if n_videos < 2:

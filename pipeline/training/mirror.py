@@ -1,4 +1,4 @@
-"""What a model would be given of a mirrored picture, told from what it is given of the picture."""
+"""Compute a model's inputs for a mirrored picture from its inputs for the picture."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Mirror:
 
 
 def mirror_of(inputs: Sequence[str]) -> Mirror:
-    """Return what mirrors vectors of such inputs.
+    """Return the `Mirror` for vectors of these inputs.
 
     Raises:
-        UsageError: There is an embedding or flow among them: what a CNN says of a mirrored picture is not known.
+        UsageError: An embedding or flow is among them. Their values for a mirrored picture are not known.
     """
     if not of_tracks_alone(inputs):
         raise UsageError(f"mirror = true needs inputs {' and '.join(OF_TRACKS)} alone; here are {', '.join(inputs)}")

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 
 def packed(sequences: Sequence[NDArray[Any]], device: torch.device) -> PackedSequence:
-    """Return what `pack_sequence` does, but with every vector copied once."""
+    """Return the same as `pack_sequence`, but copy every vector only once."""
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(-lengths, kind="stable")
     batch_sizes = (lengths > np.arange(lengths.max())[:, None]).sum(axis=1)

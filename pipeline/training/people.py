@@ -1,4 +1,4 @@
-"""Labels of people in pictures: boxes and keypoints, moved as the picture is cut, in Ultralytics' layout."""
+"""Labels of people in pictures, in Ultralytics' layout: boxes and keypoints, which are moved when a picture is cut."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipeline.vision.keypoints import KEYPOINTS, MIRRORED
 Image = NDArray[np.uint8]
 
 NOT_LABELLED, HIDDEN, VISIBLE = 0, 1, 2
-"""What the third number of a keypoint says, as in COCO."""
+"""Values of the third number of a keypoint, as in COCO."""
 
 _JPEG_QUALITY = 92
-# A part of a picture has sides of these shares of the whole.
+# The range of a part's sides, as shares of the whole picture's sides.
 _PART_SHARES = (0.35, 0.75)
-# A person of whom less than this share lies within the part is no longer labelled there.
+# A person is not labelled in a part that contains less than this share of the box.
 _LEAST_VISIBLE = 0.4
 _SHOULDERS = [KEYPOINTS.index("left_shoulder"), KEYPOINTS.index("right_shoulder")]
 _HIPS = [KEYPOINTS.index("left_hip"), KEYPOINTS.index("right_hip")]
@@ -36,17 +36,17 @@ class People:
     """`float32 [N, 4]`: left, top, right, bottom in pixels."""
     keypoints: NDArray[np.float32]
     """`float32 [N, K, 3]`: x and y in pixels, and 0 (not labelled), 1 (hidden) or 2 (visible); K is 17 as in COCO, or 0
-    where boxes alone are known."""
+    if only boxes are known."""
 
 
 def draw_part(name: str, held_out: float, seed: int) -> tuple[np.random.Generator, str]:
-    """Return the generator of what is drawn for a video or picture, by its name, and its part: `train` or `val`."""
+    """Return the random generator of a video or picture, seeded by its name, and its part: `train` or `val`."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     return rng, "val" if rng.random() < held_out else "train"
 
 
 def part_of(image: Image, people: People, rng: np.random.Generator) -> tuple[Image, People]:
-    """Return a random part of a picture, around somebody if there is anybody, with the people in it."""
+    """Return a random part of a picture with the people in it. If there are people, it is around one of them."""
     height, width = image.shape[:2]
     share = rng.uniform(*_PART_SHARES)
     part_w, part_h = round(width * share), round(height * share)
@@ -69,9 +69,9 @@ def write_picture(root: Path, part: str, name: str, image: Image, people: People
     Args:
         root: Folder of the data set.
         part: `train` or `val`.
-        name: Of the files, without a suffix.
+        name: Name of the files, without a suffix.
         image: `uint8 [H, W, 3]`, RGB.
-        people: Who is in it. Keypoints outside the picture are written as not labelled.
+        people: The people in it. Keypoints outside the picture are written as not labelled.
     """
     for kind in ("images", "labels"):
         (root / kind / part).mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def write_picture(root: Path, part: str, name: str, image: Image, people: People
 def describe_data_set(root: Path, class_name: str, has_keypoints: bool) -> Path:
     """Write the `data.yaml` of a data set, and return its path.
 
-    Without any held-out picture, the data set is validated on what it is trained on.
+    If no picture is held out, the training pictures are used for validation, too.
     """
     held_out = (root / "images" / "val").is_dir()
     record: dict[str, Any] = {
@@ -109,16 +109,16 @@ def describe_data_set(root: Path, class_name: str, has_keypoints: bool) -> Path:
 
 
 def trunks(keypoints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return for people `[N, 17, 3]` how far the trunk reaches across and down, `[N, 2]`, and whether that is known."""
+    """Return the width and height of the trunk of people `[N, 17, 3]`, as `[N, 2]`, and whether they are known."""
     known = (keypoints[:, _SHOULDERS + _HIPS, 2] > 0).all(axis=1)
     reach = np.abs(keypoints[:, _SHOULDERS, :2].mean(axis=1) - keypoints[:, _HIPS, :2].mean(axis=1))
     return reach, np.asarray(known)
 
 
 def within_reach(truth: NDArray[np.float32], given: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return for the visible keypoints of people, `[N, 17, 3]` both, whether they are where they should be.
+    """Return whether the visible keypoints of people, both `[N, 17, 3]`, are where they should be.
 
-    That is, within a fifth of the trunk's length; people whose trunk is not labelled do not count.
+    That is, within a fifth of the trunk's length. People whose trunk is not labelled do not count.
     """
     trunk, known = trunks(truth)
     reach = np.where(known, 0.2 * np.hypot(trunk[:, 0], trunk[:, 1]), np.nan)

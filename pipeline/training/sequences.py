@@ -1,4 +1,4 @@
-"""Labelled sequences, and how an epoch of training draws from them: cropped, joined, in batches of one length."""
+"""Labelled sequences, and how an epoch draws them: cropped, joined, and in batches of similar length."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipeline.training.mirror import Mirror
 
 IGNORE = -1
-"""Label id of a step that no annotation covers: it takes no part in the loss."""
-# So many batches are drawn at a time, to be sorted by length.
+"""Label id of a step that no annotation covers. It takes no part in the loss."""
+# How many batches are drawn at a time and sorted by length.
 _SORTED_BATCHES = 32
 
 
@@ -26,28 +26,28 @@ class LabelledSequence:
     label_ids: NDArray[np.int64]
     """`int64 [T]`, `IGNORE` where nothing is annotated."""
     first_step: int = 0
-    """Where on the video's sampling grid it starts."""
+    """The step on the video's sampling grid at which it starts."""
     weights: NDArray[np.float32] | None = None
-    """`float32 [T]`: how much each step says about the whole video, the larger person's more. None: all the same."""
+    """`float32 [T]`: how much each step counts for the whole video; a larger person counts more. None: all the same."""
     draws: int = 1
-    """How often an epoch draws it: a few clips of one kind can weigh as much as many of another."""
+    """How often an epoch draws it, so that a few clips of one kind can weigh as much as many of another."""
 
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """How sequences are changed anew in every epoch."""
+    """How sequences are drawn and changed in every epoch."""
 
     batch_size: int
     max_steps: int
-    """A longer sequence is cropped at random to so many steps."""
+    """A longer sequence is cropped at random to this many steps."""
     min_crop: float
     """A crop keeps at least this share of a shorter sequence."""
     join: float
-    """Share of sequences followed by another one without a break, so that the state learns to let go."""
+    """Share of sequences that another one follows without a break, so that the state learns to forget."""
     row_steps: int | None = None
-    """Lay crops end to end and cut that into rows of so many steps. None: each is a sequence of its own."""
+    """Concatenate crops and cut them into rows of this many steps. None: each crop is a sequence of its own."""
     mirror: Mirror | None = None
-    """Show half of the crops mirrored."""
+    """Mirrors half of the crops."""
 
 
 def count_batches(sequences: Sequence[LabelledSequence], options: DrawOptions) -> int:
@@ -62,10 +62,10 @@ def count_batches(sequences: Sequence[LabelledSequence], options: DrawOptions) -
 def draw_batches(
     sequences: Sequence[LabelledSequence], options: DrawOptions, rng: np.random.Generator
 ) -> Iterator[list[LabelledSequence]]:
-    """Yield every sequence as often as it says, in batches of about one length, or of rows of just one.
+    """Yield every sequence as often as its `draws` say, in batches of similar length, or in rows of equal length.
 
-    The longest tells how many passes an LSTM takes, and sequences of many lengths cost it three times as much as rows
-    of one. But in rows the steps next to where two sequences meet see those of the other: for models of short spans.
+    The longest sequence determines the number of passes of an LSTM. Sequences of many lengths cost three times as much
+    as rows of one length. But in rows, steps near a joint see the other sequence: rows are for models of short spans.
     """
     if options.row_steps is not None:
         yield from _draw_rows(sequences, options, options.row_steps, rng)
@@ -74,7 +74,7 @@ def draw_batches(
     size = options.batch_size
     for start in range(0, len(order), size * _SORTED_BATCHES):
         drawn = [_draw(sequences, int(index), options, rng) for index in order[start : start + size * _SORTED_BATCHES]]
-        # Not quite by length, so that it is not always the same that learn together.
+        # Sorted only roughly by length, so that batches do not always hold the same sequences.
         drawn.sort(key=lambda sequence: len(sequence.label_ids) * rng.uniform(0.75, 1.25))
         batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         for index in rng.permutation(len(batches)):
@@ -88,7 +88,7 @@ def _order(sequences: Sequence[LabelledSequence], rng: np.random.Generator) -> N
 def _draw_rows(
     sequences: Sequence[LabelledSequence], options: DrawOptions, n_steps: int, rng: np.random.Generator
 ) -> Iterator[list[LabelledSequence]]:
-    """Yield as many batches as were counted; the last crops of an epoch that find no room are left out."""
+    """Yield as many batches as `count_batches` says. The last crops of an epoch may be left out."""
     endless = itertools.chain.from_iterable(_order(sequences, rng) for _ in itertools.count())
     size = options.batch_size
     waiting, n_waiting = [], 0

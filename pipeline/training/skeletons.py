@@ -1,7 +1,7 @@
-"""People as skeletons in 3D, seen as a detector would see them from anywhere: poses to learn from without a video.
+"""People as skeletons in 3D, seen as a detector would see them from any place: poses to learn from without a video.
 
-A camera stands somewhere around each skeleton; what it sees is projected, and spoilt as networks and pictures spoil it:
-keypoints tremble, limbs are hidden, furniture and the picture's border cut people off, boxes jump.
+A camera stands at a random place around each skeleton. Its view is projected, then degraded as networks and pictures
+degrade it: keypoints tremble, limbs are hidden, furniture and the picture's border cut people off, boxes jump.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pipeline.vision.keypoints import KEYPOINTS
 _INDEX = {name: number for number, name in enumerate(KEYPOINTS)}
 _LEGS = [_INDEX[f"{side}_{joint}"] for joint in ("knee", "ankle") for side in ("left", "right")]
 _ANKLES, _SHOULDERS, _NOSE = _LEGS[2:], [_INDEX["left_shoulder"], _INDEX["right_shoulder"]], _INDEX["nose"]
-# For the face, then shoulders, elbows, wrists, hips, knees, ankles: how sure a network is of each in plain view, which
-# part of that is left of one beyond the picture's border, and where that one is then put, from the border in parts of
-# what is seen of the person. It makes a whole body of what it sees: hips stay sure, and legs come to lie in the box.
+# Each list is for the face, then shoulders, elbows, wrists, hips, knees, ankles: a network's score in plain view; the
+# share of the score that is left beyond the picture's border; and where a keypoint beyond it is put: its distance from
+# the border as a share of the visible body. A network completes the body: hips keep scores, legs move into the box.
 _SCORES, _LEFT_BEYOND, _PUT_INSIDE = (
     np.repeat(values, [5, 2, 2, 2, 2, 2, 2])
     for values in (
@@ -38,7 +38,8 @@ _SCORES, _LEFT_BEYOND, _PUT_INSIDE = (
     )
 )
 _ARMS = [_INDEX[f"{side}_{joint}"] for joint in ("elbow", "wrist") for side in ("left", "right")]
-# Who is out of the picture by a larger part than this does nothing that can be told; by the second one: is not seen.
+# If a larger share of a person than the first value is outside the picture, the activity can't be told. Beyond the
+# second value, the person is not seen.
 _MOST_GONE, _ALL_GONE = 0.5, 0.9
 
 
@@ -55,12 +56,12 @@ class Skeletons:
     names: tuple[str, ...]
     """Labels."""
     needs_legs: NDArray[np.bool_]
-    """`bool [n_names]`: labels that nobody can tell while the legs are out of the picture; they become `background`."""
+    """`bool [n_names]`: labels that can't be told while the legs are out of the picture. They become `background`."""
     rate: float
     """Steps per second."""
 
     def parts(self) -> list[slice]:
-        """Return which steps are those of each sequence."""
+        """Return the steps of each sequence, as slices."""
         ends = np.cumsum(self.lengths)
         return [slice(end - length, end) for end, length in zip(ends, self.lengths, strict=True)]
 
@@ -96,14 +97,14 @@ def read_skeletons(path: str | Path) -> Skeletons:
 def seen_from_anywhere(
     skeletons: Skeletons, labels: Sequence[str], inputs: Sequence[str], rate: float, seed: int = 0
 ) -> list[LabelledSequence]:
-    """Return what a model is given of each skeleton, from one place each: the same for the same seed.
+    """Return a model's inputs for each skeleton, each seen from one place. The same seed gives the same result.
 
     Args:
-        skeletons: Who is seen.
+        skeletons: The skeletons to look at.
         labels: The activities, in the order of their ids.
-        inputs: What stands side by side in an input vector.
+        inputs: The inputs that form an input vector, in order.
         rate: Steps of the sampling grid per second.
-        seed: Of cameras and spoiling.
+        seed: Seed of cameras and degradation.
 
     Raises:
         UsageError: There are other inputs than those that follow from a track.
@@ -131,11 +132,11 @@ def seen_from_anywhere(
 def look_at(
     joints: NDArray[np.float32], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Look at one sequence from somewhere, at so many steps for each of its own.
+    """Look at one sequence from a random place, with about `share` steps for each of its own.
 
     Returns:
         Which of its steps are seen, `[t]`; boxes `float32 [t, 4]` and keypoints `float32 [t, 17, 3]` as a detector
-        finds them; and which keypoints lie beyond the picture's border, `bool [t, 17]`.
+        finds them; and which keypoints are beyond the picture's border, `bool [t, 17]`.
     """
     steps, resampled = _resampled(joints, share, rng)
     return steps, *_spoilt(_held_in_hand(_projected(resampled, rng), rng), rng)
@@ -144,13 +145,13 @@ def look_at(
 def _resampled(
     joints: NDArray[np.float32], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return so many steps for each, a little faster or slower than it was, and which ones they begin with."""
+    """Return the original step before each new step, and the joints at the new steps, a little faster or slower."""
     at = np.arange(0, max(len(joints) - 1, 1e-6), rng.uniform(0.85, 1.2) / share)
     return at.astype(np.intp), joints_at(joints, at)
 
 
 def joints_at(joints: NDArray[Any], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return where joints `[T, J, 3]` are at steps that may lie between two, `float64 [t, J, 3]`."""
+    """Return joints `[T, J, 3]` interpolated at fractional steps, `float64 [t, J, 3]`."""
     first = at.astype(np.intp)
     rest = (at - first)[:, None, None]
     between: NDArray[np.float64] = joints[first] * (1 - rest) + joints[np.minimum(first + 1, len(joints) - 1)] * rest
@@ -158,7 +159,7 @@ def joints_at(joints: NDArray[Any], at: NDArray[np.float64]) -> NDArray[np.float
 
 
 def turned(axis: NDArray[np.float64], radians: float) -> NDArray[np.float64]:
-    """Return the matrix `[3, 3]` that turns about an axis of length 1 (Rodrigues)."""
+    """Return the matrix `[3, 3]` of a rotation about an axis of length 1 (Rodrigues)."""
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     matrix: NDArray[np.float64] = np.eye(3) + np.sin(radians) * cross + (1 - np.cos(radians)) * cross @ cross
@@ -166,9 +167,9 @@ def turned(axis: NDArray[np.float64], radians: float) -> NDArray[np.float64]:
 
 
 def _projected(joints: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return where a camera sees the joints, and last the head's top and the toes, `[T, 20, 2]` in pixels, y down.
+    """Return where a camera sees the joints, then the head's top and the toes, `[T, 20, 2]` in pixels, y down.
 
-    It stands 2.2 to 8 m away, 0.5 to 4 m high, looks at the person, and is a little tilted.
+    The camera is 2.2 to 8 m away, 0.5 to 4 m high, looks at the person, and is a little tilted.
     """
     neck = joints[:, _SHOULDERS].mean(axis=1)
     top = joints[:, _NOSE] + 0.55 * (joints[:, _NOSE] - neck)
@@ -185,9 +186,9 @@ def _projected(joints: NDArray[np.float64], rng: np.random.Generator) -> NDArray
 
 
 def _held_in_hand(points: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Let the camera turn, zoom and shake while it looks, as one in a hand does, at every fourth.
+    """For one sequence in four, let the camera turn, zoom and shake like a hand-held one.
 
-    However long it looks, it comes no more than twice as near, and turns by no more than four lengths of the person.
+    In a sequence of any length, it comes at most twice as near, and turns by at most four lengths of the person.
     """
     if rng.random() >= 0.25:
         return points
@@ -202,7 +203,7 @@ def _held_in_hand(points: NDArray[np.float64], rng: np.random.Generator) -> NDAr
 
 
 def _up_to(most: float, values: NDArray[Any]) -> NDArray[Any]:
-    """Return values brought gently into -most to most."""
+    """Return values limited smoothly to the range from -most to most."""
     bounded: NDArray[Any] = most * np.tanh(values / most)
     return bounded
 
@@ -210,7 +211,7 @@ def _up_to(most: float, values: NDArray[Any]) -> NDArray[Any]:
 def _spoilt(
     points: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return boxes `[T, 4]`, keypoints `[T, 17, 3]`, and which of them lie beyond the border, `[T, 17]`."""
+    """Return degraded boxes `[T, 4]`, keypoints `[T, 17, 3]`, and which of them are beyond the border, `[T, 17]`."""
     n, n_points = len(points), len(KEYPOINTS)
     low, high = points.min(axis=1), points.max(axis=1)
     size = (high - low).max(axis=1)
@@ -250,7 +251,7 @@ def _cut_off(
     xyxy: NDArray[np.float64], places: NDArray[np.float64], scores: NDArray[np.float64], low: NDArray[np.float64],
     high: NDArray[np.float64], size: NDArray[np.float64], rng: np.random.Generator,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Let the picture end at the left, the right, below or above somebody; return what lies beyond."""
+    """Let the picture's border cut a person off at one side. Return which keypoints are beyond it."""
     side = int(rng.choice(4, p=[0.2, 0.2, 0.55, 0.05]))
     axis, sign = (0, 0, 1, 1)[side], (1, -1, -1, 1)[side]
     if side == 2:
@@ -270,7 +271,7 @@ def _cut_off(
 def _hide_legs(
     xyxy: NDArray[np.float64], places: NDArray[np.float64], scores: NDArray[np.float64], rng: np.random.Generator
 ) -> None:
-    """Let something stand before somebody's legs, a table or a bed: the box ends there."""
+    """Hide a person's legs behind something, such as a table or a bed. The box ends there."""
     edge = np.median(places[:, _LEGS[:2], 1]) * rng.uniform(0.9, 1.1)
     _guess(places, scores, places[:, :, 1] > edge, 1, edge, np.minimum(xyxy[:, 1] - edge, -10), rng)
     xyxy[:, 3] = np.minimum(xyxy[:, 3], np.maximum(edge, xyxy[:, 1] + 10))
@@ -280,7 +281,7 @@ def _guess(
     places: NDArray[np.float64], scores: NDArray[np.float64], unseen: NDArray[np.bool_], axis: int, border: float,
     seen: NDArray[np.float64], rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """Put keypoints that are not seen where a network does: this side of a border, where so many pixels are seen."""
+    """Put unseen keypoints where a network does: inside the border, on whose inner side `seen` pixels are visible."""
     n, n_points = scores.shape
     left = _LEFT_BEYOND ** rng.uniform(0.5, 1.7, n_points)
     inside = _PUT_INSIDE * rng.uniform(0.5, 1.4) + rng.normal(0, 0.04, n_points) + rng.normal(0, 0.01, (n, n_points))

@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.training.dataset import LabelledVideo
 
 HELD_OUT = "held-out"
-"""Name of the split of annotations that have none: every fifth group of videos, by its name, is measured on."""
+"""Name of the split for annotations without one: about a fifth of the groups, chosen by name, is held out."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Parts:
     train: list[LabelledVideo]
     val: list[LabelledVideo]
     test: list[LabelledVideo]
-    """What is measured on; `val` where nothing is `test`, which is empty then."""
+    """The videos to measure on. If none is `test`, those of `val`; `val` is then empty."""
 
 
 def hold_out_some(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
-    """Return the videos of four fifths of the groups and those of the rest, of which there is one at least.
+    """Return the videos of four fifths of the groups, and those of the rest, which is at least one group.
 
-    None is held out where there are fewer than four groups: what is left would be too few to learn from.
+    With fewer than four groups nothing is held out, because too little would be left to learn from.
     """
     groups = sorted({_group(video) for video in data}, key=lambda group: zlib.crc32(group.encode()))
     held_out = set(groups[: max(1, round(len(groups) / 5))]) if len(groups) >= 4 else set()
@@ -43,9 +43,9 @@ def _group(video: LabelledVideo) -> str:
 
 
 def hold_out(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
-    """Return about four fifths of the videos and the rest, by the names of their groups; a group is never divided.
+    """Return about four fifths of the videos and the rest, by the names of their groups. A group is never split.
 
-    What has no annotated span is among the first.
+    Videos without annotated spans are in the first part.
     """
     parts: tuple[list[LabelledVideo], list[LabelledVideo]] = ([], [])
     for video in data:
@@ -57,12 +57,12 @@ def hold_out(data: Sequence[LabelledVideo]) -> tuple[list[LabelledVideo], list[L
 
 
 def divide(data: Sequence[LabelledVideo], name: str) -> Parts:
-    """Return the videos to train on and those to measure on; a video is never in both."""
+    """Return the videos to train on and those to measure on. A video is never in both."""
     if name == HELD_OUT:
         kept, held_out = hold_out(data)
         return Parts(kept, [], held_out)
     parts: dict[str, list[LabelledVideo]] = {"train": [], "val": [], "test": []}
-    # Of all people of a file: what one of them does, the others are seen beside.
+    # All people of a file belong to the same part, because they are seen together.
     values: dict[str, set[str]] = defaultdict(set)
     for item in (item for video in data for item in video.items):
         values[item.annotation.video].update({item.annotation.splits.get(name, "")} - {""})

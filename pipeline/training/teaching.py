@@ -1,4 +1,4 @@
-"""Teach a trained model by corrections: it goes on from its weights, and keeps saying what nobody has corrected."""
+"""Teach a trained model by corrections: training starts from its weights, and keeps what nobody has corrected."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pipeline.training.sequences import IGNORE, LabelledSequence, count_batches
 
 OnEpoch = Callable[[int, float], None]
 
-# What the model says as surely as this, where nobody has corrected it, it is to go on saying.
+# Uncorrected labels with at least this score are kept as training targets.
 _SURE = 0.7
-# Of so many sequences at most: what a model knows shows in fewer.
+# Maximum number of sequences with such labels. They are enough to show what a model knows.
 _MOST_REMEMBERED = 2000
 _REMEMBERED_STEPS = 1024
 # No answer is drawn more often in an epoch, however few there are.
@@ -34,28 +34,28 @@ _MOST_DRAWS = 50
 
 @dataclass(frozen=True)
 class TeachOptions:
-    """How a model goes on learning."""
+    """How a model is trained further."""
 
     epochs: int = 15
     learning_rate: float = 1e-3
-    """Less than that of a training from the start, so that what was learnt is not lost; a new label needs so much."""
+    """Less than in a training from scratch, so that knowledge is not lost, but enough for a new label."""
     batch_size: int = 16
-    """Smaller than in a training from the start, since there is less to learn from."""
+    """Smaller than in a training from scratch, because there is less data."""
     least_batches: int = 8
-    """An epoch has so many at least: it repeats what it has, if that is less."""
+    """Minimum number of batches of an epoch. It repeats sequences if there are fewer."""
     answers_share: float = 0.5
-    """Share of the sequences of an epoch that hold answers; the others hold what the model said before."""
+    """Share of the sequences of an epoch that hold answers. The others hold the model's earlier labels."""
     seed: int = 0
 
 
 def labels_with(bundle: Bundle, annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    """Return the labels of a model, and behind them those that only the annotations have."""
+    """Return the labels of a model, followed by those that only the annotations have."""
     new = sorted({annotation.label for annotation in annotations} - set(bundle.labels))
     return (*bundle.labels, *new)
 
 
 def grown(bundle: Bundle, n_labels: int) -> ActivityModel:
-    """Return a model with further outputs, which say nothing yet: each is below the mean of the others."""
+    """Return a model with new outputs that have no effect yet: each is below the mean of the others."""
     n_new = n_labels - len(bundle.labels)
     spec = replace(bundle.spec, n_labels=n_labels)
     model = ActivityModel(spec)
@@ -63,7 +63,7 @@ def grown(bundle: Bundle, n_labels: int) -> ActivityModel:
     for name, shape in ((name, tensor.shape) for name, tensor in model.state_dict().items()):
         old = weights[name]
         if old.shape != shape:
-            # The output layer: a row, and a bias, for each label.
+            # The output layer has a row and a bias for each label.
             new = old.mean(dim=0, keepdim=True).expand(n_new, *old.shape[1:]) - (1.0 if old.dim() == 1 else 0.0)
             weights[name] = torch.cat([old, new])
     model.load_state_dict(weights)
@@ -71,11 +71,11 @@ def grown(bundle: Bundle, n_labels: int) -> ActivityModel:
 
 
 def count_said(bundle: Bundle, answered: Sequence[LabelledVideo]) -> dict[str, NDArray[np.int64]]:
-    """Return how often a model gives each label where answers are, and how often they say the same.
+    """Return how often a model gives each label to answered steps, and how often the answers agree.
 
     Returns:
-        For each video by its name the steps, `int64 [2, n_labels]`: all to which the model gives a label, then those
-        of them that are answered with it.
+        For each video, by its name, numbers of steps, `int64 [2, n_labels]`: all steps to which the model gives a
+        label, then those for which the answer is the same.
     """
     classifier = bundle.classifier()
     counts: dict[str, NDArray[np.int64]] = {}
@@ -90,13 +90,13 @@ def count_said(bundle: Bundle, answered: Sequence[LabelledVideo]) -> dict[str, N
 
 
 def contradicted(counts: Iterable[NDArray[np.int64]]) -> set[int]:
-    """Return the label ids of a model that answers mostly contradict, by the counts of some videos."""
+    """Return the label ids of a model that answers mostly contradict, given the counts of some videos."""
     said, right = np.sum(list(counts), axis=0)
     return set(np.flatnonzero((said > 0) & (right < said / 2)).tolist())
 
 
 def without(videos: Sequence[LabelledVideo], label_ids: Collection[int]) -> list[LabelledVideo]:
-    """Return videos without annotated spans, some of whose labels are taken back; who has no others is left out."""
+    """Return videos without annotated spans, with some labels removed. Sequences without other labels are left out."""
     found = []
     for video in videos:
         ids = [np.where(np.isin(each.label_ids, list(label_ids)), IGNORE, each.label_ids) for each in video.sequences]
@@ -113,13 +113,13 @@ def without(videos: Sequence[LabelledVideo], label_ids: Collection[int]) -> list
 def remembered(
     lake: LakeReader, bundle: Bundle, uris: Mapping[str, str], annotations: Sequence[Annotation]
 ) -> list[LabelledVideo]:
-    """Return what a model surely says of a lake where nobody has answered, as labelled videos without annotated spans.
+    """Return a model's confident labels where nobody has answered, as labelled videos without annotated spans.
 
     Args:
         lake: The lake, with the features that the model reads.
         bundle: The model.
         uris: For each video, as annotated, the URI that the lake knows it by.
-        annotations: The answers; whom they are about is left out.
+        annotations: The answers. The people whom they are about are left out.
     """
     rate = float(lake.feature_options["sample_fps"])
     answered: dict[str, list[Annotation]] = defaultdict(list)
@@ -152,7 +152,7 @@ def remembered(
 
 
 def _beginning(blocks: Iterable[NDArray[np.float16]]) -> NDArray[np.float16]:
-    """Return the first steps of a sequence: of a long recording the rest is not even read."""
+    """Return the first steps of a sequence. The rest of a long recording is not even read."""
     read, n_steps = [], 0
     for block in blocks:
         read.append(block[: _REMEMBERED_STEPS - n_steps].copy())
@@ -187,14 +187,14 @@ def taught(
     options: TeachOptions,
     on_epoch: OnEpoch = lambda *_: None,
 ) -> ActivityModel:
-    """Return a model that goes on from another by what was answered, and by what that one said before.
+    """Train a model further on answers and on its earlier labels, and return the new model.
 
     Args:
-        model: Where it starts.
+        model: The model to start from.
         answered: The answers.
-        before: What it shall go on saying.
+        before: Its earlier labels, which it should keep.
         trained_with: The options of its own training: regularisation, and how sequences are drawn.
-        options: How it goes on.
+        options: How it is trained further.
         on_epoch: Called with the epoch, from 1, counted through all networks, and its mean loss.
     """
     own = [sequence for video in answered for sequence in video.sequences]
@@ -223,5 +223,5 @@ def taught(
     return with_energies(ActivityModel(spec, members).eval(), [*answered, *before], FitOptions.max_steps)
 
 
-# How a model was kept from learning by heart holds on, and how it is shown sequences.
+# Options that are kept: regularisation, and how sequences are drawn.
 _KEPT_OPTIONS = ("weight_decay", "input_dropout", "dropout", "label_smoothing", "min_crop", "row_steps")

@@ -1,4 +1,4 @@
-"""Train models on parts of the data, side by side, and measure them on others."""
+"""Train models on parts of the data, in parallel, and measure them on others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 OnEpoch = Callable[[str, int, float], None]
 """Called with the name of the fit, the epoch and its loss."""
 Begun = Callable[[], ActivityModel]
-"""A model whose training has begun; called, it waits for it."""
+"""A model whose training has begun. A call waits until it is trained, and returns it."""
 
 
 OTHER_SPLITS, ITS_VAL, HELD_OUT_OF_IT = (
@@ -43,18 +43,18 @@ OTHER_SPLITS, ITS_VAL, HELD_OUT_OF_IT = (
 
 
 class Trained(NamedTuple):
-    """What came out."""
+    """Trained models with results."""
 
     model: ActivityModel
-    """The one to ship."""
+    """The model to ship."""
     of_splits: dict[str, ActivityModel]
-    """For each split the one that has not seen what is measured on."""
+    """For each split, the model that has not seen its test videos."""
     results: dict[str, dict[str, Any]]
-    """What was measured of each."""
+    """The measurements of each split."""
 
 
 class Trainer:
-    """Trains and measures a model for each split, and the one to ship."""
+    """Trains and measures a model for each split, and trains the one to ship."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Trainer:
         Args:
             source: The labelled videos.
             options: Sizes, regularisation and the seed.
-            checkpoints: Folder for what an interrupted run goes on from.
-            fits: Trains networks side by side, each in one process. None: one after the other, each by many workers of
+            checkpoints: Folder of the checkpoints from which an interrupted run resumes.
+            fits: Trains networks in parallel, each in one process. None: one after the other, each by many workers of
                 the Ray cluster that is joined.
-            n_workers: So many.
-            use_gpu: Whether each of them holds a GPU.
+            n_workers: Number of these workers.
+            use_gpu: Whether each worker holds a GPU.
         """
         self._source, self._options, self._checkpoints = source, options, checkpoints
         self._fits, self._n_workers, self._use_gpu = fits, n_workers, use_gpu
@@ -82,12 +82,12 @@ class Trainer:
     def train_and_measure(
         self, data: Sequence[LabelledVideo], sample_fps: float, annotations: str, segments: SegmentOptions
     ) -> Trained:
-        """Return the model to ship, that of each split, and what was measured of it.
+        """Return the model to ship, the model of each split, and its measurements.
 
         Args:
-            data: What the source loads.
+            data: The videos that the source loads.
             sample_fps: Steps per second.
-            annotations: What messages call the labels.
+            annotations: The name of the labels in messages.
             segments: How scores become segments.
         """
         records = [item.annotation for video in data for item in video.items]
@@ -100,7 +100,7 @@ class Trainer:
                     f"{annotations}: {name} has {len(parts.train)} videos to train on and {len(parts.test)} to test on"
                 )
         by_others = {name for name in splits if self._calibrated_by_others(name, splits)}
-        # All are begun at once, so that no core waits at the end of a split; the first are asked for first.
+        # All are begun at once, so that no core waits at the end of a split. Results are collected in the same order.
         begun = {
             name: self._begin(parts.train, (), name) if name in by_others else self._begin_calibrated(parts, name)
             for name, parts in splits.items()
@@ -125,9 +125,9 @@ class Trainer:
         return Trained(shipped, models, results)
 
     def _calibrated_by_others(self, name: str, splits: Mapping[str, Parts]) -> bool:
-        """Whether a split's model is calibrated on what other splits measure on.
+        """Whether a split's model is calibrated on the test videos of other splits.
 
-        Not if its annotations say on what, or it stops early by that; nor if the others measure on the same.
+        It is not if the split has a part `val`, if early stopping is used, or if the others have the same test videos.
         """
         if splits[name].val or self._options.patience is not None:
             return False
@@ -135,16 +135,16 @@ class Trainer:
         return any(video.video not in measured for other in splits.values() for video in other.test)
 
     def _begin_calibrated(self, parts: Parts, name: str) -> Begun:
-        """Begin to train on a split's training part; the temperature is found on what was held out of that."""
+        """Begin to train on a split's training part. The temperature is fitted on `val`, or on a held-out part."""
         if parts.val:
             return _calibrated(self._begin(parts.train, parts.val, name), None, parts.val)
         kept, held_out = hold_out(parts.train)
         if not kept or not held_out:
             return self._begin(parts.train, (), name)
         if self._options.patience is not None:
-            # Who stops early needs what was held out to stop by.
+            # Early stopping needs the held-out part as well.
             return _calibrated(self._begin(kept, held_out, name), None, held_out)
-        # As many networks as in use: the mean of four is right more often than one, and may be surer of it.
+        # With as many networks as in use: the mean of four is right more often than one, and may be more confident.
         tried = self._begin(kept, (), f"{name}, calibration")
         return _calibrated(self._begin(parts.train, (), name), tried, held_out)
 
@@ -194,7 +194,7 @@ def _of_members(fitted: Sequence[Fitted]) -> ActivityModel:
 
 
 def _calibrated(model: Begun, tried: Begun | None, held_out: Sequence[LabelledVideo]) -> Begun:
-    """Return a model with the temperature that fits held-out videos, of itself or of one that has not seen them."""
+    """Return a model with a temperature fitted on held-out videos, by itself or by a model that has not seen them."""
 
     def finish() -> ActivityModel:
         finished = model()
@@ -204,7 +204,7 @@ def _calibrated(model: Begun, tried: Begun | None, held_out: Sequence[LabelledVi
 
 
 def _as_shipped(model: ActivityModel) -> ActivityModel:
-    """Round the weights as a bundle does, so that what is measured is what is shipped."""
+    """Round the weights as a bundle does, so that the shipped model is the one that is measured."""
     with torch.no_grad():
         for weights in model.parameters():
             weights.copy_(weights.half().float())

@@ -1,4 +1,4 @@
-"""Trajectories to learn from: text files of ETH/UCY and of MOT, and the tracks of lakes."""
+"""Training trajectories: text files of ETH/UCY and of MOT, and the tracks of lakes."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from pipeline.motion.trajectories import Trajectory, rows_by
 
 log = logging.getLogger(__name__)
 
-# Fewer columns are no boxes: frame, id, left, top, width, height.
+# A line with a box has at least these columns: frame, id, left, top, width, height.
 _MOT_COLUMNS = 6
 _PLACE_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class SceneTracks:
-    """The trajectories of one file, or of one video of a lake; they share a clock and a place."""
+    """The trajectories of one file, or of one video of a lake. They share a clock and a place."""
 
     name: str
     trajectories: Sequence[Trajectory]
     unit: str
-    """`METRES` or `HEIGHTS`: what a length is, once divided by the trajectory's size."""
+    """`METRES` or `HEIGHTS`: the unit of a length after it is divided by the trajectory's size."""
 
 
 def read_scenes(source: str | Path, fps: float = 25.0, ground: Ground | None = None) -> Iterator[SceneTracks]:
     """Yield the scenes of a source.
 
     Args:
-        source: A text file with a line for each person and frame, or a lake. Lines of four columns are those of
-            ETH/UCY: frame, person, x and y in metres. Lines of six or more are those of MOT: frame, person, left, top,
-            width and height of the box in pixels; a seventh column of 0 marks a line that does not count.
+        source: A text file with a line for each person and frame, or a lake. Lines of four columns are in ETH/UCY's
+            format: frame, person, x and y in metres. Lines of six or more are in MOT's: frame, person, left, top, width
+            and height of the box in pixels. A 0 in a seventh column marks a line that does not count.
         fps: Frames per second of a text file.
         ground: The ground that boxes stand on. None: boxes are measured in heights of the person.
 
     Raises:
-        UsageError: There is no such source, or a line of it makes no sense; the message names the line.
+        UsageError: There is no such source, or one of its lines is invalid; the message names the line.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -107,7 +107,7 @@ def _read_text(path: Path, fps: float, ground: Ground | None) -> SceneTracks:
 
 
 def _by_person(person: NDArray[np.float64], time: NDArray[np.float64]) -> Iterator[tuple[float, NDArray[np.int64]]]:
-    """Yield each person and the rows of their track, in order of time."""
+    """Yield each person and the rows of the person's track, in order of time."""
     by_time = np.argsort(time, kind="stable")
     for rows in rows_by(person[by_time]):
         yield float(person[by_time[rows[0]]]), by_time[rows]

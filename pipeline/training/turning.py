@@ -1,4 +1,4 @@
-"""Show a detector in training some of its images turned by quarters."""
+"""Turn some of a detector's training images by quarters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def turning_trainer(share: float, has_keypoints: bool) -> type[Any]:
     """Return a trainer of Ultralytics that turns images of the training set before it cuts, scales and mixes them.
 
     Args:
-        share: Of the images, from 0 to 1; each by one, two or three quarters, drawn anew each time.
+        share: Share of the images, from 0 to 1. Each is turned by one, two or three quarters, drawn anew each time.
         has_keypoints: Whether the network learns keypoints as well.
     """
     from ultralytics.models.yolo.detect import DetectionTrainer
@@ -31,7 +31,7 @@ def turning_trainer(share: float, has_keypoints: bool) -> type[Any]:
 
 
 class _Turned:
-    """Reads an image and its labels, and turns some of them. A class, because processes that read take it along."""
+    """Reads an image and its labels, and turns some of them. It is a class so that reading processes can pickle it."""
 
     def __init__(self, read: Any, share: float) -> None:
         self._read, self._share = read, share
@@ -59,7 +59,7 @@ def turn_label(label: dict[str, Any], quarters: int) -> dict[str, Any]:
     instances.convert_bbox("xywh")
     if instances.keypoints is not None:
         points, given = np.split(instances.keypoints, [2], axis=-1)
-        # What is not labelled stays at the corner, where Ultralytics expects it.
+        # Keypoints that are not labelled stay at the corner, where Ultralytics expects them.
         points[:] = np.where(given > 0, turn_points(points, quarters, 1, 1), points)
     if quarters % 2:
         for key in ("ori_shape", "resized_shape"):

@@ -33,18 +33,18 @@ def validate(
 ) -> dict[str, Any]:
     """Run a model over whole videos, as a job does, and compare with the annotations.
 
-    Where several people are seen, each step's scores are averaged over them, weighted by their size; where nobody is,
-    a span or a step counts as wrong.
+    If several people are seen, each step's scores are averaged over them, weighted by their size. If nobody is seen, a
+    span or a step counts as wrong.
 
     Returns:
         `accuracy`: share of annotated spans whose highest mean log score is that of their label;
         `mean_class_accuracy`: the same, averaged over labels; `frame_accuracy`: share of labelled steps that are right;
         `segment_f1`: F1 of segments that overlap an annotated span of their label by a quarter of the union (F1@25),
-        background left out; `calibration_error`: by how much the mean score of an answer over its span differs from the
-        share of such answers that is right, where somebody was found, and `reliability`, the bins it is made of:
-        confidence, accuracy, number; `recall`: for each label, the share of spans that
-        a segment of it touches; `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`:
-        `[n_labels][n_labels]`, rows are the truth.
+        without background; `calibration_error`: the difference between the mean score of an answer over its span and
+        the share of such answers that is right, if somebody was found; `reliability`: the bins of that figure, each
+        with confidence, accuracy, number; `recall`: for each label, the share of its spans that a segment with this
+        label touches; `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`: `[n_labels][n_labels]`,
+        rows are the truth.
     """
     tally = _Tally(model.classifier(), labels, sample_fps, options)
     for video in videos:
@@ -54,10 +54,10 @@ def validate(
 
 @dataclass(frozen=True)
 class ScoredSteps:
-    """What a model says of the steps of a video, summed over the people in it; each has a row."""
+    """A model's scores for the steps of a video, summed over the people in it. Each step has a row."""
 
     weight: NDArray[np.float64]
-    """`[T, 1]`: how much of anybody was seen."""
+    """`[T, 1]`: the summed weights of the people seen."""
     score: NDArray[np.float64]
     """`[T, n_labels]`, weighted."""
     log_score: NDArray[np.float64]
@@ -69,14 +69,14 @@ class ScoredSteps:
 
     @property
     def answer(self) -> NDArray[np.int64]:
-        """`int64 [T]`: the label with the highest score; `IGNORE` where nobody was seen."""
+        """`int64 [T]`: the label with the highest score; `IGNORE` if nobody was seen."""
         return np.where(self.weight[:, 0] > 0, self.score.argmax(axis=1), IGNORE)
 
 
 def score_steps(
     classifier: SequenceClassifier, video: LabelledVideo, n_labels: int, sample_fps: float, options: SegmentOptions
 ) -> ScoredSteps:
-    """Run a model over all that is seen in a video, as a job does."""
+    """Run a model over all sequences of a video, as a job does."""
     items = video.items
     end = max([item.end_step for item in items] + [s.first_step + len(s.label_ids) for s in video.sequences])
     score, log_score = np.zeros((end, n_labels)), np.zeros((end, n_labels))
@@ -143,7 +143,7 @@ class _Tally:
         )
 
     def figures(self) -> dict[str, Any]:
-        """Return what `validate` does."""
+        """Return the figures of `validate`."""
         bins = reliability(*np.array(self._sure, float).reshape(-1, 2).T)
         present = self._n_spans_of > 0
         per_label = self._confusion.diagonal()[present] / self._n_spans_of[present]
@@ -164,9 +164,9 @@ class _Tally:
 
 
 def means_of_splits(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the figures averaged over splits; the calibration error is that of all their answers together.
+    """Return the figures averaged over splits. The calibration error is computed from all their answers together.
 
-    Of a few hundred answers in fifteen bins even chance makes an error of several hundredths.
+    With only a few hundred answers in fifteen bins, chance alone causes an error of several hundredths.
     """
     means = {figure: float(np.mean([result[figure] for result in results])) for figure in FIGURES}
     return means | {"calibration_error": expected_calibration_error(reliability_of_splits(results))}

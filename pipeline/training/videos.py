@@ -1,4 +1,4 @@
-"""The videos that labels refer to: which file is meant, and when its frames and its end are."""
+"""The videos that labels refer to: which file is meant, and the times of its frames and its end."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from pipeline.errors import UsageError, VideoError
 from pipeline.lake.query import LakeReader
 from pipeline.training.annotations import Annotation
 
-# A span may reach past the end of its video by so much: people round to whole seconds, and players show longer ends.
+# A span may end this much after its video, because people round to whole seconds, and players show longer ends.
 _OVERHANG_S = 1.0
-# What Label Studio puts before the name of an uploaded file. (ActivityNet leaves out a `v_` in its labels.)
+# The prefix that Label Studio adds to the name of an uploaded file. (ActivityNet leaves out a `v_` in its labels.)
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How frames and seconds of one video belong together."""
+    """The frame rate and the length of one video."""
 
     fps: float
-    """Average frame rate; 0 where the file does not tell."""
+    """Average frame rate; 0 if the file does not tell."""
     duration_s: float
-    """0 where the file does not tell."""
+    """0 if the file does not tell."""
 
 
 class _Videos(ABC):
@@ -39,15 +39,15 @@ class _Videos(ABC):
 
     @abstractmethod
     def paths(self) -> Iterable[str]:
-        """Return what may be meant."""
+        """Return the paths of all videos."""
 
     @abstractmethod
     def timing(self, path: str) -> Timing:
-        """Return the frame rate and the length of one of them."""
+        """Return the frame rate and the length of one video."""
 
     @abstractmethod
     def where(self) -> str:
-        """Return what a message calls all of them."""
+        """Return where the videos are, for messages."""
 
     def find(self, annotation: Annotation) -> str:
         """Return the path of an annotation's video.
@@ -58,7 +58,7 @@ class _Videos(ABC):
         return self._find(annotation.video, annotation.where)
 
     def _find(self, name: str, where: str) -> str:
-        # The longest end of the path that is the end of any video's decides.
+        # The longest ending of the name that matches any video's path decides.
         for key in _keys(name):
             candidates = self._by_ending.get(key, [])
             if len(candidates) == 1:
@@ -72,11 +72,11 @@ class _Videos(ABC):
         raise UsageError(f"{where}: no video {name!r} in {self.where()}; {hint}")
 
     def holds(self, annotation: Annotation) -> bool:
-        """Whether anything may be meant by the name of an annotation's video."""
+        """Whether the name of an annotation's video matches any video."""
         return any(key in self._by_ending for key in _keys(annotation.video))
 
     def locate(self, annotations: Sequence[Annotation]) -> list[Annotation]:
-        """Return the annotations with the path of their video, and in seconds.
+        """Return the annotations with the path of their video, and with times in seconds.
 
         Raises:
             UsageError: There is no such video, there are several, or a span lies past its end.
@@ -114,7 +114,7 @@ class VideoFolder(_Videos):
     """The videos below a folder, local or remote, by their paths in it."""
 
     def __init__(self, folder: str) -> None:
-        """Take a folder; it is listed only if the paths of the annotations do not lead to videos at once."""
+        """Take a folder. It is listed only if the paths of the annotations do not lead directly to videos."""
         self._folder = folder
 
     def uri(self, path: str) -> str:
@@ -128,7 +128,7 @@ class VideoFolder(_Videos):
         return super().find(annotation)
 
     def path_of(self, name: str) -> str:
-        """Return the path in the folder of a video that is called so, or lay there before.
+        """Return the path in the folder of the video that a name or an earlier path refers to.
 
         Raises:
             UsageError: There is no such video, or there are several.
@@ -182,14 +182,14 @@ class LakeVideos(_Videos):
 
 
 def _keys(name: str) -> Iterator[str]:
-    """Yield what a video may be called in its path for what it is called in a file of labels."""
+    """Yield the possible path endings of a video, given its name in a file of labels."""
     yield from _endings(name)
     yield f"v_{name}"
     yield from _endings(_UPLOADED.sub("", name.rpartition("/")[2]))
 
 
 def _endings(path: str) -> Iterator[str]:
-    """Yield a path, what is left of it without its first folders, and its name without suffix."""
+    """Yield a path, the same without its first folders, one after the other, and its name without suffix."""
     parts = path.replace("\\", "/").split("/")
     for start in range(len(parts)):
         yield "/".join(parts[start:])

@@ -1,4 +1,4 @@
-"""Labels that people already have: one reader for each format, all giving `Annotation`."""
+"""Readers of existing labels: one for each format. All return `Annotation`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def read_annotations(path: str | Path, name: str | None = None) -> list[Annotati
 
     Args:
         path: A file, or a folder for the formats that are one (`folders`, `elan`, `frame-labels`).
-        name: The format. None: what the file or folder looks like.
+        name: The format. None: it is detected.
 
     Raises:
-        UsageError: There is no such file, it is in no known format, or a place in it makes no sense; the message names
-            file and line.
+        UsageError: There is no such file, its format is unknown, or a place in it is invalid; the message names file
+            and line.
     """
     source = Path(path)
     if not source.exists():

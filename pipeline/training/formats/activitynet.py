@@ -18,7 +18,7 @@ def is_one(content: Any) -> bool:
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read the spans of all videos; one without any (as in a hidden test part) has none."""
+    """Read the spans of all videos. A video may have none, as in a hidden test part."""
     annotations = []
     for video, record in field_of(str(path), read_json(path), "database", dict).items():
         at = f"{path}, video {video!r}"

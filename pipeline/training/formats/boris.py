@@ -1,8 +1,8 @@
-"""BORIS, the tool of those who annotate behaviour: projects, and its exports of tabular and aggregated events.
+"""BORIS, a tool to annotate behaviour: projects, and its exports of tabular and aggregated events.
 
-A state begins and ends with an event each; a point is an event of one moment. Who is observed is not part of the label.
-Times run through all files that an observation plays one after the other; they become those of each file. Observations
-of something live or of pictures have no video, and are left out.
+A state begins with an event and ends with another one. A point is an event of one moment. The observed subject is not
+part of the label. Times run through all files that an observation plays one after the other. They are converted to
+times in each file. Observations of live scenes or of pictures have no video, and are left out.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["START", "STOP", "POINT"]
 _MEDIA = ("media file name", "media file", "media file path")
-# In the column `Source`; older versions name the files in lines above the table.
+# Prefixes in the column `Source`. Older versions name the files in lines above the table.
 _PLAYER = re.compile(r"^player #1:\s*", re.IGNORECASE)
 _NEXT_PLAYER = re.compile(r"\|?\s*player #[2-8]:", re.IGNORECASE)
 _LIVE = ("", "NA", "LIVE")
-# What counts seconds since 1970 is the clock of the recording, not the time in it.
+# Larger times count seconds since 1970: they are the clock of the recording, not the time in it.
 _LONGEST_S = 1e7
 
 
@@ -48,8 +48,8 @@ def read_events(table: Table) -> list[Annotation]:
     """Return the spans of tabular or aggregated events.
 
     Raises:
-        UsageError: A state begins and never ends, or ends and never began, or it can't be told where in which file an
-            event lies.
+        UsageError: A state begins and never ends, or ends and never began, or the file and the time of an event are
+            unclear.
     """
     rows = [Row(row.where, {key.lower(): value for key, value in row.cells.items()}) for row in table.rows]
     aggregated = "start (s)" in (heading.lower() for heading in table.headings)
@@ -61,7 +61,7 @@ def read_events(table: Table) -> list[Annotation]:
         if file.upper() in _LIVE and source.upper() in _LIVE:
             continue
         if file == "Not found":
-            raise UsageError(f"{row.where}: BORIS found no file at the time of this event; take it out")
+            raise UsageError(f"{row.where}: BORIS found no file at the time of this event; remove it")
         media[name] = _media_of_row(source, row.cells.get("media duration (s)", ""))
         label = row.cells.get("behavior", "")
         modifiers = tuple(value for key, value in sorted(row.cells.items()) if key.startswith("modifier"))
@@ -84,8 +84,8 @@ def read(path: Path) -> list[Annotation]:
     """Read a project, all its observations of media.
 
     Raises:
-        UsageError: It is no project, a state begins and never ends, or it can't be told where in which file an event
-            lies.
+        UsageError: It is not a project, a state begins and never ends, or the file and the time of an event are
+            unclear.
     """
     project = _parsed(path)
     if not is_one(project):
@@ -126,7 +126,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _media_of(where: str, observation: dict[str, Any]) -> Media:
-    """Return what the first player of an observation plays; others show the same from other sides."""
+    """Return the media of an observation's first player. Other players show the same from other sides."""
     players = field_of(where, observation, "file", (dict, list))
     files = tuple(str(each) for each in (players.get("1", []) if isinstance(players, dict) else players))
     if not files:
@@ -134,13 +134,13 @@ def _media_of(where: str, observation: dict[str, Any]) -> Media:
     info = observation.get("media_info")
     known = info.get("length") if isinstance(info, dict) else None
     lengths = [known.get(file) if isinstance(known, dict) else None for file in files]
-    # How long the last is does not matter.
+    # The length of the last file does not matter.
     lengths_s = [float(each) for each in [*lengths[:-1], lengths[-1] or 1e9] if isinstance(each, (int, float))]
     return Media(files, tuple(lengths_s) if len(lengths_s) == len(files) else ())
 
 
 def _events_of(where: str, name: str, listed: list[Any], is_state: dict[str, bool]) -> list[Event]:
-    """Return the events of an observation in the order of time; a state begins and ends by turns."""
+    """Return the events of an observation in the order of time. Events of a state are starts and stops in turn."""
     logged = []
     for number, event in enumerate(listed, start=1):
         at = f"{where}, event {number}"
@@ -175,7 +175,7 @@ def _aggregated(row: Row) -> list[tuple[Kind, float]]:
     )
     if start_s is None:
         raise UsageError(f"{row.where}: the start is empty")
-    # A point has no length; some versions leave its end empty.
+    # A point has no length. Some versions leave its end empty.
     if row.cells.get("behavior type", "").upper() == "POINT" or stop_s is None:
         return [("POINT", start_s)]
     return [("START", start_s), ("STOP", stop_s)]
@@ -193,12 +193,12 @@ def _tabular(row: Row) -> list[tuple[Kind, float]]:
 
 def _file_of(row: Row) -> str:
     named = (row.cells.get(name, "") for name in _MEDIA)
-    # Several that were played at once.
+    # Several files may have been played at once.
     return _PLAYER.sub("", _NEXT_PLAYER.split(next(filter(None, named), ""))[0]).split(";")[0].strip()
 
 
 def _media_of_row(source: str, lengths: str) -> Media:
-    """Return what the first player plays, as far as a row tells it: `player #1:a.mp4;b.mp4|player #2:c.mp4`."""
+    """Return the media of the first player, as far as a row names them: `player #1:a.mp4;b.mp4|player #2:c.mp4`."""
     first = _PLAYER.sub("", _NEXT_PLAYER.split(source)[0])
     files = tuple(part.strip() for part in first.split(";") if part.strip().upper() not in _LIVE)
     try:

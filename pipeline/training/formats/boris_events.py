@@ -1,4 +1,4 @@
-"""Events as BORIS logs them - starts, stops and moments on the timeline of an observation - and spans of files."""
+"""Turn the events of BORIS - starts, stops and moments on the timeline of an observation - into spans of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
 
-# Lengths in a project are rounded: an event of the last frame may lie behind the end.
+# Lengths in a project are rounded, so an event of the last frame may be after the end.
 _SLACK_S = 0.1
 
 
@@ -27,22 +27,22 @@ class Event:
     time_s: float
     """Since the start of the observation's first file."""
     file: str = ""
-    """In which it lies, if that is told."""
+    """The file of the event, if it is known."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """The files that an observation plays one after the other: its times run through all of them."""
+    """The files that an observation plays one after the other. Its times run through all of them."""
 
     files: tuple[str, ...]
     lengths_s: tuple[float, ...] = ()
-    """Empty: not known."""
+    """Empty: unknown."""
 
     def pieces(self, start: Event, end_s: float) -> Iterator[tuple[str, float, float | None]]:
         """Yield `(file, start, end)` of each file that a span of the observation lies in, in seconds of that file.
 
         Raises:
-            UsageError: It is not known, or in no file.
+            UsageError: The file is not known, or the span ends after the last file.
         """
         where, start_s = start.where, start.time_s
         if len(self.files) == 1:
@@ -69,13 +69,13 @@ class Media:
 
 
 def spans_of(events: Iterable[Event], media: dict[str, Media]) -> list[Annotation]:
-    """Pair starts and stops of one behaviour (with its modifiers) of one subject; a point is a span of one moment.
+    """Pair starts and stops of one behaviour (with its modifiers) of one subject. A point is a span of one moment.
 
-    Subjects are no labels: what two do at the same time is one span of the video.
+    Subjects are not labels: what two subjects do at the same time is one span of the video.
 
     Args:
-        events: In the order of their times.
-        media: What each observation plays.
+        events: The events, in the order of their times.
+        media: The media of each observation.
 
     Returns:
         The spans, in the order of their starts.
@@ -94,7 +94,7 @@ def spans_of(events: Iterable[Event], media: dict[str, Media]) -> list[Annotatio
             opened[key] = number, event
             continue
         if event.kind == "STOP":
-            # BORIS may ask for a modifier at the stop alone.
+            # BORIS may ask for a modifier only at the stop.
             similar = [key] if key in opened else [other for other in opened if other[:3] == key[:3]]
             if len(similar) != 1:
                 raise _unpaired(event, "ends, but never began")
@@ -115,5 +115,5 @@ def _unpaired(event: Event, what: str) -> UsageError:
 
 
 def by_time(events: Sequence[Event]) -> list[Event]:
-    """Return events in the order of their times; those of one time as they stand there."""
+    """Return events in the order of their times. Events of the same time keep their order."""
     return sorted(events, key=lambda event: event.time_s)

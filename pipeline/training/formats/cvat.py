@@ -10,14 +10,14 @@ from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation
 from pipeline.training.formats.located import read_xml
 
-# An attribute of one of these names tells what a tracked person does; otherwise the track's own label does.
+# An attribute with one of these names tells what a tracked person does. Otherwise the track's own label does.
 _ACTIVITY = ("activity", "action", "activities", "actions", "behavior", "behaviour", "label")
-# Its value while nothing is chosen: the person is seen, and does nothing that has a name.
+# The attribute's value while nothing is chosen: the person is visible, and does nothing that has a name.
 _UNDEFINED = "__undefined__"
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read what each track is labelled as, from where it appears or changes to where it leaves or changes."""
+    """Read the labels of each track. A span lasts from its appearance or change to the next change or its end."""
     root, lines = read_xml(path)
     if root.tag != "annotations":
         raise UsageError(f"{path}: its root is <{root.tag}>, not <annotations> as in an export of 'CVAT for video 1.1'")
@@ -40,7 +40,7 @@ def read(path: Path) -> list[Annotation]:
 
 
 def _tasks(root: Element) -> tuple[dict[str, str], dict[str, int]]:
-    """Return for each task its video and the number of its last frame; a single task goes by the empty id, too."""
+    """Return for each task its video and the number of its last frame. A single task also has the empty id."""
     sources, stops = {}, {}
     tasks = list(root.iterfind("meta//task")) or list(root.iterfind("meta//job"))
     for task in tasks:

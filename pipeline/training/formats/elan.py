@@ -13,7 +13,7 @@ from pipeline.training.formats.located import read_xml
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read one file, or all of a folder: whatever is written on a tier that has times of its own is a label."""
+    """Read one file, or all of a folder. Every text on a tier with its own times is a label."""
     files = sorted(path.glob("*.eaf")) if path.is_dir() else [path]
     return [annotation for file in files for annotation in _read_file(file)]
 
@@ -24,7 +24,7 @@ def _read_file(path: Path) -> list[Annotation]:
         raise UsageError(f"{path}: its root is <{root.tag}>, not <ANNOTATION_DOCUMENT> as in files of ELAN")
     media = root.find("HEADER/MEDIA_DESCRIPTOR")
     url = media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") if media is not None else None
-    # Without a medium it is the one that the file is named after.
+    # If no medium is named, the video has the name of the file.
     video = posixpath.basename(unquote(urlsplit(url).path)) if url else path.stem
     origin_ms = float(media.get("TIME_ORIGIN") or 0) if media is not None else 0.0
     slots_ms = _slots(path, root, lines)
@@ -35,17 +35,17 @@ def _read_file(path: Path) -> list[Annotation]:
         missing = [name for name in names if name not in slots_ms]
         if missing:
             raise UsageError(f"{where}: there is no time slot {missing[0]!r}")
-        # The medium starts at the origin; slots count from where it was made to start.
+        # The time origin is where the timeline starts in the medium. Slots count from there.
         start_s, end_s = ((slots_ms[name] + origin_ms) / 1000 for name in names)
         label = " ".join((element.findtext("ANNOTATION_VALUE") or "").split())
         if label:
-            # The same may stand on two tiers, one for each person.
+            # The same annotation may be on two tiers, one for each person.
             annotations.setdefault(Annotation(video, label, start_s, end_s, where=where))
     return list(annotations)
 
 
 def _slots(path: Path, root: Element, lines: dict[Element, int]) -> dict[str, float]:
-    """Return the time of each slot; those without one lie evenly between their neighbours, as ELAN shows them."""
+    """Return the time of each slot. Slots without one are spread evenly between their neighbours, as in ELAN."""
     slots = list(root.iterfind("TIME_ORDER/TIME_SLOT"))
     times: list[float | None] = []
     for slot in slots:

@@ -1,4 +1,4 @@
-"""One folder per activity with its clips, perhaps below `train`, `val` and `test`."""
+"""One folder per activity with its clips, optionally below `train`, `val` and `test`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A label a frame, a line each, as of MS-TCN: `groundTruth/<video>.txt`, splits in `splits/<part>.split<n>.bundle`."""
+"""One label per frame and line, as in MS-TCN: `groundTruth/<video>.txt`, splits in `splits/<part>.split<n>.bundle`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _runs(path: Path, splits: dict[str, str]) -> list[Annotation]:
 
 
 def _splits(folder: Path) -> dict[str, dict[str, str]]:
-    """Return for each video its part in each split; one that a split does not name takes no part in it."""
+    """Return for each video its part in each split. A video that a split does not name takes no part in it."""
     named: dict[str, dict[str, str]] = {}
     for file in sorted(folder.glob("*.bundle")):
         match = re.fullmatch(r"(train|val|test)\.(split\w+)\.bundle", file.name)

@@ -1,4 +1,4 @@
-"""Label Studio's export as JSON: timelines of a video, spans in seconds, or a choice for the whole."""
+"""Label Studio's export as JSON: timelines of a video, spans in seconds, or a choice for the whole video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_one(content: Any) -> bool:
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read submitted annotations; cancelled ones and predictions are skipped."""
+    """Read submitted annotations. Cancelled ones and predictions are skipped."""
     tasks = read_json(path)
     if not is_one(tasks):
         raise UsageError(f"{path}: not an export of Label Studio as JSON, a list of tasks with their data")
@@ -63,7 +63,7 @@ def _spans(path: Path, task: dict[str, Any], result: Any) -> list[Annotation]:
 def _video(where: str, task: dict[str, Any], result: dict[str, Any]) -> str:
     """Return the file name behind the task's path or URL."""
     data = field_of(where, task, "data", dict)
-    # `to_name` names the tag; its value is most often called the same, or else the only text that there is.
+    # `to_name` names the tag. Its value usually has the same name, or else it is the only text that there is.
     named = data.get(str(result.get("to_name"))) or data.get("video") or next(iter(data.values()), None)
     if not isinstance(named, str):
         raise UsageError(f"{where}: nothing in its task's data names a video")

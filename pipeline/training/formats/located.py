@@ -26,7 +26,7 @@ class _LocatingDecoder(json.JSONDecoder):
         super().__init__()
         self._line_ends = [match.start() for match in re.finditer("\n", text)]
         self.parse_object = self._located
-        # The scanner in C does not ask the decoder for its objects.
+        # The scanner in C ignores the decoder's `parse_object`.
         self.scan_once = scanner.py_make_scanner(self)  # type: ignore[attr-defined]
 
     def _located(self, text_and_end: tuple[str, int], *arguments: Any) -> tuple[Located, int]:

@@ -1,4 +1,4 @@
-"""Rows of a table as people write them: CSV with any separator, in any usual encoding, or a sheet of Excel."""
+"""Read the rows of a table as people write it: CSV with any separator, in any usual encoding, or a sheet of Excel."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pipeline.bounded import LABELS_BYTES, read_bounded
 from pipeline.errors import UsageError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-# What a sheet may unpack to, as a multiple of what a file of labels may be.
+# Maximum unpacked size of a workbook, as a multiple of the maximum size of a file of labels.
 _MOST_UNPACKED = 2
-# A heading stands within so many lines: some tools write a preamble before it.
+# The heading must be within this many lines. Some tools write a preamble before it.
 _PREAMBLE_LINES = 200
 _MOST_COLUMNS = 1000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table, its cells by their headings."""
+    """One row of a table, with its cells by heading."""
 
     where: str
     """File and line, for messages."""
@@ -52,7 +52,7 @@ def read_table(path: Path, *headings: IsHeading) -> Table:
 
     Args:
         path: A text file in UTF-8, UTF-16 with a mark, or Windows' Latin-1; or `.xlsx`.
-        headings: What the heading may be, the surest first; lines before it are passed over. None: the first line.
+        headings: Tests for the heading, the most reliable first. Lines before it are skipped. None: the first line.
 
     Raises:
         UsageError: It can't be read, or has no such heading.
@@ -77,13 +77,13 @@ def decoded(path: Path) -> str:
     """Return the text of a file of labels.
 
     Raises:
-        UsageError: It can't be read, or is no text.
+        UsageError: It can't be read, or is not text.
     """
     try:
         content = read_bounded(path, LABELS_BYTES)
     except OSError as error:
         raise UsageError(f"{path}: can't be read ({error.strerror or error})") from error
-    # A mark of UTF-16 is believed where every other byte is zero, as in most text of it.
+    # A byte order mark of UTF-16 counts only if a zero byte follows, as in most text in UTF-16.
     has_mark = content[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in content[2:4]
     for encoding in ("utf-16" if has_mark else "utf-8-sig", "cp1252", "latin-1"):
         try:
@@ -97,13 +97,13 @@ def decoded(path: Path) -> str:
 
 
 def _by_use(text: str) -> dict[str, str]:
-    """Return the separators, the one that the first lines use most first."""
+    """Return the separators. The one that the first lines use most comes first."""
     start = "\n".join(text.splitlines()[:_PREAMBLE_LINES])
     return dict(sorted(_SEPARATORS.items(), key=lambda item: -_least_in_a_line(start, item[0])))
 
 
 def _least_in_a_line(text: str, separator: str) -> int:
-    # A decimal comma, or one within a label, is not in the heading: the first line tells better than all.
+    # Commas in numbers or labels are not in the heading, so the first line is more reliable than all lines.
     first = next((line for line in text.splitlines() if line.strip()), "")
     return first.count(separator) * 1000 + text.count(separator)
 
@@ -150,7 +150,7 @@ def _read_sheet(path: Path, headings: Sequence[IsHeading]) -> Table:
     except OSError as error:
         raise UsageError(f"{path}: can't be read ({error.strerror or error})") from error
     except (
-        # What is damaged in a workbook comes up as any of these.
+        # A damaged workbook can raise any of these.
         *(
             zipfile.BadZipFile,
             zlib.error,
@@ -169,7 +169,7 @@ def _read_sheet(path: Path, headings: Sequence[IsHeading]) -> Table:
 
 def _lines(title: str, sheet: Any, formulas: Any) -> Iterator[tuple[int, list[str]]]:
     for each in (sheet, formulas):
-        each.reset_dimensions()  # which may tell of a million rows and columns that are not there
+        each.reset_dimensions()  # stored ones may count a million rows and columns that do not exist
     for number, (cells, written) in enumerate(zip(sheet.iter_rows(), formulas.iter_rows(), strict=True), start=1):
         for cell, formula in zip(cells, written, strict=False):
             if cell.value is None and formula.data_type == "f":
@@ -184,10 +184,10 @@ def _lines(title: str, sheet: Any, formulas: Any) -> Iterator[tuple[int, list[st
 
 
 def _as_text(cell: Any) -> str:
-    """Return a cell as it is shown: a time without seconds, `0:05`, is what somebody typed as that."""
+    """Return a cell as it is shown: a time without seconds, such as `0:05`, stays as somebody typed it."""
     value = cell.value
     if isinstance(value, datetime.datetime) and value < datetime.datetime(1900, 3, 1):
-        # More than a day, under a format of times of day: Excel counts days from the end of 1899.
+        # More than a day in a time format: Excel counts days from the end of 1899.
         value = value - datetime.datetime(1899, 12, 31)
     if isinstance(value, datetime.time):
         value = datetime.timedelta(

@@ -1,8 +1,8 @@
 """Tables: `video,start_s,end_s,label[,group][,draws][,split]`, or `label,video,split1,split2,...` for whole clips.
 
-Columns `x1,y1,x2,y2` say who of several people is meant, as `review` writes them.
+Columns `x1,y1,x2,y2` say which of several people is meant, as `review` writes them.
 
-Columns go by the names that people give them, too, and times by what people write; see `rows` and `times`.
+Columns may also have other usual names, and times may have any usual form; see `rows` and `times`.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _NAMES = {
     "who": ("track id",),
     "fps": ("fps", "frame rate", "framerate", "rate"),
 }  # fmt: skip
-# Times in these are not read: better refused than taken for whole videos.
+# Times in these units are refused. Otherwise their rows would count as whole videos.
 _UNREAD_UNITS = re.compile(r"(frames?|ms|msecs?|milliseconds?|mins?|minutes?)")
 _UNIT = re.compile(r"\s*[(\[]?\b(s|sec|secs|second|seconds|hh:mm:ss.*)\b[)\]]?$")
 
 
 def plain_heading(heading: str) -> str:
-    """Return a heading as it is compared: in small letters, without units, its words divided by single spaces."""
+    """Return a heading in the form for comparisons: lower case, without units, words separated by single spaces."""
     divided = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", heading.lstrip("\ufeff"))
     words = " ".join(re.sub(r"[_\-.]+", " ", divided.lower()).split())
     return _UNIT.sub("", words).strip() or words
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read a table, and tell in the log what was taken for what.
+    """Read a table, and log how its columns are understood.
 
     Raises:
-        UsageError: It lacks a column, two may be meant by one, or a time makes no sense.
+        UsageError: A column is missing, two columns have the same meaning, or a time is invalid.
     """
     table = read_table(path, boris.is_heading, _is_heading)
     if boris.is_heading(table.headings):
@@ -59,7 +59,7 @@ def read(path: Path) -> list[Annotation]:
 
 
 def is_one(path: Path) -> bool:
-    """Whether a text file has the heading of a table, and is not a label a line."""
+    """Whether a text file has the heading of a table, instead of one label per line."""
     try:
         read_table(path, boris.is_heading, _is_heading)
     except UsageError:
@@ -68,7 +68,7 @@ def is_one(path: Path) -> bool:
 
 
 def _is_heading(cells: list[str]) -> bool:
-    """Whether cells, more than one, name a video or a label: what lacks then is told by name."""
+    """Whether several cells include a video or a label. If another column is missing, the error names it."""
     known = {plain_heading(cell) for cell in cells if cell}
     return len(known) > 1 and bool(known & {*_NAMES["video"], *_NAMES["label"]})
 
@@ -95,9 +95,9 @@ def _read_spans(path: Path, table: Table) -> list[Annotation]:
 
 
 def _apart(annotations: list[Annotation], people: list[str]) -> list[Annotation]:
-    """Return annotations without those that another person's repeats: that is one span of the video."""
+    """Return annotations without those that repeat another person's, because they are one span of the video."""
     first: dict[Annotation, str] = {}
-    # One person's own row that stands there twice is kept, to be told as a mistake.
+    # A repeated row of the same person is kept, so that it is reported as a mistake.
     return [each for each, who in zip(annotations, people, strict=True) if first.setdefault(each, who) == who]
 
 
@@ -127,7 +127,7 @@ def _annotation(row: Row, columns: dict[str, str], splits: list[str]) -> Annotat
 
 
 def _box(row: Row) -> tuple[float, float, float, float] | None:
-    """Return who is meant, where columns x1, y1, x2, y2 tell."""
+    """Return the box of the person who is meant, if columns x1, y1, x2, y2 give it."""
     sides = [row.cells.get(name, "") for name in ("x1", "y1", "x2", "y2")]
     if not all(sides):
         return None
@@ -150,7 +150,7 @@ def _count(where: str, text: str) -> int:
 
 
 def _column(path: Path, table: Table, meaning: str) -> str | None:
-    """Return the heading of what is wanted: the name that stands first in our list, if only one column has it."""
+    """Return the heading of a meaning: the first name in `_NAMES` that a column has. Only one column may have it."""
     for name in _NAMES[meaning]:
         found = [heading for heading in table.headings if plain_heading(heading) == name]
         if len(found) > 1:

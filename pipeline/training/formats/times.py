@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pipeline.errors import UsageError
 
-# Programs write the smallest with an exponent.
+# Programs write very small numbers with an exponent.
 _SECONDS = re.compile(r"(\d+(?:[.,]\d*)?(?:[eE]-\d+)?|[.,]\d+)(?:\s*s)?$")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,3}):(\d{1,2}(?:[.,]\d*)?)$")
 _FRAMES = re.compile(r"(\d+):(\d{1,2}):(\d{1,2})[:;](\d{1,3})$")
@@ -18,12 +18,12 @@ def seconds_of(where: str, name: str, text: str, fps: float | None = None) -> fl
 
     Args:
         where: File and line, for messages.
-        name: Of the column, for messages.
-        text: What stands there.
-        fps: Frames a second, for `hh:mm:ss:ff`.
+        name: Name of the column, for messages.
+        text: The text of the cell.
+        fps: Frames per second, for `hh:mm:ss:ff`.
 
     Raises:
-        UsageError: It is no time, or counts frames without a rate.
+        UsageError: It is not a time, or counts frames without a rate.
     """
     text = text.strip()
     if not text:
@@ -33,7 +33,7 @@ def seconds_of(where: str, name: str, text: str, fps: float | None = None) -> fl
         return float(match.group(1).replace(",", "."))
     if match := _CLOCK.match(text):
         hours, minutes, seconds = match.groups()
-        # Ninety minutes may well be written 90:00, but not behind an hour.
+        # Ninety minutes may be written as 90:00, but not after hours.
         if float(seconds.replace(",", ".")) >= 60 or (hours and int(minutes) >= 60):
             raise UsageError(unclear)
         return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))

@@ -16,7 +16,7 @@ def is_one(content: Any) -> bool:
 
 
 def read(path: Path) -> list[Annotation]:
-    """Read the temporal segments; regions of single frames have no duration and are skipped."""
+    """Read the temporal segments. Regions of single frames have no duration and are skipped."""
     project = read_json(path)
     if not is_one(project):
         raise UsageError(f"{path}: not a project of VIA 3, which has attribute, file, metadata and view")
@@ -39,7 +39,7 @@ def _video(where: str, project: dict[str, Any], record: dict[str, Any]) -> str:
     files = [project["file"].get(str(number)) for number in view.get("fid_list", [])]
     if len(files) != 1 or not isinstance(files[0], dict):
         raise UsageError(f"{where}: its view {record.get('vid')!r} names no single file")
-    # `src` may be a path, a URL, or the bytes themselves; `fname` is what the person saw.
+    # `src` may be a path, a URL, or the bytes themselves. `fname` is the name that the annotator saw.
     return str(field_of(where, files[0], "fname", str))
 
 
@@ -47,7 +47,7 @@ def _labels(where: str, attributes: dict[str, Any], number: str, value: Any) -> 
     attribute = attributes.get(number)
     if not isinstance(attribute, dict):
         raise UsageError(f"{where}: there is no attribute {number!r}")
-    # What is chosen is the key of an option, several by commas; but a timeline's name stands there as it is.
+    # The value holds the keys of chosen options, separated by commas. Without options it is the label itself.
     options = attribute.get("options") or {}
     chosen = [part.strip() for part in (str(value).split(",") if options else [str(value)])]
     return [str(options.get(part) or part) for part in chosen if part]
