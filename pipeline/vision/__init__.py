@@ -1,1 +1,1 @@
-"""See: embeddings of images by a CNN, boxes of people by YOLO."""
+"""Computer vision: image embeddings by a CNN, bounding boxes of people by YOLO."""

@@ -1,4 +1,4 @@
-"""The CNNs and image towers that embed images: whose they are, where their weights lie, what their input looks like."""
+"""The CNNs and image towers that embed images: their libraries, their weights, the format of their input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 TIMM, OPEN_CLIP = "timm", "open_clip"
-"""Libraries whose models are named after a colon."""
+"""Libraries whose name, with a colon, precedes the model's name: `timm:MODEL`."""
 _DISTRIBUTIONS = {TIMM: ("timm",), OPEN_CLIP: ("open_clip_torch", "timm"), "torchvision": ("torchvision",)}
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 _CLIP_CONFIG, _TIMM_CONFIG = "open_clip_config.json", "config.json"
@@ -33,19 +33,19 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Source:
-    """Whose model an embedder is, as far as its name and its folder tell."""
+    """The library and the model of an embedder, derived from its name and its folder."""
 
     library: str
     """`timm`, `open_clip`, `torchvision`, or the package of the embedded CNN."""
     model: str
-    """What the library calls it."""
+    """The name by which the library loads it."""
     folder: Path | None = None
-    """Where its weights lie, if that is a folder of the user's."""
+    """The folder with its weights, if the user named one."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded network with what its input must look like."""
+    """A loaded network and the format of its input."""
 
     module: torch.nn.Module
     """`float32 [N, 3, px, px]` in, `float32 [N, dim]` out."""
@@ -54,17 +54,17 @@ class Backbone:
     mean: tuple[float, ...]
     """Subtracted from each channel, in units of 0 to 255."""
     scale: tuple[float, ...]
-    """Divides each channel then."""
+    """Divides each channel after the subtraction."""
 
 
 def source_of(name: str) -> Source:
-    """Tell whose model an embedder is, without importing a library.
+    """Return the library and the model of an embedder, without importing a library.
 
     Args:
         name: As for `Embedder`.
 
     Raises:
-        UsageError: A folder is not there or holds no model, or the library is not installed.
+        UsageError: A folder does not exist or holds no model, or the library is not installed.
     """
     if name == EMBEDDED_EMBEDDER:
         require("torch", f"embedder = {name!r}")
@@ -99,7 +99,7 @@ def _in_folder(name: str, path: str) -> Source:
 
 
 def _is_of_timm(path: Path) -> bool:
-    """Whether a configuration names one of timm's architectures; those of other libraries have the same file name."""
+    """Whether a configuration file names a timm architecture. Files of other libraries have the same name."""
     try:
         return "architecture" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -107,7 +107,7 @@ def _is_of_timm(path: Path) -> bool:
 
 
 def fingerprint(name: str) -> str:
-    """Tell whatever the export of a network depends on, without importing PyTorch.
+    """Return a string of everything that a network's export depends on, without importing PyTorch.
 
     Raises:
         UsageError: As `source_of`.
@@ -124,14 +124,14 @@ def fingerprint(name: str) -> str:
 
 
 def load_backbone(name: str) -> Backbone:
-    """Load a network without its classification layer, or the image tower of one that reads texts, too.
+    """Load a network without its classification layer, or the image tower of a network for images and texts.
 
     Args:
         name: As for `Embedder`.
 
     Raises:
         UsageError: There is no such network, its library is not installed, or its weights are neither on this node nor
-            to be had.
+            downloadable.
     """
     source = source_of(name)
     if source.library == OPEN_CLIP:
@@ -174,7 +174,7 @@ def _of_torchvision(name: str) -> Backbone:
 
 
 def _cut_classifier(network: torch.nn.Module, name: str) -> int:
-    """Replace the last linear layer by the identity, and return the length of what it read."""
+    """Replace the last linear layer by the identity, and return the length of its input."""
     import torch
 
     linear = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)]
@@ -197,7 +197,7 @@ def _of_timm(name: str, source: Source) -> Backbone:
         described = timm.get_pretrained_cfg(source.model)
         way_out = _download(described.hf_hub_id) if described.hf_hub_id else _put(described.url)
     with _loading(name, source, way_out):
-        # With its classification layer, so that the weights have to fit; without, timm lets any pass.
+        # The classification layer is kept here, so that the weights have to fit. Without it timm accepts any weights.
         network: Any = timm.create_model(source.model, pretrained=True)
         network.reset_classifier(0)
         looks = timm.data.resolve_model_data_config(network)
@@ -215,10 +215,10 @@ def load_open_clip(name: str) -> tuple[Any, str]:
     """Load a model of open_clip.
 
     Returns:
-        The model, in inference mode, and what `open_clip.get_tokenizer` calls it.
+        The model, in inference mode, and its name for `open_clip.get_tokenizer`.
 
     Raises:
-        UsageError: There is no such model, or its weights are neither on this node nor to be had.
+        UsageError: There is no such model, or its weights are neither on this node nor downloadable.
     """
     source = source_of(name)
     import open_clip
@@ -228,7 +228,7 @@ def load_open_clip(name: str) -> tuple[Any, str]:
         model, _, tag = source.model.rpartition("/")
         found = open_clip.pretrained.get_pretrained_cfg(model, tag)
         if not found:
-            # Without weights the name is the model's alone.
+            # A name without a slash holds the model alone.
             of_model = model or tag
             tags = open_clip.list_pretrained_tags_by_model(of_model)
             known = [(of_model, each) for each in tags] or open_clip.list_pretrained()[:6]
@@ -236,16 +236,16 @@ def load_open_clip(name: str) -> tuple[Any, str]:
             raise UsageError(f"embedder = {name!r}: open_clip has no such weights; name some, as in {some}")
         repository = "/".join(found["hf_hub"].split("/")[:2])
     with _loading(name, source, _download(repository)):
-        # Both libraries load pickles with PyTorch's `weights_only`, which runs no code of whoever made them.
+        # Both libraries load pickles with PyTorch's `weights_only`, which runs no code from the file.
         return open_clip.create_model(model, tag, require_pretrained=True).eval(), model
 
 
 @contextmanager
 def _loading(name: str, source: Source, way_out: str) -> Iterator[None]:
-    """Say of a model that can't be loaded why, and what to put where."""
+    """Turn any error while a model is loaded into a `UsageError` with the cause and the remedy."""
     try:
         yield
-    except Exception as error:  # Configurations, weights and downloads of others: they raise whatever they like.
+    except Exception as error:  # Third-party configurations, weights and downloads can raise anything.
         cause = " ".join(str(error).split())
         if source.folder is not None:
             way_out = f"the folder needs {_FILES[source.library]}"
@@ -266,7 +266,7 @@ def _put(url: str) -> str:
 
 
 def _checked(name: str, module: torch.nn.Module, size: Any, mean: Any, std: Any) -> Backbone:
-    """Return a network of whose output a first image has told the length."""
+    """Return a network as a `Backbone`; a first image shows the length of its output."""
     import torch
 
     height, width = (size, size) if isinstance(size, int) else size

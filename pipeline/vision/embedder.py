@@ -1,4 +1,4 @@
-"""Embed images by a network: the last features before its classification layer, or what an image tower gives."""
+"""Embed images by a network: the last features before its classification layer, or the output of an image tower."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.vision.backbones import fingerprint, load_backbone
 from pipeline.vision.network import Image, ImageNetwork
 from pipeline.vision.runtime import Runtime, export_in_subprocess, exported
 
-# Of a path the end tells most, and a folder's name is not as long as a path may be.
+# A path may be longer than a folder's name can be. Its end, which is the most specific part, is kept.
 _NAME_CHARACTERS = 60
 
 
@@ -35,15 +35,15 @@ class Embedder:
         """Load a network, exporting it first if this node has not used it before.
 
         Args:
-            name: `efficientnet_lite0`; a torchvision classifier, such as `resnet50`; a model of timm,
-                `timm:resnet18.a1_in1k`; one of open_clip with its weights, `open_clip:ViT-B-32/laion2b_s34b_b79k`, of
-                which the image tower is used; either from the hub, `timm:hf-hub:OWNER/NAME`; or the path of a folder,
-                with a slash, that one of both libraries reads.
+            name: `efficientnet_lite0`; a torchvision classifier, such as `resnet50`; a timm model, such as
+                `timm:resnet18.a1_in1k`; the image tower of an open_clip model with its weights, such as
+                `open_clip:ViT-B-32/laion2b_s34b_b79k`; a model of either library from the hub, such as
+                `timm:hf-hub:OWNER/NAME`; or the path of a folder, with a slash, that either library can read.
             runtime: Where and how to compute.
 
         Raises:
             UsageError: There is no such network, its library is not installed, or its weights are neither on this node
-                nor to be had.
+                nor downloadable.
         """
         self.name = name
         folder = None
@@ -62,13 +62,13 @@ class Embedder:
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the network itself has computed."""
+        """Seconds spent in the network itself."""
         return self._network.busy.seconds
 
     def embed(self, images: Sequence[Image]) -> NDArray[np.float16]:
         """Return `float16 [N, dim]` for N images `uint8 [H, W, 3]`, RGB, of any sizes.
 
-        An image is stretched to the network's square: the whole of it counts, also at the edges.
+        Each image is stretched to the network's square input, so that its edges count, too.
         """
         if not len(images):
             return np.empty((0, self.dim), np.float16)
@@ -93,7 +93,7 @@ def _export(name: str, folder: Path) -> None:
     import torch
 
     backbone = load_backbone(name)
-    # Of attention PyTorch would trace a kernel of its own, which other runtimes do not know.
+    # With the fast path, PyTorch would trace attention as its own kernel, which other runtimes do not know.
     torch.backends.mha.set_fastpath_enabled(False)
     example = torch.zeros(1, 3, backbone.px, backbone.px)
     model = ov.convert_model(backbone.module, example_input=example)

@@ -1,8 +1,8 @@
-"""What moves where in a frame or around a person: histograms of dense optical flow, which no scene can fake.
+"""Describe the motion in a frame or around a person by histograms of dense optical flow.
 
-An embedding tells what a place looks like, and a classifier learns the place; these numbers tell motion alone. They are
-the descriptors of dense trajectories (Wang et al. 2013) on a fixed grid: histograms of flow (HOF), and of the gradients
-of both its components (MBH), which do not see how the camera moves.
+An embedding describes what a place looks like, so that a classifier may learn the place. These histograms describe
+motion alone. They are the descriptors of dense trajectories (Wang et al. 2013) on a fixed grid: histograms of flow
+(HOF), and of the gradients of both flow components (MBH), which are not affected by the motion of the camera.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from numpy.typing import NDArray
 _FLOW_PX = 320
 _SIDE = 48
 _HOF_CELLS, _MBH_CELLS, _BINS = 6, 4, 8
-# What is computed of so many parts stays in a processor's cache; of hundreds it takes nearly twice as long.
+# The data of this many parts stays in a processor's cache; hundreds at once take nearly twice as long.
 _AT_ONCE = 16
 
 FLOW_DIM = (_HOF_CELLS**2 + 2 * _MBH_CELLS**2) * _BINS
-"""Length of a vector of motion."""
+"""Length of the vector that describes one part's motion."""
 
 
 class Flow(NamedTuple):
-    """What moves from one frame to the next, in pixels of the frame, right and down."""
+    """The motion from one frame to the next, in pixels of the frame, to the right and down."""
 
     points: NDArray[np.float32]
-    """`float32 [h, w, 2]`: how points move, less how the camera makes them."""
+    """`float32 [h, w, 2]`: the motion of each point, minus the camera's."""
     camera: NDArray[np.float32]
-    """`float32 [2]`: how most points move."""
+    """`float32 [2]`: the median motion, taken as the camera's."""
 
 
 class FlowEstimator:
-    """Dense flow between frames, by DIS (Kroeger et al. 2016), less how the camera moves."""
+    """Dense flow between frames, by DIS (Kroeger et al. 2016), minus the camera's motion."""
 
     def __init__(self) -> None:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def flow(self, frame: NDArray[np.uint8], following: NDArray[np.uint8] | None) -> Flow:
-        """Return where each point of a frame goes, and where the camera makes all of them go.
+        """Return the motion of each point of a frame, and the motion of the camera.
 
-        It is computed at 320 px at most. Its median is taken for the camera's motion and subtracted.
+        The flow is computed at 320 px at most. Its median is taken as the camera's motion and subtracted.
 
         Args:
             frame: `uint8 [H, W, 3]`.
@@ -64,12 +64,12 @@ class FlowEstimator:
 def describe_flow(parts: Sequence[NDArray[np.float32]], scales: Sequence[float]) -> NDArray[np.float16]:
     """Describe the motion in parts of frames, `float16 [N, FLOW_DIM]`: HOF on 6 x 6 cells, MBH of u and v on 4 x 4.
 
-    Roots are taken, as of HOG and HOF usually (RootSIFT's): a fast limb does not outshout the rest.
+    Square roots are taken, as is usual for HOG and HOF (RootSIFT), so that a fast limb does not outweigh the rest.
 
     Args:
         parts: N pieces of flow, `float32 [h, w, 2]` of any sizes, in pixels per frame; each is stretched to a square.
-        scales: What a pixel per frame counts in each. Frames per second over the person's height in pixels makes
-            heights per second, which neither frame rate nor distance change.
+        scales: The factor for the flow of each piece. Frames per second divided by the person's height in pixels gives
+            heights per second, which do not depend on frame rate or distance.
     """
     pieces = range(0, len(parts), _AT_ONCE)
     described = [_describe(parts[at : at + _AT_ONCE], scales[at : at + _AT_ONCE]) for at in pieces]
@@ -77,7 +77,7 @@ def describe_flow(parts: Sequence[NDArray[np.float32]], scales: Sequence[float])
 
 
 def _describe(parts: Sequence[NDArray[np.float32]], scales: Sequence[float]) -> NDArray[np.float16]:
-    """Do what `describe_flow` says, for few parts."""
+    """Do the work of `describe_flow` for a few parts."""
     squares = np.empty((len(parts), _SIDE, _SIDE, 2), np.float32)
     for square, part, scale in zip(squares, parts, scales, strict=True):
         square[:] = cv2.resize(part, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) * np.float32(scale)
@@ -91,7 +91,7 @@ def _describe(parts: Sequence[NDArray[np.float32]], scales: Sequence[float]) -> 
 def _histograms(x: NDArray[np.float32], y: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
     """Return histograms of direction, weighted by length, `float32 [N, cells * cells * bins]`, for vectors `[N, S, S]`.
 
-    A direction between two bins counts for both, as near as it is to each.
+    A direction between two bins counts for both; the nearer bin gets more of it.
     """
     n, side = x.shape[:2]
     length = np.hypot(x, y)

@@ -1,4 +1,4 @@
-"""Layers of networks as operations of OpenVINO, made of weights in NumPy: no PyTorch is needed."""
+"""Network layers as OpenVINO operations, built from NumPy weights without PyTorch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Activation = Callable[[Grid], Grid]
 
 
 class Layers:
-    """Makes layers out of weights by the names that PyTorch gives them."""
+    """Builds layers from weights, which have the names that PyTorch gives them."""
 
     def __init__(self, weights: Mapping[str, NDArray[Any]], eps: float) -> None:
         """Take weights.
 
         Args:
             weights: By name. A layer reads those whose names begin with its own.
-            eps: What batch norms add to a variance; PyTorch keeps it beside the weights.
+            eps: Batch norms add it to the variance; it is not among the weights that PyTorch stores.
         """
         self._weights, self._eps = weights, eps
-        # How many batches a norm has seen matters to training alone.
+        # The number of batches that a norm has seen matters only in training.
         self._unread = {name for name in weights if not name.endswith(".num_batches_tracked")}
 
     def __contains__(self, name: str) -> bool:
@@ -38,7 +38,7 @@ class Layers:
         """Return weights.
 
         Raises:
-            UsageError: There are none of this name.
+            UsageError: No weights have this name.
         """
         if name not in self._weights:
             raise UsageError(f"weights {name} are missing")
@@ -61,12 +61,12 @@ class Layers:
         """Return a convolution, with its bias if it has one.
 
         Args:
-            x: What it reads.
-            name: Of the convolution. Where its filters see one channel, each sees its own.
-            norm: Name of the batch norm behind it, which becomes part of the filters.
-            stride: On both axes.
-            pads: Zeros before and after each axis; None: as many as let a convolution of stride 1 keep the size.
-            activation: What follows.
+            x: The input.
+            name: Name of the convolution. If its filters have one channel, it is depthwise.
+            norm: Name of the batch norm after it, which is folded into the filters.
+            stride: Stride on both axes.
+            pads: Zeros before and after each axis. None: as many as keep the size at stride 1.
+            activation: Applied to the result.
         """
         filters = self.read(f"{name}.weight")
         bias = self.read(f"{name}.bias") if f"{name}.bias" in self else np.zeros(len(filters))
@@ -93,18 +93,18 @@ class Layers:
         return ops.add(y, constant(self.read(f"{name}.bias")))
 
     def _norm(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return by what a batch norm multiplies each channel, and what it adds then."""
+        """Return the factor by which a batch norm multiplies each channel, and the offset that it then adds."""
         scale = self.read(f"{name}.weight") / np.sqrt(self.read(f"{name}.running_var") + self._eps)
         return scale, self.read(f"{name}.bias") - scale * self.read(f"{name}.running_mean")
 
 
 def constant(values: Any) -> Any:
-    """Return numbers as a node, `float32`."""
+    """Return values as a constant node, `float32`."""
     return ops.constant(np.asarray(values, np.float32))
 
 
 def relu6(x: Grid) -> Grid:
-    """Return values cut off below 0 and above 6."""
+    """Return values clipped to the range 0 to 6."""
     return ops.clamp(x, 0.0, 6.0)
 
 
@@ -117,7 +117,7 @@ def enlarged(x: Grid, mode: str) -> Grid:
     """Return a map of twice the height and width.
 
     Args:
-        x: What is enlarged.
+        x: The map to enlarge.
         mode: `nearest` or `bilinear`, as PyTorch's `interpolate` does them.
     """
     modes = {"nearest": ("nearest", "asymmetric"), "bilinear": ("linear_onnx", "pytorch_half_pixel")}
@@ -134,17 +134,17 @@ def enlarged(x: Grid, mode: str) -> Grid:
 
 
 def pooled(x: Grid, side: int) -> Grid:
-    """Return the maxima of the squares around each place, with so many places on each side."""
+    """Return the maximum of the square around each place; `side` is the square's side in places."""
     around = [side // 2] * 2
-    # Which place holds a maximum is the second thing that is told.
+    # The second output, the position of each maximum, is not used.
     return ops.max_pool(x, [1, 1], [1, 1], around, around, [side] * 2, axis=2).output(0)
 
 
 def joined(parts: Sequence[Any], axis: int = 1) -> Any:
-    """Return nodes one after the other: along channels, or another axis."""
+    """Return nodes concatenated along channels, or along another axis."""
     return ops.concat([*parts], axis)
 
 
 def reshaped(x: Any, *shape: int) -> Any:
-    """Return a node of `[N, ...]` as `[N, *shape]`, of which one side may be -1: as long as it must be."""
+    """Reshape a node `[N, ...]` to `[N, *shape]`; one side may be -1, which is computed from the others."""
     return ops.reshape(x, np.array([0, *shape]), special_zero=True)

@@ -1,4 +1,4 @@
-"""A head that finds the keypoints of people in what the backbone's maps show of their boxes."""
+"""A head that finds the keypoints of people in the backbone's maps at their boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.vision.keypoint_network import UPSCALE
 
 
 class _Block(nn.Module):
-    """What lies around a cell, then what that means: a depthwise convolution, and two layers for each cell alone."""
+    """A depthwise convolution over each cell's surroundings, then two layers for each cell alone."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,20 +26,20 @@ class _Block(nn.Module):
 
 
 class KeypointHead(nn.Module):
-    """The maps of an image in, one map out; then that map at the regions of people in, heatmaps over them out.
+    """Merges the maps of an image into one, then turns that map at the region of each person into heatmaps.
 
-    A heatmap is learnt within few passes over the data, where a regression of coordinates at each place of an image
-    needs hundreds: He and others, "Mask R-CNN", 2017. What is done for an image costs the same whoever is in it.
+    Heatmaps are learnt within few passes over the data. A regression of coordinates at each place of an image needs
+    hundreds: He and others, "Mask R-CNN", 2017. The merge costs the same for any number of people.
     """
 
     def __init__(self, map_channels: Sequence[int], n_keypoints: int, channels: int, n_blocks: int) -> None:
         """Build the head with random weights.
 
         Args:
-            map_channels: Of each map, of which each has half the height and width of the one before.
-            n_keypoints: K, of a person.
-            channels: C, of the one map and of all layers.
-            n_blocks: How many layers see a person.
+            map_channels: Channels of each map. Each map has half the height and width of the one before.
+            n_keypoints: K, the keypoints of a person.
+            channels: C, the channels of the merged map and of the blocks.
+            n_blocks: Number of residual blocks that are applied to a person's region.
         """
         super().__init__()
         self.n_keypoints, self.channels = n_keypoints, channels
@@ -50,7 +50,7 @@ class KeypointHead(nn.Module):
         self.seen = nn.Linear(channels, n_keypoints)
 
     def merge(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return what the maps of images tell as one, `float32 [N, C, h, w]`, as high and wide as the first."""
+        """Merge the maps of images into one, `float32 [N, C, h, w]`, as high and wide as the first map."""
         told = [lateral(grid) for lateral, grid in zip(self.laterals, maps, strict=True)]
         merged: torch.Tensor = told.pop()
         while told:
@@ -64,8 +64,8 @@ class KeypointHead(nn.Module):
             parts: `float32 [M, N_CELLS, N_CELLS, C]`, the merged map at the region of each person.
 
         Returns:
-            `float32 [M, K, SIDE * SIDE + 1]`: of where a keypoint is, row after row of cells of the region; the last
-            one of whether it can be seen.
+            `float32 [M, K, SIDE * SIDE + 1]`: the logits of a keypoint's position, row after row of the region's cells;
+            the last one is the logit of its visibility.
         """
         x = self.blocks(functional.relu(self.norm(parts.permute(0, 3, 1, 2))))
         places = functional.pixel_shuffle(self.places(x), UPSCALE).flatten(2)

@@ -1,4 +1,4 @@
-"""Where the keypoints of people are, out of a map of the image that they are in."""
+"""Find the keypoints of people in a map of the image."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     import torch
 
 STRIDE = 8
-"""Pixels of the network's input to a place of the map in which keypoints are looked for."""
+"""Pixels of the network's input per place of the map in which keypoints are searched."""
 N_CELLS = 12
-"""The region of a person is seen as so many cells on each side."""
+"""Cells on each side of a person's region."""
 UPSCALE = 2
 SIDE = UPSCALE * N_CELLS
-"""A heatmap has so many cells on each side."""
-# The region is larger than the box by this share of its sides, on each side: a keypoint may lie outside.
+"""Cells on each side of a heatmap."""
+# The region extends the box by this share of its width or height on each side: a keypoint may lie outside the box.
 _MARGIN = 0.15
 _CPU_BATCH, _GPU_BATCH = 4, 256
-# A keypoint lies at the middle of what a heatmap tells within so many cells of its maximum.
+# A keypoint's position is the weighted mean of the heatmap within this many cells of its maximum.
 _PEAK_CELLS = 2
 
 
 def regions_of(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the regions in which the keypoints of people are looked for, by their boxes, `float32 [N, 4]` both."""
+    """Return the regions in which keypoints are searched, for the boxes of people; both are `float32 [N, 4]`."""
     margin = _MARGIN * (xyxy[:, 2:] - xyxy[:, :2])
     return np.hstack([xyxy[:, :2] - margin, xyxy[:, 2:] + margin])
 
@@ -58,7 +58,7 @@ def read_heatmaps(logits: NDArray[np.float32], regions: NDArray[np.float32]) -> 
     weights = np.exp(around - around.max(axis=(2, 3), keepdims=True))
     weights /= weights.sum(axis=(2, 3), keepdims=True)
     steps = np.arange(-_PEAK_CELLS, _PEAK_CELLS + 1, dtype=np.float32)
-    # Shares of the region: cells are counted from their edges.
+    # As shares of the region: the middle of a cell lies half a cell from its edge.
     x = (best % SIDE + 0.5 + weights.sum(axis=2) @ steps) / SIDE
     y = (best // SIDE + 0.5 + weights.sum(axis=3) @ steps) / SIDE
     shares = np.stack([x, y], axis=2)
@@ -68,12 +68,12 @@ def read_heatmaps(logits: NDArray[np.float32], regions: NDArray[np.float32]) -> 
 
 
 class KeypointNetwork:
-    """The part of a network for people that sees each of them."""
+    """The part of the network for people that processes each person."""
 
     def __init__(
         self, runtime: Runtime, load_openvino: Callable[[], Path], load_torch: Callable[[], torch.nn.Module]
     ) -> None:
-        """Prepare to compile the network when it is first asked.
+        """Prepare the network, which is compiled at its first use.
 
         Args:
             runtime: Where and how to compute.
@@ -81,7 +81,7 @@ class KeypointNetwork:
             load_torch: Returns the same network as a module.
         """
         self.busy = Stopwatch()
-        """How long the network itself has computed."""
+        """Time spent in the network itself."""
         self._runtime, self._load_openvino, self._load_torch = runtime, load_openvino, load_torch
 
     @cached_property
@@ -94,8 +94,8 @@ class KeypointNetwork:
         """Return the keypoints of the people in some images, one image after the other, `float32 [N, K, 3]`.
 
         Args:
-            maps: Of each image what `KeypointHead.merge` gives, `float32 [C, h, w]`.
-            boxes: Of each image, `float32 [n, 4]`, xyxy in pixels of the network's input.
+            maps: The map of each image from `KeypointHead.merge`, `float32 [C, h, w]`.
+            boxes: The boxes of each image, `float32 [n, 4]`, xyxy in pixels of the network's input.
         """
         regions = [regions_of(xyxy) for xyxy in boxes]
         parts = [sampled(grid, found / np.float32(STRIDE), N_CELLS) for grid, found in zip(maps, regions, strict=True)]
@@ -112,7 +112,7 @@ def _in_openvino(path: Path, runtime: Runtime) -> _Run:
 
     core = ov.Core()
     model = core.read_model(path)
-    # Always as many people at a time: so nobody's keypoints differ, not by a bit, with who else is in the picture.
+    # The batch size is fixed, so that a person's keypoints do not depend, to the bit, on who else is in the picture.
     shape = (_CPU_BATCH, *model.input().partial_shape.get_min_shape()[1:])
     model.reshape(shape)
     network = core.compile_model(model, "CPU", runtime.openvino_options() | {"NUM_STREAMS": 1})
@@ -138,7 +138,7 @@ def _in_torch(module: torch.nn.Module, runtime: Runtime) -> _Run:
     def run(parts: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = []
         with torch.inference_mode(), runtime.autocast():
-            # Few enough at a time for what the batches of images leave of the memory.
+            # These batches are small enough for the memory that the batches of images leave.
             for start in range(0, len(parts), _GPU_BATCH):
                 some = torch.from_numpy(parts[start : start + _GPU_BATCH])
                 logits.append(module(some.to(device)).float().cpu())

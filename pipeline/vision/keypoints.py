@@ -16,7 +16,7 @@ def _mirrored(name: str) -> str:
 
 
 MIRRORED = [KEYPOINTS.index(_mirrored(name)) for name in KEYPOINTS]
-"""For each keypoint the number of the one that it is in a mirrored picture."""
+"""For each keypoint, the number of the keypoint that it becomes in a mirrored picture."""
 
 BONES = [
     (KEYPOINTS.index(one), KEYPOINTS.index(other))

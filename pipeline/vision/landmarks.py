@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.vision.runtime import Runtime
 
-# Where BlazePose's 33 landmarks hold COCO's keypoints.
+# Indices of COCO's keypoints among BlazePose's 33 landmarks.
 _OF_LANDMARKS = [0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
 # Two more points: the middle of the hips, and one on the circle around the whole body, above the head.
 _HIPS, _ABOVE = 33, 34
 _N_POINTS = 39
 _PX = 256
-# The region is so much larger than the box, or than the circle around the body.
+# Factor by which the region is larger than the box, or than the circle around the body.
 _REGION_SCALE = 1.25
-# Keypoints trusted more than this need no look at other orientations.
+# Above this trust, no other orientation is tried.
 _GOOD_TRUST = 0.6
 _VISIBLE = 0.5
-# Landmarks lie inside the body, the box around it: their hull is so much larger, of its own size, on each side.
+# Landmarks lie inside the body, and the box lies around it. Their hull is extended by this share on each side.
 _HULL_MARGIN = 0.1
 
 
@@ -32,8 +32,8 @@ class LandmarkNetwork:
     """Boxes of people in, keypoints out.
 
     The network is that of Bazarevsky and others, "BlazePose: On-device Real-time Body Pose tracking", 2020. It wants a
-    person who stands upright in a square. The first look takes the square around the box, the second one the square
-    that the first look's landmarks ask for, turned so that the body is upright.
+    person who stands upright in a square. The first look takes the square around the box. The second look takes the
+    square that the landmarks of the first one define, turned so that the body is upright.
     """
 
     def __init__(self, path: str | Path, runtime: Runtime) -> None:
@@ -63,12 +63,12 @@ class LandmarkNetwork:
         Args:
             image: `uint8 [H, W, 3]`, RGB.
             box: `float32 [4]`, xyxy in pixels.
-            quarters: Quarter turns counterclockwise after which the person is taken to stand upright. The other
-                orientations are tried where this one gives nothing that fits the box.
+            quarters: Quarter turns counterclockwise after which the person is assumed to stand upright. The other
+                orientations are tried if the keypoints of this one can't be trusted enough.
 
         Returns:
             `float32 [17, 3]`: x and y in pixels of the image, score from 0 to 1 (visible and within the region); and
-            the trust, from 0 to 1: the network's score of the person times how far the keypoints fill the box.
+            the trust, from 0 to 1: the network's score of the person times the overlap of the keypoints and the box.
         """
         best, trust = np.zeros((_N_POINTS, 3), np.float32), 0.0
         for turn in range(4):
@@ -83,7 +83,7 @@ class LandmarkNetwork:
     def _looks(
         self, image: NDArray[np.uint8], box: NDArray[np.float32], quarters: int
     ) -> Iterator[tuple[NDArray[np.float32], float]]:
-        """Yield what two looks find, the first at the box and the second where the first saw the body."""
+        """Yield the results of two looks: the first at the box, the second where the first saw the body."""
         # The direction from the hips to the head. An image turned counterclockwise has its right side up.
         up = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)][quarters % 4], np.float32)
         side = float((box[2:] - box[:2]).max())
@@ -96,9 +96,9 @@ class LandmarkNetwork:
     def _look(
         self, image: NDArray[np.uint8], centre: NDArray[np.float32], up: NDArray[np.float32], side: float
     ) -> tuple[NDArray[np.float32], float]:
-        """Return the points of the person in a turned square, `float32 [39, 3]` in the image's pixels; their score."""
+        """Return the points of the person in a turned square, `float32 [39, 3]` in the image's pixels; and a score."""
         right = np.array([-up[1], up[0]], np.float32)
-        # From the network's pixels to the image's: a step to the right, one down, and an offset.
+        # The affine map from the network's pixels to the image's: a step to the right, a step down, and an offset.
         step = max(side, 1.0) * _REGION_SCALE / _PX
         to_image = np.stack([right * step, -up * step, centre + (up - right) * step * _PX / 2], axis=1)
         region = cv2.warpAffine(image, to_image, (_PX, _PX), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)

@@ -1,4 +1,4 @@
-"""How an image is brought to the size of a network's input, and back."""
+"""Letterbox: fit an image into a network's input, and map points back to the image."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 GREY = 114
-"""What lies around an image, as in Ultralytics."""
+"""The grey level around an image, as in Ultralytics."""
 _STRIDE = 32
 _Image = NDArray[np.uint8]
 
 
 class Letterbox:
-    """How images of one size lie in a network's input: the whole image in the middle, grey around it."""
+    """Places images of one size in a network's input: the whole image in the middle, grey around it."""
 
     def __init__(self, height: int, width: int, longest_px: int) -> None:
         """Fit images into an input.
 
         Args:
-            height: Of the images, in pixels.
-            width: The same.
-            longest_px: What the longest side of an image becomes. Small images are enlarged, too, as Ultralytics does:
-                the network finds people of the sizes that it was trained on.
+            height: Height of the images, in pixels.
+            width: Width of the images, in pixels.
+            longest_px: Length of an image's longest side in the input. Small images are enlarged, too, as Ultralytics
+                does, because the network finds people of the sizes that it was trained on.
         """
         self._image_size = np.array([width, height], np.float32)
         self._scale = longest_px / max(height, width)
@@ -49,11 +49,11 @@ class Letterbox:
         inside[:] = cv2.resize(image, (self._inner_w, self._inner_h), interpolation=interpolation)
 
     def to_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return where points of the input, `float32 [..., 2]`, lie in the image: within its borders."""
+        """Map points of the input, `float32 [..., 2]`, to the image, clipped to its borders."""
         moved = (points - np.array([self._left, self._top], np.float32)) / np.float32(self._scale)
         return moved.clip(0, self._image_size)
 
     def is_solid(self, found: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which boxes, `float32 [N, 4 + ...]`, cover at least a pixel of the image each way."""
+        """Return which boxes, `float32 [N, 4 + ...]`, cover at least a pixel of the image in width and in height."""
         corners = self.to_image(found[:, :4].reshape(-1, 2, 2))
         return np.asarray((corners[:, 1] - corners[:, 0] >= 1).all(axis=1))

@@ -1,4 +1,4 @@
-"""Run networks fast where they are: OpenVINO on a CPU, PyTorch on a GPU."""
+"""Run networks fast: by OpenVINO on a CPU, by PyTorch on a GPU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Image = NDArray[np.uint8]
 Place = Callable[[Image, Image], None]
 """Writes an image, resized, into a network's input: `place(image, target)`."""
 
-# A few images stay in a processor's cache, from the resizing to the first layers; more are up to 10 % slower.
+# A few images stay in a processor's cache from the resizing to the first layers; larger batches are up to 10 % slower.
 _CPU_BATCH = 2
 _MOST_GPU_BATCH = 256
-# One core resizes fewer people than a GPU embeds.
+# One core can't resize people as fast as a GPU embeds them.
 _PLACING_THREADS = 4
-# Archives hold few sizes; a hostile one shall not fill the memory with compiled networks.
+# An archive holds few sizes; the limit keeps a hostile one from filling the memory with compiled networks.
 _MAX_COMPILED = 8
 
 
@@ -42,29 +42,29 @@ class ImageNetwork:
         mean: tuple[float, ...],
         scale: tuple[float, ...],
     ) -> None:
-        """Prepare to compile for whatever image size comes first.
+        """Prepare the network, which is compiled for each image size at its first use.
 
         Args:
             runtime: Where and how to compute.
             load_openvino: Returns the path of the exported network, `float32 [N, 3, H, W]` in.
             load_torch: Returns the same network as a module.
             mean: Subtracted from each channel, in units of 0 to 255.
-            scale: Divides each channel then.
+            scale: Divides each channel after the subtraction.
         """
         self.busy = Stopwatch()
-        """How long the network itself has computed, without what is done before and after."""
+        """Time spent in the network itself, without pre- and post-processing."""
         self._runtime, self._mean, self._scale = runtime, mean, scale
         self._load_openvino, self._load_torch = load_openvino, load_torch
         self._module: torch.nn.Module | None = None
         self._compiled: dict[tuple[int, int], _Compiled] = {}
 
     def __call__(self, images: Sequence[Image], size: tuple[int, int], place: Place) -> Iterator[NDArray[np.float32]]:
-        """Compute in batches, each of which is made just before it is needed, and yield what comes out of each.
+        """Compute in batches, each of which is built just before it is needed, and yield the output of each.
 
         Args:
-            images: Of any sizes.
+            images: Images of any sizes.
             size: Height and width of the network's input.
-            place: Writes an image into its part of a batch, `uint8 [*size, 3]`, whatever was there before.
+            place: Writes an image into its part of a batch, `uint8 [*size, 3]`, and overwrites all of that part.
         """
         network = self._for_size(size)
         batches = [images[start : start + network.batch_size] for start in range(0, len(images), network.batch_size)]
@@ -86,18 +86,18 @@ class ImageNetwork:
 
 
 class _Compiled(ABC):
-    """A network made ready for one size of images."""
+    """A network prepared for one image size."""
 
     batch_size: int
     """Images per pass."""
 
     @abstractmethod
     def run(self, batches: Sequence[Sequence[Image]], place: Place, busy: Stopwatch) -> Iterator[NDArray[np.float32]]:
-        """Yield what comes out for each batch, of which the last may hold fewer images."""
+        """Yield the output of each batch; the last batch may hold fewer images."""
 
 
 class OpenVinoNetwork(_Compiled):
-    """On a CPU."""
+    """A network on a CPU."""
 
     def __init__(
         self, path: Path, runtime: Runtime, size: tuple[int, int], mean: tuple[float, ...], scale: tuple[float, ...]
@@ -121,10 +121,10 @@ class OpenVinoNetwork(_Compiled):
         self._request.set_input_tensor(ov.Tensor(self._input, shared_memory=True))
 
     def run(self, batches: Sequence[Sequence[Image]], place: Place, busy: Stopwatch) -> Iterator[NDArray[np.float32]]:
-        """Yield what comes out for each batch."""
+        """Yield the output of each batch."""
         for batch in batches:
-            # Where there are fewer images than usual, what is left of the ones before is computed in vain: shapes of
-            # one kind only are faster, and images do not influence each other.
+            # A short batch keeps old images in its unused part. They are computed in vain, but a fixed shape is
+            # faster, and images do not influence each other.
             for image, target in zip(batch, self._input, strict=False):
                 place(image, target)
             with busy:
@@ -133,7 +133,7 @@ class OpenVinoNetwork(_Compiled):
 
 
 class TorchNetwork(_Compiled):
-    """On a GPU; while it computes a batch, the next one is made and copied there."""
+    """A network on a GPU; while it computes a batch, the next one is built and copied there."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class TorchNetwork(_Compiled):
         mean: tuple[float, ...],
         scale: tuple[float, ...],
     ) -> None:
-        """Bring a network to the device, and find out how large batches may be."""
+        """Move a network to the device, and find the largest batch size that fits."""
         import torch
 
         self._device = torch.device(runtime.device)
@@ -156,7 +156,7 @@ class TorchNetwork(_Compiled):
         self._slots = [_Slot(self.batch_size, size, self._device, placing) for _ in range(2)]
 
     def run(self, batches: Sequence[Sequence[Image]], place: Place, busy: Stopwatch) -> Iterator[NDArray[np.float32]]:
-        """Yield what comes out for each batch."""
+        """Yield the output of each batch."""
         waiting: list[_Slot] = []
         for number, batch in enumerate(batches):
             if len(waiting) == len(self._slots):
@@ -181,7 +181,7 @@ class TorchNetwork(_Compiled):
             return outputs.float()
 
     def _largest_batch(self, size: tuple[int, int]) -> int:
-        """Return how many images of a size fit the device's memory, by trying; a power of two."""
+        """Find by trial how many images of a size fit the device's memory; return a power of two."""
         import torch
 
         n = _MOST_GPU_BATCH
@@ -197,7 +197,7 @@ class TorchNetwork(_Compiled):
 
 
 class _Slot:
-    """A batch on its way to the device, through it and back; in pinned memory, which is copied beside all else."""
+    """A batch on its way to the device, through it and back. Its pinned memory is copied asynchronously."""
 
     def __init__(self, n: int, size: tuple[int, int], device: torch.device, placing: ThreadPoolExecutor) -> None:
         import torch
@@ -218,10 +218,11 @@ class _Slot:
             for number in range(first, len(batch), _PLACING_THREADS):
                 place(batch[number], self._targets[number])
 
-        # OpenCV resizes without the interpreter's lock; what a thread raises is raised here.
+        # OpenCV releases the interpreter's lock to resize; an exception in a thread is raised again here.
         for _ in self._placing.map(place_every_nth, range(_PLACING_THREADS)):
             pass
-        # Shapes are few: kernels are chosen once for each, and memory is not cut anew.
+        # The batch size is rounded up to a power of two. With few shapes, kernels are chosen once for each, and memory
+        # is reused.
         n = 1 << (self._n - 1).bit_length()
         outputs = compute(self._input[:n].to(self._device, non_blocking=True))
         if self._output is None:
@@ -232,7 +233,7 @@ class _Slot:
             self._done.record()
 
     def take(self) -> NDArray[np.float32]:
-        """Wait for what was put in, and return what came out of it."""
+        """Wait until the batch is computed, and return its output."""
         if self._done is not None:
             self._done.synchronize()
         assert self._output is not None

@@ -1,6 +1,6 @@
-"""The description of the network that looks at a frame once, in the terms of Ultralytics; needs no PyTorch.
+"""The description of the one-pass network for people, in the format of Ultralytics; needs no PyTorch.
 
-`pipeline.vision.people_network` makes it a network of PyTorch, `pipeline.vision.people_graph` one of OpenVINO.
+`pipeline.vision.people_network` builds it in PyTorch, `pipeline.vision.people_graph` builds it in OpenVINO.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 BACKBONE = "actionlake_efficientnet_lite0"
-"""What torchvision's registry, out of which Ultralytics builds networks, calls the backbone."""
+"""Name of the backbone in torchvision's registry, from which Ultralytics builds networks."""
 
 OUTPUTS = {6: 40, 12: 112, 17: 320}
-"""Which of the backbone's layers are read, counted from the image, and their channels: strides of 8, 16, 32."""
+"""Numbers of the backbone layers that are read, counted from the image, and their channels: strides of 8, 16, 32."""
 MAPS = ((112, 16, 3), (320, 32, 1))
-"""The backbone's maps out of which people and frames are described: see `pipeline.vision.pooling.describe`."""
+"""The backbone's maps that describe people and frames: see `kinds` of `pipeline.vision.pooling.describe`."""
 READ_LAYERS, MAP_LAYERS = (1, 2, 3), (2, 3)
-"""Layers of the description that give these maps, all of them and those of `MAPS`."""
+"""Layers of the description that give the maps of `OUTPUTS`, and those that give the maps of `MAPS`."""
 _KEYPOINT_CHANNELS, _KEYPOINT_BLOCKS = 96, 5
 
 
@@ -24,7 +24,7 @@ def architecture(n_classes: int = 1, n_keypoints: int = 17, imagenet: bool = Tru
 
     Args:
         n_classes: Classes of the boxes.
-        n_keypoints: Keypoints of a box, each with x, y and visibility; 0: boxes alone.
+        n_keypoints: Keypoints of a box, each with x, y and visibility; 0: only boxes.
         imagenet: Whether the backbone starts from ImageNet's weights.
     """
     weights = "DEFAULT" if imagenet else None
@@ -56,9 +56,9 @@ def architecture(n_classes: int = 1, n_keypoints: int = 17, imagenet: bool = Tru
 
 
 def with_keypoint_head(description: dict[str, Any], n_keypoints: int) -> dict[str, Any]:
-    """Return the description of a network that finds boxes as the given one does, and keypoints by a head of its own.
+    """Return the description of a network that finds boxes as the given one does, and keypoints by a separate head.
 
-    What Ultralytics' pose head says of keypoints is dropped.
+    The keypoint part of Ultralytics' pose head is dropped.
     """
     *head, (sources, repeats, _, _) = description["head"]
     rest = {key: value for key, value in description.items() if key != "kpt_shape"}
@@ -75,15 +75,15 @@ def is_people(description: dict[str, Any]) -> bool:
 
 
 def has_graph(description: dict[str, Any]) -> bool:
-    """Whether `pipeline.vision.people_graph` makes the network: not that of before, with Ultralytics' pose head."""
+    """Whether `pipeline.vision.people_graph` can build the network: not the older one with Ultralytics' pose head."""
     return is_people(description) and ("keypoint_head" in description or "kpt_shape" not in description)
 
 
 def without_imagenet(description: dict[str, Any]) -> dict[str, Any]:
-    """Return a description in which the backbone starts from nothing, for a network whose weights are loaded."""
+    """Return a description whose backbone starts from random weights, for a network whose weights are loaded later."""
     backbone = [
         [source, repeats, module, [*args[:2], None, *args[3:]] if BACKBONE in args else args]
         for source, repeats, module, args in description["backbone"]
     ]
-    # Where the description lay on the machine that trained it says nothing elsewhere.
+    # The path of the description on the training machine means nothing elsewhere.
     return {key: value for key, value in description.items() if key != "yaml_file"} | {"backbone": backbone}

@@ -1,7 +1,7 @@
-"""The network for people as graphs of OpenVINO, made of a bundle's weights without PyTorch and Ultralytics.
+"""The network for people as OpenVINO graphs, built from a bundle's weights without PyTorch and Ultralytics.
 
-They compute what `people_network.OneLook` and `KeypointHead.forward` compute. Of what a description may say they know
-what `people_architecture.architecture` says, in whatever widths; all else is refused.
+The graphs compute what `people_network.OneLook` and `KeypointHead.forward` compute. They support the layers that
+`people_architecture.architecture` describes, in any widths; all other descriptions are refused.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ from pipeline.vision.graph_layers import (
 from pipeline.vision.keypoint_network import N_CELLS, SIDE, UPSCALE
 from pipeline.vision.people_architecture import BACKBONE, MAP_LAYERS, MAPS, READ_LAYERS
 
-# Ultralytics sets that of all norms of a network that it builds; the keypoint head comes later and has PyTorch's.
+# Epsilon of the batch norms. Ultralytics sets it in each network that it builds. The keypoint head is added later and
+# has PyTorch's.
 _EPS, _HEAD_EPS = 1e-3, 1e-5
 _HEAD = "keypoint_head"
-# Graphs are made for this size, at which the sides of maps tell their strides, and take any size then.
+# Graphs are built for this input size, at which the sides of maps give their strides. Afterwards they take any size.
 _PX = 256
 
 
 def people_graphs(bundle: DetectorBundle) -> tuple[ov.Model, ov.Model | None]:
-    """Return the graph of one look at images, and that of the part of the keypoint head that sees people, if any.
+    """Return the graph that processes images, and the graph of the keypoint head that processes people, if any.
 
-    The first takes `float32 [N, 3, H, W]` from 0 to 1, H and W multiples of 32, and gives `float32 [N, ...]`: a row an
-    image, which `pipeline.vision.pooling` takes apart. The second takes `float32 [M, N_CELLS, N_CELLS, C]` and gives
-    `float32 [M, K, SIDE * SIDE + 1]`.
+    The first takes `float32 [N, 3, H, W]` from 0 to 1, H and W multiples of 32, and gives `float32 [N, ...]`: one row
+    per image, which `pipeline.vision.pooling` takes apart. The second takes `float32 [M, N_CELLS, N_CELLS, C]` and
+    gives `float32 [M, K, SIDE * SIDE + 1]`.
 
     Args:
-        bundle: Of a network for people whose head is Ultralytics' `Detect`.
+        bundle: Holds a network for people whose head is Ultralytics' `Detect`.
 
     Raises:
         UsageError: The description is not known, or the weights do not fit it.
@@ -66,9 +67,9 @@ def people_graphs(bundle: DetectorBundle) -> tuple[ov.Model, ov.Model | None]:
 
 
 def _looking(layers: Layers, bundle: DetectorBundle, head_layers: Layers | None) -> ov.Model:
-    """Return the graph of one look; `head_layers` are those of a keypoint head."""
+    """Return the graph that processes images; `head_layers` are those of a keypoint head."""
     description = bundle.architecture
-    # Whatever else a description may say shows in its layers or in the weights.
+    # Every other part of a description shows in its layers or in the weights.
     if description.get("activation"):
         raise UsageError(f"activation {description['activation']!r} is not known")
     image = ops.parameter([1, 3, _PX, _PX], np.float32)
@@ -106,7 +107,7 @@ def _seeing(layers: Layers, facts: dict[str, int], name: str) -> ov.Model:
 
 
 def _layer(layers: Layers, name: str, given: Sequence[Any], module: str, args: list[Any]) -> Any:
-    """Return what a layer of a description gives: a map; or, of a backbone, a list of maps."""
+    """Return the output of a described layer: a map, or a list of maps for a backbone."""
     made: Any
     match module, args:
         case "TorchVision", [_, str(backbone), _, True, 0, True] if backbone == BACKBONE:
@@ -131,8 +132,8 @@ def _layer(layers: Layers, name: str, given: Sequence[Any], module: str, args: l
 
 
 def _backbone(layers: Layers, name: str, image: Grid) -> list[Grid]:
-    """Return the image, and what the stem and each block of EfficientNet-Lite0 make of it."""
-    # Not part of the stem's filters: beyond the image they see 0, not what a black place would be.
+    """Return the image, and the outputs of the stem and of each block of EfficientNet-Lite0."""
+    # The scaling is not folded into the stem's filters: the padding around the image is 0, not a scaled black pixel.
     scaled = ops.subtract(ops.multiply(image, constant(255 / 128)), constant(127 / 128))
     stem = f"{name}.m.0"
     grids = [image, layers.convolution(scaled, f"{stem}.conv", f"{stem}.norm", 2, _same_pads(3, 2), relu6)]
@@ -149,19 +150,19 @@ def _backbone(layers: Layers, name: str, image: Grid) -> list[Grid]:
 
 
 def _same_pads(kernel: int, stride: int) -> tuple[int, int]:
-    """Return the zeros before and after an axis, as TensorFlow's `SAME` has them for even sizes."""
+    """Return the number of zeros before and after an axis, as in TensorFlow's `SAME` for even sizes."""
     return (kernel - stride) // 2, (kernel - stride + 1) // 2
 
 
 def _conv(layers: Layers, name: str, x: Grid, stride: int = 1) -> Grid:
-    """Return Ultralytics' convolution: with a norm, and SiLU behind it."""
+    """Return Ultralytics' convolution, followed by a batch norm and SiLU."""
     return layers.convolution(x, f"{name}.conv", f"{name}.bn", stride, activation=silu)
 
 
 def _pyramid(layers: Layers, name: str, x: Grid, side: int) -> Grid:
-    """Return a map in which each place knows its surroundings, near and far: Ultralytics' `SPPF`.
+    """Return a map in which each place includes its near and far surroundings: Ultralytics' `SPPF`.
 
-    It activates its first convolution where a description names the side alone, and not where it says more.
+    Its first convolution has an activation only if the description gives no argument after the side.
     """
     grids = [_conv(layers, f"{name}.cv1", x)]
     for _ in range(3):
@@ -190,7 +191,7 @@ def _bottleneck(layers: Layers, name: str, x: Grid) -> Grid:
 
 
 def _numbered(layers: Layers, name: str) -> list[str]:
-    """Return the names of the blocks of a list."""
+    """Return the names of the numbered blocks of a layer."""
     names: list[str] = []
     while f"{name}.{len(names)}.cv1.conv.weight" in layers:
         names.append(f"{name}.{len(names)}")
@@ -211,7 +212,7 @@ def _detect(layers: Layers, name: str, grids: Sequence[Grid]) -> Any:
         sides.append(reshaped(layers.convolution(x, f"{box}.2"), 4, len(bins), -1))
         y = layers.convolution(y, f"{kind}.2")
         scores.append(reshaped(y, y.shape[1], -1))
-    # How far left, top, right and bottom are from the anchor is told as a distribution over numbers of places.
+    # The distances of left, top, right and bottom from the anchor are distributions over numbers of places.
     distances = ops.reduce_sum(ops.multiply(ops.softmax(joined(sides, axis=3), 2), constant(bins)), np.array([2]))
     before, after = ops.split(distances, 1, 2).outputs()
     places = joined([_anchors(grid) for grid in grids], axis=2)
@@ -222,7 +223,7 @@ def _detect(layers: Layers, name: str, grids: Sequence[Grid]) -> Any:
 
 
 def _anchors(grid: Grid) -> Any:
-    """Return of each place of a map x and y of its middle, in places, and its stride: `float32 [1, 3, h * w]`."""
+    """Return for each place of a map its middle x and y, in places, and its stride: `float32 [1, 3, h * w]`."""
     size = ops.gather(ops.shape_of(grid), np.array([2, 3]), np.array(0))
     height, width = (ops.squeeze(side, np.array([0])) for side in ops.split(size, 0, 2).outputs())
     y, x = (ops.range(constant(0.5), end, constant(1), "f32") for end in (height, width))
@@ -231,7 +232,7 @@ def _anchors(grid: Grid) -> Any:
 
 
 def _merged(layers: Layers, grids: Sequence[Grid]) -> Grid:
-    """Return the map in which a keypoint head looks, as high and wide as the first: `KeypointHead.merge`."""
+    """Return the map that a keypoint head reads, as high and wide as the first: `KeypointHead.merge`."""
     told = [layers.convolution(grid, f"{_HEAD}.laterals.{level}") for level, grid in enumerate(grids)]
     merged = told.pop()
     while told:

@@ -1,9 +1,9 @@
-"""The network that looks at a frame once: EfficientNet-Lite0 below, a neck and a head of Ultralytics above.
+"""The one-pass network for people: EfficientNet-Lite0 as the backbone, with a neck and a head of Ultralytics.
 
-Keypoints are told by a head beside these (`pipeline.vision.keypoint_head`), or, in bundles of before, by Ultralytics'.
+A separate head finds the keypoints (`pipeline.vision.keypoint_head`). In older bundles Ultralytics' pose head does.
 
-The backbone keeps its ImageNet weights. So what it says of a place or of a person stays what it is for the CNN alone,
-and training needs far fewer pictures than from a random start (Vasconcelos and others, "Proper Reuse of Image
+The backbone keeps its ImageNet weights. Its features of a place or a person are therefore the same as those of the CNN
+alone, and training needs far fewer pictures than from a random start (Vasconcelos and others, "Proper Reuse of Image
 Classification Features Improves Object Detection", 2022).
 """
 
@@ -59,7 +59,7 @@ def build_backbone(weights: str | None = None) -> nn.Module:
 
 
 def predictions_of(output: Any) -> torch.Tensor:
-    """Return the predictions out of whatever a head of Ultralytics gives: they come first."""
+    """Return the predictions from the output of an Ultralytics head, in which they come first."""
     while isinstance(output, (tuple, list)):
         output = output[0]
     predictions: torch.Tensor = output
@@ -67,12 +67,12 @@ def predictions_of(output: Any) -> torch.Tensor:
 
 
 class OneLook(nn.Module):
-    """All that one pass tells, as one row an image: the head's predictions, then maps, flattened.
+    """The whole output of one pass, as one row per image: the head's predictions, then the flattened maps.
 
-    The maps are the backbone's (`people_architecture.MAPS`) and, of a network with a keypoint head, the one in which
-    that looks.
+    The maps are the backbone's (`people_architecture.MAPS`) and, if the network has a keypoint head, the merged map
+    that this head reads.
 
-    `float32 [N, 3, H, W]` from 0 to 1 to `float32 [N, ...]`; `pipeline.vision.pooling` takes the rows apart.
+    It turns `float32 [N, 3, H, W]` from 0 to 1 into `float32 [N, ...]`; `pipeline.vision.pooling` takes the rows apart.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -101,7 +101,7 @@ def add_keypoint_head(network: nn.Module, facts: dict[str, int]) -> None:
 
     Args:
         network: Changed in place.
-        facts: As `with_keypoint_head` describes the head.
+        facts: The description of the head by `with_keypoint_head`.
     """
     network.keypoint_head = KeypointHead(list(OUTPUTS.values()), **facts)
 
@@ -117,7 +117,7 @@ def export(network: nn.Module, path: Path) -> None:
 
     head: Any = network.model[-1]  # type: ignore[index]
     head.dynamic, head.export, head.format = True, True, "openvino"
-    # Its sides differ, so that none is taken for the other.
+    # Its sides differ, so that the conversion can't confuse them.
     example = torch.zeros(1, 3, 192, 320)
     module = OneLook(network.requires_grad_(False)).eval()
     # The head makes its anchors at the first pass.
@@ -126,7 +126,7 @@ def export(network: nn.Module, path: Path) -> None:
 
 
 class Read(nn.Module):
-    """The maps of a backbone that are read, those of the smallest stride first."""
+    """The backbone's maps that the network reads, smallest stride first."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Read(nn.Module):
 
 
 def freeze_in_openvino(backbone: nn.Module, runtime: Runtime) -> None:
-    """Let a backbone that no longer learns compute in OpenVINO: in training on a CPU, most of the time is its.
+    """Let a frozen backbone compute in OpenVINO, because it takes most of the time of a training on a CPU.
 
     Args:
         backbone: The first layer of a network that was built from `architecture`; changed in place.
@@ -153,7 +153,7 @@ def freeze_in_openvino(backbone: nn.Module, runtime: Runtime) -> None:
     compiled = ov.Core().compile_model(model, "CPU", runtime.openvino_options())
 
     def forward(x: torch.Tensor) -> list[torch.Tensor | None]:
-        # Piece by piece: what one image fills of the cache is enough.
+        # Small pieces keep the data in the processor's cache.
         pieces = [compiled(piece.numpy()) for piece in torch.split(x, _PIECE)]
         maps: list[torch.Tensor | None] = [None] * (max(OUTPUTS) + 1)
         for number, layer in enumerate(OUTPUTS):

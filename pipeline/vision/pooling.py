@@ -1,4 +1,4 @@
-"""Take apart what one look at an image told, and describe its parts by the network's own maps."""
+"""Take apart the network's output for an image, and describe parts of the image by the network's own maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Map = NDArray[np.float32]
-"""`float32 [C, h, w]`: what a network saw at each place of a grid."""
+"""`float32 [C, h, w]`: a network's features at each place of a grid."""
 
 _HEAD_STRIDES = (8, 16, 32)
 
@@ -16,13 +16,13 @@ _HEAD_STRIDES = (8, 16, 32)
 def take_apart(
     row: NDArray[np.float32], kinds: Sequence[tuple[int, int]], height: int, width: int
 ) -> tuple[NDArray[np.float32], list[Map]]:
-    """Return the predictions `float32 [P, A]` and the maps that lie in a row one after the other.
+    """Split a row into the predictions `float32 [P, A]` and the maps that follow them.
 
     Args:
         row: `float32 [...]`, of one image.
-        kinds: Of each map its channels and its stride in pixels of the network's input.
-        height: Of the network's input, in pixels; a multiple of 32.
-        width: The same.
+        kinds: Channels of each map, and its stride in pixels of the network's input.
+        height: Height of the network's input, in pixels; a multiple of 32.
+        width: Width of the network's input, in pixels; a multiple of 32.
     """
     n_anchors = sum((height // stride) * (width // stride) for stride in _HEAD_STRIDES)
     shapes = [(channels, height // stride, width // stride) for channels, stride in kinds]
@@ -38,15 +38,15 @@ def take_apart(
 def describe(
     maps: Sequence[Map], kinds: Sequence[tuple[int, int, int]], xyxy: NDArray[np.float32]
 ) -> NDArray[np.float16]:
-    """Return what boxes show, `float16 [N, D]`; `described_dim` tells D.
+    """Return the feature vectors of boxes, `float16 [N, D]`; `described_dim` returns D.
 
-    Each map is averaged over the cells of a grid on the box, row after row, and what it says is scaled to mean 0 and
-    variance 1: the loudest map does not outshout the others.
+    Each map is averaged over the cells of a grid on the box, row after row. The averages of a map are scaled to mean 0
+    and variance 1, so that no map outweighs the others.
 
     Args:
-        maps: What a network saw of an image.
-        kinds: Of each map its channels, its stride in pixels of the network's input, and the cells of the grid on a
-            side. One cell tells what is there; several tell also where, and so how a body is held.
+        maps: A network's maps of an image.
+        kinds: Channels of each map, its stride in pixels of the network's input, and the cells of the grid on a side.
+            One cell shows what is in the box. Several cells also show where it is, and so the posture of a body.
         xyxy: `float32 [N, 4]`, in pixels of the network's input.
     """
     columns = []
@@ -58,20 +58,20 @@ def describe(
 
 
 def described_dim(kinds: Sequence[tuple[int, int, int]]) -> int:
-    """Return the length of a description by such maps."""
+    """Return the length of the vectors that `describe` makes from such maps."""
     return sum(channels * n_cells**2 for channels, _, n_cells in kinds)
 
 
 def area_means(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
     """Return the means of a map over the cells of each box, `float32 [N, n_cells, n_cells, C]`.
 
-    It is RoIAlign (He and others, "Mask R-CNN", 2017), computed exactly instead of from samples: a place counts by how
-    much of it a cell covers.
+    This is RoIAlign (He and others, "Mask R-CNN", 2017), computed exactly instead of from samples: each place is
+    weighted by the part of it that a cell covers.
 
     Args:
-        grid: What to average.
+        grid: The map to average.
         xyxy: `float32 [N, 4]`, in places of the map.
-        n_cells: A box is cut into so many cells on each side.
+        n_cells: Cells on each side of a box.
     """
     n = len(xyxy)
     across = _covered(xyxy[:, 0::2], n_cells, grid.shape[2]).reshape(n, n_cells, -1)
@@ -92,15 +92,15 @@ def _covered(spans: NDArray[np.float32], n_parts: int, n_places: int) -> NDArray
 
 
 def sampled(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
-    """Return what a map shows at the cells of each box, `float32 [N, n_cells, n_cells, C]`.
+    """Return the values of a map at the cells of each box, `float32 [N, n_cells, n_cells, C]`.
 
-    As torchvision's `roi_align(..., sampling_ratio=2, aligned=True)` does, by two matrices a box: the mean of four
-    places in each cell, each interpolated between the map's own. What lies outside is 0.
+    The result is that of torchvision's `roi_align(..., sampling_ratio=2, aligned=True)`, computed by two matrices per
+    box: the mean of four points in each cell, each interpolated between the map's places. Points outside count 0.
 
     Args:
         grid: `float32 [C, h, w]`.
         xyxy: `float32 [N, 4]`, in places of the map.
-        n_cells: A box is cut into so many cells on each side.
+        n_cells: Cells on each side of a box.
     """
     across = _interpolated(xyxy[:, 0::2], n_cells, grid.shape[2])
     down = _interpolated(xyxy[:, 1::2], n_cells, grid.shape[1])
@@ -116,7 +116,7 @@ def sampled(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np.fl
 
 
 def _used(weights: NDArray[np.float32]) -> slice:
-    """Return the places, `float32 [n_parts, n_places]`, that add to any part."""
+    """Return the range of places that add to any part, given the weights `float32 [n_parts, n_places]`."""
     used = np.flatnonzero(weights.any(axis=0))
     return slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)
 
@@ -127,7 +127,7 @@ _SAMPLES = 2
 def _interpolated(spans: NDArray[np.float32], n_parts: int, n_places: int) -> NDArray[np.float32]:
     """Return how much each place adds to each part of spans `[N, 2]`, `float32 [N, n_parts, n_places]`."""
     shares = (np.arange(n_parts * _SAMPLES, dtype=np.float32) + 0.5) / (n_parts * _SAMPLES)
-    # Places are counted from their middles.
+    # Position 0 is the middle of the first place.
     at = spans[:, :1] + (spans[:, 1:] - spans[:, :1]) * shares - 0.5
     inside = (at >= -1) & (at <= n_places)
     near = 1 - np.abs(at.clip(0, n_places - 1)[..., None] - np.arange(n_places, dtype=np.float32))

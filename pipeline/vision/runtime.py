@@ -1,4 +1,4 @@
-"""Where networks compute, and in what precision; exported networks, kept on the node."""
+"""Choose the device and the precision of networks, and keep exported networks on the node."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Runtime:
     precision: str
     """`f32`, `bf16` or `f16`."""
     threads: int = 1
-    """Threads of one network on a CPU. One, since many workers run side by side."""
+    """Threads of one network on a CPU. The default is one, because many workers run side by side."""
 
     def openvino_options(self) -> dict[str, Any]:
-        """Return how OpenVINO compiles a network for it."""
+        """Return OpenVINO's options for compiling a network."""
         return {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": self.threads,
-            # Pinned, the threads of two processes land on the same core.
+            # With pinning, the threads of two processes land on the same core.
             "ENABLE_CPU_PINNING": False,
         }
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which PyTorch computes for it."""
+        """Return the context in which PyTorch computes in this precision."""
         import torch
 
         dtype = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[self.precision]
@@ -59,11 +59,11 @@ class Runtime:
 def choose_runtime(device: str = "auto", precision: str = "auto", threads: int = 1) -> Runtime:
     """Choose the device and the precision of this node, and log the choice once.
 
-    `auto` takes the GPU that the process may use, if any, and there f16; on a CPU bf16 where the processor multiplies
-    it natively (AVX-512 BF16 or AMX), else f32.
+    `auto` chooses the GPU that the process may use, if any. The precision is then f16. On a CPU, it is bf16 if the
+    processor multiplies it natively (AVX-512 BF16 or AMX), else f32.
 
     Raises:
-        UsageError: `cuda` is asked for and there is no usable GPU, or `f16` on a CPU.
+        UsageError: `cuda` is requested without a usable GPU, or `f16` is requested on a CPU.
     """
     if device == "cuda":
         require("torch", "device = 'cuda'")
@@ -81,7 +81,7 @@ def choose_runtime(device: str = "auto", precision: str = "auto", threads: int =
 
 
 def training_threads() -> int:
-    """Return how many threads a training takes on a CPU: `$OMP_NUM_THREADS`, or where it is not set all cores."""
+    """Return the number of threads of a training on a CPU: `$OMP_NUM_THREADS`, or all cores if it is not set."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
@@ -91,7 +91,7 @@ def _log_once(message: str) -> None:
 
 
 def _cuda_available() -> bool:
-    # Asking PyTorch costs two seconds and 400 MB in every worker; without a driver it need not be asked.
+    # Importing PyTorch costs every worker two seconds and 400 MB. Without a GPU driver it is not needed.
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not _gpu_driver_present() or not is_installed("torch"):
         return False
     import torch
@@ -105,7 +105,7 @@ def _gpu_driver_present() -> bool:
 
 
 def limit_gpu_memory(share: float) -> None:
-    """Let this process take no more than its share of the GPU's memory: the others size their batches by the rest.
+    """Limit this process to its share of the GPU's memory, because the other processes size their batches by the rest.
 
     Args:
         share: Above 0, below 1. Nothing is done where there is no GPU.
@@ -117,7 +117,7 @@ def limit_gpu_memory(share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(max(share / 2, share - _GPU_CONTEXT_BYTES / total_bytes))
 
 
-# What each process takes there beside all that it computes.
+# GPU memory that each process takes in addition to its computations.
 _GPU_CONTEXT_BYTES = 512 << 20
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
 
@@ -138,7 +138,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which then becomes `target` at once."""
+    """Yield a folder to fill, and rename it to `target` in one step afterwards."""
     scratch = Path(tempfile.mkdtemp(dir=target.parent))
     try:
         yield scratch
@@ -169,7 +169,7 @@ def exported(name: str, fingerprint: str, export: Callable[[Path], None]) -> Pat
 
 
 def export_in_subprocess(module: str, *arguments: str) -> None:
-    """Run `python -m module arguments`: an export needs PyTorch, which the calling worker need not keep in memory."""
+    """Run `python -m module arguments`, so that the calling worker does not keep PyTorch in memory after an export."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise UsageError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{module} failed")

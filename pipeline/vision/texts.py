@@ -1,4 +1,4 @@
-"""Embed texts as an embedder's image tower embeds images that show what they say."""
+"""Embed texts so that their vectors match those of images that show what the texts say."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pipeline.vision.backbones import OPEN_CLIP, load_open_clip, source_of
 
 
 def embed_texts(embedder: str, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return the vectors of texts, `float32 [N, dim]`, of length 1: their products with images' are cosines.
+    """Return the vectors of texts, `float32 [N, dim]`, of length 1: dot products of unit vectors are cosines.
 
     The network runs in PyTorch on the CPU: a search has few texts.
 
     Args:
         embedder: As for `Embedder`: a model of open_clip.
-        texts: What images may show. A model reads the first words of a long text, CLIP about 50.
+        texts: What images may show. A model reads only the first words of a long text; CLIP reads about 50.
 
     Raises:
-        UsageError: The embedder has no text tower, can't be loaded, or its tokenizer can't; or a text is empty.
+        UsageError: A text is empty, the embedder has no text tower, or the embedder or its tokenizer can't be loaded.
     """
     if not all(text.strip() for text in texts):
         raise UsageError("an empty text describes nothing; say what is looked for")
@@ -33,7 +33,7 @@ def embed_texts(embedder: str, texts: Sequence[str]) -> NDArray[np.float32]:
 
     try:
         tokens = open_clip.get_tokenizer(name)(list(texts))
-    except Exception as error:  # Tokenizers of others: files and downloads that raise whatever they like.
+    except Exception as error:  # Third-party tokenizers read files and downloads, and can raise anything.
         raise UsageError(
             f"embedder = {embedder!r}: its tokenizer can't be loaded ({' '.join(str(error).split())}); it may need "
             "pip install transformers sentencepiece, and the tokenizer's files in the model's folder"

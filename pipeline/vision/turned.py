@@ -1,4 +1,4 @@
-"""Look at images turned by quarters as well: detectors are trained on people who stand, and miss those who lie."""
+"""Detect in images turned by quarter turns, too: detectors are trained on standing people and miss lying ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from pipeline.vision.detector import Boxes
 
 QUARTERS = (0, 1, 2, 3)
-# A box found in another orientation is the same person from this intersection over union on, ...
+# A box found in another orientation is the same person above this intersection over union, ...
 _SAME_IOU = 0.45
-# ... or if this share of the smaller of both lies in the other: a turned image often shows a part of a person only.
+# ... or if more than this share of the smaller box lies in the larger one: in a turned image the detector often finds
+# only a part of a person.
 _SAME_SHARE = 0.7
 
 
 class FindsBoxes(Protocol):
-    """What a `Detector` does."""
+    """The part of a `Detector` that is used here."""
 
     def detect(self, images: NDArray[np.uint8]) -> list[Boxes]:
         """Return the boxes of each of N images `uint8 [N, H, W, 3]`, RGB."""
@@ -35,7 +36,7 @@ class TurnedBoxes:
 
 
 def turn_image(image: NDArray[np.uint8], quarters: int) -> NDArray[np.uint8]:
-    """Return an image `uint8 [H, W, 3]` turned counterclockwise, in memory that OpenCV takes."""
+    """Return an image `uint8 [H, W, 3]` turned counterclockwise, in contiguous memory for OpenCV."""
     return np.ascontiguousarray(np.rot90(image, quarters))
 
 
@@ -45,8 +46,8 @@ def turn_points(xy: NDArray[np.float32], quarters: int, width: float, height: fl
     Args:
         xy: `float32 [..., 2]` in pixels.
         quarters: Quarter turns counterclockwise; negative ones turn back.
-        width: Of the image before it is turned, in pixels.
-        height: The same.
+        width: Width of the image before it is turned, in pixels.
+        height: Height of the image before it is turned, in pixels.
     """
     x, y = xy[..., 0], xy[..., 1]
     turned = {0: (x, y), 1: (y, width - x), 2: (width - x, height - y), 3: (height - y, x)}[quarters % 4]

@@ -1,4 +1,4 @@
-"""Cut out of frames what the networks look at: crops of people, what changes, what moves."""
+"""Prepare the inputs of the networks from frames: crops of people, changes between frames, motion."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pipeline.video.decode import FrameBatch
 from pipeline.vision.detector import Boxes
 from pipeline.vision.flow import FlowEstimator, describe_flow
 
-# A crop shows this share of the box's sides more, all around: hands and feet often lie outside.
+# A crop extends the box by this share of its width or height on each side: hands and feet often lie outside the box.
 _CROP_MARGIN = 0.1
-# A person is taken to be this high at least, in pixels of the decoded frame, when motion is measured in heights.
+# Smallest assumed height of a person, in pixels of the decoded frame, when motion is measured in heights.
 _SMALLEST_PX = 8.0
-# What an unchanged pixel looks like in the image of a change.
+# Value of an unchanged pixel in the image of a change.
 _GREY = 128
-# Across and down, in looking for what changed between frames.
+# Parts across and down whose means are compared between frames.
 _PARTS = (64, 36)
 
 
 class Views:
-    """What of one piece goes through the embedder: whole frames, crops, and how either changes to the next frame."""
+    """The images of one piece for the embedder: whole frames, crops, and the change of either to the next frame."""
 
     def __init__(self, embedded: Sequence[str], frames: FrameBatch | None, boxes: Sequence[Boxes]) -> None:
-        """Cut the images of the wanted inputs out of frames, of which each has its boxes; nothing without frames."""
+        """Cut the images of the wanted inputs out of frames and the boxes of each frame; None gives no images."""
         self.images: list[NDArray[np.uint8]] = []
         self._sizes: list[tuple[tuple[str, bool], int]] = []
         if frames is None:
@@ -57,9 +57,10 @@ class Views:
 
 
 def changed_frames(images: NDArray[np.uint8], threshold: float) -> NDArray[np.intp]:
-    """Return which images differ from the last one before that does, in the mean of any of their parts; the first does.
+    """Return the indices of the first image, and of each image that differs from the last one returned before it.
 
-    Means over many pixels, which the noise of a sensor hardly moves, and a person at the horizon does.
+    Two images differ if the mean grey of any of their parts differs by more than the threshold. The noise of a sensor
+    hardly changes such a mean; a person at the horizon does.
     """
     changed: list[int] = []
     last = np.empty(0)
@@ -74,7 +75,7 @@ def changed_frames(images: NDArray[np.uint8], threshold: float) -> NDArray[np.in
 
 
 def frame_changes(frames: FrameBatch) -> NDArray[np.uint8]:
-    """Return grey plus the next frame minus this, saturated, `uint8 [T, H, W, 3]`; plain grey at the end."""
+    """Return grey plus the next frame minus this one, saturated, `uint8 [T, H, W, 3]`; plain grey at the end."""
     after = frames.images[-1] if frames.after is None else frames.after
     changes = np.empty_like(frames.images)
     for target, this, following in zip(changes, frames.images, [*frames.images[1:], after], strict=True):
@@ -98,12 +99,12 @@ def crop(image: NDArray[Any], box: NDArray[np.float32]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Motion:
-    """What moves in T frames and in the boxes in them, as far as it is wanted."""
+    """The motion in T frames and in their boxes, as far as it is wanted."""
 
     vectors: Mapping[bool, NDArray[np.float16]]
-    """By whether it is of boxes, `float16 [N, FLOW_DIM]`."""
+    """`float16 [N, FLOW_DIM]`, under True for boxes and under False for whole frames."""
     camera_speed: NDArray[np.float32]
-    """`float32 [T]`: how fast most of the picture moves, in its heights per second; NaN: not looked at."""
+    """`float32 [T]`: the speed of most of the picture, in picture heights per second; NaN: not measured."""
 
 
 def describe_motion(
@@ -114,16 +115,16 @@ def describe_motion(
     rate: float,
     look_every: int,
 ) -> Motion:
-    """Describe what moves from each frame to the next.
+    """Describe the motion from each frame to the next.
 
     Args:
         estimator: Finds the flow between two frames.
-        embedded: The inputs that are wanted. Without one of flow, it is found for the camera's sake alone, now and
-            then.
+        embedded: The wanted inputs. Without a flow input among them, flow is computed only now and then, to measure
+            the camera's motion.
         frames: The frames, with the one that follows.
-        boxes: Those of each frame.
+        boxes: The boxes of each frame.
         rate: Frames per second.
-        look_every: How the camera moves is looked at in the frames shown at multiples of so many steps of the grid.
+        look_every: The camera's motion is measured in the frames shown at multiples of this many steps of the grid.
     """
     for_people = bool({"frame_flow", "crop_flow"} & set(embedded))
     last_step = frames.steps + frames.n_steps - 1

@@ -1,4 +1,4 @@
-"""Detection weights: where they are, whether to trust them, what becomes of them before a network runs."""
+"""Detection weights: find them, check whether to trust them, export them for the network."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TASKS_WITH_BOXES = ("detect", "segment", "pose")
-# Boxes of one class that overlap by more are one thing. Ultralytics predicts with the first, at which the network for
-# people gives some people two boxes; the second was chosen on the street (docs/accuracy.md).
+# Boxes of one class are the same object above this intersection over union. The first is Ultralytics' default, at which
+# the network for people gives some people two boxes. The second was chosen on street scenes (docs/accuracy.md).
 _SAME_IOU, _SAME_PERSON_IOU = 0.7, 0.5
 _USUAL_PX = 640
-# Of what lies in the cache; it counts the changes of how networks are exported.
+# Version of the exported networks in the cache. It is increased when the export changes.
 _FORMAT = 9
 
 
 def check_trust(weights: str, pickled: str) -> None:
-    """Warn of weights that are pickled, or refuse them: loading such a file runs the code that it holds.
+    """Warn about pickled weights, or refuse them: loading such a file runs the code that it holds.
 
     Args:
         weights: As for `Detector`.
         pickled: `warn` or `refuse`.
 
     Raises:
-        UsageError: They are refused.
+        UsageError: The weights are refused.
     """
     if embedded_detector_path(weights) or Path(weights).expanduser().is_dir():
         return
@@ -98,7 +98,7 @@ def load_weights(path: Path) -> torch.nn.Module:
         return ready
     try:
         network: Any = YOLO(str(path)).model
-    except Exception as error:  # The loader unpickles: a damaged file raises whatever it likes.
+    except Exception as error:  # The loader unpickles, and a damaged file can raise anything.
         cause = " ".join(str(error).split())
         raise UsageError(f"detector = {str(path)!r}: not readable as Ultralytics weights ({cause})") from error
     task = getattr(network, "task", "?")
@@ -111,7 +111,7 @@ def load_weights(path: Path) -> torch.nn.Module:
 
 
 def first_output(network: torch.nn.Module) -> torch.nn.Module:
-    """Wrap a network so that it returns its predictions alone; or, of the network for people, all that it tells."""
+    """Wrap a network so that it returns only its predictions; the network for people returns `OneLook`'s rows."""
     import torch
 
     from pipeline.vision import people_network
@@ -134,8 +134,8 @@ def first_output(network: torch.nn.Module) -> torch.nn.Module:
 def exported_weights(path: Path) -> Path:
     """Return the folder of exported weights: `model.xml` for OpenVINO, and `info.json`; exported once per node.
 
-    A network for people with a keypoint head has `keypoints.xml` beside these. Its graphs are made here; other weights
-    are exported by Ultralytics and PyTorch.
+    A network for people with a keypoint head has `keypoints.xml`, too. Its graphs are built here. Ultralytics and
+    PyTorch export other weights.
 
     Raises:
         UsageError: The weights can't be read, or no network can be made of them.
@@ -197,7 +197,7 @@ def _export(path: Path, folder: Path) -> None:
     _write_info(folder, info)
     copy = folder / "model.pt"
     if path.is_dir():
-        # The exporter reads checkpoints alone.
+        # The exporter reads only checkpoints.
         torch.save({"model": load_detector_bundle(path).network()}, copy)
     else:
         shutil.copy(path, copy)
@@ -209,13 +209,13 @@ def _export(path: Path, folder: Path) -> None:
 
 
 def _write_info(folder: Path, info: dict[str, Any]) -> None:
-    """Write what a detector must know of exported weights; what is not told is as of boxes alone."""
+    """Write the facts about exported weights that a detector needs; missing ones default to those of boxes alone."""
     usual = {"end2end": False, "kpt_shape": (0, 0), "maps": (), "keypoint_map": None}
     (folder / "info.json").write_text(json.dumps(usual | info), encoding="utf-8")
 
 
 def _trained_px(path: Path, network: Any) -> int:
-    """Return the longest side that a network was trained for; where its file does not tell, Ultralytics' default."""
+    """Return the longest side that a network was trained for, or Ultralytics' default if its file does not say."""
     if path.is_dir():
         return load_detector_bundle(path).px
     trained = getattr(network, "args", {})
