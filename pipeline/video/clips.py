@@ -27,18 +27,18 @@ from pipeline.video.frames import DecodeReport, Reader, frames_from, last_durati
 from pipeline.video.upright import Upright
 
 LONGEST_PX = 640
-"""Longest side of a clip's picture, unless another is asked for."""
+"""Default for the longest side of a clip's picture, in pixels."""
 
 Draw = Callable[[NDArray[np.uint8], float], None]
-"""Draws onto a picture, `uint8 [H, W, 3]`, of which the seconds into the video are given."""
+"""Draws onto a picture, `uint8 [H, W, 3]`; the second argument is its time in the video, in seconds."""
 
 _TIME_BASE = Fraction(1, 90_000)
-# What is faster than this shows no more to an eye, and costs twice.
+# A higher frame rate shows no more to the eye, and costs twice as much.
 _MOST_FPS = 31.0
 _ENCODING = {"preset": "veryfast", "crf": "27", "bf": "0", "g": "30", "threads": "1"}
-# A copied clip begins with the keyframe before; further ahead than this it would show what nobody asked for.
+# A copied clip begins at the keyframe before its start. With a longer lead it would show too much before the start.
 _MOST_LEAD_S = 2.0
-# What is copied may be so large; encoding at 640 px takes 30 to 150 kB/s.
+# Largest size of a copied clip; a clip encoded at 640 px takes 30 to 150 kB/s.
 _MOST_COPIED_BYTES_PER_S = 400_000
 # The containers whose packets go into MP4 as they are.
 _COPIED_FROM = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
@@ -52,13 +52,13 @@ class Clip:
 
     path: Path
     start_s: float
-    """Which second of the video its time zero is."""
+    """Time in the video, in seconds, of the clip's time zero."""
     end_s: float
     width: int
     """Pixels, as it is shown."""
     height: int
     copied: bool
-    """Whether its frames are those of the video, to the last bit."""
+    """Whether its frames are identical to those of the video, bit by bit."""
 
 
 def write_clip(
@@ -73,18 +73,18 @@ def write_clip(
 ) -> Clip:
     """Write the stretch `[start_s, end_s)` of a video as MP4.
 
-    Its packets are copied where that is exact and small: H.264 that stands upright, with a keyframe at most 2 s before
-    the start, at which the clip begins then. Else its frames are encoded anew, each at its own time, at most 30 a
-    second; the first is the one that is shown at `start_s`.
+    The packets are copied if that is exact and small: upright H.264 with a keyframe at most 2 s before the start. The
+    clip then begins at that keyframe. Otherwise the frames are encoded again, each at its own time, at most 31 per
+    second; the first is the frame that is shown at `start_s`.
 
     Args:
         uri: Local path or remote URI of the video.
-        probe: What is known of it.
+        probe: The probe of the video.
         start_s: Seconds after its first frame.
         end_s: Seconds after its first frame; infinity for its end.
         out: The file to write, replaced only when the clip is complete.
-        longest_px: Longest side of the picture where it is encoded anew; never enlarged.
-        draw: Draws onto every picture; then nothing is copied.
+        longest_px: Longest side of an encoded picture, in pixels; pictures are never enlarged.
+        draw: Draws onto every picture; all frames are then encoded.
         limits: Larger frames do not decode.
 
     Raises:
@@ -105,12 +105,12 @@ def write_clip(
 
 
 def part_of(path: Path) -> Path:
-    """Return what a file is called until it is whole; see `drop_parts`."""
+    """Return the path at which a file is written until it is complete; see `drop_parts`."""
     return path.with_name(f".{path.name}.part")
 
 
 def drop_parts(paths: Iterable[Path]) -> None:
-    """Delete what is left of files that were being written by processes that were ended."""
+    """Delete the incomplete files of processes that were ended while they wrote them."""
     for path in paths:
         with suppress(OSError):
             part_of(path).unlink()
@@ -120,7 +120,7 @@ _Described = tuple[float, float, int, int, bool]
 
 
 def _copy(uri: str, probe: Probe, start_s: float, end_s: float, out: Path, limits: VideoLimits) -> _Described | None:
-    """Write the packets of a stretch as they are, if a browser will show them as meant and they are few."""
+    """Copy the packets of a stretch, if a browser shows them correctly and they are small enough."""
     upright = not (probe.rotation_deg or probe.mirrored)
     if probe.codec != "h264" or not upright or probe.streamed or not len(probe.keyframes_s) or end_s == float("inf"):
         return None
@@ -143,7 +143,7 @@ def _copy(uri: str, probe: Probe, start_s: float, end_s: float, out: Path, limit
 
 
 class _WriteError(Exception):
-    """What went wrong in writing. While the video is open, other errors are taken for faults of the video."""
+    """An error while a clip is written. While the video is open, other errors count as faults of the video."""
 
     def __init__(self, cause: FFmpegError) -> None:
         super().__init__(cause)
@@ -164,7 +164,7 @@ def _write_packets(packets: list[Packet[VideoStream]], stream: VideoStream, key_
 def _packets(
     container: InputContainer, stream: VideoStream, probe: Probe, start_s: float, end_s: float
 ) -> list[Packet[VideoStream]]:
-    """Return the packets that show a stretch, the keyframe before it first; none if they may not be copied."""
+    """Return the packets of a stretch, from the keyframe before it on; an empty list if they may not be copied."""
     first_pts, end_pts = (probe.origin_pts + round(t / float(probe.time_base)) for t in (start_s, end_s))
     found: list[Packet[VideoStream]] = []
     n_bytes, most_bytes = 0, _MOST_COPIED_BYTES_PER_S * (end_s - start_s)
@@ -181,9 +181,9 @@ def _packets(
             if not _refreshes(packet, stream) or not 0 <= lead_s <= _MOST_LEAD_S:
                 return []
         elif packet.pts < (found[0].pts or 0):
-            continue  # It leans on what lies before the keyframe.
+            continue  # It depends on frames before the keyframe.
         if packet.dts >= end_pts and packet.pts > last_pts:
-            break  # All that is shown before the latest frame is there; between frames a clip would have holes.
+            break  # All frames before the latest one are there; with an earlier end, some could be missing.
         found.append(packet)
         last_pts = max(last_pts, packet.pts)
         n_bytes += packet.size
@@ -193,7 +193,7 @@ def _packets(
 
 
 def _refreshes(packet: Packet[VideoStream], stream: VideoStream) -> bool:
-    """Whether a packet of H.264 shows its picture whole: what containers call a keyframe may only begin to.
+    """Whether an H.264 packet refreshes the whole picture: a container's keyframe may only begin to.
 
     ITU-T H.264, 7.3.1: the low five bits of a unit's first byte are its type; 5 is an instantaneous refresh.
     """
@@ -212,8 +212,8 @@ def _encode(
     uri: str, probe: Probe, start_s: float, end_s: float, out: Path, longest_px: int, draw: Draw | None,
     limits: VideoLimits,
 ) -> _Described:  # fmt: skip
-    """Decode a stretch and encode it anew."""
-    # An H.264 picture of this kind has an even width and height.
+    """Decode a stretch and encode it again."""
+    # An H.264 picture in `yuv420p` has an even width and height.
     width, height = (max(2, side // 2 * 2) for side in scaled_size(probe.width, probe.height, longest_px))
     upright = Upright(probe, width, height)
     with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
@@ -246,7 +246,7 @@ def _encode(
 def _shown(
     uri: str, probe: Probe, start_s: float, end_s: float, limits: VideoLimits
 ) -> Iterator[tuple[float, float, VideoFrame]]:
-    """Yield `(since when it is shown, until when, frame)` for a stretch; the first is taken as shown from its start."""
+    """Yield `(shown from, shown until, frame)` for a stretch, in seconds; the times are clipped to the stretch."""
     report = DecodeReport()
     first_pts = probe.origin_pts + int(Fraction(start_s) / probe.time_base)
     current: tuple[float, VideoFrame] | None = None

@@ -28,16 +28,16 @@ class FrameBatch:
     images: NDArray[np.uint8]
     """`uint8 [T, H, W, 3]`, RGB, upright, resized."""
     pts_s: NDArray[np.float64]
-    """`float64 [T]`: when each frame is shown, in seconds since the video's first frame."""
+    """`float64 [T]`: presentation timestamp of each frame, in seconds since the video's first frame."""
     steps: NDArray[np.int64]
     """`int64 [T]`: first step of the grid that shows the frame."""
     n_steps: NDArray[np.int32]
     """`int32 [T]`: how many steps show it; more than one where the video is slower than the grid."""
     after: NDArray[np.uint8] | None = None
-    """`uint8 [H, W, 3]`: the frame sampled next, where it was asked for and there is one."""
+    """`uint8 [H, W, 3]`: the next sampled frame, if it was requested and exists."""
 
     def __post_init__(self) -> None:
-        # OpenCV refuses others as outputs, and reads what a turned one shares with its original.
+        # OpenCV refuses other arrays as outputs. Of a rotated view it reads the memory of the original.
         for name, images in (("images", self.images), ("after", self.after)):
             if images is not None and not images.flags.c_contiguous:
                 raise ValueError(f"{name} is not C-contiguous; pass it through np.ascontiguousarray")
@@ -63,21 +63,21 @@ def decode_chunk(
 ) -> Iterator[FrameBatch]:
     """Decode a chunk and yield its frames in batches.
 
-    A step shows the frame with the largest PTS that is not after it; so every step has one owner and one frame
-    whatever the chunking. Damaged packets are skipped and counted; what can be decoded is.
+    A step shows the frame with the largest PTS that is not after the step. So every step has one owner and one frame,
+    whatever the chunking. Damaged packets are skipped and counted; all others are decoded.
 
     Args:
         uri: Local path or remote URI of the video.
-        probe: What is known of the video; its size, rotation and origin hold for all chunks alike.
+        probe: The probe of the video; its size, rotation and origin hold for all chunks.
         chunk: The span of the grid to decode.
         rate: Steps of the grid per second.
         longest_px: Longest side of the frames in pixels; smaller videos are not enlarged.
         batch_frames: Most frames in a batch.
-        report: Where to note what happened.
+        report: Filled in while the frames are decoded.
         look_ahead: Whether to decode the first frame sampled after the chunk, too, for `report.after`.
         limits: Larger frames do not decode.
-        sampling: `exact`, or `fast` to leave out frames that no other needs to be decoded; then the frame of a step is
-            the last of those that are left.
+        sampling: `exact`, or `fast` to leave out frames that the remaining ones do not need for decoding. A step then
+            shows the last of the remaining frames.
 
     Raises:
         VideoError: The file can't be opened or read at all.
@@ -100,7 +100,7 @@ def decode_chunk(
             failure = error
         except (FFmpegError, *NONSENSE) as error:
             report.note(f"a frame can't be converted ({error})")
-        except Exception as error:  # Whatever it is: what was decoded before it is passed on first.
+        except Exception as error:  # After any error, the frames decoded before it are passed on first.
             failure = error
         if len(pending.images) == batch_frames:
             yield pending.flush()
@@ -122,7 +122,7 @@ class _Shown:
 
 @dataclass
 class _Pending:
-    """Converts frames that are sampled, and no others, and gathers them into a batch."""
+    """Converts only the sampled frames, and gathers them into a batch."""
 
     upright: Upright
     images: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -148,7 +148,7 @@ class _Pending:
 def _shown_frames(
     reader: Reader, probe: Probe, chunk: Chunk, rate: Fraction, report: DecodeReport, look_ahead: bool
 ) -> Iterator[_Shown]:
-    """Yield the frames of a chunk, and with `look_ahead` the one sampled after it."""
+    """Yield the frames of a chunk, and with `look_ahead` the first frame sampled after it."""
     grid = Grid(rate, probe.time_base, probe.origin_pts)
     current: Timed | None = None
     frames = frames_from(reader, grid.pts_at(chunk.first_step), chunk.first_step > 0, report)
@@ -171,7 +171,7 @@ def _shown_frames(
 def _next_shown(
     grid: Grid, probe: Probe, chunk: Chunk, first: Timed, frames: Iterator[Timed], report: DecodeReport
 ) -> Iterator[_Shown]:
-    """Yield the first frame that is sampled after a chunk, if any; damage there is for the next chunk to report."""
+    """Yield the first frame that is sampled after a chunk, if any; the next chunk reports damage there."""
     behind = Chunk(chunk.index + 1, chunk.end_step, OPEN_END, 0.0)
     noted = report.n_errors, report.n_join_errors, report.first_error
     found: _Shown | None = None
@@ -193,7 +193,7 @@ def _next_shown(
 
 
 def _show(grid: Grid, chunk: Chunk, timed: Timed, next_pts: int) -> Iterator[_Shown]:
-    """Yield the frame if any step of the chunk shows it, given when the next frame is shown."""
+    """Yield the frame if any step of the chunk shows it; `next_pts` is the PTS of the next frame."""
     first = max(grid.first_step(timed.pts), chunk.first_step)
     end = min(grid.first_step(next_pts), grid.hold_end(timed.pts))
     if chunk.end_step != OPEN_END:

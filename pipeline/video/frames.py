@@ -24,46 +24,48 @@ from pipeline.errors import VideoError
 from pipeline.video.sampling import LeftOut
 from pipeline.video.timeline import Timeline, from_keyframe_before
 
-# Seconds by which a seek that landed too late is moved back, one after the other; then the file is read from its start.
+# A seek that landed too late is repeated so many seconds earlier, with one value after the other. Then the file is read
+# from its start.
 _BACK_OFF_S = (0.0, 2.0, 20.0)
-# A file with so many damaged packets is given up; what was decoded before is kept.
+# A file with this many damaged packets is given up; the frames decoded before are kept.
 _MAX_ERRORS = 10_000
-# A container from which so many reads in a row fail has ended.
+# After this many failed reads in a row, the container counts as ended.
 _MAX_READ_ERRORS = 50
-# Errors so few packets before or behind a join are those of recordings that were cut anywhere.
+# Errors within this many packets of a join are expected, because recordings are cut at any place.
 _PACKETS_AT_JOIN = 12
-# Where the segments of one stream are joined, its clock goes on and its continuity counter does not. FFmpeg marks a
-# packet for that, so few before the keyframe with which the segment begins, if groups of pictures are longer.
+# Where the segments of one stream are joined, its clock continues, but its continuity counter does not. FFmpeg then
+# marks a packet corrupt, at most this many packets before the keyframe that begins the segment. Such a mark is
+# recognized only where groups of pictures are longer than twice this number.
 _MARK_BEFORE_SEGMENT = 2
 
 
 @dataclass
 class DecodeReport:
-    """What happened while a chunk was decoded; filled in as its frames are drawn."""
+    """A report on the decoding of a chunk; filled in while its frames are read."""
 
     n_errors: int = 0
     """Packets that did not decode, and frames marked corrupt."""
     first_error: str = ""
-    """What the decoder said of the first of them."""
+    """The message of the first error."""
     end_s: float = 0.0
-    """Up to where the video was seen, in seconds."""
+    """The end of the part of the video that was read, in seconds."""
     reached_eof: bool = False
     """Whether the file ended before the chunk did."""
     n_decoded: int = 0
     """Frames that left the decoder, sampled or not."""
     n_joins: int = 0
-    """Places at which the file goes on with another recording."""
+    """Places at which the file continues with another recording."""
     n_join_errors: int = 0
     """Errors at such places, which `n_errors` does not count."""
     after: NDArray[np.uint8] | None = None
-    """`uint8 [H, W, 3]`: the first frame sampled after the chunk, where it was asked for and there is one."""
+    """`uint8 [H, W, 3]`: the first frame sampled after the chunk, if it was requested and exists."""
 
     def reset(self) -> None:
-        """Forget everything: decoding starts anew."""
+        """Forget everything, because decoding starts again."""
         self.__init__()  # type: ignore[misc]
 
     def note(self, message: str) -> None:
-        """Count an error and keep the words of the first."""
+        """Count an error and keep the message of the first one."""
         self.n_errors += 1
         self.first_error = self.first_error or message
 
@@ -77,7 +79,7 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader:
-    """A file and how it is to be read."""
+    """A file and how to read it."""
 
     uri: str
     probe: Probe
@@ -86,14 +88,14 @@ class Reader:
 
 
 def usual_duration(probe: Probe) -> int:
-    """Return how long a frame is shown by the video's rate, in PTS units; at most a second."""
-    # A damaged header may tell of a frame in days, whose rate is no fraction of any use.
+    """Return the duration of a frame by the video's frame rate, in PTS units; at most a second."""
+    # A damaged header may claim one frame in days. Such a rate is useless as a fraction.
     usual = round(1 / (Fraction(max(1.0, probe.fps or 25.0)).limit_denominator(100_000) * probe.time_base))
     return min(max(1, usual), max(1, int(1 / probe.time_base)))
 
 
 def last_duration(frame: VideoFrame, probe: Probe) -> int:
-    """Return how long a last frame is shown, in PTS units: its own duration if plausible, else 1 / fps."""
+    """Return the duration of the last frame, in PTS units: its own duration if plausible, else 1 / fps."""
     longest = max(1, int(1 / probe.time_base))
     return frame.duration if 0 < frame.duration <= longest else usual_duration(probe)
 
@@ -101,9 +103,10 @@ def last_duration(frame: VideoFrame, probe: Probe) -> int:
 def frames_from(reader: Reader, pts: int, seeks: bool, report: DecodeReport) -> Iterator[Timed]:
     """Yield frames with rising PTS, the first of them not after `pts` wherever the file allows it.
 
-    A container's index may point past the wanted frame (it counts decoding times), and the first frames after an
-    open keyframe may be undecodable; both show in the first PTS, so the seek moves back until it fits. Files without
-    an index are read from their start, where their clock may jump; what lies before `pts` is not decoded.
+    A container's index may point past the wanted frame (it holds decoding times), and the first frames after an
+    open keyframe may be undecodable. The first PTS reveals both, so the seek moves back until it fits. Files without
+    an index are read from their start, because their clock may jump; packets before the keyframe for `pts` are not
+    decoded.
     """
     for back_off_s in (*_BACK_OFF_S, None) if seeks else (None,):
         report.reset()
@@ -131,7 +134,7 @@ def frames_from(reader: Reader, pts: int, seeks: bool, report: DecodeReport) -> 
 
 
 def _counted(frames: Iterator[Timed], probe: Probe) -> Iterator[Timed]:
-    """Give frames without times those of an even rate."""
+    """Give frames without timestamps the times of a constant frame rate."""
     duration = 1 / (Fraction(probe.fps or 25.0).limit_denominator(100_000) * probe.time_base)
     for number, timed in enumerate(frames):
         yield Timed(probe.origin_pts + round(number * duration), timed.frame)
@@ -145,9 +148,9 @@ def _decode(
     report: DecodeReport,
     after_seek: bool = False,
 ) -> Iterator[Timed]:
-    """Decode from where the container stands, skipping what is damaged.
+    """Decode from the container's current position, skipping damaged parts.
 
-    After a seek, from the first keyframe on; with `wanted_pts`, from the keyframe before that.
+    After a seek, decoding starts at the first keyframe. With `wanted_pts`, it starts at the last keyframe before that.
     """
     assert stream.time_base is not None
     clock = clock_of(container)
@@ -167,7 +170,7 @@ def _decode(
         if joined:
             ledger.joined()
             if packet.is_keyframe:
-                # What is left of the recording before comes out, and nothing behind leans on it.
+                # The last frames of the previous recording come out; no later frame depends on them.
                 try:
                     yield from order.take(stream.codec_context.decode(None), ledger)
                 except FFmpegError as error:
@@ -190,14 +193,14 @@ def _decode(
     another = next_recording(reader.uri, container.format.name, last_byte)
     if another is not None:
         ledger.joined()
-        ledger.note(f"the one that begins at byte {another} can't be read on; split the file there")
+        ledger.note(f"the recording that begins at byte {another} can't be read on; split the file there")
 
 
 class _JoinLedger:
-    """Tells errors at joins from others: a recording is cut anywhere, and the next one begins anywhere.
+    """Tells errors at joins from other errors: a recording may end, and the next one begin, at any place.
 
-    A packet or a frame that is merely marked counts for nothing at a join, nor right before a keyframe: the container
-    counts the packets of both recordings as one row, and nothing behind the keyframe leans on what was marked.
+    A packet or a frame that is only marked corrupt does not count at a join or right before a keyframe. The container
+    counts the packets of both recordings as one sequence, and no frame after the keyframe depends on what was marked.
     """
 
     def __init__(self, report: DecodeReport) -> None:
@@ -208,7 +211,7 @@ class _JoinLedger:
         self._last_keyframe = 0
 
     def packet(self, packet: Packet[VideoStream]) -> None:
-        """Take note of a packet, before it is decoded."""
+        """Register a packet before it is decoded."""
         self._number += 1
         if packet.is_keyframe:
             if self._number - self._last_keyframe > 2 * _MARK_BEFORE_SEGMENT:
@@ -224,7 +227,7 @@ class _JoinLedger:
             self.note("the container marks a packet corrupt", marked=True)
 
     def note(self, message: str, marked: bool = False) -> None:
-        """Count an error; `marked`: a flag says so, though decoding went on."""
+        """Count an error; `marked` means that only a flag reports it, while decoding continued."""
         at_join = self._since_join is not None and self._since_join <= _PACKETS_AT_JOIN
         if not at_join:
             self._recent.append((self._number, marked))
@@ -248,7 +251,7 @@ class _JoinLedger:
 
 
 class _InOrder:
-    """Passes on the frames that have a place: with rising times, and none that leans on what was not decoded."""
+    """Passes on frames with rising timestamps, but none that depends on frames that were not decoded."""
 
     def __init__(self, stream: VideoStream, reader: Reader, untimed: bool, report: DecodeReport) -> None:
         assert stream.time_base is not None
@@ -271,7 +274,7 @@ class _InOrder:
                 continue
             if frame.pts is None or (self._last_pts is not None and frame.pts <= self._last_pts):
                 continue
-            # Frames shown before the keyframe lean on others that were not decoded (an open group of pictures).
+            # Frames shown before the keyframe depend on others that were not decoded (an open group of pictures).
             if self.key_pts is not None and frame.pts < self.key_pts:
                 continue
             self._last_pts = frame.pts
@@ -279,7 +282,7 @@ class _InOrder:
 
 
 def _packets(container: InputContainer, stream: VideoStream, report: DecodeReport) -> Iterator[Packet[VideoStream]]:
-    """Read packets to the end of the file, and on past places where the container itself is damaged."""
+    """Read packets to the end of the file, and continue after places where the container itself is damaged."""
     n_in_a_row = 0
     while n_in_a_row < _MAX_READ_ERRORS:
         try:

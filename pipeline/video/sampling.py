@@ -7,12 +7,12 @@ from fractions import Fraction
 from typing import Literal
 
 MAX_HOLD_S = 10.0
-"""A frame counts as shown for at most so long; what follows is a gap, at which memory of the past is reset."""
+"""A frame counts as shown for at most this long. Then a gap begins, at which the memory of the past is reset."""
 LeftOut = Literal["DEFAULT", "NONREF", "BIDIR"]
-"""What a decoder leaves out, as FFmpeg's `skip_frame` names it."""
-# Where no frame needs a B-frame but other B-frames; in HEVC and AV1 they take the part of P-frames, too.
+"""The frames that a decoder leaves out, as FFmpeg's `skip_frame` names them."""
+# Codecs in which only other B-frames need a B-frame. In HEVC and AV1, B-frames also take the part of P-frames.
 _PLAIN_B_FRAMES = ("h264", "mpeg4", "mpeg2video", "msmpeg4v3")
-# Encoders put three of them in a row unless they are told otherwise, so one frame in four is none of them.
+# Encoders put three B-frames in a row by default, so one frame in four is not a B-frame.
 _FRAMES_PER_REFERENCE = 4
 
 
@@ -48,7 +48,7 @@ class Grid:
 
 
 def left_out(sampling: str, codec: str, fps: float, rate: Fraction) -> LeftOut:
-    """Return which frames to skip: for `fast` all B-frames if enough frames remain, else those that no other needs."""
+    """Return the frames to skip; for `fast` all B-frames if enough frames remain, else those that no other needs."""
     if sampling == "exact":
         return "DEFAULT"
     enough_left = fps >= _FRAMES_PER_REFERENCE * rate

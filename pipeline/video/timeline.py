@@ -11,47 +11,48 @@ from av.video.stream import VideoStream
 
 from pipeline.archive.container import Clock
 
-# Decoding times rise in every sound stream. A step back by less is a hiccup of the writer; its frames are left out.
+# Decoding times rise in every intact stream. A smaller step back is a hiccup of the writer; its frames are left out.
 _HICCUP_S = 0.25
-# FFmpeg's own threshold (`dts_delta_threshold`) for formats of broadcast, whose clock may jump: no gap is so long.
+# FFmpeg's own threshold (`dts_delta_threshold`) for broadcast formats, whose clock may jump: no gap is that long.
 _LONGEST_GAP_S = 10.0
 # Broadcast formats count time in 33 bits.
 _WRAP = 1 << 33
-# A group of pictures that is longer is not held back until it is known whether it is wanted; it is decoded.
+# A longer group of pictures is decoded at once. It is not held back until it is known whether it is wanted.
 _MAX_HELD_PACKETS = 2000
 
 
 class Placed(NamedTuple):
-    """A packet whose timestamps go on from those before it."""
+    """A packet whose timestamps continue those of the packets before it."""
 
     packet: Packet[VideoStream]
     joined: bool
-    """Whether another recording begins with it."""
+    """Whether another recording begins with this packet."""
 
 
 @dataclass
 class Timeline:
     """Shifts timestamps so that each recording begins where the one before it ended.
 
-    A recording begins where decoding time goes back by more than a hiccup, and the next packet goes on from there; in
-    formats of broadcast also where it leaps ahead by more than `_LONGEST_GAP_S`, as every player takes it. In other
-    formats a leap ahead is a camera that paused, and stays a gap. A clock that wraps is carried on to the exact unit.
+    A recording begins where the decoding time goes back by more than a hiccup and the next packet continues from there.
+    In broadcast formats it also begins where the decoding time leaps ahead by more than `_LONGEST_GAP_S`; every player
+    does the same. In other formats a leap ahead means that the camera paused, and it stays a gap. A clock that wraps is
+    continued to the exact unit.
     """
 
     clock: Clock
     unit_s: float
     """Seconds per unit of time."""
     usual_duration: int
-    """How long a frame is shown, in units, where a packet does not tell."""
+    """Duration of a frame, in units, if its packet gives none."""
     _shift: int = 0
     _last_dts: int | None = None
     _end: int = 0
-    """Where the last of the frames ends, in the order of presentation."""
+    """End of the last frame in the order of presentation."""
     _next_dts: int = 0
     _held: Packet[VideoStream] | None = field(default=None, repr=False)
 
     def place(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Placed]:
-        """Yield the packets, moved in time; each is held back until the next is known."""
+        """Yield the packets with shifted timestamps; each is held back until the next is known."""
         for following in packets:
             if self._held is not None:
                 yield self._place(self._held, following)
@@ -69,7 +70,7 @@ class Timeline:
             wraps = self._wraps(step)
             if self._leaps(step - wraps):
                 if not self._goes_on(packet.dts, following):
-                    # A single packet with a time of its own: its frame has no place.
+                    # A single stray packet: its frame has no place on the timeline.
                     packet.pts = None
                     return Placed(packet, False)
                 joined = True
@@ -82,7 +83,7 @@ class Timeline:
         self._next_dts = packet.dts + self._shift + duration
         pts = packet.pts
         if pts is not None:
-            # A picture's time may lie behind the wrap already, its decoding time not yet.
+            # The presentation time may already lie after the wrap while the decoding time does not.
             pts -= self._wraps(pts - packet.dts)
             self._end = max(self._end, pts + self._shift + duration) if not joined else pts + self._shift + duration
         if self._shift or pts != packet.pts:
@@ -91,7 +92,7 @@ class Timeline:
         return Placed(packet, joined)
 
     def _wraps(self, step: int) -> int:
-        """Return what the clock's wrapping adds to a step in time."""
+        """Return the part of a time step that the clock's wrapping adds."""
         if self.clock != "broadcast" or abs(step) <= _WRAP // 2:
             return 0
         return _WRAP if step > 0 else -_WRAP
@@ -101,7 +102,7 @@ class Timeline:
         return step_s < -_HICCUP_S or (self.clock == "broadcast" and step_s > _LONGEST_GAP_S)
 
     def _goes_on(self, dts: int, following: Packet[VideoStream] | None) -> bool:
-        """Whether what follows a leap is as near to it as to what was before; a single stray packet is not."""
+        """Whether the packet after a leap is at least as near to it as to what was before; after a stray it is not."""
         assert self._last_dts is not None
         if following is None or following.dts is None:
             return True

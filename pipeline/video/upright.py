@@ -14,7 +14,7 @@ class Upright:
     """Converts the frames of one video to pictures of one size."""
 
     def __init__(self, probe: Probe, width: int, height: int) -> None:
-        """Take what is known of the video, and the size of the upright pictures in pixels."""
+        """Take the probe of the video, and the size of the upright pictures in pixels."""
         self.width, self.height = width, height
         self._turns, self._mirrored = probe.rotation_deg // 90, probe.mirrored
         self._reformatter = VideoReformatter()
@@ -22,8 +22,8 @@ class Upright:
     def picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """Return a frame as `uint8 [H, W, 3]`, RGB, C-contiguous."""
         width, height = (self.height, self.width) if self._turns % 2 else (self.width, self.height)
-        # One pass converts the colours and resizes. Where the picture's size changes on the way, later frames fill the
-        # first size: recorders change resolution, not the scene.
+        # One pass converts the colours and resizes. If the picture's size changes within a file, later frames are
+        # resized to the first size: recorders change the resolution, not the scene.
         small = self._reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR
         )
