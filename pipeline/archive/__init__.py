@@ -1,1 +1,1 @@
-"""What to read: the videos of an archive, what they hold, and how the work on them is cut."""
+"""List the videos of an archive, inspect them, and divide the work on them."""

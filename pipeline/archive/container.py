@@ -23,26 +23,26 @@ _FORMATS = (
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 NONSENSE = (ArithmeticError, AssertionError, LookupError, MemoryError, ValueError)
-"""What the bindings raise, besides errors of FFmpeg, at values that no sound file has: a rate of nothing, a negative
-size, a pixel format of no name."""
+"""Exceptions that the bindings raise, besides FFmpeg's errors, for values that no intact file has: a rate of zero, a
+negative size, a pixel format without a name."""
 # Each read from Python costs some time; FFmpeg reads local files by itself.
 _BUFFER_BYTES = 1 << 20
 
 
 Clock = Literal["none", "broadcast", "running", "tables"]
-"""Where a file's timestamps are from. `none`: nowhere, frames are counted. `broadcast`: a clock of 33 bits that wraps
-and may jump. `running`: each packet tells its own. `tables`: the container's tables."""
+"""The source of a file's timestamps. `none`: there is none, frames are counted. `broadcast`: a clock of 33 bits that
+wraps and may jump. `running`: each packet carries its own. `tables`: the container's tables."""
 _CLOCKS: dict[str, Clock] = {
     **dict.fromkeys(("h264", "hevc", "mpegvideo", "m4v"), "none"),
     **dict.fromkeys(("mpegts", "mpeg"), "broadcast"),
     **dict.fromkeys(("mov", "avi", "mxf", "gif", "apng", "yuv4mpegpipe"), "tables"),
 }  # type: ignore[dict-item, unused-ignore]
-# Formats without an index to seek by, whose times are known only when they are read from their start.
+# Formats without an index for seeking. Their times are known only when they are read from their start.
 _STREAMED = ("mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "flv", "gif", "apng", "dhav", "mjpeg")
 
 
 def clock_of(container: InputContainer) -> Clock:
-    """Return where a file's timestamps are from."""
+    """Return the source of a file's timestamps."""
     return _CLOCKS.get(container.format.name.split(",")[0], "running")
 
 
@@ -57,16 +57,17 @@ def open_video(
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local or remote video and yield the container and one of its video streams.
 
-    That is the one asked for by number, else the largest that is no picture; of equal ones the first.
+    This is the stream of the given number; without a number, the largest stream that is not a still picture. Of equally
+    large streams it is the first.
 
-    The decoder runs on one thread: many decoders run side by side. It refuses frames that are larger than allowed,
-    whatever the header says.
+    The decoder runs on one thread, because many decoders run side by side. It refuses frames that are larger than
+    allowed, whatever the header says.
 
     Raises:
-        VideoError: The file is missing, empty, not a video, without a video stream, or unreadable; also while the block
-            reads it.
+        VideoError: The file is missing, empty, not a video, without a video stream, or unreadable. It is also raised
+            for errors inside the `with` block.
     """
-    # Of frames beyond this the decoder does not even allocate one.
+    # The decoder does not even allocate a larger frame.
     decoding = {"max_pixels": str(int(limits.max_megapixels * 1e6))}
     with ExitStack() as stack:
         try:
@@ -87,11 +88,11 @@ def open_video(
         try:
             yield container, stream
         except FFmpegError as error:
-            raise VideoError("corrupt", f"{uri}: can't be read on ({error.strerror})") from error
+            raise VideoError("corrupt", f"{uri}: can't be read any further ({error.strerror})") from error
         except NONSENSE as error:
             raise _no_sense(uri, error) from error
         except OSError as error:
-            # From a remote file; FFmpeg passes on what its reading raised.
+            # FFmpeg passes on the error that reading a remote file raised.
             raise VideoError("io", f"{uri}: reading it failed ({error.strerror or error})") from error
 
 
@@ -121,7 +122,7 @@ def _area(stream: VideoStream) -> int:
 
 
 def _open(uri: str, options: dict[str, str], stack: ExitStack) -> InputContainer:
-    """Open a container that is closed, with what it reads from, when the stack unwinds."""
+    """Open a container; the stack closes it and its source when it unwinds."""
     source: Any
     if not filesystem.is_local(uri):
         source = stack.enter_context(filesystem.open_ranges(uri))
@@ -140,14 +141,14 @@ def refuse_large_frames(uri: str, stream: VideoStream, limits: VideoLimits) -> N
     """Raise if the stream's current frames are larger than allowed, which is why the decoder skipped them.
 
     Raises:
-        VideoError: They are.
+        VideoError: The frames are larger than allowed.
     """
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > limits.max_megapixels * 1e6:
         raise VideoError(
             "too_large",
             f"{uri}: has frames of {width} x {height} pixels, more than max_megapixels = {limits.max_megapixels:g}; "
-            "raise that option if the file is honest",
+            "increase that option if the file is genuine",
         )
 
 
@@ -155,16 +156,16 @@ _STILL = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbn
 
 
 def _no_sense(uri: str, error: Exception) -> VideoError:
-    return VideoError("corrupt", f"{uri}: makes no sense ({type(error).__name__}: {error})")
+    return VideoError("corrupt", f"{uri}: has invalid values ({type(error).__name__}: {error})")
 
 
-# Boxes of an MP4 to look through for its index; only fragmented ones, which have it first, have more.
+# Number of MP4 boxes that are searched for the index. Only fragmented files have more, and their index comes first.
 _MAX_BOXES = 1000
 _NOT_A_VIDEO = (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError, av.error.PatchWelcomeError)
 
 
 def _can_be_read(uri: str) -> bool:
-    """Whether the beginning and the end of a local file can be read: FFmpeg speaks of input errors also at nonsense."""
+    """Whether the beginning and the end of a local file can be read: FFmpeg reports input errors for nonsense, too."""
     if not filesystem.is_local(uri):
         return False
     try:

@@ -1,4 +1,4 @@
-"""One way to reach files: the local disk, object stores, and every file system that fsspec knows."""
+"""One interface to files: on the local disk, in object stores, and on every file system that fsspec knows."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.errors import UsageError
 # Schemes that Arrow's own C++ clients serve; fsspec serves all others.
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "abfs", "abfss")
 
-# A store that throttles is asked again after 0.05, 0.1, 0.2 ... seconds; Arrow's own three times are over in no time.
+# A store that throttles is retried after 0.05, 0.1, 0.2 ... seconds. Arrow's own three attempts end too soon.
 _S3_ATTEMPTS = 10
 _S3_CONNECT_S = 10.0
 
-# Of videos: nobody overwrites them while they are read.
+# The cache is for videos, because nobody overwrites them while they are read.
 _CACHE = BlockCache()
 
 
@@ -52,7 +52,7 @@ def canonical_uri(uri: str) -> str:
 
 
 def is_text(path: str) -> bool:
-    """Whether a path can be written as UTF-8; names of files on Linux are any bytes."""
+    """Whether a path can be written as UTF-8; file names on Linux may be any bytes."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -77,17 +77,17 @@ def open_bytes(uri: str) -> BinaryIO:
 
     Raises:
         UsageError: As for `resolve`.
-        OSError: It can't be reached, or is not there.
+        OSError: The file can't be reached or does not exist.
     """
     return open(local_path(uri), "rb") if is_local(uri) else io.BufferedReader(open_ranges(uri))
 
 
 def open_ranges(uri: str) -> RangeReader:
-    """Open a remote video for reading; parts of it and of others that were read last are kept in memory.
+    """Open a remote video for reading; the parts of all videos that were read last are kept in memory.
 
     Raises:
         UsageError: As for `resolve`.
-        OSError: It can't be reached, or is not there.
+        OSError: The file can't be reached or does not exist.
     """
     return RangeReader(*_client(uri), uri, _CACHE)
 
@@ -96,7 +96,7 @@ def _client(uri: str) -> tuple[pafs.FileSystem, str]:
     scheme = urlsplit(uri).scheme
     if urlsplit(uri).password is not None:
         raise UsageError(
-            f"{scheme}://...: a URI with a password in it would be written to tables and logs; give it by the "
+            f"{scheme}://...: a URI with a password in it would be written to tables and logs; set it in the "
             "environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store's client reads"
         )
     try:
@@ -110,9 +110,9 @@ def _client(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def _patient(served: pafs.S3FileSystem, uri: str) -> pafs.S3FileSystem:
-    """Return a client that tries for longer where a store is busy or a connection breaks."""
+    """Return a client that retries for longer if a store is busy or a connection breaks."""
     options = dict(parse_qsl(urlsplit(uri).query))
-    # Named here as `from_uri` would have found it.
+    # The endpoint is found here as `from_uri` would find it.
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     endpoint = urlsplit(named if "://" in named else f"//{named}")
     return pafs.S3FileSystem(
@@ -121,7 +121,7 @@ def _patient(served: pafs.S3FileSystem, uri: str) -> pafs.S3FileSystem:
         endpoint_override=options.get("endpoint_override") or endpoint.netloc or None,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
         connect_timeout=_S3_CONNECT_S,
-        # A small file is put by one request instead of three.
+        # A small file is written by one request instead of three.
         allow_delayed_open=True,
     )
 
@@ -132,7 +132,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 class _ReadPatiently(pafs.FileSystemHandler):  # type: ignore[misc]
-    """A remote file system whose files are read by `PatientReader`; all else is left to its client."""
+    """A remote file system whose files are read by `PatientReader`; its client does everything else."""
 
     def __init__(self, client: pafs.FileSystem) -> None:
         self._client = client

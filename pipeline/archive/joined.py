@@ -8,19 +8,19 @@ from pipeline.archive import filesystem
 
 _EBML = bytes.fromhex("1a45dfa3")
 _SEGMENT = bytes.fromhex("18538067")
-# What files of these formats begin with. FFmpeg ends where another begins.
+# First bytes of files of these formats. FFmpeg ends where another file begins.
 _BEGINNINGS = {"flv": b"FLV\x01", "asf": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")}
 _BLOCK_BYTES = 1 << 20
 
 
 def has_one_index(uri: str, format_name: str) -> bool:
-    """Whether the index of a Matroska or WebM file, if it has one, is that of the whole file.
+    """Whether the index of a Matroska or WebM file, if it has one, covers the whole file.
 
-    It is not where other files were appended. Of a stream whose length was never written nothing is known.
+    It does not if other files were appended. A stream whose length was never written counts as not covered.
 
     Args:
         uri: Local path or remote URI of the file.
-        format_name: FFmpeg's name for its format; files of others have one index.
+        format_name: FFmpeg's name for its format; files of other formats have one index.
 
     Raises:
         OSError: The file can't be read.
@@ -44,7 +44,7 @@ def next_recording(uri: str, format_name: str, after: int) -> int | None:
 
     Args:
         uri: Local path or remote URI of the file.
-        format_name: FFmpeg's name for its format; others are read to their end.
+        format_name: FFmpeg's name for its format; FFmpeg reads other formats to their end.
         after: Byte from which to look.
 
     Raises:
@@ -72,7 +72,7 @@ def _element_size(file: BinaryIO, name: bytes) -> int | None:
     first = file.read(1)
     if not first or not first[0]:
         return None
-    # The first byte's leading zeros tell how many follow; all ones mean that the length is unknown.
+    # The leading zeros of the first byte are the number of bytes that follow. All ones mean that the length is unknown.
     n_following = 8 - first[0].bit_length()
     n_bits = 7 * (n_following + 1)
     size = int.from_bytes(first + file.read(n_following), "big") & ((1 << n_bits) - 1)

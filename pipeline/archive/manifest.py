@@ -19,16 +19,16 @@ from pipeline.archive.refs import BATCH, VideoRef, info_of, ref_of
 from pipeline.errors import UsageError
 
 MANIFEST_SUFFIXES = frozenset([".csv", ".jsonl", ".parquet"])
-"""What counts as a manifest, not as a video."""
-# A line of a manifest is no longer; a file without line ends would be held in memory whole.
+"""Suffixes of files that count as manifests, not as videos."""
+# Longest line of a manifest. Without a limit, a file without line ends would be held in memory as a whole.
 _LINE_CHARS = 1 << 20
 
 
 def read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> Iterator[VideoRef]:
-    """Yield what a manifest lists; a relative `uri` is relative to it, and a missing file has `size_bytes` -1.
+    """Yield the videos of a manifest; a relative `uri` is relative to it, and a missing file has `size_bytes` -1.
 
     Raises:
-        UsageError: It can't be read, or a row makes no sense.
+        UsageError: The manifest can't be read, or a row is invalid.
     """
     parent = filesystem.canonical_uri(source).rpartition("/")[0]
     for line, row in _manifest_rows(source, fs, path, suffix):
@@ -43,7 +43,7 @@ def read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> I
         if filesystem.is_local(uri) and not os.path.isabs(uri.removeprefix("file://")):
             uri = filesystem.join(parent, uri)
         if "\0" in uri:
-            raise UsageError(f"{source}: row {line} has a `uri` with a NUL in it, which no file can be called")
+            raise UsageError(f"{source}: row {line} has a `uri` with a NUL in it, which no file name can contain")
         uri = filesystem.canonical_uri(uri)
         file_fs, file_path = filesystem.resolve(uri)
         try:
@@ -57,7 +57,7 @@ def read_manifest(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> I
 
 
 def _manifest_rows(source: str, fs: pafs.FileSystem, path: str, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield `(row number as a person counts it, row)`, line by line: a manifest may be longer than memory."""
+    """Yield `(row number as a person counts it, row)`, line by line: a manifest may not fit into memory."""
     try:
         if suffix == ".parquet":
             yield from _parquet_rows(fs, path)

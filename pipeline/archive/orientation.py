@@ -1,4 +1,4 @@
-"""How a video's frames are set upright, by what its headers say."""
+"""Find in a video's headers how its frames are set upright."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-# Pixels of no camera or disc are so much wider than high, or higher than wide: the header is damaged.
+# No camera or disc has pixels that are this much wider than high, or higher than wide: such a header is damaged.
 _WIDEST_PIXEL = 10.0
 
 
 def orientation_of(matrix: bytes | None) -> tuple[int, bool]:
     """Return `(counter-clockwise turn in degrees, whether left and right are flipped after it)` of a display matrix.
 
-    FFmpeg hands the container's matrix on to every frame, and that of the codec's own headers.
+    FFmpeg attaches the container's matrix, and the matrix of the codec's own headers, to every frame.
     """
     if matrix is None:
         return 0, False

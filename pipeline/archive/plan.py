@@ -1,4 +1,4 @@
-"""Cut the work: whole videos into shards, a video's span into keyframe-aligned chunks."""
+"""Divide the work: group whole videos into shards, cut a video's span into keyframe-aligned chunks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.errors import VideoError
 
 OPEN_END = -1
 """`end_step` of a chunk that runs to the end of its file, wherever that is."""
-# A shard is cut into so many chunks at least, unless they would be shorter than this.
+# A shard is cut into at least this many chunks, unless they would be shorter than `_SHORTEST_CHUNK_S`.
 _CHUNKS_OF_SHARD = 64
 _SHORTEST_CHUNK_S = 5.0
-# With fewer of them, those that are not very short are halved between keyframes: what lies before the middle is decoded
-# twice, by cores that would wait otherwise.
+# With fewer chunks than this, all but very short ones are halved between keyframes. Frames before the middle are
+# decoded twice, by cores that would otherwise wait.
 _FEW_CHUNKS = 8
 _SHORTEST_HALVED_S = 2.0
 
@@ -31,14 +31,14 @@ class Chunk:
     first_step: int
     """First point of the sampling grid that the chunk owns; step `k` lies at `k / sample_fps` seconds."""
     end_step: int
-    """First point that it does not own any more, or `OPEN_END`."""
+    """First point after those that the chunk owns, or `OPEN_END`."""
     duration_s: float
-    """About how much video it holds; for deadlines and for balancing."""
+    """Approximate length of its video; for deadlines and for balancing."""
 
 
 @dataclass(frozen=True)
 class PlannedVideo:
-    """A video with its place in the plan: either its probe and chunks, or why it can't be read."""
+    """A video with its place in the plan: either its probe and chunks, or the reason why it can't be read."""
 
     ref: VideoRef
     probe: Probe | None
@@ -60,11 +60,11 @@ def plan_video(ref: VideoRef, probe: Probe | VideoError, rate: Fraction, chunk_s
     """Cut a probed video into chunks of about `chunk_s` seconds that start on keyframes.
 
     A file without an index, or without a duration, becomes one chunk, streamed. The last chunk of a whole file has
-    an open end, since headers lie about the length.
+    an open end, because headers may give a wrong length.
 
     Args:
         ref: The video, perhaps with a span.
-        probe: What is known of it, or the reason why nothing is.
+        probe: Its probe, or the error that prevented one.
         rate: Points of the sampling grid per second.
         chunk_s: Wanted length of a chunk in seconds.
     """
@@ -72,7 +72,7 @@ def plan_video(ref: VideoRef, probe: Probe | VideoError, rate: Fraction, chunk_s
         return PlannedVideo(ref, None, (), probe)
     start_s = ref.start_s or 0.0
     end_s = ref.end_s if ref.end_s is not None else math.inf
-    # Of recordings joined end to end FFmpeg tells the length of the last, so a span may lie beyond.
+    # For recordings joined end to end, FFmpeg reports the length of the last one, so a span may lie beyond it.
     known_s = 0.0 if probe.streamed and ref.start_s else probe.duration_s
     declared_end_s = min(end_s, known_s) if known_s else end_s
     if ref.start_s and known_s and start_s >= known_s:
@@ -110,16 +110,16 @@ def plan_shards(
 ) -> Iterator[list[PlannedVideo]]:
     """Gather probed videos, in order, into shards; a shard is closed by count or by hours, whichever comes first.
 
-    A small shard is cut into shorter chunks than a large one, a very small one between keyframes, too, so that there is
-    work for every core until the end. The result depends on the order of the videos alone, so that a plan cut short and
-    taken up again is the same plan.
+    A small shard is cut into shorter chunks than a large one, and a very small shard also between keyframes, so that
+    every core has work until the end. The result depends only on the order of the videos, so that an interrupted plan
+    that is resumed is the same plan.
 
     Args:
-        probed: Videos, with what is known of each.
+        probed: Videos, each with its probe or the error that prevented one.
         rate: Points of the sampling grid per second.
-        chunk_s: Wanted length of a chunk in seconds, where there is enough to do.
+        chunk_s: Wanted length of a chunk in seconds, if there is enough video.
         max_videos: Most videos of a shard.
-        max_hours: Most hours of video in a shard, but for the last of its videos.
+        max_hours: Most hours of video in a shard; only its last video may exceed them.
     """
     shard: list[PlannedVideo] = []
     seconds = 0.0
@@ -134,7 +134,7 @@ def plan_shards(
 
 
 def _finely_cut(shard: list[PlannedVideo], seconds: float, rate: Fraction, chunk_s: float) -> list[PlannedVideo]:
-    """Return a shard's videos in chunks of the wanted length, or shorter ones if that would be few."""
+    """Return a shard's videos in chunks of the wanted length, or in shorter chunks if there would be few."""
     shorter_s = min(chunk_s, max(_SHORTEST_CHUNK_S, seconds / _CHUNKS_OF_SHARD))
     if shorter_s < chunk_s:
         shard = [
@@ -146,7 +146,7 @@ def _finely_cut(shard: list[PlannedVideo], seconds: float, rate: Fraction, chunk
 
 
 def _halved(video: PlannedVideo, rate: Fraction) -> Iterator[Chunk]:
-    """Yield a video's chunks, or their halves, as far as a decoder can start near the middle."""
+    """Yield a video's chunks, or their halves if a decoder can start near the middle."""
     index = 0
     for chunk in video.chunks:
         parts = [chunk]

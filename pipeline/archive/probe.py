@@ -1,4 +1,4 @@
-"""Look into a video without decoding it: what it is, how long, and where its keyframes lie."""
+"""Inspect a video, decoding only its first frame: its format, its length, and the times of its keyframes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from pipeline.errors import VideoError
 
 log = logging.getLogger(__name__)
 
-# So many packets may pass before the first picture must have come out.
+# The first picture must come out within this many packets.
 _PACKETS_TO_FIRST_FRAME = 500
-# By so many frames, at most, do the usual encoders move a keyframe when they reorder.
+# The usual encoders move a keyframe by at most this many frames when they reorder.
 _REORDERED_FRAMES = 4.5
-# Formats whose index, where there is one, holds only what was read so far.
+# Formats whose index, if there is one, covers only the part that was read so far.
 _INDEXLESS_FORMATS = ("asf", "rm", "yuv4mpegpipe")
-# Formats whose header tells when the last frame ends, not how long that is after the first.
+# Formats whose header gives the time at which the last frame ends, not its distance from the first frame.
 _COUNT_FROM_ZERO = ("matroska,webm", "flv")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a video says of itself. Time zero is its first frame."""
+    """The properties that a video declares. Time zero is its first frame."""
 
     codec: str
     width: int
@@ -47,11 +47,11 @@ class Probe:
     rotation_deg: int
     """Counter-clockwise turn that sets the stored frames upright: 0, 90, 180 or 270."""
     fps: float
-    """Average frame rate, or 0 where the file does not tell."""
+    """Average frame rate, or 0 if the file does not state it."""
     vfr: bool
     """Whether frames are unevenly spaced."""
     duration_s: float
-    """As declared by the stream, else by the container; 0 where neither tells."""
+    """As declared by the stream, else by the container; 0 if neither declares it."""
     time_base: Fraction
     """Seconds per unit of PTS."""
     origin_pts: int
@@ -73,8 +73,8 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
 
     Args:
         ref: The video.
-        limits: What it may claim to be.
-        track: Which of its video streams to take, from 0. None: the largest that is no picture.
+        limits: Limits for the claims of its headers.
+        track: Which of its video streams to take, from 0. None: the largest that is not a still picture.
 
     Raises:
         VideoError: The file is missing, empty, not a video, without a video stream, claims to be more than the limits
@@ -100,14 +100,15 @@ def probe_video(ref: VideoRef, limits: VideoLimits = USUAL_LIMITS, track: int | 
         rotation, mirrored = orientation_of(bytes(matrix) if matrix is not None else None)
         aspect = float(stream.sample_aspect_ratio or 1)
         width, height = upright_size(first.width, first.height, aspect, rotation)
-        # FFmpeg gives 25 per second to streams without times; the codec's own header knows better.
+        # FFmpeg assumes 25 per second for streams without times; the codec's own header is more reliable.
         rate = stream.guessed_rate if untimed else stream.average_rate or stream.guessed_rate
         duration_s, start_s = _declared_duration_s(container, stream), float(origin * stream.time_base)
         if container.format.name in _COUNT_FROM_ZERO and 0 < start_s < duration_s:
             duration_s -= start_s
         if len(keyframes):
-            # An index counts decoding times, and a keyframe is shown up to some frames later than that says. A chunk
-            # that starts just after its keyframe costs its predecessor those frames; just before, a whole group.
+            # An index holds decoding times, and a keyframe may be shown some frames later. A chunk that starts just
+            # after its keyframe adds only those frames to its predecessor; one that starts just before adds a whole
+            # group of pictures to its own work.
             margin = _REORDERED_FRAMES if stream.codec_context.has_b_frames else 0.5
             keyframes = (keyframes - keyframes[0]) * float(stream.time_base) + margin / float(rate or 30)
         return Probe(
@@ -147,7 +148,7 @@ def _check_claims(ref: VideoRef, container: InputContainer, stream: VideoStream,
         )
     else:
         return
-    raise VideoError("too_large", f"{ref.uri}: claims {claim}; raise that option if the file is honest")
+    raise VideoError("too_large", f"{ref.uri}: claims {claim}; increase that option if the file is genuine")
 
 
 def _first_frame(uri: str, container: InputContainer, stream: VideoStream, limits: VideoLimits) -> VideoFrame:
@@ -174,7 +175,7 @@ def _read_index(container: InputContainer, stream: VideoStream) -> tuple[NDArray
     if container.format.name in _INDEXLESS_FORMATS:
         return nothing, nothing
     try:
-        # Matroska's cues are read only when somebody seeks.
+        # FFmpeg reads Matroska's cues only at a seek.
         container.seek(0, stream=stream)
     except FFmpegError:
         return nothing, nothing
@@ -196,7 +197,7 @@ def _is_variable(spacing: NDArray[np.float64], stream: VideoStream) -> bool:
 
 def _declared_duration_s(container: InputContainer, stream: VideoStream) -> float:
     if container.format.name == "avi" and stream.frames and stream.average_rate:
-        # Of an AVI that lost its end FFmpeg tells what is left; the header still tells what there was.
+        # For an AVI that lost its end, FFmpeg reports the remaining length; the header still holds the original one.
         return float(stream.frames / stream.average_rate)
     if stream.duration and stream.time_base:
         return max(0.0, float(stream.duration * stream.time_base))

@@ -15,9 +15,9 @@ from pyarrow import fs as pafs
 
 log = logging.getLogger(__name__)
 
-# A request costs a round trip, so much is asked for at once; a second of video is some hundred kilobytes.
+# Each request costs a round trip, so it fetches this much at once. A second of video is some hundred kilobytes.
 _BLOCK_BYTES = 2 << 20
-# What lies at a file's ends is read for each of its chunks anew: it stays, where more than a chunk's data fits in.
+# Each chunk reads both ends of its file again. They stay in a cache that holds more than the data of a chunk.
 _CACHE_BYTES = 64 << 20
 _PAUSES_S = (0.2, 1.0, 5.0)
 
@@ -33,7 +33,7 @@ class BlockCache:
         self._lock = Lock()
 
     def get(self, version: _Version, number: int, fetch: Callable[[int], bytes]) -> bytes:
-        """Return a block of a file, fetched if it is not there."""
+        """Return a block of a file, which is fetched if it is not in the cache."""
         key = version, number
         with self._lock:
             if key in self._blocks:
@@ -53,15 +53,15 @@ class BlockCache:
 class PatientReader(io.RawIOBase):
     """A remote file, opened for reading; a read that fails is retried.
 
-    Clients ask again by themselves, but not always: that of S3 takes a refusal whose text is longer than the range that
-    was asked for to be an error of its own (https://github.com/apache/doris/pull/66557).
+    Clients retry by themselves, but not always. The S3 client takes a refusal whose text is longer than the requested
+    range for a different error (https://github.com/apache/doris/pull/66557).
 
     Raises:
-        OSError: From any method: the file is not there, or it could not be read again and again.
+        OSError: From any method: the file does not exist, or all retries failed.
     """
 
     def __init__(self, fs: pafs.FileSystem, path: str, size: int | None = None) -> None:
-        """Open the file at a path of a file system; where its size is known already, as soon as it is read."""
+        """Open the file at a path of a file system; with a given size, the file is opened only at the first read."""
         self._fs, self._path = fs, path
         self._file: pa.NativeFile | None = None
         if size is None:
@@ -71,11 +71,11 @@ class PatientReader(io.RawIOBase):
         self._at = 0
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
@@ -89,7 +89,7 @@ class PatientReader(io.RawIOBase):
         return self._at
 
     def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer from the position on, as far as the file goes; return how many bytes."""
+        """Fill a buffer from the position on, at most to the end of the file; return the number of bytes."""
         part = self._range(self._at, max(0, min(len(target), self._size - self._at)))
         target[: len(part)] = part
         self._at += len(part)
@@ -108,10 +108,10 @@ class PatientReader(io.RawIOBase):
                 self._file = self._file or self._fs.open_input_file(self._path)
                 part: bytes = self._file.read_at(n_bytes, start)
                 if len(part) < n_bytes:
-                    raise OSError(errno.EIO, "it became shorter while it was read")
+                    raise OSError(errno.EIO, "the file became shorter while it was read")
                 return part
             except OSError as error:
-                # A connection may be of no more use.
+                # The connection may be broken.
                 self._file = None
                 if pause_s is None or isinstance(error, (FileNotFoundError, PermissionError)):
                     raise
@@ -124,24 +124,24 @@ class RangeReader(PatientReader):
     """A remote file that is read block by block, through a cache that outlives it."""
 
     def __init__(self, fs: pafs.FileSystem, path: str, uri: str, cache: BlockCache) -> None:
-        """Look the file up; nothing of it is read yet, nor at all where the cache has it.
+        """Look the file up; nothing is read yet, and blocks in the cache are not read at all.
 
         Args:
             fs: Where the file is.
             path: Its path there.
-            uri: What it is known by in the cache.
-            cache: Of files that are not overwritten within a second: a store tells these apart by their size alone.
+            uri: Its name in the cache.
+            cache: For files that are not overwritten within a second: a store tells such versions apart only by size.
         """
         info = fs.get_file_info(path)
         if info.type != pafs.FileType.File:
             raise FileNotFoundError(errno.ENOENT, "no such file", uri)
         super().__init__(fs, path, info.size)
         self._cache = cache
-        # What was read of a file counts no more when it has changed.
+        # Blocks that were read before the file changed no longer count.
         self._version = uri, self._size, info.mtime_ns
 
     def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer from the position on, as far as a block goes; return how many bytes."""
+        """Fill a buffer from the position on, at most to the end of a block; return the number of bytes."""
         number, skip = divmod(self._at, _BLOCK_BYTES)
         if self._at >= self._size:
             return 0

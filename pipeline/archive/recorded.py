@@ -1,4 +1,4 @@
-"""When a video was recorded and by which camera: what a manifest, a container or a file's name tells."""
+"""Find when and by which camera a video was recorded: from a manifest, a container or a file's name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DATE_AND_TIME = re.compile(
     r"(?<!\d)(?P<Y>\d{4})[-_.]?(?P<m>\d\d)[-_.]?(?P<d>\d\d)[T _-]*(?P<H>\d\d)[-_.:h]?(?P<M>\d\d)[-_.:m]?(?P<S>\d\d)"
     r"[.,]?(?P<f>\d{3}|\d{6})?(?P<z>Z|[+-](?:0\d|1[0-4]):?(?:00|15|30|45))?(?!\d)"
 )
-# Not the last digits of a time; but `.264` is a suffix.
+# The last digits of a time are not a suffix, but `.264` is.
 _SUFFIX = re.compile(r"\.(?:26[45]|(?=\w*[A-Za-z])\w{2,5})$")
 _EPOCH = re.compile(r"(?<![\d.])(?P<s>1\d{9}(?:\d{3})?)(?!\d)")
 _DATED = re.compile(r"[\d\W_]+")
@@ -29,7 +29,7 @@ _DIRECTIVES = {
 
 
 class Recorded(NamedTuple):
-    """When a video's first frame was recorded, in UTC, and what tells it."""
+    """When a video's first frame was recorded, in UTC, and the source of that time."""
 
     at: datetime.datetime
     source: Source
@@ -42,14 +42,14 @@ def recorded(
     name_time: str | None = None,
     time_zone: str = "UTC",
 ) -> Recorded | None:
-    """Return when a video was recorded: what the manifest says, else the pattern, the container, the file's name.
+    """Return when a video was recorded: by the manifest, else by the pattern, the container, or the file's name.
 
     Args:
         uri: The video.
-        from_manifest: What the manifest says, by ISO 8601.
-        from_container: The container's `creation_time`; one that is yet to come is not believed.
-        name_time: How the time stands in the name, as for `name_pattern`.
-        time_zone: That of times which do not tell theirs. Of an hour that a clock shows twice the first is meant.
+        from_manifest: The time in the manifest, in ISO 8601.
+        from_container: The container's `creation_time`; a time more than a day in the future is ignored.
+        name_time: The format of the time in the path, as for `name_pattern`.
+        time_zone: Time zone of times without one. If a clock shows an hour twice, the first one is meant.
     """
     if from_manifest is not None:
         return Recorded(_in_utc(datetime.datetime.fromisoformat(from_manifest), time_zone), "manifest")
@@ -67,7 +67,7 @@ def recorded(
 
 
 def check_options(name_time: str | None, time_zone: str, camera: str | None) -> None:
-    """Check the options that tell time and camera.
+    """Check the options that define time and camera.
 
     Raises:
         UsageError: One of them can't be used.
@@ -88,7 +88,7 @@ def name_pattern(text: str) -> re.Pattern[str]:
         '2024'
 
     Raises:
-        UsageError: A directive is unknown or stands there twice, or no date is told.
+        UsageError: A directive is unknown or occurs twice, or the pattern has no date.
     """
     parts = re.split(r"(%.?|\*)", text)
     wanted = [part[1:] for part in parts if part.startswith("%") and part != "%%"]
@@ -111,7 +111,7 @@ def zone(name: str) -> datetime.tzinfo:
     """Return a time zone by its IANA name.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: No time zone has that name.
     """
     try:
         return ZoneInfo(name)
@@ -128,7 +128,7 @@ def camera_pattern(text: str) -> re.Pattern[str]:
         'ch2'
 
     Raises:
-        UsageError: `{camera}` does not stand in it just once.
+        UsageError: The pattern does not contain `{camera}` exactly once.
     """
     if text.count("{camera}") != 1:
         raise UsageError(f"camera = {text!r}: {{camera}} has to stand in it, once, for the part that names the camera")
@@ -138,9 +138,9 @@ def camera_pattern(text: str) -> re.Pattern[str]:
 
 
 def camera_of(uri: str, pattern: str | None) -> str | None:
-    """Return which camera recorded a video: what a pattern finds in its path, or without one its folder's name.
+    """Return which camera recorded a video: the part of its path that a pattern finds, or else its folder's name.
 
-    Folders that are called by dates and numbers alone are passed over.
+    Folders whose names are only dates and numbers are skipped.
     """
     path = uri.partition("://")[2] or uri
     if pattern is None:
@@ -155,14 +155,14 @@ def manifest_time(text: object) -> datetime.datetime | None:
     """Return a manifest's `recorded_at`: ISO 8601, epoch seconds, or a timestamp; None if it is empty.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The value is none of these.
     """
     if text is None or text == "":
         return None
     if isinstance(text, datetime.datetime):
         return text
     try:
-        # First, since 20240503 is a date.
+        # This is tried first, because 20240503 is a date.
         time = datetime.datetime.fromisoformat(str(text).strip())
     except ValueError:
         time = datetime.datetime.fromtimestamp(float(str(text)), datetime.UTC)
@@ -172,7 +172,7 @@ def manifest_time(text: object) -> datetime.datetime | None:
 
 
 def _time_in(pattern: re.Pattern[str], text: str, time_zone: str) -> datetime.datetime | None:
-    """Return the first time that a pattern finds in a text and that there can have been."""
+    """Return the first time in a text that matches a pattern and is plausible."""
     for match in pattern.finditer(text):
         parts = match.groupdict()
         try:

@@ -1,4 +1,4 @@
-"""References to videos: what is known of a file before it is opened, and many of them as one listing."""
+"""References to videos: the facts about a file before it is opened, and a listing of many references."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LISTING = pa.schema(
 )
 """The columns of a listing."""
 BATCH = 4096
-"""So many references at a time are Python objects."""
+"""Number of references that are Python objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class VideoRef:
     size_bytes: int
     """-1 where the file does not exist."""
     modified: str
-    """Time of the last change, as the file system tells it: part of the identity."""
+    """Time of the last change, as the file system reports it; part of the identity."""
     start_s: float | None = None
     """Where the wanted span starts; None: the start of the file."""
     end_s: float | None = None
     """Where the wanted span ends; None: the end of the file."""
     recorded_at: str | None = None
-    """When the file's first frame was recorded, where a manifest tells it, by ISO 8601; no part of the identity."""
+    """When the file's first frame was recorded, in ISO 8601, if a manifest says so; not part of the identity."""
 
     @property
     def video_id(self) -> str:
@@ -60,18 +60,18 @@ class VideoRef:
 class Listing(Sequence[VideoRef]):
     """The videos of an archive, each once, sorted by URI and span.
 
-    They are held as columns, about 100 bytes a video, and become objects as they are drawn.
+    They are held as columns, about 100 bytes per video, and become objects when they are read.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """Take rows in any order, also several of one video."""
+        """Take rows in any order; one video may have several rows."""
         # A whole file comes before its spans.
         keys = {
             "uri": table["uri"],
             "start_s": pc.fill_null(table["start_s"], -1.0),
             "end_s": pc.fill_null(table["end_s"], float("inf")),
         }
-        # Of several rows of one video the first counts: one that tells when it was recorded.
+        # Of several rows of one video only the first counts. Rows with a recording time come first.
         by_key = [(name, "ascending") for name in (*keys, "recorded_at")]
         order = pc.sort_indices(pa.table({**keys, "recorded_at": table["recorded_at"]}), sort_keys=by_key)
         keys = {name: column.take(order) for name, column in keys.items()}
@@ -106,7 +106,7 @@ class Listing(Sequence[VideoRef]):
 
 
 def info_of(fs: pafs.FileSystem, path: str) -> pafs.FileInfo:
-    """Return what lies at a path, also if the path is not text, which Arrow can't be asked for."""
+    """Return the facts about a path, even if the path is not text, which Arrow does not accept."""
     if filesystem.is_text(path):
         return fs.get_file_info(path)
     if not os.path.exists(path):
@@ -124,7 +124,7 @@ def ref_of(
     end_s: float | None = None,
     recorded_at: str | None = None,
 ) -> VideoRef:
-    """Return a reference to what lies at a place, or to what is missing there."""
+    """Return a reference to the file that `info` describes, or to a missing file."""
     if info.type == pafs.FileType.NotFound:
         return VideoRef(uri, -1, "", start_s, end_s, recorded_at)
     return VideoRef(uri, info.size or 0, str(info.mtime_ns or ""), start_s, end_s, recorded_at)

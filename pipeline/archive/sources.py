@@ -24,19 +24,19 @@ _SUFFIXES = (
     "h264 264 h265 265 hevc m2v vob mxf f4v divx dav amv rm rmvb y4m"
 )
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split(" "))
-"""What counts as a video when a folder is listed. A file that is named itself is always taken."""
+"""Suffixes that count as videos when a folder is listed. A file that is named explicitly is always taken."""
 _SERVICE_FILES = frozenset(["thumbs.db", "desktop.ini"])
-# Folders in which file servers and desktops keep what is theirs: thumbnails, and what was thrown away.
+# Folders in which file servers and desktops keep their own files: thumbnails and deleted files.
 _SERVICE_FOLDERS = frozenset(["@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"])
 
 
 def list_videos(sources: Iterable[str]) -> Listing:
     """Return every video that the sources name, each once, sorted by URI and span.
 
-    A source is a file, a folder (searched recursively for the usual suffixes, but for what is hidden), a glob, or a
-    manifest: CSV, JSONL or Parquet with a column `uri` and optionally `start_s`, `end_s` and `recorded_at`; a relative
-    `uri` is relative to the manifest.
-    A manifest's missing file is listed with `size_bytes` -1, so that it leaves a row; a missing source is an error.
+    A source is a file, a folder (searched recursively for the usual suffixes, without hidden files and folders), a
+    glob, or a manifest: CSV, JSONL or Parquet with a column `uri` and optionally `start_s`, `end_s` and `recorded_at`.
+    A relative `uri` is relative to the manifest.
+    A missing file in a manifest is listed with `size_bytes` -1, so that it leaves a row. A missing source is an error.
 
     Raises:
         UsageError: A source does not exist, names no video, or is a manifest that can't be read.
@@ -51,7 +51,7 @@ def list_videos(sources: Iterable[str]) -> Listing:
         if len(batches) == n_before:
             raise UsageError(
                 f"{source}: no videos in it (looked for {' '.join(sorted(VIDEO_SUFFIXES))}); "
-                "name a file itself to have it read whatever its suffix"
+                "name a file explicitly to read it whatever its suffix"
             )
     return Listing(pa.Table.from_batches(batches, schema=LISTING))
 
@@ -78,18 +78,18 @@ def _expand(source: str) -> Iterator[VideoRef]:
 def _is_video(path: str) -> bool:
     """Whether a file counts as a video when a folder is listed: by its suffix, unless it is hidden.
 
-    Hidden files with the suffix of a video are what macOS keeps beside it (`._a.mp4`), or copies under way.
+    Hidden files with the suffix of a video are files that macOS keeps beside it (`._a.mp4`), or unfinished copies.
     """
     return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES and not os.path.basename(path).startswith(".")
 
 
 def _is_hidden(folder: str) -> bool:
-    """Whether a folder, by its name, is passed over when the one around it is listed."""
+    """Whether a folder is skipped, because of its name, when its parent folder is listed."""
     return folder.startswith(".") or folder.lower() in _SERVICE_FOLDERS
 
 
 def _is_kept_beside(path: str, pattern: str) -> bool:
-    """Whether something that a glob finds is what systems keep beside videos, unless the glob names it."""
+    """Whether a path that a glob finds is hidden or a system's own file; what the glob names itself is not."""
     *folders, name = path.split("/")
     named = set(pattern.split("/"))
     hidden_folder = any(_is_hidden(folder) for folder in folders if folder and folder not in named)
@@ -120,13 +120,13 @@ def _walk(folder: str) -> Iterator[str]:
                     n_hidden += 1
                 elif entry.is_dir():
                     folders.append((not entry.is_symlink(), entry.path))
-        # Real folders first (taken from the end), so that what is linked into itself keeps its real name.
+        # Real folders come first (they are taken from the end), so that a folder linked into itself keeps its name.
         waiting += [path for _, path in sorted(folders)]
     _tell_hidden(top, n_hidden)
 
 
 def _local_ref(path: str) -> VideoRef:
-    """Return a reference to a local file; one that is gone since it was listed is missing."""
+    """Return a reference to a local file; a file that was deleted after it was listed counts as missing."""
     return ref_of(filesystem.canonical_uri(path), info_of(pafs.LocalFileSystem(), path))
 
 
