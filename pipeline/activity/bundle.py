@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.activity.model import ActivityModel
 
 EMBEDDED_BUNDLES = ("jhmdb21-frame", "everyday12-pose", "everyday12-pose-causal", "daily22-look", "daily22-person")
-"""Names of the bundles that come with the package. The causal one does not look ahead; it is there to be packed."""
+"""Names of the bundles that come with the package. The causal one does not look ahead; it is meant for packing."""
 BACKGROUND = "background"
 """Label of doing nothing in particular: it is learnt like any other, but gives no segment."""
 _FORMAT = 3
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained activity model with all that is needed to use it rightly."""
+    """A trained activity model with everything that is needed to use it correctly."""
 
     name: str
     """Names the partition `model=<name>` of its segments."""
@@ -49,39 +49,39 @@ class Bundle:
     embedder: str
     """The CNN whose embeddings it reads."""
     sample_fps: float
-    """Steps per second that it was trained at."""
+    """Steps per second at which it was trained."""
     spec: ModelSpec
-    """What the network is built from; it names its inputs."""
+    """The description of the network and its inputs."""
     weights: Mapping[str, NDArray[np.floating]] = field(repr=False)
     """Its parameters, by name."""
     background: str | None = None
     """The label, if any, that gives no segment."""
     classes: tuple[str, ...] = ("person",)
-    """Classes of the detector whose tracks it was trained on; without meaning in scope `frame`."""
+    """Classes of the detector on whose tracks it was trained; not used in scope `frame`."""
     segments: SegmentOptions = field(default_factory=SegmentOptions)
     """How its scores become segments."""
     training: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """What was measured of it."""
+    """Results of measuring it."""
     sha256: str = ""
     """Digest of the weights, filled in when a bundle is read or written."""
 
     @property
     def detector(self) -> str | None:
-        """The detector whose boxes it was trained on; None where that was not written down, or in scope `frame`."""
+        """The detector on whose boxes it was trained; None if it was not recorded, or in scope `frame`."""
         name: str | None = self.training.get("features", {}).get("detector")
         return name
 
     @property
     def detector_px(self) -> int | None:
-        """Longest side of that detector's input, in pixels; None where that was not written down."""
+        """Longest side of that detector's input, in pixels; None if it was not recorded."""
         px: int | None = self.training.get("features", {}).get("detector_px")
         return px
 
     @property
     def options_digest(self) -> str:
-        """Digest of all beside the weights that decides which segments come out."""
+        """Digest of everything except the weights that determines the segments."""
         names = {"labels": self.labels, "background": self.background, "classes": self.classes}
         return digest({"model": asdict(self.spec), "segments": asdict(self.segments), **names})
 
@@ -89,7 +89,7 @@ class Bundle:
     def model(self) -> ActivityModel:
         """The network, in evaluation mode.
 
-        It is made when it is first asked for: PyTorch takes longer to import than most that is done with a bundle.
+        It is built at its first use, because importing PyTorch takes longer than most uses of a bundle.
         """
         import torch
 
@@ -100,7 +100,7 @@ class Bundle:
         return network.eval()
 
     def classifier(self) -> SequenceClassifier:
-        """Return the model in use. PyTorch is not needed for it, but for a transformer.
+        """Return the model for inference. Only a transformer needs PyTorch.
 
         Raises:
             ValueError: Its parameters are not those of such a model.
@@ -111,14 +111,14 @@ class Bundle:
         return SequenceClassifier(self.spec, self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the network, which is made of the rest."""
+        """Leave out the network, which can be rebuilt from the rest."""
         return {name: value for name, value in vars(self).items() if name != "model"}
 
     def save(self, folder: str | Path, card: str = "") -> None:
-        """Write the bundle into a folder; weights are rounded to float16, which halves it.
+        """Write the bundle into a folder; weights are rounded to float16, which halves its size.
 
         Args:
-            folder: Where to; created if missing.
+            folder: The target; created if missing.
             card: Text of the model card, `README.md`.
         """
         target = Path(folder)
@@ -147,11 +147,11 @@ def check_name(name: str) -> None:
     """Raise if a model can't have this name, which becomes the name of a folder in lakes.
 
     Raises:
-        UsageError: It can't.
+        UsageError: The name is not allowed.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"a model can't be called {name!r}: at most 100 letters, digits, and . _ + - between them, not first"
+            f"a model can't be called {name!r}: use 1 to 100 letters, digits and . _ + -, a letter or digit first"
         )
 
 
@@ -159,7 +159,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     """Read a bundle from a folder, or by name one of those that come with the package.
 
     Raises:
-        UsageError: The folder is not a bundle, or what it holds does not fit together.
+        UsageError: The folder is not a bundle, or its files do not fit together.
     """
     source = Path(folder).expanduser()
     is_ours = str(folder) in EMBEDDED_BUNDLES and not source.exists()
@@ -208,17 +208,17 @@ def load_bundle(folder: str | Path) -> Bundle:
 
 
 def _with_tuples(record: dict[str, Any]) -> dict[str, Any]:
-    """Return options read from JSON, which knows no tuples."""
+    """Return options read from JSON, with its lists as tuples."""
     if not isinstance(record, dict):
-        raise TypeError(f"options are {record!r}")
+        raise TypeError(f"options are no JSON object: {record!r}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
 
 
 def _check_numbers(spec: ModelSpec, segments: SegmentOptions) -> None:
-    """Raise ValueError where numbers can't be what they stand for, so that no lake is labelled by them."""
+    """Raise ValueError if numbers have impossible values, so that no lake is labelled by them."""
     if not spec.temperature > 0:
         raise ValueError(f"temperature is {spec.temperature!r}")
     if len(spec.energies) == 1 or any(not isinstance(each, float) for each in spec.energies):
-        raise ValueError("energies are no numbers, or just one")
+        raise ValueError("energies are not numbers, or there is only one")
     if any(each not in range(spec.n_labels) for each in segments.events):
         raise ValueError(f"events are {segments.events!r}")

@@ -18,11 +18,11 @@ from pipeline.activity.streams import stream_of
 from pipeline.stopwatch import Stopwatch
 
 PIECE_STEPS = 512
-"""Steps of one pass. Input is cut anew into pieces of this length, so the result does not depend on how it came."""
+"""Steps of one pass. Input is cut into pieces of this length, so the result does not depend on its blocks."""
 
 
 class _Member:
-    """One network of a model, in use."""
+    """One network of a model, for inference."""
 
     def __init__(self, spec: ModelSpec, number: int, weights: Weights) -> None:
         own = replace(spec, inputs=seen(spec.views[number], spec.inputs))
@@ -32,9 +32,9 @@ class _Member:
 
 
 class SequenceClassifier:
-    """Gives logits to every step of a sequence exactly as one pass over all of it would, in bounded memory.
+    """Computes the logits of every step of a sequence exactly as one pass over all of it would, in bounded memory.
 
-    It needs no PyTorch, but for a transformer. Several threads may score sequences.
+    Only a transformer needs PyTorch. Several threads may score sequences.
     """
 
     def __init__(self, spec: ModelSpec, weights: Weights) -> None:
@@ -44,7 +44,7 @@ class SequenceClassifier:
             _Member(spec, number, part_of(weights, f"members.{number}")) for number in range(len(spec.views))
         ]
         self.busy_s = 0.0
-        """Seconds that it has computed, in all threads."""
+        """Seconds of computing, summed over all threads."""
         self._lock = Lock()
 
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
@@ -55,7 +55,7 @@ class SequenceClassifier:
     def logits(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield logits `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
 
-        The blocks that come out are cut differently from those that go in; together they are as long.
+        The output blocks are cut differently from the input blocks, but have the same total length.
         """
         with self._computing() as (busy, stack):
             encoded = self._encoded(inputs, busy, stack)
@@ -66,7 +66,7 @@ class SequenceClassifier:
     def logits_side_by_side(self, sequences: Sequence[Iterable[NDArray[np.float16]]]) -> list[NDArray[np.float32]]:
         """Return logits `float32 [t, n_labels]` for each of some sequences that fit into memory; none is empty.
 
-        A logit may differ in its last bit with the sequences beside it.
+        The last bit of a logit may depend on the other sequences.
         """
         with self._computing() as (busy, stack):
             encoded = [self._encoded(inputs, busy, stack) for inputs in sequences]
@@ -82,7 +82,7 @@ class SequenceClassifier:
         return np.asarray(probabilities(logits, self._spec.temperature), np.float32)
 
     def novelty(self, logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Return how new each step is, `float32 [t]`, for logits; None where the model does not know. See `scores`."""
+        """Return how new each step is, `float32 [t]`, for logits; None if the model has no `energies`."""
         return novelty(logits, self._spec.energies) if self._spec.energies else None
 
     @contextmanager
@@ -94,7 +94,7 @@ class SequenceClassifier:
             self.busy_s += busy.seconds
 
     def _encoded(self, inputs: Iterable[NDArray[np.float16]], busy: Stopwatch, stack: ExitStack) -> list[Spool]:
-        """Return what the head of each member reads of a sequence."""
+        """Return the input of each member's head for a sequence."""
         encoded = [stack.enter_context(Spool(member.encoded_dim)) for member in self._members]
         for piece in _repiece(inputs):
             with busy:
@@ -104,7 +104,7 @@ class SequenceClassifier:
 
 
 def _together(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return logits `float32 [N, n_labels]` for those of each member: their mean."""
+    """Return the mean of the members' logits, `float32 [N, n_labels]`."""
     return np.asarray(np.mean(np.stack(logits), axis=0), np.float32)
 
 

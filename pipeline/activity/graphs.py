@@ -1,4 +1,4 @@
-"""Graphs of OpenVINO for the parts of an activity network, made of its weights; PyTorch is not needed.
+"""OpenVINO graphs for the parts of an activity network, built from its weights without PyTorch.
 
 On a CPU they compute what PyTorch computes, in the same time: both run oneDNN's kernels.
 """
@@ -22,7 +22,7 @@ Weights = Mapping[str, NDArray[np.floating]]
 """Parameters by name, as PyTorch names them."""
 
 _NORM_EPSILON = 1e-5
-# Where OpenVINO's gates stand among PyTorch's: forget, in, candidate, out; of a GRU update, reset, candidate.
+# Positions of OpenVINO's gates among PyTorch's: forget, in, candidate, out; for a GRU update, reset, candidate.
 _GATES = {"lstm": (1, 0, 2, 3), "gru": (1, 0, 2)}
 
 
@@ -40,7 +40,7 @@ class Compiled:
         self._own = threading.local()
 
     def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """Return what comes out."""
+        """Return the outputs."""
         if not hasattr(self._own, "request"):
             self._own.request = self._compiled.create_infer_request()
         return list(self._own.request.infer(list(inputs)).values())
@@ -54,11 +54,11 @@ def _core() -> ov.Core:
 
 
 def encoder_graph(spec: ModelSpec, inputs: Sequence[str], weights: Weights) -> ov.Model:
-    """Return the graph from inputs `float32 [t, input_dim]` to what a head reads, `float32 [t, encoded_dim]`.
+    """Return the graph from inputs `float32 [t, input_dim]` to a head's input, `float32 [t, encoded_dim]`.
 
     Args:
-        spec: Of the model.
-        inputs: Which of them this network sees.
+        spec: The description of the model.
+        inputs: The inputs that this network sees.
         weights: `weight` and `bias` of the projection; empty without one.
     """
     from openvino import opset13 as op
@@ -101,9 +101,9 @@ def linear(x: Any, weights: Weights) -> Any:
 def recurrence_graph(kind: str, weights: Weights) -> ov.Model:
     """Return the graph of a layer of an LSTM or a GRU, in one direction.
 
-    Inputs are `float32 [B, t, n_in]`, the state before (hidden, and of an LSTM the cell's), `float32 [B, 1, H]` each,
-    and how many steps each sequence has, `int32 [B]`. Outputs are what comes of each step, `float32 [B, t, H]`, and the
-    state behind.
+    Inputs are `float32 [B, t, n_in]`, the state before (hidden, and for an LSTM the cell's), `float32 [B, 1, H]` each,
+    and the number of steps of each sequence, `int32 [B]`. Outputs are the hidden state of each step,
+    `float32 [B, t, H]`, and the state after the last one.
 
     Args:
         kind: `lstm` or `gru`.
@@ -124,13 +124,13 @@ def recurrence_graph(kind: str, weights: Weights) -> ov.Model:
 
 
 def step_graph(spec: ModelSpec, weights: Weights) -> ov.Model:
-    """Return the graph of one step of a whole causal model, its state going in and out: for who can't look ahead.
+    """Return the graph of one step of a whole causal model, with its state as input and output.
 
     Inputs are `x`, `float32 [1, input_dim]`, and `state`, `float32 [S, 1, hidden_dim]`, zeros at the start of a
-    sequence. Outputs are the probabilities, `float32 [1, n_labels]`, and the state behind.
+    sequence. Outputs are the probabilities, `float32 [1, n_labels]`, and the next state.
 
     Args:
-        spec: Of a model of LSTMs or GRUs that are not bidirectional.
+        spec: The description of a model of LSTMs or GRUs that are not bidirectional.
         weights: All its parameters.
     """
     from openvino import opset13 as op
@@ -160,7 +160,7 @@ def n_step_states(spec: ModelSpec) -> int:
 
 
 def _cell(spec: ModelSpec, x: Any, state: Sequence[Any], weights: Weights) -> list[Any]:
-    """Return the state after one step of a layer: what it shows first."""
+    """Return the state after one step of a layer, the hidden state first."""
     from openvino import opset13 as op
 
     of_input, of_state, bias = (op.constant(each) for each in gate_weights(spec.head, weights))
@@ -178,7 +178,7 @@ def gate_weights(kind: str, weights: Weights) -> list[NDArray[np.float32]]:
     )
     bias = [input_bias[gate] + state_bias[gate] for gate in order]
     if kind == "gru":
-        # The candidate's are added before and behind the reset, and stand apart.
+        # The candidate's two biases are added before and after the reset, and stay separate.
         bias[-1:] = [input_bias[-1], state_bias[-1]]
     return [
         np.concatenate([of_input[gate] for gate in order]),

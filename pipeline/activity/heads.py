@@ -1,7 +1,7 @@
 """Heads of the activity network: from encoded steps to a score for each activity.
 
-All see the same input and are trained by the same loop; `pipeline.activity.streams` runs them over long sequences. The
-LSTM is the default; the others are there to compare with, the last two to know what is gained by remembering at all.
+All heads see the same input and are trained by the same loop; `pipeline.activity.streams` runs them over long
+sequences. The LSTM is the default. The others serve for comparison; the last two show what memory gains at all.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from pipeline.activity.spec import ModelSpec
 
 REMEMBERING = ("lstm", "gru", "transformer")
-"""Names of the heads that know of the steps before."""
+"""Names of the heads that remember previous steps."""
 HEADS = (*REMEMBERING, "linear", "majority")
-"""Names of all heads. `linear` sees one step and forgets it, `majority` sees none: it knows what is frequent."""
+"""Names of all heads. `linear` sees each step alone. `majority` sees none; it knows what is frequent."""
 
 
 def make_head(spec: ModelSpec, dropout: float = 0.0) -> nn.Module:
     """Build the head of a network.
 
-    It takes packed sequences of `float32 [N, encoded_dim]` and returns logits `float32 [N, n_labels]`, in that order.
+    It takes packed sequences of `float32 [N, encoded_dim]` and returns logits `float32 [N, n_labels]` in their order.
     """
     if spec.head in ("lstm", "gru"):
         return RecurrentHead(spec, dropout)
@@ -68,10 +68,10 @@ class RecurrentHead(nn.Module):
 
 
 class TransformerHead(nn.Module):
-    """Encoder layers (Vaswani et al. 2017, normalised first) whose attention reaches so many steps and no further.
+    """Encoder layers (Vaswani et al. 2017, normalised first) whose attention reaches at most `reach` steps.
 
-    How far away a step is counts, not where it is: a learnt bias for each distance (Shaw et al. 2018). So a sequence of
-    any length can be run in pieces that overlap by `halo` steps.
+    Only the distance of a step counts, not its position: there is a learnt bias for each distance (Shaw et al. 2018).
+    So a sequence of any length can be run in pieces that overlap by `halo` steps.
     """
 
     def __init__(self, spec: ModelSpec, dropout: float = 0.0) -> None:
@@ -99,7 +99,7 @@ class TransformerHead(nn.Module):
         distance = steps[None, :] - steps[:, None]
         near = (distance.abs() if self.bidirectional else -distance).clamp(min=-1)
         seen = (near >= 0) & (near <= self.reach)
-        # A step of the padding sees itself, since who sees nothing has no average; nobody reads what comes of it.
+        # A padding step sees itself, because attention to nothing has no average; its output is not used.
         seen = seen & ((steps < lengths.to(x.device)[:, None, None]) | (distance == 0))
         index = distance.clamp(-self.reach, self.reach) + self.reach
         hidden = self.entry(x)
@@ -109,7 +109,7 @@ class TransformerHead(nn.Module):
         return logits
 
     def streamed(self, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield logits piece by piece; each is seen with what lies within its reach on either side."""
+        """Yield logits piece by piece; each piece is run together with `halo` steps on either side."""
         before = torch.empty(0)
         waiting: torch.Tensor | None = None
         for piece in itertools.chain(pieces, [None]):
@@ -162,7 +162,7 @@ class LinearHead(nn.Module):
 
 
 class MajorityHead(nn.Module):
-    """The same scores whatever is seen: how frequent each activity was."""
+    """Gives the same scores for any input: how frequent each activity was."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -20,10 +20,10 @@ from pipeline.activity.spec import OF_TRACKS, ModelSpec, seen
 def normalised(x: torch.Tensor, spec: ModelSpec, wanted: Iterable[str]) -> dict[str, torch.Tensor]:
     """Return the wanted inputs out of `[..., input_dim]`, each vector scaled to mean 0 and variance 1.
 
-    It takes the place of stored feature statistics: embeddings of one network differ in scale from camera to camera
-    more than in direction. How a box or a body moves has units that mean something, and stays as it is. No weights
-    follow as in a layer norm, for the linear layer after it has its own; so no gradient is computed for the widest of
-    all layers.
+    This replaces stored feature statistics, because embeddings of one network differ from camera to camera more in
+    scale than in direction. The motion of a box or a body has meaningful units, and stays as it is. Unlike in a layer
+    norm, no weights follow, because the next linear layer has its own. So no gradient is computed for the widest of all
+    layers.
     """
     parts = dict(zip(spec.inputs, torch.split(x, list(spec.dims), dim=-1), strict=True))
     return {
@@ -39,32 +39,32 @@ class Member(nn.Module):
         """Make the network untrained.
 
         Args:
-            spec: Of the model that it is a member of.
-            number: Which of its members.
+            spec: The description of the whole model.
+            number: Number of this member.
             input_dropout: Share of a sequence's inputs that are left out in training.
-            dropout: The same between the layers of the head.
+            dropout: Share that is left out between the layers of the head.
         """
         super().__init__()
         self.spec = spec
         self.view = spec.views[number]
         own = replace(spec, inputs=seen(self.view, spec.inputs))
         self.inputs = own.inputs
-        """Those that it sees."""
+        """The inputs that it sees."""
         self.encoded_dim = own.encoded_dim
-        """Length of what the head reads at a step."""
+        """Length of the head's input at a step."""
         self.input_dropout = input_dropout
         self.projection = nn.Linear(own.input_dim, spec.projection_dim) if spec.projection_dim else nn.Identity()
         self.head = make_head(own, dropout)
 
     def encode(self, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return what the head reads, `float32 [..., encoded_dim]`, for normalised inputs."""
+        """Return the head's input, `float32 [..., encoded_dim]`, for normalised inputs."""
         encoded: torch.Tensor = self.projection(self._side_by_side(parts))
         return encoded
 
     def forward(self, x: PackedSequence) -> torch.Tensor:
         """Return logits `float32 [N, n_labels]` for packed sequences of `float32 [N, input_dim]`, in the same order.
 
-        Packed, sequences of a few steps and of hundreds share a batch without a step of padding being computed.
+        Packing lets sequences of a few steps and of hundreds share a batch without computing any padding.
         """
         normed = self._side_by_side(normalised(x.data, self.spec, self.inputs))
         if self.training and self.input_dropout:
@@ -78,7 +78,7 @@ class Member(nn.Module):
     def _dropped(self, x: PackedSequence) -> torch.Tensor:
         """Draw one mask per sequence, the same at all of its steps (variational dropout, Gal and Ghahramani 2016).
 
-        As accurate here as a mask for each step, of which the drawing took a fifth of the training's time.
+        This is as accurate here as a mask for each step. Drawing such masks took a fifth of the training's time.
         """
         sizes = x.batch_sizes.tolist()
         # Four times as fast as functional.dropout, which draws by bernoulli_.
@@ -98,7 +98,7 @@ class ActivityModel(nn.Module):
 
     @classmethod
     def of(cls, members: Sequence[Member]) -> ActivityModel:
-        """Return the model that such networks are together, in evaluation mode."""
+        """Return the model that averages these networks, in evaluation mode."""
         return cls(replace(members[0].spec, views=tuple(member.view for member in members)), members).eval()
 
     def forward(self, x: PackedSequence) -> torch.Tensor:
@@ -106,7 +106,7 @@ class ActivityModel(nn.Module):
         return self.scores(self.together([member(x) for member in self.members]))
 
     def together(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return logits `float32 [N, n_labels]` for those of each member: their mean."""
+        """Return the mean of the members' logits, `float32 [N, n_labels]`."""
         return torch.stack(list(logits)).mean(dim=0)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
@@ -114,7 +114,7 @@ class ActivityModel(nn.Module):
         return (logits / self.spec.temperature).softmax(dim=-1)
 
     def classifier(self) -> SequenceClassifier:
-        """Return the model in use."""
+        """Return the model for inference."""
         return SequenceClassifier(self.spec, self.weights())
 
     def weights(self) -> dict[str, NDArray[np.floating]]:

@@ -1,4 +1,4 @@
-"""What the logits of an activity model mean: probabilities, and how new what was seen is."""
+"""Compute probabilities and the novelty of each step from the logits of an activity model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def free_energy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def novelty(logits: NDArray[np.float32], energies: Sequence[float]) -> NDArray[np.float32]:
-    """Return how unlike all that was learnt from each step is, `float32 [N]` in 0 to 1, for logits `[N, n_labels]`.
+    """Return how unlike the training data each step is, `float32 [N]` in 0 to 1, for logits `[N, n_labels]`.
 
-    It is the share of what was learnt from that was more familiar: whose free energy, the less the larger the logits
-    are together, was lower (Liu et al. 2020).
+    The novelty is the share of the training data that was more familiar, which means that its free energy was lower
+    (Liu et al. 2020). The free energy falls as the logits rise.
 
     Args:
-        logits: Of the steps.
+        logits: Logits of the steps.
         energies: `ModelSpec.energies`; at least two.
     """
     known, energy = np.array(energies, np.float32), free_energy(logits)

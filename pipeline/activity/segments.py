@@ -1,4 +1,4 @@
-"""Scores per step become segments: Viterbi smooths, short and doubtful pieces go, neighbours join."""
+"""Turn scores per step into segments: Viterbi smooths, short and doubtful pieces are dropped, neighbours are joined."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# A decision is forced after so many steps without one; it bounds the memory on a video that never settles.
+# After this many steps without a decision, one is forced. This bounds the memory for a video that never settles.
 _MAX_PENDING_STEPS = 8192
 _SMALLEST = 1e-6
-# To look whether more is decided costs as much as a dozen steps.
+# Checking whether more is decided costs as much as a dozen steps.
 _LOOK_EVERY = 64
 _PENALTY_FPS = 15.0
 
@@ -24,18 +24,18 @@ class SegmentOptions:
     """How scores become segments; part of a model bundle."""
 
     switch_penalty: float = 4.0
-    """What it costs, in nats, to change the label from one step to the next: more makes fewer, longer segments.
-    For 15 steps a second; at other rates in proportion, since fewer steps bring less evidence."""
+    """Cost, in nats, of changing the label from one step to the next. A higher cost makes fewer, longer segments.
+    It is for 15 steps per second, and scaled in proportion at other rates, because fewer steps bring less evidence."""
     min_duration_s: float = 0.2
     """A shorter segment is dropped."""
     merge_gap_s: float = 0.5
-    """Segments of one label that lie no further apart are joined."""
+    """Segments of one label are joined if they are no further apart than this."""
     threshold: float = 0.0
     """A segment with a lower mean score is dropped."""
     events: tuple[int, ...] = ()
-    """Label ids of what happens once, as a fall does: those that closely follow each other are one."""
+    """Label ids of single events, such as a fall. Segments of one that closely follow each other are joined."""
     event_gap_s: float = 2.0
-    """So closely: from the end of one to the start of the next."""
+    """Largest gap within one event, from the end of a segment to the start of the next."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class StepRun:
 
 
 class SegmentFinder:
-    """Finds the segments of one unbroken sequence while it goes on; how its scores are cut makes no difference."""
+    """Finds the segments of one unbroken sequence while it continues; how its scores are cut makes no difference."""
 
     def __init__(
         self, first_step: int, sample_fps: float, options: SegmentOptions, look_every: int = _LOOK_EVERY
@@ -61,7 +61,7 @@ class SegmentFinder:
             first_step: Where on the sampling grid it starts.
             sample_fps: Steps per second.
             options: Smoothing, thresholds and shortest duration.
-            look_every: After so many steps it is looked whether more is decided. Less tells of segments sooner.
+            look_every: Steps between checks whether more is decided. A smaller number returns segments sooner.
         """
         self._path = _BestPath(options.switch_penalty * sample_fps / _PENALTY_FPS, look_every)
         self._runs = _Runs(first_step)
@@ -69,9 +69,9 @@ class SegmentFinder:
         self._stages += [_Events(label_id, options.event_gap_s * sample_fps) for label_id in options.events]
 
     def push(self, scores: NDArray[np.float32]) -> list[StepRun]:
-        """Take the probabilities `float32 [t, n_labels]` of the next steps, and return the segments that are sure now.
+        """Take the probabilities `float32 [t, n_labels]` of the next steps, and return the segments that are final now.
 
-        Of those that are still open, some more steps decide.
+        Segments that are still open need some more steps.
         """
         runs: list[StepRun] = []
         for of_step in scores:
@@ -80,7 +80,7 @@ class SegmentFinder:
         return self._through(runs, self._runs.bound)
 
     def close(self) -> list[StepRun]:
-        """End the sequence, and return the segments that were left."""
+        """End the sequence, and return the remaining segments."""
         runs: list[StepRun] = []
         for label, score in self._path.close():
             runs += self._runs.push(label, score)
@@ -111,24 +111,24 @@ def find_segments(
 
 
 _Bound = Callable[[int], float]
-"""Tells of each label at which step a segment that is still to come begins, at the earliest."""
+"""Returns, for a label, the earliest step at which a segment that is still to come may begin."""
 
 
 class _Stage(Protocol):
-    """Takes segments in order, and gives those of which it is sure."""
+    """Takes segments in order, and returns those that are final."""
 
     def push(self, run: StepRun) -> list[StepRun]:
         """Take the next segment."""
 
     def settle(self, bound: _Bound) -> list[StepRun]:
-        """Give those of which it is sure, since nothing that could join them begins soon enough."""
+        """Return the segments that are final, because no segment that could join them begins soon enough."""
 
     def bound(self, before: _Bound, label_id: int) -> float:
-        """Tell when a segment of a label that it still gives begins, at the earliest."""
+        """Return the earliest step at which a segment of a label that is still to be returned may begin."""
 
 
 class _Events:
-    """Makes one of the segments of a label that follow each other at most so far apart."""
+    """Joins segments of a label that follow each other with a gap of at most `gap_steps`."""
 
     def __init__(self, label_id: int, gap_steps: float) -> None:
         self._label_id, self._gap_steps = label_id, gap_steps
@@ -162,14 +162,14 @@ class _Events:
 
 
 def _as_one(parts: Sequence[StepRun]) -> StepRun:
-    """Return one run from the first to the last; what lies between them has no part in its score."""
+    """Return one run from the first to the last; the steps between them do not count for its score."""
     steps = [part.end_step - part.first_step for part in parts]
     score = sum(part.score * n for part, n in zip(parts, steps, strict=True)) / sum(steps)
     return StepRun(parts[0].label_id, parts[0].first_step, parts[-1].end_step, score)
 
 
 class _Smooth:
-    """Drops what is short or doubtful, and joins neighbours of one label."""
+    """Drops runs that are short or doubtful, and joins neighbours of one label."""
 
     def __init__(self, options: SegmentOptions, sample_fps: float) -> None:
         self._threshold, self._min_steps = options.threshold, options.min_duration_s * sample_fps
@@ -216,7 +216,7 @@ class _Runs:
         return ended
 
     def bound(self, label_id: int) -> float:
-        """Tell at which step a run of a label that is still to come begins, at the earliest."""
+        """Return the earliest step at which a run of a label that is still to come may begin."""
         return self._start if label_id == self._label else self._step
 
     def close(self) -> list[StepRun]:
@@ -225,9 +225,9 @@ class _Runs:
 
 
 class _BestPath:
-    """Tells the label of each step on the best path, with its score: Viterbi with one penalty for every change.
+    """Finds the label of each step on the best path, with its score: Viterbi with one penalty for every change.
 
-    A prefix is decided as soon as all paths that may yet win agree on it, so memory does not grow with the video.
+    A prefix is decided as soon as all paths that can still win agree on it, so memory does not grow with the video.
     """
 
     def __init__(self, penalty: float, look_every: int) -> None:
@@ -238,7 +238,7 @@ class _BestPath:
         self._n_pushed = 0
 
     def push(self, scores: NDArray[np.float32]) -> list[tuple[int, float]]:
-        """Take the scores of a step `[n_labels]`, and return what is decided now."""
+        """Take the scores of a step `[n_labels]`, and return the labels and scores that are decided now."""
         likelihood = np.log(np.maximum(scores, _SMALLEST), dtype=np.float64)
         if self._best is None:
             self._best = likelihood
@@ -258,7 +258,7 @@ class _BestPath:
         return self._decide(_agreed(self._came_from) if settled else len(self._pending) // 2)
 
     def close(self) -> list[tuple[int, float]]:
-        """Return what is left."""
+        """Return the remaining labels and scores."""
         return self._decide(len(self._pending))
 
     def _decide(self, n: int) -> list[tuple[int, float]]:
@@ -275,7 +275,7 @@ class _BestPath:
 
 
 def _agreed(came_from: list[NDArray[np.intp]]) -> int:
-    """Return how many of the first steps have the same label on every path that may yet win."""
+    """Return how many of the first steps have the same label on every path that can still win."""
     ancestors = np.arange(len(came_from[0]))
     for step in range(len(came_from) - 1, 0, -1):
         ancestors = came_from[step][ancestors]

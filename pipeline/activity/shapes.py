@@ -1,4 +1,4 @@
-"""Which parameters an activity model has."""
+"""The names and shapes of an activity model's parameters."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Shapes = dict[str, tuple[int, ...]]
 """Shapes of parameters, by the names that PyTorch gives them."""
 
 ATTENTION_HEADS = 4
-"""Of the transformer's: enough for the widths that come into question, which must be multiples of it."""
+"""Attention heads of the transformer: enough for the usual widths, which must be multiples of it."""
 
 
 def check_weights(spec: ModelSpec, weights: Mapping[str, NDArray[np.floating]]) -> None:
-    """Raise if a model of a description can't have such parameters.
+    """Raise if parameters do not fit the description of a model.
 
     Raises:
-        ValueError: One is missing, is too many, or has another shape.
+        ValueError: A parameter is missing, is unexpected, or has another shape.
     """
     wanted, found = parameter_shapes(spec), {name: each.shape for name, each in weights.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            raise ValueError(f"{name} has the shape {found.get(name)}, and {wanted.get(name)} is wanted")
+            raise ValueError(f"{name} has the shape {found.get(name)}, but {wanted.get(name)} is expected")
 
 
 def parameter_shapes(spec: ModelSpec) -> Shapes:
-    """Return the parameters that a model has."""
+    """Return the shapes of a model's parameters."""
     shapes: Shapes = {}
     for number, view in enumerate(spec.views):
         own = replace(spec, inputs=seen(view, spec.inputs))

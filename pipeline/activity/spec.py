@@ -1,4 +1,4 @@
-"""What an activity network is built from, told without the network."""
+"""The description of an activity network, without the network."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline.motion.poses import POSE_DIM
 from pipeline.vision.flow import FLOW_DIM
 
 OF_TRACKS = {"box": BOX_MOTION_DIM, "pose": POSE_DIM}
-"""Inputs that follow from a track alone, in units that mean something, and their lengths."""
+"""Inputs that are computed from a track alone and have meaningful units, and their lengths."""
 ALL, MOTION = VIEWS = ("all", "motion")
-"""What a network may see of the inputs."""
+"""Names for the part of the inputs that a network sees."""
 
 
 def seen(view: str, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Return which inputs a network with that view sees.
+    """Return the inputs that a network with that view sees.
 
-    `motion`: what tells how a person moves; where nothing does, how anything moves; where nothing does, all.
+    `motion`: the inputs about a person's motion; if there are none, those about any motion; if there are none, all.
     """
     if view == MOTION:
         moving = [name for name in inputs if name in OF_TRACKS or name.endswith(("_change", "_flow"))]
@@ -28,7 +28,7 @@ def seen(view: str, inputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def of_tracks_alone(inputs: Sequence[str]) -> bool:
-    """Whether all inputs follow from tracks, so that nothing of the pictures is read."""
+    """Whether all inputs are computed from tracks, so that no embedding of a picture is read."""
     return set(inputs) <= set(OF_TRACKS)
 
 
@@ -44,14 +44,14 @@ class ModelSpec:
     """Everything that is needed to build the network before its weights are read."""
 
     inputs: tuple[str, ...]
-    """What stands side by side in an input vector: embeddings (`frame`, `frame_change`, `crop`, `crop_change`), motion
+    """The parts of an input vector: embeddings (`frame`, `frame_change`, `crop`, `crop_change`), motion
     (`frame_flow`, `crop_flow`), `box` and `pose`."""
     embedding_dim: int
     """Length of an embedding."""
     n_labels: int
     """Number of activities."""
     head: str = "lstm"
-    """What remembers; one of `HEADS`."""
+    """The part that remembers; one of `HEADS`."""
     hidden_dim: int = 128
     """Units of one layer of the head, in one direction."""
     bidirectional: bool = True
@@ -59,16 +59,16 @@ class ModelSpec:
     num_layers: int = 2
     """Stacked layers of the head."""
     projection_dim: int | None = None
-    """The input is brought down to this length before the head. None: it is not."""
+    """Length to which the input is projected before the head. None: it is not projected."""
     reach: int = 64
-    """So many steps back and ahead a layer of a transformer sees; the others see all."""
+    """Steps back and ahead that a layer of a transformer sees; other heads do not use it."""
     views: tuple[str, ...] = (ALL,)
-    """So many networks of this kind are averaged; one of `VIEWS` for each."""
+    """One of `VIEWS` for each of the networks of this kind that are averaged."""
     temperature: float = 1.0
-    """Logits are divided by it when they become scores, so that a score is the share of such answers that is right."""
+    """Logits are divided by it before the softmax, so that a score is the share of correct answers with that score."""
     energies: tuple[float, ...] = ()
-    """Free energies, rising, below which equal parts of what was learnt from lie; the first is the least, the last the
-    largest. Empty: not known, as of models of earlier versions."""
+    """Rising quantiles of the free energy of the training data, at equal shares, from the least value to the largest.
+    Empty: not known, as for models of earlier versions."""
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -82,5 +82,5 @@ class ModelSpec:
 
     @property
     def encoded_dim(self) -> int:
-        """Length of what the head reads at a step."""
+        """Length of the head's input at a step."""
         return self.projection_dim or self.input_dim

@@ -1,4 +1,4 @@
-"""Pieces of a long sequence, laid aside until they are needed."""
+"""Store the pieces of a long sequence until they are needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-# So much stays in memory; what is longer goes to a temporary file.
+# Up to this size a spool stays in memory; a longer one goes to a temporary file.
 _SPOOL_BYTES = 16 << 20
 
 
@@ -29,11 +29,11 @@ class Spool:
 
     @property
     def n_pieces(self) -> int:
-        """How many pieces there are."""
+        """The number of pieces."""
         return len(self._offsets) - 1
 
     def append(self, piece: NDArray[np.float32]) -> None:
-        """Lay a piece aside, behind those before."""
+        """Append a piece to those before."""
         self._file.seek(self._offsets[-1])
         self._offsets.append(self._offsets[-1] + self._file.write(np.ascontiguousarray(piece, np.float32).tobytes()))
 

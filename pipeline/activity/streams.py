@@ -1,4 +1,4 @@
-"""Heads in use: whole sequences of any length piece by piece, or short ones side by side, exactly as in one pass."""
+"""Heads for inference, run over sequences piece by piece, or over short ones side by side, exactly as in one pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.activity.spool import Spool
 
 
 class Stream(Protocol):
-    """A head in use; several threads may call it."""
+    """A head for inference; several threads may call it."""
 
     def streamed(self, encoded: Spool) -> Iterator[NDArray[np.float32]]:
         """Yield logits `float32 [t, n_labels]` for each piece of one sequence, as one pass over all of it would."""
@@ -25,10 +25,10 @@ class Stream(Protocol):
 
 
 def stream_of(spec: ModelSpec, weights: Weights) -> Stream:
-    """Return the head of a network in use.
+    """Return the head of a network for inference.
 
     Args:
-        spec: Of the network.
+        spec: The description of the network.
         weights: The head's parameters.
     """
     if spec.head in ("lstm", "gru"):
@@ -39,7 +39,7 @@ def stream_of(spec: ModelSpec, weights: Weights) -> Stream:
 
 
 class _OneAfterTheOther(ABC):
-    """What gains nothing by passes over several sequences."""
+    """A head that gains nothing from passes over several sequences."""
 
     @abstractmethod
     def streamed(self, encoded: Spool) -> Iterator[NDArray[np.float32]]:
@@ -51,7 +51,7 @@ class _OneAfterTheOther(ABC):
 
 
 class StepStream(_OneAfterTheOther):
-    """A head that sees steps one by one, or none: `linear`, `majority`."""
+    """A head that sees each step alone (`linear`), or none (`majority`)."""
 
     def __init__(self, spec: ModelSpec, weights: Weights) -> None:
         self._same = np.asarray(weights["output"], np.float32) if spec.head == "majority" else None
@@ -64,7 +64,7 @@ class StepStream(_OneAfterTheOther):
 
 
 class TransformerStream(_OneAfterTheOther):
-    """The transformer, which is there to be compared with, in PyTorch."""
+    """The transformer in PyTorch; it serves for comparison."""
 
     def __init__(self, spec: ModelSpec, weights: Weights) -> None:
         import torch
@@ -93,14 +93,14 @@ class _Direction:
         self._graph = Compiled(recurrence_graph(kind, weights))
 
     def over(self, pieces: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Yield what comes of each piece `[t, n_in]` of one sequence, `[t, H]`; the state is carried along."""
+        """Yield the output `[t, H]` of each piece `[t, n_in]` of one sequence; the state is carried along."""
         state = self._at_rest(1)
         for piece in pieces:
             hidden, *state = self._graph(piece[None], *state, np.array([len(piece)], np.int32))
             yield hidden[0]
 
     def all_at_once(self, padded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what comes of sequences `[B, T, n_in]`, `[B, T, H]`."""
+        """Return the output `[B, T, H]` of sequences `[B, T, n_in]`."""
         n, n_steps, _ = padded.shape
         return self._graph(padded, *self._at_rest(n), np.full(n, n_steps, np.int32))[0]
 
@@ -123,16 +123,16 @@ class RecurrentStream:
     def streamed(self, encoded: Spool) -> Iterator[NDArray[np.float32]]:
         """Yield logits piece by piece; the state is carried from one to the next.
 
-        Layer after layer is run over all pieces. A bidirectional layer runs its backward direction from the last piece
-        to the first.
+        Each layer runs over all pieces before the next one. A bidirectional layer runs its backward direction from the
+        last piece to the first.
         """
         for hidden in self._through_layers(encoded, 0):
             yield self._output(hidden)[0]
 
     def side_by_side(self, encoded: Sequence[Spool]) -> list[NDArray[np.float32]]:
-        """Return logits for each sequence; a step of all of them is one pass.
+        """Return logits for each sequence; one pass computes a step of all sequences.
 
-        For eight of one length it takes half the time. Shorter ones are made as long as the longest.
+        For eight sequences of one length it takes half the time. Shorter ones are padded to the longest.
         """
         wholes = [np.concatenate(list(of_one.pieces())) for of_one in encoded]
         lengths = np.array([len(whole) for whole in wholes])
@@ -166,6 +166,6 @@ class RecurrentStream:
 
 
 def _turned_round(x: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return sequences `[B, T, D]` from last to first step, the padding behind still behind; twice gives `x` again."""
+    """Return sequences `[B, T, D]` in reverse order; the padding stays at the end, and doing it twice restores `x`."""
     steps = (lengths[:, None] - 1 - np.arange(x.shape[1])) % x.shape[1]
     return np.ascontiguousarray(x[np.arange(len(x))[:, None], steps])
