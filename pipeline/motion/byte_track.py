@@ -1,7 +1,7 @@
-"""ByteTrack: boxes of one frame after another become tracks, those of low scores too.
+"""ByteTrack: join the boxes of successive frames into tracks, including boxes with low scores.
 
 After Zhang et al. 2022, "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", arXiv 2110.06864. The
-ids are those that Ultralytics' implementation gives, which imports PyTorch.
+ids are the same as those of Ultralytics' implementation, which imports PyTorch.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import lap
 import numpy as np
 from numpy.typing import NDArray
 
-# Boxes of no more than this score are nobody's.
+# Boxes with at most this score belong to no track.
 _LOW_SCORE = 0.1
-# A track and a box that cost more do not match. The cost is 1 less the overlap (IoU); overlaps with strong boxes are
-# multiplied by the score, so that of two boxes the surer one wins. A track of one box is matched last, and unsure.
+# A track and a box with a higher cost do not match. The cost is 1 minus the overlap (IoU). Overlaps with strong boxes
+# are multiplied by the score, so that the surer of two boxes wins. A track of only one box is unsure and matched last.
 _STRONG_LIMIT, _WEAK_LIMIT, _UNSURE_LIMIT = 0.8, 0.5, 0.7
-# A track that is followed and one that is lost are the same below this cost.
+# A followed track and a lost track are the same below this cost.
 _SAME_LIMIT = 0.15
-# So many of the tracks that were removed are remembered.
+# Number of removed tracks that are remembered.
 _MOST_REMOVED = 1000
 
 _TRACK = np.dtype(
@@ -25,9 +25,9 @@ _TRACK = np.dtype(
         ("id", np.int64),
         # Centre x and y, aspect (width by height) and height, in pixels; each with its change per frame.
         ("mean", np.float64, (4, 2)),
-        # What is not known of a value and its change. The four do not depend on each other.
+        # Uncertainty of a value and its change. The four values are independent of each other.
         ("covariance", np.float64, (4, 2, 2)),
-        ("first", np.int64),  # the frames that saw it first and last
+        ("first", np.int64),  # the first and the last frame with it
         ("last", np.int64),
         ("sure", np.bool_),  # seen twice, or in the first frame
         ("lost", np.bool_),
@@ -38,18 +38,18 @@ _Tracks = NDArray[np.void]  # records of `_TRACK`
 
 
 class ByteTrack:
-    """Follows things of one kind through an unbroken stretch of video."""
+    """Follows objects of one class through an unbroken stretch of video."""
 
     def __init__(self, new_score: float, most_lost: int) -> None:
         """Start without memory.
 
         Args:
-            new_score: A track begins with a box of at least this score, 0 to 1; weaker ones only carry it on.
-            most_lost: A track that was not seen for more than so many frames is removed.
+            new_score: A track begins with a box of at least this score, 0 to 1; weaker boxes only continue it.
+            most_lost: A track that was not seen for more than this many frames is removed.
         """
         self._new_score, self._most_lost = new_score, most_lost
         self._frame = self._n_tracks = 0
-        # Those that are followed, then those that are lost. Where costs are equal their order decides.
+        # The followed tracks, then the lost ones. If costs are equal, their order decides.
         self._tracks: _Tracks = np.empty(0, _TRACK)
         self._removed = np.empty(0, np.int64)
 
@@ -57,12 +57,12 @@ class ByteTrack:
         """Take the boxes of the next frame and return their tracks.
 
         Args:
-            xyxy: `float32 [N, 4]`: left, top, right, bottom in pixels. A box without width or height is nobody's.
+            xyxy: `float32 [N, 4]`: left, top, right, bottom in pixels. A box without width or height has no track.
             scores: `float32 [N]`, 0 to 1.
 
         Returns:
-            `int64 [N]`: ids from 1 on, each in one box at most; 0 for boxes that belong to no track, or to one that has
-            been seen only once.
+            `int64 [N]`: ids from 1 on, each for one box at most; 0 for boxes that belong to no track, or to one that
+            has been seen only once and not in the first frame.
         """
         self._frame += 1
         measured, corners = _measure(xyxy)
@@ -103,10 +103,10 @@ class ByteTrack:
         return tracks
 
     def _keep(self, seen: NDArray[np.bool_], new: _Tracks) -> _Tracks:
-        """Keep the tracks for the next frame, of which `seen [N]` have a box, and return those that are followed.
+        """Keep the tracks for the next frame, and return the followed ones; `seen [N]` says which have a box.
 
-        As in the original, a track that is removed may still be found in the next frame, but is not kept when it is
-        lost again.
+        As in the original, a removed track may still be matched in the next frame, but is not kept when it is lost
+        again.
         """
         tracks = self._tracks
         sure, lost = tracks["sure"].copy(), tracks["lost"].copy()
@@ -119,7 +119,7 @@ class ByteTrack:
         removed = [self._removed, tracks["id"][~seen & ~sure], tracks["id"][stale]]
         self._removed = np.concatenate(removed)[-_MOST_REMOVED:]
 
-        # Of two that are the same, the one that was known for longer stays.
+        # If two tracks are the same, the one that was known for longer stays.
         same = 1 - _overlaps(_corners(followed), _corners(missing)) < _SAME_LIMIT
         older = (followed["last"] - followed["first"])[:, None] > missing["last"] - missing["first"]
         kept: _Tracks = followed[~(same & ~older).any(axis=1)]
@@ -130,9 +130,9 @@ class ByteTrack:
 def _match(
     tracks: _Tracks, rows: NDArray[np.int64], boxes: NDArray[np.int64], costs: NDArray[np.float32], limit: float
 ) -> NDArray[np.int64]:
-    """Write which of the boxes belong to which of the tracks `rows`, at the least cost, and return the other boxes.
+    """Assign boxes to the tracks `rows` at the least cost, and return the boxes that are left over.
 
-    Costs are `float32 [tracks, boxes]` of all in the frame; no pair may cost more than the limit.
+    Costs are `float32 [tracks, boxes]` for the whole frame; no pair may cost more than the limit.
     """
     if not len(rows) or not len(boxes):
         return boxes
@@ -146,7 +146,7 @@ def _match(
 def _measure(xyxy: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return boxes as centre, aspect and height, and as corners again, `float32 [N, 4]` each.
 
-    The way from corner to centre and back is Ultralytics': the last bits may decide between two.
+    The conversion from corner to centre and back is that of Ultralytics: the last bits may decide between two boxes.
     """
     sides = xyxy[:, 2:] - xyxy[:, :2]
     corner = xyxy[:, :2] + sides / 2 - sides / 2
@@ -156,7 +156,7 @@ def _measure(xyxy: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def _corners(tracks: _Tracks) -> NDArray[np.float32]:
-    """Return where tracks are, `float32 [N, 4]`: left, top, right, bottom."""
+    """Return the boxes of tracks, `float32 [N, 4]`: left, top, right, bottom."""
     x, y, aspect, height = tracks["mean"][..., 0].T
     sides = np.stack([aspect * height, height], axis=1)
     corner = np.stack([x, y], axis=1) - sides / 2
@@ -164,7 +164,7 @@ def _corners(tracks: _Tracks) -> NDArray[np.float32]:
 
 
 def _overlaps(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how much of both is common to boxes `[N, 4]` and `[M, 4]`, by their corners: IoU, `float32 [N, M]`."""
+    """Return the intersection over union of boxes `[N, 4]` and `[M, 4]`, given by corners, `float32 [N, M]`."""
     some = some[:, None]
     common = np.minimum(some[..., 2:], others[:, 2:]) - np.maximum(some[..., :2], others[:, :2])
     common_area = common.clip(0).prod(axis=-1)
@@ -173,18 +173,18 @@ def _overlaps(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray
 
 
 def _spread(height: NDArray[np.float64], share: float, of_aspect: float) -> NDArray[np.float64]:
-    """Return standard deviations `float64 [N, 4]`: that of the aspect, and the others as a share of heights `[N]`."""
+    """Return standard deviations `float64 [N, 4]`: a share of heights `[N]`, but `of_aspect` for the aspect."""
     spread = np.repeat((share * height)[:, None], 4, axis=1)
     spread[:, 2] = of_aspect
     return spread
 
 
 def _predict(tracks: _Tracks) -> _Tracks:
-    """Move tracks on by one frame: the first step of a Kalman filter of constant speed."""
+    """Move tracks ahead by one frame: the first step of a Kalman filter with constant speed."""
     mean, covariance = tracks["mean"], tracks["covariance"]
     height = mean[:, 3, 0]
     noise = np.stack([_spread(height, 1 / 20, 1e-2), _spread(height, 1 / 160, 1e-5)], axis=-1) ** 2
-    # Nobody grows out of sight.
+    # A lost track does not grow.
     mean[tracks["lost"], 3, 1] = 0
     mean[..., 0] += mean[..., 1]
     covariance[..., 0, :] += covariance[..., 1, :]
@@ -194,10 +194,10 @@ def _predict(tracks: _Tracks) -> _Tracks:
 
 
 def _correct(tracks: _Tracks, measured: NDArray[np.float32]) -> _Tracks:
-    """Draw tracks to what was measured, `[N, 4]`: the second step of the filter."""
+    """Correct tracks by the measurements `[N, 4]`: the second step of the filter."""
     mean, covariance = tracks["mean"], tracks["covariance"]
     total = (covariance[..., 0, 0] + _spread(mean[:, 3, 0], 1 / 20, 1e-1) ** 2)[..., None]
-    # Not divided: this is what LAPACK makes of it for Ultralytics, to the last bit.
+    # The product, unlike a quotient, equals LAPACK's result for Ultralytics to the last bit.
     gain = covariance[..., :, 0] * (1 / total)
     mean += gain * (measured - mean[..., 0])[..., None]
     covariance -= gain[..., :, None] * (total * gain)[..., None, :]

@@ -32,24 +32,24 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class ForecasterBundle:
-    """A trained forecaster with all that is needed to use it rightly."""
+    """A trained forecaster with everything that is needed to use it correctly."""
 
     name: str
     """Names the partition `model=<name>` of its forecasts."""
     spec: dict[str, Any]
-    """What the network is built from; see `ForecasterSpec`."""
+    """The description of the network; see `ForecasterSpec`."""
     weights: Mapping[str, NDArray[np.floating]] = field(repr=False)
     """Its parameters, by name."""
     training: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """What was measured of it."""
+    """Results of measuring it."""
     sha256: str = ""
     """Digest of the weights, filled in when a bundle is read."""
 
     @property
     def unit(self) -> str:
-        """What its places are in, `HEIGHTS` or `METRES`."""
+        """Unit of its places, `HEIGHTS` or `METRES`."""
         return str(self.spec["unit"])
 
     @property
@@ -64,17 +64,17 @@ class ForecasterBundle:
 
     @property
     def longest_s(self) -> float:
-        """How far ahead it tells."""
+        """How far ahead it forecasts, in seconds."""
         return int(self.spec["n_foretold"]) * self.step_s
 
     @property
     def options_digest(self) -> str:
-        """Digest of all beside the weights that decides what it foretells."""
+        """Digest of everything except the weights that determines its forecasts."""
         return digest(self.spec)
 
     @cached_property
     def model(self) -> Forecaster:
-        """The network, in evaluation mode; it is made when it is first asked for, as it needs PyTorch."""
+        """The network, in evaluation mode; it is built at its first use, because it needs PyTorch."""
         import torch
 
         from pipeline.motion.forecasting import Forecaster, ForecasterSpec
@@ -84,7 +84,7 @@ class ForecasterBundle:
         return network.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the network, which is made of the rest."""
+        """Leave out the network, which can be rebuilt from the rest."""
         return {name: value for name, value in vars(self).items() if name != "model"}
 
     @classmethod
@@ -97,7 +97,7 @@ class ForecasterBundle:
         """Write the bundle into a folder.
 
         Args:
-            folder: Where to; created if missing.
+            folder: The target; created if missing.
             card: Text of the model card, `README.md`.
         """
         target = Path(folder)
@@ -120,7 +120,7 @@ def load_forecaster(folder: str | Path) -> ForecasterBundle:
     """Read a bundle from a folder, or by name one of those that come with the package.
 
     Raises:
-        UsageError: The folder is not a bundle, or what it holds does not fit together.
+        UsageError: The folder is not a bundle, or its files do not fit together.
     """
     source = Path(folder).expanduser()
     if str(folder) in EMBEDDED_FORECASTERS and not source.exists():
@@ -135,7 +135,7 @@ def load_forecaster(folder: str | Path) -> ForecasterBundle:
         bundle = ForecasterBundle(
             record["name"], record["model"], weights, record["training"], record["metrics"], sha256
         )
-        _ = bundle.model  # Made now, to see that it can be.
+        _ = bundle.model  # Built now, to check that it can be built.
     except FileNotFoundError as error:
         missing = Path(error.filename or "model.safetensors").name
         raise UsageError(f"{source}: not a forecaster bundle, {missing} is missing; {way_out}") from error

@@ -1,6 +1,6 @@
-"""Foretell where somebody will be: an encoder reads the past, a decoder writes the future, step by step.
+"""Forecast where a person will be: an encoder reads the past, a decoder writes the future, step by step.
 
-The future is told as a mixture of paths; see `Mixture`.
+The future is a mixture of paths; see `Mixture`.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from pipeline.motion.mixture import Mixture
 LEARNING = ("lstm", "gru", "transformer")
 BASELINES = ("constant_velocity", "still")
 KINDS = (*LEARNING, *BASELINES)
-"""Names of all forecasters. The last two are there to compare with: the person goes on as in the last step, or stays;
-they learn how far off they are."""
-# Standard deviations are no smaller than this share of a usual step, correlations no larger than this.
+"""Names of all forecasters. The last two are baselines: the person continues as in the last step, or stays. They learn
+only how large their errors are."""
+# Smallest standard deviation, as a share of a usual step, and largest correlation.
 _LEAST_SPREAD, _MOST_CORRELATED = 0.02, 0.95
-# A standard deviation before anything is learnt, in usual steps, for each step ahead.
+# Standard deviation before training, in usual steps, for each step ahead.
 _FIRST_SPREAD = 0.125
 _ATTENTION_HEADS = 4
-# So many futures are computed at a time.
+# Number of futures that are computed at a time.
 _AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class ForecasterSpec:
-    """What a forecaster is built from."""
+    """The description of a forecaster."""
 
     kind: str = "lstm"
     """One of `KINDS`."""
     n_observed: int = 8
     """Steps that it sees, up to now."""
     n_foretold: int = 12
-    """Steps that it tells."""
+    """Steps that it forecasts."""
     step_s: float = 0.4
     """Seconds from one step to the next."""
     unit: str = "m"
-    """What its places are in: `m`, metres on the ground, or `heights` of the person in the picture."""
+    """Unit of its places: `m`, metres on the ground, or `heights` of the person in the picture."""
     hidden_dim: int = 64
     """Units of the encoder and of the decoder."""
     n_paths: int = 6
     """Paths of the mixture."""
     n_others: int = 0
-    """Whether it looks at the nearest others, and at how many."""
+    """Number of nearest others that it looks at; 0: none."""
     slowest: float = 0.1
-    """Who goes slower, in units a step, is seen as going so fast. All others are seen in the lengths of their own
-    steps: a place where people run, or a camera of another scale, is no new world."""
+    """Smallest length of a step to which a past is scaled, in units. Faster people are scaled by the lengths of their
+    own steps, so that a place where people run, or a camera of another scale, looks the same."""
     n_members: int = 1
-    """Networks trained from different seeds, whose mixtures are one."""
+    """Number of networks, trained from different seeds, whose mixtures are combined."""
     spread: tuple[float, ...] = ()
-    """For each step, by what the standard deviations of the mixture are multiplied so that ellipses of one hold what
-    they should of what comes true: a mixture has longer tails than one Gaussian. Empty: by 1."""
+    """For each step, the factor for the mixture's standard deviations with which the ellipses of one Gaussian hold the
+    right share of what comes true: a mixture has longer tails. Empty: 1."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -67,10 +67,10 @@ class ForecasterSpec:
 
 
 class Forecaster(nn.Module):
-    """One network, or several whose mixtures are one."""
+    """One network, or several whose mixtures are combined."""
 
     def __init__(self, spec: ForecasterSpec) -> None:
-        """Make it untrained."""
+        """Build it untrained."""
         super().__init__()
         self.spec = spec
         self.members = nn.ModuleList(_make_member(spec) for _ in range(spec.n_members))
@@ -82,8 +82,8 @@ class Forecaster(nn.Module):
 
         Args:
             past: `float32 [B, n_observed, 2]` in the forecaster's unit; the last place is now.
-            others: `float32 [B, K, 4]`: place from now, and last step, of those nearby; None: nobody is.
-            present: `bool [B, K]`: which of them there are.
+            others: `float32 [B, K, 4]`: place from now, and last step, of people nearby; None: nobody is nearby.
+            present: `bool [B, K]`: which of them exist.
         """
         origin = past[:, -1:]
         past = past - origin
@@ -100,7 +100,7 @@ class Forecaster(nn.Module):
 
     @classmethod
     def of(cls, several: Sequence[Forecaster]) -> Forecaster:
-        """Return the forecaster that trained ones are together, in evaluation mode."""
+        """Return the forecaster that combines trained ones, in evaluation mode."""
         made = cls(replace(several[0].spec, n_members=len(several)))
         made.members = nn.ModuleList(member for each in several for member in each.members)
         return made.eval()
@@ -108,7 +108,7 @@ class Forecaster(nn.Module):
     def in_batches(
         self, past: torch.Tensor, others: torch.Tensor, present: torch.Tensor
     ) -> Iterator[tuple[slice, Mixture]]:
-        """Yield the futures of any number of people, some at a time, with the places that they have among all."""
+        """Yield the futures of any number of people in batches, each with its slice of all people."""
         with torch.inference_mode():
             for start in range(0, len(past), _AT_ONCE):
                 some = slice(start, start + _AT_ONCE)
@@ -116,11 +116,11 @@ class Forecaster(nn.Module):
 
 
 def _own_frame(past: torch.Tensor, slowest: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return by which matrix `[B, 2, 2]` each past is turned so that it goes right, and the length of its steps.
+    """Return the matrix `[B, 2, 2]` that turns each past so that it goes right, and the length of its steps.
 
     The length, `[B, 1, 1]`, is the mean over the past, and no less than `slowest`.
     """
-    # Two steps tremble less than one. Who stood still in them goes where they came from.
+    # Two steps jitter less than one. A person who stood still in them has the direction of the whole past.
     lately = past[:, -1] - past[:, max(-3, -past.shape[1])]
     way = torch.where(lately.norm(dim=-1, keepdim=True) < slowest / 4, past[:, -1] - past[:, 0], lately)
     length = way.norm(dim=-1, keepdim=True)
@@ -134,7 +134,7 @@ def _own_frame(past: torch.Tensor, slowest: float) -> tuple[torch.Tensor, torch.
 
 
 def _turned_back(covariance: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Return covariances `[B, M, P, 3]` of turned places as those of the places before."""
+    """Convert covariances `[B, M, P, 3]` of turned places to those of the places before the turn."""
     xx, yy, xy = covariance.unbind(-1)
     cosine, sine = turn[:, 0, 0][:, None, None], turn[:, 0, 1][:, None, None]
     both = 2 * cosine * sine * xy
@@ -158,7 +158,7 @@ def _make_member(spec: ForecasterSpec) -> nn.Module:
 
 
 class _Baseline(nn.Module):
-    """Goes on as in the last step, or stays; what is learnt is how far off that is."""
+    """Continues as in the last step, or stays; it learns only how large its error is."""
 
     def __init__(self, spec: ForecasterSpec) -> None:
         super().__init__()
@@ -174,14 +174,14 @@ class _Baseline(nn.Module):
 
 
 def _covariance(said: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
-    """Return covariances `[..., P, 3]` for what a network says `[..., P, 3]`, in usual steps."""
+    """Return covariances `[..., P, 3]` for a network's output `[..., P, 3]`, in usual steps."""
     deviation = _LEAST_SPREAD + (_FIRST_SPREAD * ahead[:, None]) * said[..., :2].clamp(-6, 6).exp()
     of_both = deviation.prod(dim=-1) * _MOST_CORRELATED * torch.tanh(said[..., 2])
     return torch.cat([deviation**2, of_both[..., None]], dim=-1)
 
 
 class _Learning(nn.Module):
-    """What the learning ones share: what they read, whom they look at, and what they say of a step."""
+    """The common part of the learning forecasters: the encoding of other people, and the output for a step."""
 
     def __init__(self, spec: ForecasterSpec) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class _Learning(nn.Module):
             )
 
     def company(self, others: torch.Tensor, present: torch.Tensor) -> torch.Tensor | None:
-        """Return what there is to know of the others, `[B, hidden_dim]`: pooled as S-GAN does."""
+        """Return the encoding of the others, `[B, hidden_dim]`, pooled as in S-GAN; None without others."""
         if not self.spec.n_others:
             return None
         if not others.shape[1]:
@@ -204,27 +204,27 @@ class _Learning(nn.Module):
         return met.max(dim=1).values
 
     def said(self, state: torch.Tensor) -> torch.Tensor:
-        """Return what a decoder's state `[B, hidden_dim]` says of each path's step, `[B, n_paths, 5]`."""
+        """Return the output for each path's step, `[B, n_paths, 5]`, from a decoder's state `[B, hidden_dim]`."""
         said: torch.Tensor = self.say(state).view(len(state), self.spec.n_paths, 5)
         return said
 
     def told(self, weight: torch.Tensor, said: torch.Tensor, last: torch.Tensor) -> _Told:
-        """Return paths for their logits `[B, M]`, what is said of their steps `[B, M, P, 5]`, and the last step seen.
+        """Return paths from their logits `[B, M]`, the outputs for their steps `[B, M, P, 5]`, and the last step seen.
 
-        A path is the sum of its steps, and a step is told by how it differs from the last one seen, `[B, 2]`.
+        A path is the sum of its steps. A step is given by its difference from the last step seen, `[B, 2]`.
         """
         mean = (last[:, None, None] + said[..., :2]).cumsum(dim=2)
         return weight.log_softmax(-1), mean, _covariance(said[..., 2:], self.get_buffer("ahead"))
 
 
 def _read(past: torch.Tensor) -> torch.Tensor:
-    """Return what an encoder reads of a past `[B, T, 2]`: places and steps, `[B, T, 4]`."""
+    """Return an encoder's input for a past `[B, T, 2]`: places and steps, `[B, T, 4]`."""
     steps = torch.diff(past, dim=1)
     return torch.cat([past, torch.cat([steps[:, :1], steps], dim=1)], dim=-1)
 
 
 class _Recurrent(_Learning):
-    """LSTM or GRU, sequence to sequence: the decoder goes on from the encoder's state, and reads what it said last."""
+    """LSTM or GRU, sequence to sequence: the decoder starts from the encoder's state, and reads its last output."""
 
     def __init__(self, spec: ForecasterSpec) -> None:
         super().__init__(spec)
@@ -249,13 +249,13 @@ class _Recurrent(_Learning):
         for _ in range(self.spec.n_foretold):
             state = self.decoder(read, state)
             said.append(self.said(_hidden(state)))
-            # What it reads of its own is the step that it holds for likely, all paths together.
+            # It reads the mean of its own steps over all paths, weighted by their likelihoods.
             read = last + (likely * said[-1][..., :2]).sum(1)
         return self.told(weight, torch.stack(said, dim=2), last)
 
 
 def _let_remember(bias: torch.Tensor, n_steps: int) -> None:
-    """Let the cells of an LSTM begin with memories of all lengths up to so many steps (Tallec and Ollivier 2018)."""
+    """Initialize the cells of an LSTM with memories of all lengths up to `n_steps` (Tallec and Ollivier 2018)."""
     n = len(bias) // 4
     with torch.no_grad():
         lengths = torch.empty(n).uniform_(1.0, max(2.0, n_steps - 1.0)).log()
@@ -265,12 +265,12 @@ def _let_remember(bias: torch.Tensor, n_steps: int) -> None:
 
 
 def _hidden(state: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Return the state that an LSTM shows, or the one that a GRU has."""
+    """Return the hidden state of an LSTM, or the only state of a GRU."""
     return state[0] if isinstance(state, tuple) else state
 
 
 class _Transformer(_Learning):
-    """Encoder and decoder of Vaswani et al. 2017; the decoder asks for all steps at once."""
+    """Encoder and decoder of Vaswani et al. 2017; the decoder computes all steps at once."""
 
     def __init__(self, spec: ForecasterSpec) -> None:
         super().__init__(spec)

@@ -1,4 +1,4 @@
-"""From pixels to metres on the ground, and back: a homography, for a camera that does not move."""
+"""Convert pixels to metres on the ground and back by a homography, for a camera that does not move."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.bounded import OPTIONS_BYTES, read_bounded
 from pipeline.errors import UsageError
 
-# Of the matrix, once its entries are made comparable: beyond it, the ground is seen as a line.
+# Largest condition number of the matrix after its rows are scaled. Beyond it, the ground is seen as a line.
 _WORST_CONDITION = 1e12
 
 
@@ -18,13 +18,13 @@ class Ground:
     """The plane that people walk on, as one camera sees it."""
 
     def __init__(self, matrix: NDArray[np.float64]) -> None:
-        """Take the matrix `float64 [3, 3]` that makes metres on the ground of pixels, as `cv2.findHomography` gives it.
+        """Take the matrix `float64 [3, 3]` from pixels to metres on the ground, as `cv2.findHomography` gives it.
 
         Raises:
-            ValueError: It has no inverse.
+            ValueError: The matrix has another shape, or no inverse.
         """
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-            raise ValueError("3 rows of 3 numbers are wanted")
+            raise ValueError("3 rows of 3 numbers are expected")
         scaled = matrix / np.maximum(np.abs(matrix).max(axis=1, keepdims=True), 1e-300)
         if np.linalg.cond(scaled) > _WORST_CONDITION:
             raise ValueError("the matrix is singular: it maps the picture onto a line")
@@ -40,18 +40,18 @@ class Ground:
         return _mapped(np.asarray(self._inverse, np.float64), metres)
 
     def depth(self, metres: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return how far before the camera places on the ground are, `float64 [...]`, but for a factor.
+        """Return how far in front of the camera places on the ground are, `float64 [...]`, up to a factor.
 
-        Where the sign changes, a path passes the camera: the picture shows nothing of what lies behind it.
+        Where the sign changes, a path passes the camera: the picture shows nothing behind the camera.
         """
         inverse = np.asarray(self._inverse, np.float64)
         depth: NDArray[np.float64] = metres @ inverse[2, :2] + inverse[2, 2]
         return depth
 
     def spread_in_pixels(self, metres: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return covariances in pixels, `float64 [..., 2, 2]`, of such in metres around places on the ground.
+        """Convert covariances in metres around places on the ground to pixels, `float64 [..., 2, 2]`.
 
-        To first order: by the derivative of the homography there.
+        The result is of first order: it uses the derivative of the homography at these places.
         """
         inverse = self._inverse
         x, y, w = np.moveaxis(metres @ inverse[:, :2].T + inverse[:, 2], -1, 0)
@@ -85,6 +85,6 @@ def read_ground(path: str | Path) -> Ground:
         raise UsageError(f"--ground {path}: can't be read ({error.strerror})") from error
     except ValueError as error:
         raise UsageError(
-            f"--ground {path}: {error}; it holds the matrix from pixels to metres, which cv2.findHomography gives for "
-            "four or more places on the ground whose metres are known"
+            f"--ground {path}: {error}; the file must hold the matrix from pixels to metres, which cv2.findHomography "
+            "computes from four or more places on the ground whose metres are known"
         ) from error

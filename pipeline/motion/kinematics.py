@@ -1,4 +1,4 @@
-"""How the box of a tracked person moves, in terms that neither frame rate nor camera size change."""
+"""Describe how the box of a tracked person moves, independent of frame rate and picture size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SPANS_S = (0.2, 0.8)
-# Faster than so many heights per second is a jump of the tracker.
+# A speed above this, in heights per second, is a jump of the tracker.
 _LIMIT = 8.0
 
 BOX_MOTION_DIM = 4 * len(_SPANS_S) + 1
@@ -18,9 +18,9 @@ BOX_MIRROR_SIGNS = np.array([*[-1.0, 1.0, 1.0, 1.0] * len(_SPANS_S), 1.0], np.fl
 def box_motion(time_s: NDArray[np.float64], xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
     """Describe how the boxes of one track move, `float32 [N, BOX_MOTION_DIM]`.
 
-    Of each box, over a short and a longer span around its time: velocity of the centre, right and down, in heights of
-    the person per second; growth of height and of width in shares per second (derivatives of their logarithms). And
-    the logarithm of width over height: someone who lies is wide.
+    For each box, over a short and a longer span around its time: velocity of the centre, right and down, in heights of
+    the person per second; growth of height and of width in shares per second (derivatives of their logarithms). The
+    last value is the logarithm of width over height: a lying person is wide.
 
     Args:
         time_s: `float64 [N]`, rising.
@@ -38,7 +38,7 @@ def box_motion(time_s: NDArray[np.float64], xyxy: NDArray[np.float32]) -> NDArra
 
 
 def rate_of_change(time_s: NDArray[np.float64], values: NDArray[np.float64], span_s: float) -> NDArray[np.float64]:
-    """Return how fast values `float64 [N, D]` change, per second, over a span around each of their times."""
+    """Return the change per second of values `float64 [N, D]`, over a span around each of their times."""
     before = np.maximum(time_s - span_s / 2, time_s[0])
     after = np.minimum(time_s + span_s / 2, time_s[-1])
     seconds = np.maximum(after - before, 1e-6)

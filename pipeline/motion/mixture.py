@@ -20,7 +20,7 @@ class Mixture(NamedTuple):
     """`float32 [B, M, P, 3]`: of x with x, y with y, x with y."""
 
     def at_each_step(self, spread: Sequence[float] = ()) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mean `float32 [B, P, 2]` and covariance `float32 [B, P, 3]` of where somebody is at each step.
+        """Return mean `float32 [B, P, 2]` and covariance `float32 [B, P, 3]` of a person's place at each step.
 
         Args:
             spread: See `ForecasterSpec.spread`.
@@ -33,15 +33,15 @@ class Mixture(NamedTuple):
         return mean, covariance * covariance.new_tensor(spread)[:, None] ** 2 if len(spread) else covariance
 
     def log_likelihood(self, places: torch.Tensor) -> torch.Tensor:
-        """Return the logarithm of the density of paths `float32 [B, P, 2]` at what became true, `float32 [B]`."""
+        """Return the logarithm of the mixture's density at the true paths `float32 [B, P, 2]`, `float32 [B]`."""
         of_each = log_density(places[:, None] - self.mean, self.covariance).sum(-1)
         return torch.logsumexp(self.log_weight + of_each, dim=1)
 
     def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Draw paths, `float32 [B, n, P, 2]`.
 
-        Who is to the left of the mean of a path at one step is so at all: a path is drawn whole, and is as smooth as
-        the means are.
+        Each path is drawn as a whole: if it is to the left of its mean at one step, it is so at all steps. So it is as
+        smooth as the means are.
         """
         chosen = torch.multinomial(self.log_weight.exp(), n, replacement=True, generator=generator)
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
@@ -50,7 +50,7 @@ class Mixture(NamedTuple):
 
 
 def log_density(apart: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of a Gaussian's density, `[...]`, so far `[..., 2]` from its mean."""
+    """Return the logarithm of a Gaussian's density, `[...]`, at an offset `[..., 2]` from its mean."""
     xx, yy, xy = covariance.unbind(-1)
     determinant = xx * yy - xy**2
     x, y = apart.unbind(-1)

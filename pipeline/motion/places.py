@@ -1,4 +1,4 @@
-"""Zones and lines in the picture: who is in them, who crosses them, and who will."""
+"""Zones and lines in the picture: who is in them, who crosses them, and who is expected to cross them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Who trembles on a border neither enters nor leaves: what counts is being beyond it by so many heights of the person.
+# A person who jitters on a border neither enters nor leaves: only this share of the person's height beyond it counts.
 _CLEARLY = 0.05
-# So many paths are drawn of each forecast.
+# Number of paths that are drawn from each forecast.
 _N_DRAWN = 200
-# Who will cross with a lower probability is not told of.
+# Expected crossings with a lower probability are not reported.
 _LEAST_PROBABLE = 0.05
 
 
@@ -52,7 +52,7 @@ class Line:
         return right
 
     def share(self, feet: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return beside which part of the line places `[..., 2]` are: 0 is its start, 1 its end."""
+        """Return the positions of places `[..., 2]` along the line: 0 is its start, 1 its end."""
         whole = self.end - self.start
         share: NDArray[np.float64] = (feet - self.start) @ whole / (whole @ whole)
         return share
@@ -64,13 +64,13 @@ class Visit(NamedTuple):
     entered_s: float
     left_s: float
     was_there: bool
-    """Whether the person was in it when they were first seen: the entry was not."""
+    """Whether the person was already in it when first seen, so that the entry was not seen."""
     stays: bool
-    """Whether the person was in it when they were last seen: the exit was not."""
+    """Whether the person was still in it when last seen, so that the exit was not seen."""
 
 
 class Crossing(NamedTuple):
-    """A line that is crossed."""
+    """A crossing of a line."""
 
     at_s: float
     direction: str
@@ -78,10 +78,10 @@ class Crossing(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """A crossing that is foretold."""
+    """A crossing that is forecast."""
 
     in_s: float
-    """After which time half of those paths that cross have done so."""
+    """Median time of the crossing, over the paths that cross."""
     probability: float
     """Share of the paths that cross."""
     direction: str
@@ -96,7 +96,7 @@ def visits(
         zone: The zone.
         time_s: `float64 [N]`, rising.
         feet: `float64 [N, 2]`, source pixels.
-        height: `float64 [N]`: of the person, in pixels.
+        height: `float64 [N]`: height of the person, in pixels.
     """
     changes = _changes(zone.depth(feet), time_s, height)
     is_in, since_s, was_there = False, 0.0, False
@@ -113,7 +113,7 @@ def visits(
 def crossings(
     line: Line, time_s: NDArray[np.float64], feet: NDArray[np.float64], height: NDArray[np.float64]
 ) -> Iterator[Crossing]:
-    """Yield when one person crosses a line; see `visits`."""
+    """Yield the crossings of a line by one person; see `visits` for the arguments."""
     for at_s, right in itertools.islice(_changes(line.depth(feet), time_s, height), 1, None):
         place = np.array([np.interp(at_s, time_s, column) for column in feet.T])
         if 0 <= line.share(place) <= 1:
@@ -123,9 +123,9 @@ def crossings(
 def _changes(
     depth: NDArray[np.float64], time_s: NDArray[np.float64], height: NDArray[np.float64]
 ) -> Iterator[tuple[float, bool]]:
-    """Yield the first side on which somebody is, and each change of it: the time, and whether it is the positive one.
+    """Yield the first side on which a person is, and each change: the time, and whether it is the positive side.
 
-    The time is that at which the border itself was last passed before somebody was clearly beyond it.
+    The time of a change is the last time at which the person passed the border itself before being clearly beyond it.
     """
     side = np.where(np.abs(depth) >= _CLEARLY * height, np.sign(depth), 0)
     rows = np.flatnonzero(side)
@@ -143,7 +143,7 @@ def _changes(
 
 @functools.cache
 def _drawn() -> NDArray[np.float64]:
-    """Return standard normal numbers, the same for all forecasts: who is foretold the same crosses the same."""
+    """Return standard normal numbers. All forecasts use the same ones, so that equal forecasts cross equally."""
     return np.random.default_rng(0).standard_normal((_N_DRAWN, 1, 2))
 
 
@@ -155,14 +155,14 @@ def expected_crossing(
     deviation: NDArray[np.float64],
     rho: NDArray[np.float64],
 ) -> Expected | None:
-    """Return the crossing that a forecast expects; None where hardly any of its paths crosses.
+    """Return the crossing that a forecast expects; None if hardly any of its paths crosses.
 
-    Paths are drawn whole: who is to the left of the mean at one step is so at all.
+    Each path is drawn as a whole: if it is to the left of the mean at one step, it is so at all steps.
 
     Args:
         line: The line.
         now: `float64 [2]`: where the feet are.
-        horizon_s: `float64 [P]`: of each step.
+        horizon_s: `float64 [P]`: time of each step from now.
         mean: `float64 [P, 2]`
         deviation: `float64 [P, 2]`: standard deviations in x and y.
         rho: `float64 [P]`: their correlation.

@@ -1,4 +1,4 @@
-"""How a tracked person holds and moves the body, in terms that neither the camera's distance nor its rate change."""
+"""Describe the posture and motion of a tracked person, independent of the camera's distance and frame rate."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.motion.kinematics import rate_of_change
 from pipeline.vision.keypoints import KEYPOINTS, MIRRORED
 
 _N = len(KEYPOINTS)
-# A keypoint with a lower score is a guess: its place is taken from the times before and after.
+# A keypoint with a lower score is a guess. Its place is interpolated between the times before and after.
 _SEEN_SCORE = 0.3
 _SPAN_S = 0.2
-# In lengths of the person: further away is a mistake of the network, faster one of the tracker.
+# In lengths of the person: a keypoint further away is an error of the network, a faster one an error of the tracker.
 _FARTHEST, _FASTEST = 1.5, 8.0
 
 POSE_DIM = 5 * _N
@@ -26,7 +26,7 @@ def pose_motion(
 
     First the place of each of COCO's keypoints, x and y from the middle of the box in lengths of the person; then their
     scores; then their velocities, x and y in lengths per second over a fifth of a second. A person's length is the
-    longer side of the box: who falls has the same length before and after.
+    longer side of the box, so that a fall does not change it.
 
     Args:
         time_s: `float64 [N]`, rising.
@@ -40,7 +40,7 @@ def pose_motion(
         seen = keypoints[:, number, 2] >= _SEEN_SCORE
         for axis in range(2):
             values = keypoints[:, number, axis].astype(np.float64)
-            # Who never shows the left ankle has it where the middle is.
+            # A keypoint that is never seen is placed at the middle of the box.
             points[:, 2 * number + axis] = (
                 np.interp(time_s, time_s[seen], values[seen]) if seen.any() else centre[:, axis]
             )

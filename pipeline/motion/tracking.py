@@ -1,4 +1,4 @@
-"""Give the boxes of one person, or thing, one id through one video, by ByteTrack."""
+"""Give the boxes of one person or object the same id throughout a video, by ByteTrack."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ NO_TRACK = -1
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """What makes boxes one track. What is not named here is as Ultralytics sets it for ByteTrack."""
+    """Options for joining boxes into tracks. All others are as Ultralytics sets them for ByteTrack."""
 
     new_score: float = 0.25
-    """A track begins with a box of this score; weaker ones only carry it on."""
+    """A track begins with a box of at least this score; weaker boxes only continue it."""
     gap_s: float = 2.0
-    """Somebody may be out of sight for so long and keep the id."""
+    """Longest time for which a person may be out of sight and keep the id."""
 
 
-# A new track is somebody who was lost at most so many seconds before, and so near, as a share of their longest side.
-# Chosen on falls at home and on the first half of a street: farther or later joins others there.
+# A new track continues one that was lost at most this many seconds before, and this near, as a share of their longest
+# side. Chosen on falls at home and on the first half of a street: larger values join different people there.
 _LOST_S, _REACH = 1.0, 0.45
-# So many tracks are kept in mind, far more than are ever in a picture.
+# Number of tracks that are remembered, far more than are ever in a picture.
 _MOST_KNOWN = 8192
 
 
 class _Follower:
-    """Follows one class through one stretch, and knows who a new track is if it begins where one was lost.
+    """Follows one class through one stretch, and lets a new track continue a lost one if it begins at the same place.
 
-    ByteTrack goes by how much boxes overlap. The box of somebody who falls changes its shape, and often nobody is found
-    on the way down. So a track ends and another begins, both of one person.
+    ByteTrack matches boxes by their overlap. The box of a falling person changes its shape, and the detector often
+    misses the person on the way down. So a track ends and another begins, both of one person.
     """
 
     def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
         self._tracker, self._ids = ByteTrack(options.new_score, max(1, round(options.gap_s * fps))), ids
-        # Times are no whole numbers: half a frame more, so that their last bits do not decide.
+        # Times are not whole numbers. Half a frame is added, so that their last bits do not decide.
         self._longest_s = min(_LOST_S, options.gap_s) + 0.5 / fps
-        # Whose the tracker's own tracks are, and which of them was the last to carry an id.
+        # The id of each of the tracker's own tracks, and the last of these tracks that carried each id.
         self._id_of: dict[int, int] = {}
         self._carrier: dict[int, int] = {}
-        # When and where those were last seen who were seen lately.
+        # Time and box of the last sighting of each id that was seen recently.
         self._last: dict[int, tuple[float, NDArray[np.float32]]] = {}
 
     def update(self, time_s: float, boxes: Boxes) -> NDArray[np.int64]:
@@ -71,7 +71,8 @@ class _Follower:
     def _known(self, tracks: Sequence[int]) -> NDArray[np.int64]:
         """Return the ids of the tracker's own tracks, `int64 [N]`, `NO_TRACK` for new ones.
 
-        A track that was lost, and whose id another has taken over, carries it again if that other is not in the frame.
+        If another track has taken over a lost track's id, the lost track carries it again if the other is not in the
+        frame.
         """
         ids = np.full(len(tracks), NO_TRACK, np.int64)
         present = set(tracks)
@@ -83,7 +84,7 @@ class _Follower:
         return ids
 
     def _forget_what_was_long_ago(self, tracks: Sequence[int]) -> None:
-        """Keep in mind the tracks that were in the picture last: a camera that runs for months has no end of them."""
+        """Remember the tracks that were in the picture last: a camera that runs for months has endlessly many."""
         for track in tracks:
             if track in self._id_of:
                 self._id_of[track] = self._id_of.pop(track)
@@ -93,7 +94,7 @@ class _Follower:
             self._carrier = {number: track for number, track in self._carrier.items() if number in numbers}
 
     def _lost_at(self, box: NDArray[np.float32], present: set[int]) -> int | None:
-        """Return who was lost where a track begins; None if nobody was, or if it may be one of several."""
+        """Return the id that was lost where a track begins; None if there is none, or more than one."""
         lost = [number for number in self._last if number not in present]
         places = np.array([self._last[number][1] for number in lost], np.float32).reshape(-1, 4)
         near = np.flatnonzero(_are_near(box, places))
@@ -101,7 +102,7 @@ class _Follower:
 
 
 def _are_near(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether the centres of others `[N, 4]` are no further from a box's than a share of the longest side of both."""
+    """Whether others `[N, 4]` are near a box: their centres are closer than a share of the longest side of both."""
     between = (box[:2] + box[2:] - others[:, :2] - others[:, 2:]) / 2
     longest = np.maximum((box[2:] - box[:2]).max(), (others[:, 2:] - others[:, :2]).max(axis=1))
     return np.asarray(np.hypot(between[:, 0], between[:, 1]) <= _REACH * longest)
@@ -112,14 +113,14 @@ def track_video(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield the track ids of each frame's boxes, through one video from its first frame to its last.
 
-    Classes are followed apart, so that a person does not turn into the bicycle. A track that begins alone where one was
-    just lost is the same person: one who falls is lost to the tracker on the way down. Nobody is followed across a hole
-    in the video longer than the options' `gap_s`; ids, from 1 on, stay unique all the same.
+    Classes are followed separately, so that a person does not turn into a bicycle. A track that begins alone where one
+    was just lost is the same person, because the tracker loses a falling person on the way down. No track continues
+    across a gap in the video longer than the options' `gap_s`. Ids start at 1 and stay unique even then.
 
     Args:
-        frames: `(time in seconds, boxes)` of every sampled frame, those without boxes too.
-        fps: How many frames usually come per second.
-        options: What makes a track.
+        frames: `(time in seconds, boxes)` of every sampled frame, including frames without boxes.
+        fps: Usual number of frames per second.
+        options: Options for joining boxes into tracks.
     """
     options = options or TrackOptions()
     followers: dict[int, _Follower] = {}
@@ -130,7 +131,7 @@ def track_video(
             followers.clear()
         last_s = time_s
         track_ids = np.full(len(boxes.scores), NO_TRACK, np.int64)
-        # A class seen before is told of every frame, also of those without it, so that its gaps are counted.
+        # A class seen before is updated at every frame, even at those without it, so that its gaps are counted.
         for class_id in sorted({*followers, *boxes.class_ids.tolist()}):
             of_class = boxes.class_ids == class_id
             follower = followers.get(class_id) or followers.setdefault(class_id, _Follower(fps, options, numbers))

@@ -1,4 +1,4 @@
-"""Where people were, on a grid of time: what a forecaster learns from, and what it foretells from."""
+"""Positions of people on a time grid, from which a forecaster learns and forecasts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def feet_of(xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rows_by(ids: NDArray[np.int64] | NDArray[np.float64]) -> list[NDArray[np.int64]]:
-    """Return the rows of each id, `int64 [n]`, by id; the rows of one stay in their order."""
+    """Return the rows of each id, `int64 [n]`, in the order of ids; the rows of one id keep their order."""
     order = np.argsort(ids, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if len(order) else []
 
@@ -33,8 +33,8 @@ class Trajectory:
     xy: NDArray[np.float64]
     """`float64 [N, 2]`, in pixels or in metres."""
     size: NDArray[np.float64]
-    """`float64 [N]`: how long one unit of the forecaster is there. The person's height in pixels makes heights of
-    pixels; 1 leaves metres as they are."""
+    """`float64 [N]`: length of the forecaster's unit there, in the unit of `xy`: the person's height for pixels, 1 for
+    metres."""
 
     @classmethod
     def of_boxes(
@@ -45,7 +45,7 @@ class Trajectory:
         Args:
             time_s: `float64 [N]`, rising.
             xyxy: `float32 [N, 4]`, pixels.
-            ground: The ground, for places in metres; None: places in pixels, and sizes for heights of the person.
+            ground: The ground, for places in metres; None: places in pixels, with the person's heights as sizes.
         """
         feet = feet_of(xyxy)
         if ground is not None:
@@ -69,26 +69,26 @@ class Grid:
 
 @dataclass(frozen=True)
 class Windows:
-    """Stretches of trajectories, cut out around a time that is called now."""
+    """Stretches of trajectories, each cut out around a time that is called now."""
 
     scene: NDArray[np.int64]
-    """`int64 [N]`: which of several scenes that were joined."""
+    """`int64 [N]`: number of the scene among the joined ones."""
     who: NDArray[np.int64]
     """`int64 [N]`: index of the trajectory in its scene."""
     step: NDArray[np.int64]
-    """`int64 [N]`: of now."""
+    """`int64 [N]`: the step of now."""
     places: NDArray[np.float32]
     """`float32 [N, T, 2]` in the forecaster's unit, from now as the origin."""
     origin: NDArray[np.float64]
-    """`float64 [N, 2]`: where now is, in the trajectory's unit."""
+    """`float64 [N, 2]`: the place now, in the trajectory's unit."""
     size: NDArray[np.float64]
-    """`float64 [N]`: how many of the trajectory's units one of the forecaster's is."""
+    """`float64 [N]`: length of the forecaster's unit, in the trajectory's unit."""
     others: NDArray[np.float32]
-    """`float32 [N, K, 4]`: place and step of the nearest others now, in the forecaster's unit, the nearest first."""
+    """`float32 [N, K, 4]`: place and last step of the nearest others now, in the forecaster's unit, nearest first."""
     present: NDArray[np.bool_]
-    """`bool [N, K]`: which of the others there are."""
+    """`bool [N, K]`: which of the others exist."""
     n_company: NDArray[np.int64]
-    """`int64 [N]`: how many trajectories span the same steps, with itself."""
+    """`int64 [N]`: number of trajectories that span the same steps, including its own."""
 
     def __len__(self) -> int:
         return len(self.who)
@@ -106,12 +106,12 @@ class Windows:
 
 
 def on_grid(trajectories: Sequence[Trajectory], step_s: float, gap_s: float) -> Grid:
-    """Return trajectories at the multiples of a step that they reach, interpolated.
+    """Interpolate trajectories at the multiples of a step that they cover.
 
     Args:
-        trajectories: Of one scene, on one clock.
+        trajectories: Trajectories of one scene, on one clock.
         step_s: Seconds between two points of the grid.
-        gap_s: Nothing is interpolated where a trajectory has no place for longer than this.
+        gap_s: Longer gaps in a trajectory are not interpolated.
     """
     who, step, xy, size = [], [], [], []
     for number, each in enumerate(trajectories):
@@ -136,22 +136,22 @@ def cut_windows(grid: Grid, n_before: int, n_after: int, n_others: int = 0, ever
 
     Args:
         grid: The trajectories.
-        n_before: Steps up to now, with it. Those of a trajectory must all be known.
-        n_after: Steps after it, known as well.
-        n_others: How many others are told of at most.
-        every: Now is a multiple of so many steps.
+        n_before: Steps up to and including now. All of them must be known.
+        n_after: Steps after now. All of them must be known, too.
+        n_others: Largest number of others in a window.
+        every: Now is a multiple of this many steps.
     """
     length = n_before + n_after
     follows = np.ones(len(grid.who), np.bool_)
     follows[1:] = (np.diff(grid.who) == 0) & (np.diff(grid.step) == 1)
-    # How many rows in a row have led up to each.
+    # The first row of the unbroken stretch that leads up to each row.
     starts = np.maximum.accumulate(np.where(follows, 0, np.arange(len(follows)))) if len(follows) else follows
     ends = np.flatnonzero(np.arange(len(follows)) - starts >= length - 1)
     now = ends - n_after
     kept = grid.step[now] % every == 0
     now, ends = now[kept], ends[kept]
     rows = now[:, None] + np.arange(1 - n_before, n_after + 1)
-    # The height of a box trembles; its median over what was seen does not.
+    # The height of a box jitters; its median over the observed steps does not.
     size = np.median(grid.size[rows[:, :n_before]], axis=1) if len(rows) else np.empty(0)
     origin = grid.xy[now]
     places = ((grid.xy[rows] - origin[:, None]) / size[:, None, None]).astype(np.float32)
@@ -164,9 +164,9 @@ def cut_windows(grid: Grid, n_before: int, n_after: int, n_others: int = 0, ever
 def _nearest_others(
     grid: Grid, now: NDArray[np.int64], size: NDArray[np.float64], n_others: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the nearest others of each window, `float32 [N, n_others, 4]`, and which there are, `bool [N, n_others]`.
+    """Return the nearest others of each window, `float32 [N, n_others, 4]`, and which exist, `bool [N, n_others]`.
 
-    Others count from their second step on, when it is known where they go.
+    Others count from their second step on, when their motion is known.
     """
     others = np.zeros((len(now), n_others, 4), np.float32)
     present = np.zeros((len(now), n_others), np.bool_)
