@@ -127,7 +127,7 @@ class RangeReader(PatientReader):
         """Look the file up; nothing is read yet, and blocks in the cache are not read at all.
 
         Args:
-            fs: Where the file is.
+            fs: The file system of the file.
             path: Its path there.
             uri: Its name in the cache.
             cache: For files that are not overwritten within a second: a store tells such versions apart only by size.

@@ -89,7 +89,7 @@ def _is_hidden(folder: str) -> bool:
 
 
 def _is_kept_beside(path: str, pattern: str) -> bool:
-    """Whether a path that a glob finds is hidden or a system's own file; what the glob names itself is not."""
+    """Whether a path that a glob finds is hidden or a system file, in a part that the glob does not name."""
     *folders, name = path.split("/")
     named = set(pattern.split("/"))
     hidden_folder = any(_is_hidden(folder) for folder in folders if folder and folder not in named)

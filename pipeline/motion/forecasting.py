@@ -82,7 +82,7 @@ class Forecaster(nn.Module):
 
         Args:
             past: `float32 [B, n_observed, 2]` in the forecaster's unit; the last place is now.
-            others: `float32 [B, K, 4]`: place from now, and last step, of people nearby; None: nobody is nearby.
+            others: `float32 [B, K, 4]`: offset from the person now, and last step, of people nearby; None: no one is.
             present: `bool [B, K]`: which of them exist.
         """
         origin = past[:, -1:]

@@ -22,7 +22,7 @@ _LEAST_PROBABLE = 0.05
 
 @dataclass(frozen=True)
 class Zone:
-    """A part of the picture that somebody's feet can be in."""
+    """A part of the picture in which a person's feet can be."""
 
     name: str
     polygon: NDArray[np.float32]
@@ -36,7 +36,7 @@ class Zone:
 
 @dataclass(frozen=True)
 class Line:
-    """A line from one point to another that somebody's feet can cross."""
+    """A line from one point to another that a person's feet can cross."""
 
     name: str
     start: NDArray[np.float64]
@@ -161,7 +161,7 @@ def expected_crossing(
 
     Args:
         line: The line.
-        now: `float64 [2]`: where the feet are.
+        now: `float64 [2]`: place of the feet now.
         horizon_s: `float64 [P]`: time of each step from now.
         mean: `float64 [P, 2]`
         deviation: `float64 [P, 2]`: standard deviations in x and y.

@@ -64,7 +64,7 @@ def decode_chunk(
     """Decode a chunk and yield its frames in batches.
 
     A step shows the frame with the largest PTS that is not after the step. So every step has one owner and one frame,
-    whatever the chunking. Damaged packets are skipped and counted; all others are decoded.
+    whatever the chunking. Damaged packets are skipped and counted; decoding continues after them.
 
     Args:
         uri: Local path or remote URI of the video.

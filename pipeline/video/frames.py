@@ -24,8 +24,8 @@ from pipeline.errors import VideoError
 from pipeline.video.sampling import LeftOut
 from pipeline.video.timeline import Timeline, from_keyframe_before
 
-# A seek that landed too late is repeated so many seconds earlier, with one value after the other. Then the file is read
-# from its start.
+# A seek that landed too late is repeated earlier by each of these values, in seconds. Then the file is read from its
+# start.
 _BACK_OFF_S = (0.0, 2.0, 20.0)
 # A file with this many damaged packets is given up; the frames decoded before are kept.
 _MAX_ERRORS = 10_000

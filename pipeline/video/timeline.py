@@ -102,7 +102,7 @@ class Timeline:
         return step_s < -_HICCUP_S or (self.clock == "broadcast" and step_s > _LONGEST_GAP_S)
 
     def _goes_on(self, dts: int, following: Packet[VideoStream] | None) -> bool:
-        """Whether the packet after a leap is at least as near to it as to what was before; after a stray it is not."""
+        """Return False for a stray packet: the packet after it is nearer in time to the packets before it."""
         assert self._last_dts is not None
         if following is None or following.dts is None:
             return True

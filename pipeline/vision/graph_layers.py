@@ -23,7 +23,7 @@ class Layers:
         """Take weights.
 
         Args:
-            weights: By name. A layer reads those whose names begin with its own.
+            weights: Weights by name. A layer reads the weights whose names begin with the layer's name.
             eps: Batch norms add it to the variance; it is not among the weights that PyTorch stores.
         """
         self._weights, self._eps = weights, eps
