@@ -56,7 +56,7 @@ def stage(name: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None
     """Name the stage of work in a block; an unexpected error leaves the block as `UnforeseenError`.
 
     Args:
-        name: `decode`, `detect`, `embed`, `flow`, `track`, `label` or `write`, as in the table `failures`.
+        name: `probe`, `decode`, `detect`, `embed`, `flow`, `track`, `label` or `write`, as in the table `failures`.
         passing: Further errors that pass unchanged, because the caller handles them.
     """
     foreseen: tuple[type[Exception], ...] = (ActionlakeError, UnforeseenError, *passing)

@@ -79,11 +79,6 @@ class ForkServer:
             self._socket.sendall(_NUMBER.pack(number))
             self._socket.recv(1)
 
-    def close(self) -> None:
-        """Let the server end. The workers that it has started go on."""
-        self._socket.close()
-        self._process.wait()
-
 
 class _Current:
     """The server of this process."""

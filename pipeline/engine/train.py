@@ -66,7 +66,7 @@ def train(
     """Train a model and write it as a bundle, with its metrics.
 
     For every column of splits, a model is trained on `train` and measured on `test` (else `val`). If there is one such
-    column, that model is the bundle. If there is none, every fifth group of videos is held out instead. If there are
+    column, that model is the bundle. If there is none, about a fifth of the groups of videos is held out instead. If there are
     several, the bundle is another model, trained on every clip. Scores are calibrated on `val`; else, with several
     columns, on what the models of the other columns were not trained on; else on a held-out fifth of the training part,
     with another model that was not trained on it. After an interruption, the same call continues from the last epoch.
