@@ -69,7 +69,8 @@ def train(
     column, that model is the bundle. If there is none, about a fifth of the groups of videos is held out instead. If
     there are several, the bundle is another model, trained on every clip. Scores are calibrated on `val`; else, with
     several columns, on what the models of the other columns were not trained on; else on a held-out fifth of the
-    training part, with another model that was not trained on it. After an interruption, the same call continues from the last epoch.
+    training part, with another model that was not trained on it. After an interruption,
+    the same call continues from the last epoch.
 
     Args:
         annotations: A file or folder of labels in one of the `FORMATS` that `read_annotations` reads.
