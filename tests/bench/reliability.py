@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from ray.cluster_utils import Cluster
 from pipeline import ActionlakeError, Config, analyze
 from pipeline.config import groups_of_options
 from pipeline.engine.board import JobState
+from pipeline.engine.fork_server import fork_server
 from pipeline.options import to_toml
 from tests.chaos import faults, storage
 from tests.chaos.conftest import CONFIG, N_CHUNKS, make_archive
@@ -173,6 +175,20 @@ def on_nodes(name: str, comes_back: bool) -> Kind:
     return Kind(name, trial)
 
 
+def fork_server_killed(bench: Bench, number: int) -> None:
+    """Kill the process that forks the workers, and later a worker, whose replacement needs another such process."""
+    killed: list[int] = []
+
+    def kill(state: JobState) -> None:
+        if state.n_chunks_done >= 4 + number and not killed:
+            killed.append(fork_server().pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    bench.job([Fault("decode", calls=[15 + number])], observer=kill)
+    bench.happened += len(killed)
+    bench.killed += len(killed)
+
+
 def unreliable_storage(bench: Bench, _: int) -> None:
     storage.register()
     bench.job([], lake=f"unreliable://{bench.lake}")
@@ -236,6 +252,7 @@ KINDS = [
     in_workers("classifier killed after the commit", Fault("rename", calls=[1, 2], match="/videos/", after=True)),
     in_workers("classifier killed before it tells", Fault("commit", calls=[1, 2], after=True)),
     in_workers("ledger killed", Fault("ledger", calls=[4, 14, 24])),
+    Kind("fork server of the workers killed, then a worker", fork_server_killed),
     in_workers("disk fails for a moment", Fault("rename", "fail", calls=[3, 9, 15, 30])),
     Kind("storage fails one in five writes, stalls in one of 31", unreliable_storage),
     Kind("disk full", full_disk),
@@ -253,7 +270,9 @@ KINDS = [
 
 
 ON_RAY = ("Ray", "node", "ledger", "split layout", "GPU actor")
-"""In the names of kinds that only Ray knows."""
+"""Parts of the names of kinds that only Ray knows."""
+ON_LOCAL = ("fork server",)
+"""The same of the local engine."""
 
 
 def compare(lake: Path, quiet: Path) -> tuple[int, int]:
@@ -280,6 +299,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path, default=Path("reliability.json"))
     options = parser.parse_args()
+    elsewhere = ON_RAY if options.engine == "local" else ON_LOCAL
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.engine)
@@ -291,9 +311,7 @@ def main() -> None:
         quiet_s = {"job": time.monotonic() - started}
         number = 1
         for kind in KINDS:
-            if options.only not in kind.name or (
-                options.engine == "local" and any(part in kind.name for part in ON_RAY)
-            ):
+            if options.only not in kind.name or any(part in kind.name for part in elsewhere):
                 continue
             outcome = Outcome(kind.name)
             for trial in range(options.trials):
