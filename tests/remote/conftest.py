@@ -65,6 +65,8 @@ class Head:
     env: dict[str, str]
     metrics_url: str
     session: Path
+    address: str
+    """What drivers join."""
 
     def get(self, path: str, token: str | None) -> int:
         """Return the HTTP status of an answer."""
@@ -130,13 +132,13 @@ def head(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
         "RAY_metrics_report_interval_ms": "500",
         "ACTIONLAKE_LOGS": "json",
     }
-    metrics_port = free_port()
+    metrics_port, gcs_port = free_port(), free_port()
     # Short: names of sockets are made from it.
     folder = Path(tempfile.mkdtemp(prefix="al", dir="/tmp"))
     ports = [
         # The agent that takes jobs has a usual port, which another Ray on this machine may have taken.
         f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}",
-        f"--metrics-export-port={metrics_port}", "--port=0", f"--ray-client-server-port={free_port()}",
+        f"--metrics-export-port={metrics_port}", f"--port={gcs_port}", f"--ray-client-server-port={free_port()}",
         f"--temp-dir={folder}",
     ]  # fmt: skip
     process = subprocess.Popen(
@@ -146,7 +148,10 @@ def head(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[He
         ],
         env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    found = Head(f"http://127.0.0.1:{port}", env, f"http://127.0.0.1:{metrics_port}/metrics", folder / "session_latest")
+    found = Head(
+        f"http://127.0.0.1:{port}", env, f"http://127.0.0.1:{metrics_port}/metrics", folder / "session_latest",
+        f"127.0.0.1:{gcs_port}",
+    )  # fmt: skip
     try:
         until = time.monotonic() + _STARTS_WITHIN_S
         while True:

@@ -82,6 +82,15 @@ def test_nothing_is_done_for_who_has_no_token(head: Head, tmp_path: Path) -> Non
 
 @pytest.mark.e2e
 @pytest.mark.long
+def test_nobody_joins_without_a_token(head: Head, archive: Path, tmp_path: Path) -> None:
+    """Ray itself tries for 20 seconds, and then says that it could not connect."""
+    done = run("analyze", archive, "--lake", tmp_path / "lake", "--address", head.address)
+    assert done.returncode == 1
+    assert f"{head.address} wants a token" in text(done.stderr)
+
+
+@pytest.mark.e2e
+@pytest.mark.long
 def test_rays_own_command_runs_the_job_scripts(head: Head, archive: Path, options: Path, tmp_path: Path) -> None:
     """As the README has it; the working directory that travels is a copy of what a job needs."""
     for folder in ("jobs", "pipeline"):

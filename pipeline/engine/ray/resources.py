@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ def connect(address: str | None, config: Config) -> bool:
             with _quiet_core():
                 ray.init(address, **common)
         except (ConnectionError, ValueError, RuntimeError) as error:
+            # Ray tells of a missing token only in the cause of the cause.
+            if "InvalidAuthToken" in "".join(traceback.format_exception(error)):
+                raise token_wanted(address) from error
             raise ActionlakeError(
                 f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS"
             ) from error
@@ -138,6 +142,13 @@ def connect(address: str | None, config: Config) -> bool:
             **common,
         )
     return True
+
+
+def token_wanted(address: str) -> ActionlakeError:
+    """Return the error for a cluster that refuses this process because it has no token, or a wrong one."""
+    return ActionlakeError(
+        f"{address} wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to that of the cluster"
+    )
 
 
 def _check_answers(address: str) -> None:

@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError
 
 import pipeline
 from pipeline.archive.manifest import MANIFEST_SUFFIXES
+from pipeline.engine.ray.resources import token_wanted
 from pipeline.errors import ActionlakeError, UsageError
 
 COMMANDS = ("analyze", "classify", "forecast", "train")
@@ -154,9 +155,7 @@ def _client(address: str) -> Any:
             "http://HEAD:8265"
         ) from error
     except AuthenticationError as error:
-        raise ActionlakeError(
-            f"{address} wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to that of the cluster"
-        ) from error
+        raise token_wanted(address) from error
     except (ImportError, RuntimeError) as error:
         if "ray[default]" in str(error) or isinstance(error, ImportError):
             raise UsageError("to submit jobs, Ray must be complete: pip install 'actionlake[cluster]'") from error
