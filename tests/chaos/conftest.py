@@ -14,7 +14,8 @@ from pipeline import Config, analyze
 from tests.chaos import faults
 from tests.synthetic import RECIPES, make_video
 
-CONFIG = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=2, workers=2)
+# A worker is replaced so fast that several faults can hit the same chunk. It must not be given up for that.
+CONFIG = Config(scope="frame", sample_fps=5.0, chunk_s=0.5, shard_videos=2, workers=2, max_attempts=10)
 N_CHUNKS = 32
 
 
