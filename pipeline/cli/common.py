@@ -110,7 +110,7 @@ ConfigFile = Annotated[
 Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default="$RAY_ADDRESS")]
 Engine = Annotated[
     EngineName,
-    typer.Option(help="local: processes on this machine. ray: Ray. auto: Ray for a cluster or much video, else local."),
+    typer.Option(help="local: processes on this machine. ray: Ray. auto: Ray if a cluster is named, else local."),
 ]
 SampleFps = Annotated[
     float | None, typer.Option(help="Frames to analyze per second of video.", show_default="the model's")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -31,18 +30,14 @@ from pipeline.engine.models import (
     fitted,
 )
 from pipeline.errors import UsageError
-from pipeline.extras import is_installed, require
+from pipeline.extras import require
 from pipeline.lake.lease import leased
 from pipeline.lake.store import Lake
 from pipeline.steps.extract import describe_networks
 from pipeline.vision.weights import check_trust
 
-log = logging.getLogger(__name__)
-
 ENGINES = ("auto", "local", "ray")
 """The engines that can run the steps of a job."""
-# If there is more video than this, starting Ray is worth its cost even on one machine.
-_LITTLE_S = 4 * 3600.0
 
 
 def analyze(
@@ -65,7 +60,7 @@ def analyze(
         address: A Ray cluster to join. None: `$RAY_ADDRESS`, if it is set.
         observer: Called with the state whenever something is finished.
         engine: `"local"` runs the job in processes of this machine, `"ray"` on Ray. `"auto"` takes Ray if a cluster is
-            named or already joined, or if there is much to do. Both engines write the same rows.
+            named or already joined. Both engines write the same rows.
         forecaster: The folder of a forecaster in heights, or the name of one in the package. After all shards are
             committed, it forecasts the paths of the tracked people. None: no forecasts.
 
@@ -97,23 +92,16 @@ def analyze(
         stopping_on_signals(config.grace_s) as stop,
         ExitStack() as stack,
     ):
+        if named == "ray":
+            from pipeline.engine.ray.driver import on_ray
 
-        def begin(name: str) -> Engine:
-            if name == "ray":
-                from pipeline.engine.ray.driver import on_ray
-
-                return stack.enter_context(on_ray(target.uri, bundles, networks, config, stop, address))
+            running: Engine = stack.enter_context(on_ray(target.uri, bundles, networks, config, stop, address))
+        else:
             from pipeline.engine.local import LocalEngine
 
-            return stack.enter_context(closing(LocalEngine(target.uri, bundles, networks, config)))
-
+            running = stack.enter_context(closing(LocalEngine(target.uri, bundles, networks, config)))
         job = Job(target, bundles, config, state, notify, lease, stop)
-        running = begin(named)
-        board = job.plan(running, videos)
-        if named == "auto" and _is_much(state):
-            stack.close()
-            running = begin("ray")
-        job.run(running, board)
+        job.run(running, job.plan(running, videos))
     if foreteller is not None:
         # Imported here because it imports this module.
         from pipeline.engine.forecast import forecast
@@ -125,18 +113,10 @@ def analyze(
     return state
 
 
-def _is_much(state: JobState) -> bool:
-    """Whether there is enough video to start Ray although no cluster is named. Log the engine that is chosen."""
-    much = state.video_s > _LITTLE_S and is_installed("ray")
-    log.info(
-        "engine %s: there are %.2f hours of video, and no cluster is named", "ray" if much else "local",
-        state.video_s / 3600,
-    )  # fmt: skip
-    return much
-
-
 def choose_engine(engine: str, address: str | None, config: Config) -> str:
-    """Return the engine of a job: `local`, `ray`, or `auto` if the plan is to decide.
+    """Return the engine of a job: `local` or `ray`.
+
+    One machine is faster without Ray, however much video there is: docs/benchmarks.md.
 
     Args:
         engine: The requested engine, one of `ENGINES`.
@@ -153,8 +133,8 @@ def choose_engine(engine: str, address: str | None, config: Config) -> str:
     if engine == "local" and address:
         raise UsageError(f"--engine local runs on this machine, not on the cluster at {address}; leave one of them out")
     named = address or os.environ.get("RAY_ADDRESS") or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
-    if engine == "auto" and (named or config.layout == "split"):
-        return "ray"
+    if engine == "auto":
+        return "ray" if named or config.layout == "split" else "local"
     return engine
 
 

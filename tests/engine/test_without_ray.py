@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_lake
+from pipeline.config import Config
+from pipeline.engine.analyze import choose_engine
 from tests.conftest import REPOSITORY
 
 FORBIDDEN = """
@@ -40,6 +42,16 @@ def test_steps_and_all_below_them_know_nothing_of_ray() -> None:
     ]
     assert len(modules) > 50
     python("import importlib\nfor name in sys.argv[1:]: importlib.import_module(name)", *modules)
+
+
+def test_only_a_cluster_or_what_needs_one_makes_a_job_run_on_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert choose_engine("auto", None, Config()) == "local"
+    assert choose_engine("auto", None, Config(layout="split")) == "ray"
+    assert choose_engine("auto", "head:6379", Config()) == "ray"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert choose_engine("auto", None, Config()) == "ray"
+    assert choose_engine("local", None, Config()) == "local"
 
 
 @pytest.mark.e2e
