@@ -183,7 +183,7 @@ def _wrap(module: Any, point: str) -> None:
     if owner is os:
         # Not for the whole process: the module gets an `os` of its own, with one function replaced.
         owner = module.os = _Copy(os)
-    setattr(owner, attribute, _wrapped(Path(os.environ[FOLDER]), point, getattr(owner, attribute)))
+    setattr(owner, attribute, _wrapped(point, getattr(owner, attribute)))
 
 
 class _Copy:
@@ -191,30 +191,32 @@ class _Copy:
         self.__dict__.update(vars(module))
 
 
-def _wrapped(folder: Path, point: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrapped(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         def generate(*arguments: Any, **named: Any) -> Iterator[Any]:
             if point == "decode":
-                _note(folder / "decoded", f"{arguments[0]} {arguments[2].index}")
-            _happen(folder, point, arguments, after=False)
+                _note(Path(os.environ[FOLDER]) / "decoded", f"{arguments[0]} {arguments[2].index}")
+            _happen(point, arguments, after=False)
             yield from function(*arguments, **named)
-            _happen(folder, point, arguments, after=True)
+            _happen(point, arguments, after=True)
 
         return generate
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
-        _happen(folder, point, arguments, after=False)
+        _happen(point, arguments, after=False)
         result = function(*arguments, **named)
-        _happen(folder, point, arguments, after=True)
+        _happen(point, arguments, after=True)
         return result
 
     return call
 
 
-def _happen(folder: Path, point: str, arguments: tuple[Any, ...], after: bool) -> None:
+def _happen(point: str, arguments: tuple[Any, ...], after: bool) -> None:
+    # Now, and not when the function was wrapped: one process forks the workers of jobs with different folders.
+    folder = Path(os.environ[FOLDER])
     path = folder / "faults.json"
     faults = [Fault(**fault) for fault in json.loads(path.read_text())] if path.exists() else []
     for number, fault in enumerate(faults):
