@@ -14,12 +14,15 @@ demo: setup $(filter .demo/street.csv,$(VIDEOS))
 	$(BIN)/actionlake report --lake .demo/lake --out .demo/report --title "make demo"
 
 # A worker that dies is not replaced: pytest-xdist 3.8 then waits for ever for files that it has given out twice.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+  --max-worker-restart 0 --durations 25
+
 test: setup lint browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not package" --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 25
+	$(PYTEST) -m "not long and not package"
 
 # What breaks jobs in more ways, and what else takes too long for `make test`.
 chaos: setup
-	$(BIN)/python -m pytest -m "chaos or long"
+	$(PYTEST) -m "chaos or long"
 
 # A wheel and a source distribution, each installed in an environment of its own, without and with the extras.
 package: setup
