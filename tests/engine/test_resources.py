@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
 from pipeline.config import Config
-from pipeline.engine.ray.resources import Layout, choose_layout
-from pipeline.errors import UsageError
+from pipeline.engine.ray.resources import Layout, choose_layout, connect
+from pipeline.errors import ActionlakeError, UsageError
 
 SPLIT = Layout("split", 8, 2, 1.0, 1)
 
@@ -95,3 +96,12 @@ def test_gpus_that_are_not_there_are_asked_for_in_vain(nodes: list[dict[str, Any
     nodes += [node(8.0, 1.0), node(8.0, 1.0)]
     with pytest.raises(UsageError, match=r"needs gpus_per_actor = 2 GPUs on one node; the cluster has 2$"):
         choose_layout(Config(device="cuda", gpus_per_actor=2.0))
+
+
+def test_a_ray_that_does_not_start_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets need a short path."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("deep" * 30)))
+    with pytest.raises(ActionlakeError, match=r"^Ray did not start on this machine \(.*--engine local needs no Ray$"):
+        connect(None, Config())
+    assert not ray.is_initialized()

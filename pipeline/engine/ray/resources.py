@@ -110,7 +110,7 @@ def connect(address: str | None, config: Config) -> bool:
     """Join the cluster at `address` or `$RAY_ADDRESS`, or start Ray on this machine. Return whether Ray was started.
 
     Raises:
-        ActionlakeError: No cluster answers at the address.
+        ActionlakeError: No cluster answers at the address, or Ray does not start.
     """
     if ray.is_initialized():
         return False
@@ -133,14 +133,20 @@ def connect(address: str | None, config: Config) -> bool:
                 f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS"
             ) from error
         return False
-    with _quiet_core():
-        ray.init(
-            address="local",
-            num_cpus=config.workers,
-            include_dashboard=False,
-            object_store_memory=_LOCAL_STORE_BYTES * (8 if config.layout == "split" else 1),
-            **common,
-        )
+    try:
+        with _quiet_core():
+            ray.init(
+                address="local",
+                num_cpus=config.workers,
+                include_dashboard=False,
+                object_store_memory=_LOCAL_STORE_BYTES * (8 if config.layout == "split" else 1),
+                **common,
+            )
+    except Exception as error:  # Ray raises nothing more specific if its node does not come up.
+        raise ActionlakeError(
+            f"Ray did not start on this machine ({' '.join(str(error).split())}); the same command tries it again, and "
+            "--engine local needs no Ray"
+        ) from error
     return True
 
 
