@@ -181,7 +181,7 @@ def test_a_lake_without_a_text_tower(tmp_path: Path) -> None:
     for embedder, inputs, message in (
         ("detector", ("crop", "box"), r"made with embedder = 'detector', which reads no texts; .* open_clip:"),
         (vit, ("crop", "box"), r"vit', which reads no texts"),
-        (clip, ("box", "pose"), r"its features hold box, pose, of which nothing .*; make another lake with"),
+        (clip, ("box", "pose"), r"its features hold box, pose, none of which .*; make another lake with"),
     ):  # fmt: skip
         config = replace(made_up.CONFIG, embedder=embedder, inputs=inputs)
         made = made_up.made(tmp_path / f"lake-{Path(embedder).name}", config=config)
