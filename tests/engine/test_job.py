@@ -333,7 +333,7 @@ def test_exactly_one_row_per_video_and_frame(undisturbed: Path) -> None:
 
 def test_the_end_of_a_job_says_how_much_is_unlike_what_the_model_knows(numbered: Path, tmp_path: Path) -> None:
     bundle = load_bundle("jhmdb21-frame")
-    for lowest, line in ((-200.0, "100 % of what was labelled is unlike"), (100.0, "")):
+    for lowest, line in ((-200.0, "100 % of the labelled time is unlike"), (100.0, "")):
         knowing = replace(bundle, spec=replace(bundle.spec, energies=(lowest, lowest + 1)))
         state = run([str(numbered / "h264.mp4")], str(tmp_path / f"lake{lowest}"), knowing, ALONE)
         assert state.judged_s == pytest.approx(state.covered_s, abs=0.2)

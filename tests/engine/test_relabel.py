@@ -132,7 +132,7 @@ def test_how_new_it_is_stands_beside_each_segment(
     assert state.unlike_s == (state.judged_s if novelty == 1.0 else 0.0)
     printed = StringIO()
     labelled_table(Console(file=printed, width=200), state)
-    assert ("100 % of what was labelled is unlike" in printed.getvalue()) == (novelty == 1.0)
+    assert ("100 % of the labelled time is unlike" in printed.getvalue()) == (novelty == 1.0)
 
 
 def test_segments_of_an_earlier_version_are_read_beside_new_ones(lake: Path) -> None:
