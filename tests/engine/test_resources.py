@@ -9,8 +9,10 @@ import pytest
 import ray
 
 from pipeline.config import Config
-from pipeline.engine.ray.resources import Layout, choose_layout, connect
-from pipeline.errors import ActionlakeError, UsageError
+from pipeline.engine.ray.resources import Layout, choose_layout
+from pipeline.errors import UsageError
+from tests.test_cli import run as run_command
+from tests.test_cli import text
 
 SPLIT = Layout("split", 8, 2, 1.0, 1)
 
@@ -98,10 +100,14 @@ def test_gpus_that_are_not_there_are_asked_for_in_vain(nodes: list[dict[str, Any
         choose_layout(Config(device="cuda", gpus_per_actor=2.0))
 
 
-def test_a_ray_that_does_not_start_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sockets need a short path."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("deep" * 30)))
-    with pytest.raises(ActionlakeError, match=r"^Ray did not start on this machine \(.*--engine local needs no Ray$"):
-        connect(None, Config())
-    assert not ray.is_initialized()
+@pytest.mark.e2e
+def test_a_ray_that_does_not_start_says_so(numbered: Path, tmp_path: Path) -> None:
+    """Sockets need a short path. In a process of its own, because Ray reads the variable once."""
+    where = {"RAY_TMPDIR": str(tmp_path / ("deep" * 30))}
+    done = run_command(
+        "analyze", numbered / "h264.mp4", "--lake", tmp_path / "lake", "--scope", "frame", "--engine", "ray", env=where
+    )
+    assert done.returncode == 1
+    assert "error: Ray did not start on this machine (" in text(done.stderr)
+    assert text(done.stderr).endswith("--engine local needs no Ray")
+    assert "Traceback" not in text(done.stderr)
