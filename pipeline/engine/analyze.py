@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -87,21 +87,18 @@ def analyze(
     if named == "ray":
         # The import of Ray Data needs the CPU, while the start of Ray mostly waits.
         Thread(target=import_module, args=("pipeline.engine.ray.graph",), daemon=True).start()
-    with (
-        leased(target, f"run {config.run_id}") as lease,
-        stopping_on_signals(config.grace_s) as stop,
-        ExitStack() as stack,
-    ):
+    with leased(target, f"run {config.run_id}") as lease, stopping_on_signals(config.grace_s) as stop:
         if named == "ray":
             from pipeline.engine.ray.driver import on_ray
 
-            running: Engine = stack.enter_context(on_ray(target.uri, bundles, networks, config, stop, address))
+            begun: AbstractContextManager[Engine] = on_ray(target.uri, bundles, networks, config, stop, address)
         else:
             from pipeline.engine.local import LocalEngine
 
-            running = stack.enter_context(closing(LocalEngine(target.uri, bundles, networks, config)))
+            begun = closing(LocalEngine(target.uri, bundles, networks, config))
         job = Job(target, bundles, config, state, notify, lease, stop)
-        job.run(running, job.plan(running, videos))
+        with begun as running:
+            job.run(running, job.plan(running, videos))
     if foreteller is not None:
         # Imported here because it imports this module.
         from pipeline.engine.forecast import forecast

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from pipeline.archive.plan import plan_shards
 from pipeline.archive.probe import probe_video
@@ -138,7 +137,7 @@ def run_benchmark(sources: Sequence[str], config: Config, repeats: int) -> Bench
         job = [sys.executable, "-m", "pipeline.cli", "analyze", *sources, "--config", str(options), "--lake"]
         for number in range(repeats):
             by_itself = [sys.executable, "-m", __name__, str(options), *sources]
-            alone.append(Alone(**json.loads(_run(by_itself, {"OMP_NUM_THREADS": "1"}))))
+            alone.append(Alone(**json.loads(_run(by_itself, OMP_NUM_THREADS="1"))))
             started = time.perf_counter()
             _run([*job, f"{folder}/lake-{number}"])
             job_s.append(time.perf_counter() - started)
@@ -168,8 +167,8 @@ def median_and_range(values: Sequence[float], digits: int = 2) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _run(command: list[str], variables: Mapping[str, str] = MappingProxyType({})) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+def _run(command: list[str], **variables: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
     if done.returncode:
         raise ActionlakeError(done.stderr.strip() or f"{' '.join(command)}: exit code {done.returncode}")
     return done.stdout

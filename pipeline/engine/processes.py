@@ -294,7 +294,6 @@ def work(start: int, pipe: int, stderr: int) -> NoReturn:
         pipe: Where requests come from and answers go to.
         stderr: The file of the standard error.
     """
-    code = 1
     try:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -302,12 +301,11 @@ def work(start: int, pipe: int, stderr: int) -> NoReturn:
         sys.meta_path.insert(0, _WithoutPandas())
         with os.fdopen(start, "rb") as file:
             _answer(connection.Connection(pipe), file)
-        code = 0
-    except BaseException:
+    except Exception:
         traceback.print_exc()
     finally:
         # The process must not go on as a copy of the server that it was forked from.
-        os._exit(code)
+        os._exit(0)
 
 
 def _answer(pipe: connection.Connection, start: IO[bytes]) -> None:

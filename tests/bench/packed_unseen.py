@@ -17,23 +17,24 @@ from pipeline.edge.clips import find_clips
 from pipeline.edge.compare import Clip, compare
 from pipeline.edge.pack import PRECISIONS, pack
 from pipeline.training.formats import read_annotations
+from pipeline.training.videos import VideoFolder
 
 PEOPLE = tuple(f"split_subject{number}" for number in range(1, 5))
 
 
 def clips_of(videos: Path, labels: Path) -> dict[str, list[Clip]]:
     """Return the labelled clips of each person."""
+    folder = VideoFolder(str(videos))
     person = {
-        each.video: name
-        for each in read_annotations(labels, None)
+        folder.uri(each.video): name
+        for each in folder.locate(read_annotations(labels, None))
         for name in PEOPLE
         if each.splits.get(name) == "test"
     }
     of_people: dict[str, list[Clip]] = {name: [] for name in PEOPLE}
     for clip in find_clips(str(videos), labels):
-        name = next((name for video, name in person.items() if clip.path.endswith(video)), None)
-        if name is not None:
-            of_people[name].append(clip)
+        if clip.path in person:
+            of_people[person[clip.path]].append(clip)
     return of_people
 
 

@@ -36,7 +36,8 @@ from pipeline.archive.probe import probe_video
 from pipeline.archive.sources import list_videos
 from pipeline.engine.benchmark import median_and_range
 from pipeline.lake.query import open_lake
-from tests.bench.peers.common import REPOSITORY, SAMPLE_FPS, exported_by_ultralytics
+from tests.bench.peers.common import SAMPLE_FPS, exported_by_ultralytics
+from tests.conftest import REPOSITORY
 from tests.overlaps import overlaps
 
 PROGRAMS = {

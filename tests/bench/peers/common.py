@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-REPOSITORY = Path(__file__).parents[3]
 SAMPLE_FPS = 5
 DETECTOR_PX = 320
 SCORE = 0.25
