@@ -74,7 +74,7 @@ class ByteTrack:
         sure, unsure = np.flatnonzero(tracks["sure"]), np.flatnonzero(~tracks["sure"])
         tracks[sure] = _predict(tracks[sure])
         tracks["box"] = -1
-        costs = 1 - _overlaps(_corners(tracks), corners)
+        costs = 1 - overlaps(_corners(tracks), corners)
         by_score = 1 - (1 - costs) * scores
         strong = _match(tracks, sure, strong, by_score, _STRONG_LIMIT)
         _match(tracks, sure[(tracks["box"][sure] < 0) & ~tracks["lost"][sure]], weak, costs, _WEAK_LIMIT)
@@ -120,7 +120,7 @@ class ByteTrack:
         self._removed = np.concatenate(removed)[-_MOST_REMOVED:]
 
         # If two tracks are the same, the one that was known for longer stays.
-        same = 1 - _overlaps(_corners(followed), _corners(missing)) < _SAME_LIMIT
+        same = 1 - overlaps(_corners(followed), _corners(missing)) < _SAME_LIMIT
         older = (followed["last"] - followed["first"])[:, None] > missing["last"] - missing["first"]
         kept: _Tracks = followed[~(same & ~older).any(axis=1)]
         self._tracks = np.concatenate([kept, missing[~(same & older).any(axis=0)]])
@@ -163,7 +163,7 @@ def _corners(tracks: _Tracks) -> NDArray[np.float32]:
     return np.hstack([corner, corner + sides]).astype(np.float32)
 
 
-def _overlaps(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+def overlaps(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the intersection over union of boxes `[N, 4]` and `[M, 4]`, given by corners, `float32 [N, M]`."""
     some = some[:, None]
     common = np.minimum(some[..., 2:], others[:, 2:]) - np.maximum(some[..., :2], others[:, :2])

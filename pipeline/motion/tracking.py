@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.motion.byte_track import ByteTrack
+from pipeline.motion.byte_track import ByteTrack, overlaps
 from pipeline.vision.detector import Boxes
 
 NO_TRACK = -1
@@ -29,6 +29,9 @@ class TrackOptions:
 # A new track continues one that was lost at most this many seconds before, and this near, as a share of their longest
 # side. Chosen on falls at home and on the first half of a street: larger values join different people there.
 _LOST_S, _REACH = 1.0, 0.45
+# A box that is too weak to begin a track continues one that was lost, if it overlaps its last box by this share of
+# their union.
+_SAME_PLACE = 0.4
 # Number of tracks that are remembered, far more than are ever in a picture.
 _MOST_KNOWN = 8192
 
@@ -43,7 +46,8 @@ class _Follower:
     def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
         self._tracker, self._ids = ByteTrack(options.new_score, max(1, round(options.gap_s * fps))), ids
         # Times are not whole numbers. Half a frame is added, so that their last bits do not decide.
-        self._longest_s = min(_LOST_S, options.gap_s) + 0.5 / fps
+        self._gap_s = options.gap_s + 0.5 / fps
+        self._lost_s = min(_LOST_S, options.gap_s) + 0.5 / fps
         # The id of each of the tracker's own tracks, and the last of these tracks that carried each id.
         self._id_of: dict[int, int] = {}
         self._carrier: dict[int, int] = {}
@@ -55,16 +59,17 @@ class _Follower:
         tracks = self._tracker.update(boxes.xyxy, boxes.scores)
         followed = tracks > 0
         ids = self._known(tracks.tolist())
-        self._last = {number: seen for number, seen in self._last.items() if time_s - seen[0] <= self._longest_s}
+        self._last = {number: seen for number, seen in self._last.items() if time_s - seen[0] <= self._gap_s}
         for index in np.flatnonzero(followed & (ids == NO_TRACK)):
             others = followed.copy()
             others[index] = False
             alone = not _are_near(boxes.xyxy[index], boxes.xyxy[others]).any()
-            lost = self._lost_at(boxes.xyxy[index], set(ids.tolist())) if alone else None
+            lost = self._lost_at(time_s, boxes.xyxy[index], set(ids.tolist())) if alone else None
             number = next(self._ids) if lost is None else lost
             track = int(tracks[index])
             self._id_of[track], self._carrier[number], ids[index] = number, track, number
-        for index in np.flatnonzero(followed):
+        self._stay(boxes, ids)
+        for index in np.flatnonzero(ids != NO_TRACK):
             self._last[int(ids[index])] = time_s, boxes.xyxy[index]
         return ids
 
@@ -93,9 +98,26 @@ class _Follower:
             numbers = set(self._id_of.values())
             self._carrier = {number: track for number, track in self._carrier.items() if number in numbers}
 
-    def _lost_at(self, box: NDArray[np.float32], present: set[int]) -> int | None:
-        """Return the id that was lost where a track begins; None if there is none, or more than one."""
+    def _stay(self, boxes: Boxes, ids: NDArray[np.int64]) -> None:
+        """Give the lost ids to boxes of no track at the same places: a person who lies still is often a weak box."""
+        present = set(ids.tolist())
         lost = [number for number in self._last if number not in present]
+        rest = np.flatnonzero(ids == NO_TRACK)
+        if not lost or not len(rest):
+            return
+        shared = overlaps(np.array([self._last[number][1] for number in lost]), boxes.xyxy[rest])
+        while shared.max() >= _SAME_PLACE:
+            row, column = np.unravel_index(shared.argmax(), shared.shape)
+            ids[rest[column]] = lost[row]
+            shared[row], shared[:, column] = 0, 0
+
+    def _lost_at(self, time_s: float, box: NDArray[np.float32], present: set[int]) -> int | None:
+        """Return the id that was lost where a track begins; None if there is none, or more than one."""
+        lost = [
+            number
+            for number, (last_s, _) in self._last.items()
+            if number not in present and time_s - last_s <= self._lost_s
+        ]
         places = np.array([self._last[number][1] for number in lost], np.float32).reshape(-1, 4)
         near = np.flatnonzero(_are_near(box, places))
         return lost[near[0]] if len(near) == 1 else None

@@ -137,3 +137,37 @@ def test_the_last_bits_of_times_do_not_decide_who_is_the_same(first: int) -> Non
     states = [(STANDS,)] * 15 + [()] * (round(FPS) - 2) + [(LIES,)] * 15
     frames = [((first + n) / FPS, shapes(*state)) for n, state in enumerate(states)]
     assert list(track_video(frames, FPS))[-1].tolist() == [1]
+
+
+def weaker(boxes: Boxes, score: float) -> Boxes:
+    return Boxes(boxes.xyxy, np.full(len(boxes.scores), score, np.float32), boxes.class_ids)
+
+
+def test_somebody_who_lies_still_and_is_hardly_seen_is_followed_on() -> None:
+    """A weak box at the place where a person was lost is that person, however long it lies there."""
+    lies = [shapes(LIES)] * 15 + [shapes()] * 8 + [weaker(shapes((330, 244, 150, 34)), 0.15)] * 90
+    ids = [ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(lies)], FPS)]
+    assert ids[0] == [1]
+    assert ids[23:] == [[1]] * 90
+
+
+def test_a_weak_box_elsewhere_or_later_is_nobody() -> None:
+    late = round(FPS * (TrackOptions().gap_s + 0.2))
+    for unseen, place in ((8, (420, 240, 160, 30)), (late, LIES)):
+        states = [shapes(LIES)] * 15 + [shapes()] * unseen + [weaker(shapes(place), 0.15)] * 5
+        ids = [ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(states)], FPS)]
+        assert ids[-1] == [NO_TRACK]
+
+
+def test_each_of_two_who_lie_keeps_the_own_id() -> None:
+    other = (330, 262, 160, 30)
+    states = [shapes(LIES, other)] * 15 + [shapes()] + [weaker(shapes(other, LIES), 0.15)] * 5
+    ids = [ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(states)], FPS)]
+    assert ids[0] == [1, 2]
+    assert ids[-1] == [2, 1]
+
+
+def test_of_two_weak_boxes_where_one_was_lost_the_nearer_is_followed() -> None:
+    states = [shapes(LIES)] * 15 + [shapes()] + [weaker(shapes((345, 246, 160, 30), LIES), 0.15)] * 5
+    ids = [ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(states)], FPS)]
+    assert ids[-1] == [NO_TRACK, 1]
