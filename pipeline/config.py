@@ -99,7 +99,8 @@ class Config:
     person's part of the frame. `box` is how a person's box moves, and `pose` how the body moves, for detectors with
     keypoints. Empty: those that the models read; without a model, those found to help."""
     frame_px: Annotated[int, Meta(ge=16, le=8192)] | None = _option("features", None, shapes_features=True)
-    """Longest side of decoded frames in pixels; nothing is enlarged. None: 320 in scope `frame`, else 640."""
+    """Longest side of decoded frames in pixels; nothing is enlarged. None: that of the detector's input if nothing else
+    looks at the frames, else 320 in scope `frame` and 640 in the others."""
     keep_features: bool = _option("features", True)
     """Whether the lake keeps the features, for training."""
     detector: str | None = _option("people", None, shapes_features=True)
@@ -255,7 +256,10 @@ class Config:
     @property
     def decoded_px(self) -> int:
         """Longest side of a decoded frame in pixels."""
-        return self.frame_px or (640 if self.sees_people else 320)
+        if self.frame_px:
+            return self.frame_px
+        detector_alone = self.looks_once and not any(name.endswith("_flow") for name in self.embedded)
+        return (self.chosen_detector_px if detector_alone else None) or (640 if self.sees_people else 320)
 
     @property
     def limits(self) -> VideoLimits:

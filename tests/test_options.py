@@ -16,6 +16,25 @@ from pipeline.errors import UsageError
 from pipeline.options import to_toml
 
 
+@pytest.mark.parametrize(
+    ("named", "decoded_px"),
+    [
+        ({"inputs": ("box", "pose")}, 480),
+        ({"inputs": ("crop", "box")}, 480),
+        ({"inputs": ("box", "pose"), "detector_px": 256}, 256),
+        ({"inputs": ("box", "pose"), "detector_px": 256, "frame_px": 320}, 320),
+        ({"inputs": ("crop", "crop_flow", "box")}, 640),
+        ({"detector": "yolo11n.pt"}, 640),
+        ({"embedder": "efficientnet_lite0"}, 640),
+        ({"scope": "frame"}, 320),
+        ({"scope": "both"}, 640),
+    ],
+)
+def test_frames_are_as_large_as_what_looks_at_them_needs(named: dict[str, Any], decoded_px: int) -> None:
+    """If the detector alone looks, its own size spares a second resizing."""
+    assert Config(**named).decoded_px == decoded_px
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "job.toml"

@@ -198,7 +198,7 @@ def _upright(frame: Any, stream: Any, time_s: float) -> _Frame:
 
     def picture(width: int, height: int) -> NDArray[np.uint8]:
         size = (height, width) if rotation in (90, 270) else (width, height)
-        small = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="BILINEAR")
+        small = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA")
         image = np.rot90(small.to_ndarray(), rotation // 90)
         return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
 

@@ -92,12 +92,17 @@ def check_lake(lake: Lake, config: Config) -> None:
     """Check that a lake's features were made with these options.
 
     Raises:
-        UsageError: They were not. If they were made for another model of the package, the message names it.
+        UsageError: They were not. If they were made for another model of the package, the message names it. If only
+            the size of the frames differs, as in lakes of earlier versions, it says how to set it.
     """
     try:
         lake.check(config.feature_options())
     except UsageError as error:
         there = lake.features_made_with() if lake.exists() else {}
+        if replace(config, frame_px=there.get("frame_px")).feature_options() == there:
+            raise UsageError(
+                f"{error}. `frame_px = {there['frame_px']}` in the table [features] of a --config file goes on with it"
+            ) from error
         detector, px = there.get("detector"), there.get("detector_px")
         unnamed = replace(config, inputs=(), embedder=None, detector=detector, detector_px=px, sample_fps=None)
         for bundle in map(load_bundle, EMBEDDED_BUNDLES):

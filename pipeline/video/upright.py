@@ -25,7 +25,7 @@ class Upright:
         # One pass converts the colours and resizes. If the picture's size changes within a file, later frames are
         # resized to the first size: recorders change the resolution, not the scene.
         small = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR
+            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.AREA
         )
         image = np.asarray(small.to_ndarray(), np.uint8)
         if self._turns:

@@ -178,6 +178,9 @@ def main() -> None:
             labels.save()
         else:
             labelled = pictures_of(chosen.people / source, "val" if chosen.held_out else "*")
+        if not labelled:
+            print(f"{source}: no such pictures", flush=True)
+            continue
         detector = (
             Again(teacher)
             if chosen.again and teacher

@@ -46,6 +46,8 @@ class Counts:
     n_right: int = 0
     n_steps: int = 0
     """Annotated with an activity, whether somebody was seen or not."""
+    n_nobody: int = 0
+    """Of these, the steps at which nobody was followed."""
     n_right_postures: int = 0
     n_postures: int = 0
     n_falls: int = 0
@@ -92,6 +94,7 @@ def count(
         right, is_posture = steps.answer == steps.truth, np.isin(steps.truth, postures)
         named = (steps.truth != IGNORE) & (steps.truth != background)
         counts.n_steps, counts.n_right = counts.n_steps + int(named.sum()), counts.n_right + int(right[named].sum())
+        counts.n_nobody += int((steps.answer[named] == IGNORE).sum())
         counts.n_postures += int(is_posture.sum())
         counts.n_right_postures += int(right[is_posture].sum())
         falls, said = [item for item in video.items if item.label_id == fall], falls_in(steps.runs, labels, rate)
@@ -136,6 +139,7 @@ def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: floa
     cells = [
         name,
         share(counts.n_right, counts.n_steps),
+        share(counts.n_nobody, counts.n_steps),
         share(counts.n_right_postures, counts.n_postures),
         f"{figures['segment_f1']:.3f}",
         f"{', '.join(str(counts.found[kind]) for kind in KINDS)} of {counts.n_falls}" if counts.n_falls else "",
@@ -147,7 +151,7 @@ def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: floa
     return f"| {' | '.join(cells)} |"
 
 
-COLUMNS = ("left out", "steps right", "of stand, walk, sit, lie", "F1@25", "falls: all, sure, then lies",
+COLUMNS = ("left out", "steps right", "nobody followed", "of stand, walk, sit, lie", "F1@25", "falls: all, sure, then lies",
            "false falls: the same", "sure false segments a minute", "calibration error (chance)", "unlike")  # fmt: skip
 
 

@@ -109,6 +109,18 @@ def test_a_lake_made_otherwise_for_the_same_model_tells_what_differs(tmp_path: P
         check_lake(lake, replace(before, sample_fps=5.0))
 
 
+def test_a_lake_of_frames_of_another_size_tells_how_to_go_on(tmp_path: Path) -> None:
+    """Earlier versions decoded frames at 640 px for the default model, too."""
+    options, now = tmp_path / "options.toml", fitted(Config(), [load_bundle(POSE)])
+    lake = Lake(str(tmp_path / "lake"))
+    lake.claim(replace(now, frame_px=640).feature_options())
+    with pytest.raises(UsageError, match=r"`frame_px = 640` in the table \[features\] of a --config file goes on") as told:
+        check_lake(lake, now)
+    named = str(told.value).split("`")[1]
+    options.write_text(f"[features]\n{named}\n")
+    check_lake(lake, fitted(Config.load(options), [load_bundle(POSE)]))
+
+
 def test_all_that_comes_with_the_package_is_chosen_by_someone() -> None:
     jobs = [*(Config(scope=scope) for scope in ("frame", "person", "both")), Config(embedder="detector")]  # type: ignore[arg-type]
     assert {name for job in jobs for name in chosen(job)} == set(EMBEDDED_BUNDLES) - {"everyday12-pose-causal"}
