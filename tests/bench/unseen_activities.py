@@ -151,8 +151,9 @@ def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: floa
     return f"| {' | '.join(cells)} |"
 
 
-COLUMNS = ("left out", "steps right", "nobody followed", "of stand, walk, sit, lie", "F1@25", "falls: all, sure, then lies",
-           "false falls: the same", "sure false segments a minute", "calibration error (chance)", "unlike")  # fmt: skip
+COLUMNS = ("left out", "steps right", "nobody followed", "of stand, walk, sit, lie", "F1@25",
+           "falls: all, sure, then lies", "false falls: the same", "sure false segments a minute",
+           "calibration error (chance)", "unlike")  # fmt: skip
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def test_a_lake_of_frames_of_another_size_tells_how_to_go_on(tmp_path: Path) -> 
     options, now = tmp_path / "options.toml", fitted(Config(), [load_bundle(POSE)])
     lake = Lake(str(tmp_path / "lake"))
     lake.claim(replace(now, frame_px=640).feature_options())
-    with pytest.raises(UsageError, match=r"`frame_px = 640` in the table \[features\] of a --config file goes on") as told:
+    with pytest.raises(UsageError, match=r"`frame_px = 640` in the table \[features\] of a --config file") as told:
         check_lake(lake, now)
     named = str(told.value).split("`")[1]
     options.write_text(f"[features]\n{named}\n")
