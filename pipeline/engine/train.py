@@ -107,6 +107,9 @@ def train(
     uris, records = _located(annotations, videos, annotation_format, mapping)
     bodies = read_skeletons(skeletons) if skeletons is not None else None
     labels = sorted({record.label for record in records}.union(bodies.names if bodies else ()))
+    for record in records:
+        if unknown := sorted(set(record.alternatives) - set(labels)):
+            raise UsageError(f"{record.where}: or = {', '.join(unknown)}: no label; there are {', '.join(labels)}")
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; at least two are needed")
     words = read_meanings(meanings, labels) if meanings is not None else {}

@@ -26,6 +26,8 @@ class Annotation:
     """For each split: `train`, `val`, `test`, or empty if the video takes no part."""
     group: str = ""
     """What the video belongs to (a person, a camera, a longer recording). A group is never split. Empty: itself."""
+    alternatives: tuple[str, ...] = ()
+    """Labels that may be right, too: nobody has said which of them is. None of them counts as wrong."""
     draws: int = 1
     """How often an epoch draws the video, so that a few clips of one kind can weigh as much as many of another."""
     box: tuple[float, float, float, float] | None = None
@@ -56,6 +58,10 @@ def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annot
         for name, value in each.splits.items():
             if value and value not in SPLIT_VALUES:
                 raise UsageError(f"{each.where}: {name} = {value!r} is not one of {', '.join(SPLIT_VALUES)}")
+        if not all(each.alternatives):
+            raise UsageError(f"{each.where}: or = {'|'.join(each.alternatives)!r} has an empty label")
+        if each.label in each.alternatives:
+            raise UsageError(f"{each.where}: or names {each.label!r}, which is the label already")
         if each.draws < 1:
             raise UsageError(f"{each.where}: draws = {each.draws} is not above 0; leave the row out instead")
         start_s = each.start_s or 0.0
@@ -113,9 +119,16 @@ def apply_label_map(annotations: Sequence[Annotation], mapping: dict[str, str]) 
     Raises:
         UsageError: A mapped label is not among the annotated ones. Most likely it is a typing error.
     """
-    annotated = {annotation.label for annotation in annotations}
+    annotated = {label for annotation in annotations for label in (annotation.label, *annotation.alternatives)}
     unknown = sorted(mapping.keys() - annotated)
     if unknown:
         raise UsageError(f"the label map names {', '.join(unknown)}; annotated are {', '.join(sorted(annotated))}")
-    renamed = [replace(each, label=mapping.get(each.label, each.label)) for each in annotations]
+    renamed = [
+        replace(
+            each,
+            label=mapping.get(each.label, each.label),
+            alternatives=tuple(filter(None, (mapping.get(other, other) for other in each.alternatives))),
+        )
+        for each in annotations
+    ]
     return [annotation for annotation in renamed if annotation.label]

@@ -27,8 +27,8 @@ class Answer(NamedTuple):
     video: str
     log_scores: NDArray[np.float64]
     """`float64 [t, n_labels]`, at temperature 1."""
-    label_id: int
-    """The right label."""
+    right_ids: tuple[int, ...]
+    """The labels that are right: one, if nobody left open which."""
 
 
 def answers(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[Answer]:
@@ -42,7 +42,7 @@ def answers(model: ActivityModel, videos: Sequence[LabelledVideo]) -> list[Answe
                 first, end = item.first_step - sequence.first_step, item.end_step - sequence.first_step
                 steps = np.log(np.maximum(scores[max(0, first) : max(0, end)], _SMALLEST))
                 if len(steps):
-                    said.append(Answer(video.video, steps, item.label_id))
+                    said.append(Answer(video.video, steps, item.right_ids))
     return said
 
 
@@ -69,7 +69,8 @@ def _surprise(said: Sequence[Answer], temperature: float) -> float:
     total = 0.0
     for answer in said:
         tempered = probabilities(answer.log_scores, temperature)
-        total -= float(np.log(max(_SMALLEST, float(tempered[:, answer.label_id].mean()))))
+        score = float(tempered[:, list(answer.right_ids)].sum(axis=1).mean())
+        total -= float(np.log(max(_SMALLEST, score)))
     return total / len(said)
 
 

@@ -81,6 +81,7 @@ def purpose_of(
     """Return what identifies a training: its settings, and what it reads."""
     steps = [
         [len(each.label_ids), int(each.label_ids.sum()), each.draws, zlib.crc32(each.inputs[:1].tobytes())]
+        + ([] if each.alternatives is None else [zlib.crc32(each.alternatives.tobytes())])
         for each in (*sequences, *validation)
     ]
     return repr((*settings, len(validation), steps))

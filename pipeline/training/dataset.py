@@ -30,6 +30,13 @@ class Item:
     first_step: int
     """On the video's sampling grid."""
     end_step: int
+    alternative_ids: tuple[int, ...] = ()
+    """Labels that are right, too."""
+
+    @property
+    def right_ids(self) -> tuple[int, ...]:
+        """All labels that are right."""
+        return (self.label_id, *self.alternative_ids)
 
 
 class _Vectors:
@@ -108,9 +115,13 @@ def load_videos(
         draws = max(annotation.draws for annotation in of_video)
         for name, of_part, its_sequences in _parts(of_video[0].video, items, sequences, scope):
             label_ids = np.full(n_steps, IGNORE, np.int64)
+            alternatives = np.zeros((n_steps, len(labels)), np.bool_)
             for item in of_part:
-                label_ids[item.first_step : item.end_step] = item.label_id
-            labelled = tuple(_labelled(sequence, label_ids, draws) for sequence in its_sequences)
+                span = slice(item.first_step, item.end_step)
+                label_ids[span], alternatives[span] = item.label_id, False
+                alternatives[span, list(item.alternative_ids)] = True
+            given = alternatives if alternatives.any() else None
+            labelled = tuple(_labelled(sequence, label_ids, given, draws) for sequence in its_sequences)
             of_sequences = [vectors.append(rows.inputs(sequence, inputs)) for sequence in its_sequences]
             videos.append((LabelledVideo(name, labelled, tuple(of_part)), of_sequences))
     mapped = vectors.mapped()
@@ -135,7 +146,8 @@ def _items(annotations: Sequence[Annotation], n_steps: int, rate: float, labels:
             first = min(shown, max(0, n_steps - 1))
             end = min(n_steps, first + 1)
         if end > first:
-            yield Item(annotation, labels.index(annotation.label), first, end)
+            others = tuple(labels.index(label) for label in annotation.alternatives)
+            yield Item(annotation, labels.index(annotation.label), first, end, others)
 
 
 def step_at(time_s: float, rate: float) -> int:
@@ -189,8 +201,17 @@ def _areas(sequence: StepSequence) -> NDArray[np.float32]:
     return areas
 
 
-def _labelled(sequence: StepSequence, label_ids: NDArray[np.int64], draws: int) -> LabelledSequence:
+def _labelled(
+    sequence: StepSequence, label_ids: NDArray[np.int64], alternatives: NDArray[np.bool_] | None, draws: int
+) -> LabelledSequence:
     """Return a sequence with its labels, but without its inputs."""
     first, end = sequence.first_step, sequence.first_step + sequence.n_steps
     weights = np.repeat(_areas(sequence), sequence.counts)
-    return LabelledSequence(np.empty((0, 0), np.float16), label_ids[first:end], first, weights, draws)
+    return LabelledSequence(
+        np.empty((0, 0), np.float16),
+        label_ids[first:end],
+        first,
+        weights,
+        draws,
+        None if alternatives is None else alternatives[first:end],
+    )

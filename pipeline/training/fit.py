@@ -19,7 +19,14 @@ from pipeline.activity.spec import ALL, MOTION, ModelSpec, input_dim
 from pipeline.training.checkpoints import Checkpoint, epochs_of, purpose_of
 from pipeline.training.mirror import mirror_of
 from pipeline.training.packing import packed
-from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, count_batches, draw_batches
+from pipeline.training.sequences import (
+    IGNORE,
+    DrawOptions,
+    LabelledSequence,
+    alternatives_of,
+    count_batches,
+    draw_batches,
+)
 from pipeline.vision.runtime import cpu_has_bf16
 
 OnEpoch = Callable[[int, float], None]
@@ -202,10 +209,14 @@ class Fitting:
         x = halves._replace(data=halves.data.to(torch.bfloat16 if self._half else torch.float32))
         y = packed([sequence.label_ids for sequence in drawn], self._device).data
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            logits = self._network(x)
-        return functional.cross_entropy(
-            logits.float(), y, ignore_index=IGNORE, label_smoothing=label_smoothing, reduction="sum"
-        )
+            logits = self._network(x).float()
+        others = alternatives_of(drawn)
+        if others is None:
+            return functional.cross_entropy(
+                logits, y, ignore_index=IGNORE, label_smoothing=label_smoothing, reduction="sum"
+            )
+        parts = np.split(others, np.cumsum([len(sequence.label_ids) for sequence in drawn])[:-1])
+        return loss_of_either(logits, y, packed(parts, self._device).data, label_smoothing)
 
     def _validation_loss(self) -> float:
         self._network.eval()
@@ -219,6 +230,27 @@ class Fitting:
         if validation_loss < self._best_loss:
             self._best_loss, self._best_epoch = validation_loss, self.epoch
             self._best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+
+def loss_of_either(
+    logits: torch.Tensor, label_ids: torch.Tensor, alternatives: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    """Return the cross entropy summed over the labelled steps, where one of several labels may be right.
+
+    It is the negative logarithm of the summed probability of these labels (Cour, Sapp and Taskar, "Learning from
+    Partial Labels", 2011).
+
+    Args:
+        logits: `float32 [T, n_labels]`.
+        label_ids: `int64 [T]`, `IGNORE` for steps without a label.
+        alternatives: `bool [T, n_labels]`: labels that may be right, too.
+        label_smoothing: Share of the loss in which all labels count the same.
+    """
+    is_labelled = label_ids != IGNORE
+    log_scores, label_ids = logits[is_labelled].log_softmax(dim=-1), label_ids[is_labelled]
+    may_be_right = alternatives[is_labelled].scatter(1, label_ids[:, None], True)
+    of_right = log_scores.masked_fill(~may_be_right, -math.inf).logsumexp(dim=-1)
+    return -((1 - label_smoothing) * of_right + label_smoothing * log_scores.mean(dim=-1)).sum()
 
 
 def fit(

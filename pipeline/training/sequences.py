@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ class LabelledSequence:
     """`float32 [T]`: how much each step counts for the whole video; a larger person counts more. None: all the same."""
     draws: int = 1
     """How often an epoch draws it, so that a few clips of one kind can weigh as much as many of another."""
+    alternatives: NDArray[np.bool_] | None = None
+    """`bool [T, n_labels]`: labels that may be right instead of that in `label_ids`. None: there are none."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,9 @@ def _draw_rows(
         while n_waiting < size * n_steps:
             waiting.append(_crop(sequences[int(next(endless))], options, rng))
             n_waiting += len(waiting[-1].label_ids)
-        inputs = np.concatenate([crop.inputs for crop in waiting])
-        label_ids = np.concatenate([crop.label_ids for crop in waiting])
-        ends = range(n_steps, size * n_steps + 1, n_steps)
-        yield [LabelledSequence(inputs[end - n_steps : end], label_ids[end - n_steps : end]) for end in ends]
-        waiting = [LabelledSequence(inputs[size * n_steps :], label_ids[size * n_steps :])]
+        row = _joined(waiting)
+        yield [_part(row, slice(end - n_steps, end)) for end in range(n_steps, size * n_steps + 1, n_steps)]
+        waiting = [_part(row, slice(size * n_steps, None))]
         n_waiting -= size * n_steps
 
 
@@ -109,10 +109,7 @@ def _draw(
 ) -> LabelledSequence:
     drawn = _crop(sequences[index], options, rng)
     if rng.random() < options.join:
-        other = _crop(sequences[int(rng.integers(len(sequences)))], options, rng)
-        drawn = LabelledSequence(
-            np.concatenate([drawn.inputs, other.inputs]), np.concatenate([drawn.label_ids, other.label_ids])
-        )
+        drawn = _joined([drawn, _crop(sequences[int(rng.integers(len(sequences)))], options, rng)])
     return drawn
 
 
@@ -124,7 +121,35 @@ def _crop(sequence: LabelledSequence, options: DrawOptions, rng: np.random.Gener
     labelled = np.flatnonzero(sequence.label_ids != IGNORE)
     anchor = int(rng.choice(labelled))
     first = int(rng.integers(max(0, anchor - length + 1), min(anchor, n - length) + 1))
-    inputs = sequence.inputs[first : first + length]
+    crop = _part(sequence, slice(first, first + length))
     if options.mirror is not None and rng.random() < 0.5:
-        inputs = options.mirror.of(inputs)
-    return LabelledSequence(inputs, sequence.label_ids[first : first + length])
+        return replace(crop, inputs=options.mirror.of(crop.inputs))
+    return crop
+
+
+def _part(sequence: LabelledSequence, steps: slice) -> LabelledSequence:
+    """Return some steps of a sequence."""
+    others = None if sequence.alternatives is None else sequence.alternatives[steps]
+    return LabelledSequence(sequence.inputs[steps], sequence.label_ids[steps], alternatives=others)
+
+
+def _joined(sequences: Sequence[LabelledSequence]) -> LabelledSequence:
+    """Return sequences as one."""
+    return LabelledSequence(
+        np.concatenate([sequence.inputs for sequence in sequences]),
+        np.concatenate([sequence.label_ids for sequence in sequences]),
+        alternatives=alternatives_of(sequences),
+    )
+
+
+def alternatives_of(sequences: Sequence[LabelledSequence]) -> NDArray[np.bool_] | None:
+    """Return the alternatives of sequences, one after the other, `bool [sum T, n_labels]`; None if there are none."""
+    n_labels = next((s.alternatives.shape[1] for s in sequences if s.alternatives is not None), None)
+    if n_labels is None:
+        return None
+    return np.concatenate(
+        [
+            np.zeros((len(s.label_ids), n_labels), np.bool_) if s.alternatives is None else s.alternatives
+            for s in sequences
+        ]
+    )

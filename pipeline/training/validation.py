@@ -34,7 +34,7 @@ def validate(
     """Run a model over whole videos, as a job does, and compare with the annotations.
 
     If several people are seen, each step's scores are averaged over them, weighted by their size. If nobody is seen, a
-    span or a step counts as wrong.
+    span or a step counts as wrong. If an annotation leaves open which of several labels is right, each of them is.
 
     Returns:
         `accuracy`: share of annotated spans whose highest mean log score is that of their label;
@@ -64,6 +64,8 @@ class ScoredSteps:
     """`[T, n_labels]`, weighted."""
     truth: NDArray[np.int64]
     """`[T]`: the annotated label, or `IGNORE`."""
+    alternatives: NDArray[np.bool_]
+    """`[T, n_labels]`: labels that are right, too."""
     runs: list[StepRun]
     """The segments."""
 
@@ -71,6 +73,14 @@ class ScoredSteps:
     def answer(self) -> NDArray[np.int64]:
         """`int64 [T]`: the label with the highest score; `IGNORE` if nobody was seen."""
         return np.where(self.weight[:, 0] > 0, self.score.argmax(axis=1), IGNORE)
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """`bool [T]`: whether the answer is an annotated label."""
+        answer = self.answer
+        is_other = self.alternatives[np.arange(len(answer)), answer] & (answer != IGNORE)
+        right: NDArray[np.bool_] = (self.truth != IGNORE) & ((answer == self.truth) | is_other)
+        return right
 
 
 def score_steps(
@@ -80,7 +90,8 @@ def score_steps(
     items = video.items
     end = max([item.end_step for item in items] + [s.first_step + len(s.label_ids) for s in video.sequences])
     score, log_score = np.zeros((end, n_labels)), np.zeros((end, n_labels))
-    steps = ScoredSteps(np.zeros((end, 1)), score, log_score, np.full(end, IGNORE, np.int64), [])
+    alternatives = np.zeros((end, n_labels), np.bool_)
+    steps = ScoredSteps(np.zeros((end, 1)), score, log_score, np.full(end, IGNORE, np.int64), alternatives, [])
     for sequence in video.sequences:
         scores = np.concatenate(list(classifier.scores([sequence.inputs])))
         steps.runs.extend(find_segments([scores], sequence.first_step, sample_fps, options))
@@ -93,6 +104,7 @@ def score_steps(
     for item in items:
         span = slice(item.first_step, item.end_step)
         steps.truth[span] = np.where(steps.truth[span] == IGNORE, item.label_id, steps.truth[span])
+        alternatives[span, list(item.alternative_ids)] |= (steps.truth[span] == item.label_id)[:, None]
     return steps
 
 
@@ -120,7 +132,7 @@ class _Tally:
             self._count_span(item, steps)
         truth = steps.truth
         self._n_steps += int((truth != IGNORE).sum())
-        self._n_right += int(((steps.answer == truth) & (truth != IGNORE)).sum())
+        self._n_right += int(steps.is_right.sum())
         wanted, found = (
             [Span(each.label_id, each.first_step, each.end_step) for each in spans if each.label_id != self._background]
             for spans in (video.items, steps.runs)
@@ -133,8 +145,9 @@ class _Tally:
         self._n_spans_of[item.label_id] += 1
         if weight > 0:
             answer = int(steps.log_score[span].sum(axis=0).argmax())
-            self._confusion[item.label_id, answer] += 1
-            self._sure.append((float(steps.score[span, answer].sum() / weight), float(answer == item.label_id)))
+            is_right = answer in item.right_ids
+            self._confusion[item.label_id, item.label_id if is_right else answer] += 1
+            self._sure.append((float(steps.score[span, answer].sum() / weight), float(is_right)))
         else:
             self._n_unseen += 1
         self._touched[item.label_id] += any(

@@ -91,7 +91,7 @@ def count(
     quiet = {background, *(labels.index(name) for name in STILL)}
     for video in videos:
         steps = score_steps(classifier, video, len(labels), rate, options)
-        right, is_posture = steps.answer == steps.truth, np.isin(steps.truth, postures)
+        right, is_posture = steps.is_right, np.isin(steps.truth, postures)
         named = (steps.truth != IGNORE) & (steps.truth != background)
         counts.n_steps, counts.n_right = counts.n_steps + int(named.sum()), counts.n_right + int(right[named].sum())
         counts.n_nobody += int((steps.answer[named] == IGNORE).sum())

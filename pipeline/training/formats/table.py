@@ -1,6 +1,7 @@
-"""Tables: `video,start_s,end_s,label[,group][,draws][,split]`, or `label,video,split1,split2,...` for whole clips.
+"""Tables: `video,start_s,end_s,label[,or][,group][,draws][,split]`, or `label,video,split1,split2,...` for whole clips.
 
-Columns `x1,y1,x2,y2` say which of several people is meant, as `review` writes them.
+Columns `x1,y1,x2,y2` say which of several people is meant, as `review` writes them. The column `or` holds labels that
+may be right instead, separated by `|`.
 
 Columns may also have other usual names, and times may have any usual form; see `rows` and `times`.
 """
@@ -29,6 +30,7 @@ _NAMES = {
     "end": ("end", "stop", "offset", "to", "end time", "stop time", "time end", "t end", "end sec", "end seconds",
             "finish", "out"),
     "duration": ("duration", "length"),
+    "or": ("or",),
     "group": ("group",),
     "draws": ("draws",),
     "who": ("track id",),
@@ -120,6 +122,7 @@ def _annotation(row: Row, columns: dict[str, str], splits: list[str]) -> Annotat
         end_s,
         {name: row.cells.get(name, "").lower() for name in splits},
         text("group"),
+        tuple(label.strip() for label in text("or").split("|")) if text("or") else (),
         _count(row.where, text("draws")),
         _box(row),
         where=row.where,
