@@ -174,9 +174,12 @@ def test_each_of_them_is_right() -> None:
 
 
 def test_a_temperature_counts_them_together() -> None:
-    """Seven of ten are `sit`, and three are one of the others: a score of 0.7, a logit of ln(0.7 / 0.15)."""
+    """Four of ten are `sit`, three `sit` or background, three `stand`. A score s of `sit` is likeliest if 10 s^2 = 4."""
     sequence = LabelledSequence(np.zeros((6, 4), np.float16), np.zeros(6, np.int64))
-    sit, other = Item(Annotation("v", "sit"), 1, 0, 6), Item(Annotation("v", BACKGROUND), 0, 0, 6, (2,))
-    videos = [LabelledVideo(str(i), (sequence,), (sit if i < 7 else other,)) for i in range(10)]
+    sit, stand = (Item(Annotation("v", label), LABELS.index(label), 0, 6) for label in ("sit", "stand"))
+    either = Item(Annotation("v", BACKGROUND), 0, 0, 6, (1,))
+    items = [*[sit] * 4, *[either] * 3, *[stand] * 3]
+    videos = [LabelledVideo(str(number), (sequence,), (item,)) for number, item in enumerate(items)]
+    score = math.sqrt(0.4)
     temperature = fit_temperature([answers(says_sit(3.0), videos)])
-    assert temperature == pytest.approx(3 / math.log(0.7 / 0.15), rel=1e-3)
+    assert temperature == pytest.approx(3 / math.log(2 * score / (1 - score)), rel=1e-3)
