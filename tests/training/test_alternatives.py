@@ -174,7 +174,7 @@ def test_each_of_them_is_right() -> None:
 
 
 def test_a_temperature_counts_them_together() -> None:
-    """Four of ten are `sit`, three `sit` or background, three `stand`. A score s of `sit` is likeliest if 10 s^2 = 4."""
+    """Four of ten `sit`, three `sit` or something else, three `stand`: the likeliest score of `sit` is 0.63."""
     sequence = LabelledSequence(np.zeros((6, 4), np.float16), np.zeros(6, np.int64))
     sit, stand = (Item(Annotation("v", label), LABELS.index(label), 0, 6) for label in ("sit", "stand"))
     either = Item(Annotation("v", BACKGROUND), 0, 0, 6, (1,))
