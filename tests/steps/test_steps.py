@@ -126,7 +126,7 @@ def test_features_are_what_the_embedder_says(unchunked: Path, street: Path, extr
     row = frames[10]
     image = (
         images[min(images, key=lambda t: abs(t - row["pts_s"]))]
-        .reformat(640, 480, "rgb24", interpolation="BILINEAR")
+        .reformat(640, 480, "rgb24", interpolation="AREA")
         .to_ndarray()
     )
     expected = extractor._embedder.embed([image])[0]
@@ -140,7 +140,7 @@ def test_changes_are_those_to_the_frame_sampled_next(unchunked: Path, street: Pa
         images = {float(f.pts * f.time_base): f for f in container.decode(video=0)}
     this, following = (
         images[min(images, key=lambda t: abs(t - row["pts_s"]))]
-        .reformat(640, 480, "rgb24", interpolation="BILINEAR")
+        .reformat(640, 480, "rgb24", interpolation="AREA")
         .to_ndarray()
         .astype(np.int16)
         for row in frames[10:12]
