@@ -40,7 +40,8 @@ class _Follower:
     """Follows one class through one stretch, and lets a new track continue a lost one if it begins at the same place.
 
     ByteTrack matches boxes by their overlap. The box of a falling person changes its shape, and the detector often
-    misses the person on the way down. So a track ends and another begins, both of one person.
+    misses the person on the way down. So a track ends and another begins, both of one person. The boxes of somebody who
+    lies there often have scores that are too low to begin a track, but they are where a track was lost.
     """
 
     def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:

@@ -114,14 +114,8 @@ def load_videos(
         sequences = list(rows.frame_sequences() if scope == "frame" else rows.track_sequences(track_ids))
         draws = max(annotation.draws for annotation in of_video)
         for name, of_part, its_sequences in _parts(of_video[0].video, items, sequences, scope):
-            label_ids = np.full(n_steps, IGNORE, np.int64)
-            alternatives = np.zeros((n_steps, len(labels)), np.bool_)
-            for item in of_part:
-                span = slice(item.first_step, item.end_step)
-                label_ids[span], alternatives[span] = item.label_id, False
-                alternatives[span, list(item.alternative_ids)] = True
-            given = alternatives if alternatives.any() else None
-            labelled = tuple(_labelled(sequence, label_ids, given, draws) for sequence in its_sequences)
+            label_ids, alternatives = _labels_of_steps(of_part, n_steps, len(labels))
+            labelled = tuple(_labelled(sequence, label_ids, alternatives, draws) for sequence in its_sequences)
             of_sequences = [vectors.append(rows.inputs(sequence, inputs)) for sequence in its_sequences]
             videos.append((LabelledVideo(name, labelled, tuple(of_part)), of_sequences))
     mapped = vectors.mapped()
@@ -148,6 +142,22 @@ def _items(annotations: Sequence[Annotation], n_steps: int, rate: float, labels:
         if end > first:
             others = tuple(labels.index(label) for label in annotation.alternatives)
             yield Item(annotation, labels.index(annotation.label), first, end, others)
+
+
+def _labels_of_steps(
+    items: Sequence[Item], n_steps: int, n_labels: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+    """Return the label of each step of a video, and the labels that may be right instead, as `LabelledSequence` has."""
+    label_ids = np.full(n_steps, IGNORE, np.int64)
+    some = any(item.alternative_ids for item in items)
+    alternatives = np.zeros((n_steps, n_labels), np.bool_) if some else None
+    for item in items:
+        span = slice(item.first_step, item.end_step)
+        label_ids[span] = item.label_id
+        if alternatives is not None:
+            alternatives[span] = False
+            alternatives[span, list(item.alternative_ids)] = True
+    return label_ids, alternatives
 
 
 def step_at(time_s: float, rate: float) -> int:

@@ -215,8 +215,7 @@ class Fitting:
             return functional.cross_entropy(
                 logits, y, ignore_index=IGNORE, label_smoothing=label_smoothing, reduction="sum"
             )
-        parts = np.split(others, np.cumsum([len(sequence.label_ids) for sequence in drawn])[:-1])
-        return loss_of_either(logits, y, packed(parts, self._device).data, label_smoothing)
+        return loss_of_either(logits, y, packed(others, self._device).data, label_smoothing)
 
     def _validation_loss(self) -> float:
         self._network.eval()

@@ -135,21 +135,20 @@ def _part(sequence: LabelledSequence, steps: slice) -> LabelledSequence:
 
 def _joined(sequences: Sequence[LabelledSequence]) -> LabelledSequence:
     """Return sequences as one."""
+    others = alternatives_of(sequences)
     return LabelledSequence(
         np.concatenate([sequence.inputs for sequence in sequences]),
         np.concatenate([sequence.label_ids for sequence in sequences]),
-        alternatives=alternatives_of(sequences),
+        alternatives=None if others is None else np.concatenate(others),
     )
 
 
-def alternatives_of(sequences: Sequence[LabelledSequence]) -> NDArray[np.bool_] | None:
-    """Return the alternatives of sequences, one after the other, `bool [sum T, n_labels]`; None if there are none."""
+def alternatives_of(sequences: Sequence[LabelledSequence]) -> list[NDArray[np.bool_]] | None:
+    """Return the alternatives of each sequence, `bool [T, n_labels]`; None if no sequence has any."""
     n_labels = next((s.alternatives.shape[1] for s in sequences if s.alternatives is not None), None)
     if n_labels is None:
         return None
-    return np.concatenate(
-        [
-            np.zeros((len(s.label_ids), n_labels), np.bool_) if s.alternatives is None else s.alternatives
-            for s in sequences
-        ]
-    )
+    return [
+        np.zeros((len(s.label_ids), n_labels), np.bool_) if s.alternatives is None else s.alternatives
+        for s in sequences
+    ]
