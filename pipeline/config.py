@@ -99,8 +99,8 @@ class Config:
     person's part of the frame. `box` is how a person's box moves, and `pose` how the body moves, for detectors with
     keypoints. Empty: those that the models read; without a model, those found to help."""
     frame_px: Annotated[int, Meta(ge=16, le=8192)] | None = _option("features", None, shapes_features=True)
-    """Longest side of decoded frames in pixels; nothing is enlarged. None: that of the detector's input if nothing else
-    looks at the frames, else 320 in scope `frame` and 640 in the others."""
+    """Longest side of decoded frames in pixels; nothing is enlarged. None: that of the detector's input if the
+    detector also describes people and nothing else looks at the frames; else 320 in scope `frame`, 640 in others."""
     keep_features: bool = _option("features", True)
     """Whether the lake keeps the features, for training."""
     detector: str | None = _option("people", None, shapes_features=True)

@@ -208,6 +208,8 @@ def label(
 ) -> list[Segment]:
     """Label who does what in frames, as a job does for a video. Frames are read once and not kept.
 
+    For the default model a job decodes frames at 480 px: `decode(..., longest_px=480)` gives the same.
+
         >>> frames = pipeline.decode("street.mp4")
         >>> segments = pipeline.label(frames)
         >>> "walk" in {segment.label for segment in segments}

@@ -14,7 +14,7 @@ from pipeline.activity.model import ActivityModel
 from pipeline.engine.relabel import check_readable
 from pipeline.errors import UsageError
 from pipeline.lake.query import LakeReader, open_lake
-from pipeline.training.annotations import Annotation
+from pipeline.training.annotations import Annotation, check_alternatives
 from pipeline.training.card import model_card
 from pipeline.training.dataset import LabelledVideo, load_videos
 from pipeline.training.formats import read_annotations
@@ -98,6 +98,7 @@ def teach(
         old_reader = open_lake(replay_lake)
         old = _located(old_reader, replay_lake, replay)[1]
     labels = labels_with(bundle, [*annotations, *old])
+    check_alternatives([*annotations, *old], labels)
     answered = load_videos(reader, videos, annotations, labels, bundle.scope, bundle.spec.inputs)
     if not any(video.sequences for video in answered):
         raise UsageError(

@@ -23,7 +23,13 @@ from pipeline.engine.job import Observer
 from pipeline.engine.local_fits import LocalFits
 from pipeline.errors import UsageError
 from pipeline.lake.store import Lake
-from pipeline.training.annotations import Annotation, apply_label_map, read_label_map, read_meanings
+from pipeline.training.annotations import (
+    Annotation,
+    apply_label_map,
+    check_alternatives,
+    read_label_map,
+    read_meanings,
+)
 from pipeline.training.card import model_card
 from pipeline.training.distributed import VideoSource
 from pipeline.training.fit import FitOptions
@@ -107,9 +113,7 @@ def train(
     uris, records = _located(annotations, videos, annotation_format, mapping)
     bodies = read_skeletons(skeletons) if skeletons is not None else None
     labels = sorted({record.label for record in records}.union(bodies.names if bodies else ()))
-    for record in records:
-        if unknown := sorted(set(record.alternatives) - set(labels)):
-            raise UsageError(f"{record.where}: or = {', '.join(unknown)}: no label; there are {', '.join(labels)}")
+    check_alternatives(records, labels)
     if len(labels) < 2:
         raise UsageError(f"{annotations}: only one label, {labels[0]!r}; at least two are needed")
     words = read_meanings(meanings, labels) if meanings is not None else {}

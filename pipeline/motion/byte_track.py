@@ -10,8 +10,8 @@ import lap
 import numpy as np
 from numpy.typing import NDArray
 
-# Boxes with at most this score belong to no track.
-_LOW_SCORE = 0.1
+LOW_SCORE = 0.1
+"""Boxes with at most this score belong to no track."""
 # A track and a box with a higher cost do not match. The cost is 1 minus the overlap (IoU). Overlaps with strong boxes
 # are multiplied by the score, so that the surer of two boxes wins. A track of only one box is unsure and matched last.
 _STRONG_LIMIT, _WEAK_LIMIT, _UNSURE_LIMIT = 0.8, 0.5, 0.7
@@ -68,7 +68,7 @@ class ByteTrack:
         measured, corners = _measure(xyxy)
         has_area = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
         strong = np.flatnonzero(has_area & (scores >= self._new_score))
-        weak = np.flatnonzero(has_area & (scores > min(_LOW_SCORE, self._new_score)) & (scores < self._new_score))
+        weak = np.flatnonzero(has_area & (scores > min(LOW_SCORE, self._new_score)) & (scores < self._new_score))
 
         tracks = self._tracks
         sure, unsure = np.flatnonzero(tracks["sure"]), np.flatnonzero(~tracks["sure"])

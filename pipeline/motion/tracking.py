@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.motion.byte_track import ByteTrack, overlaps
+from pipeline.motion.byte_track import LOW_SCORE, ByteTrack, overlaps
 from pipeline.vision.detector import Boxes
 
 NO_TRACK = -1
@@ -46,6 +46,7 @@ class _Follower:
 
     def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
         self._tracker, self._ids = ByteTrack(options.new_score, max(1, round(options.gap_s * fps))), ids
+        self._new_score = options.new_score
         # Times are not whole numbers. Half a frame is added, so that their last bits do not decide.
         self._gap_s = options.gap_s + 0.5 / fps
         self._lost_s = min(_LOST_S, options.gap_s) + 0.5 / fps
@@ -100,10 +101,14 @@ class _Follower:
             self._carrier = {number: track for number, track in self._carrier.items() if number in numbers}
 
     def _stay(self, boxes: Boxes, ids: NDArray[np.int64]) -> None:
-        """Give the lost ids to boxes of no track at the same places: a person who lies still is often a weak box."""
+        """Give the lost ids to weak boxes at the same places: a person who lies still often has no other.
+
+        Each such box makes its place known for another `gap_s`, so the id stays for as long as somebody lies there.
+        """
         present = set(ids.tolist())
         lost = [number for number in self._last if number not in present]
-        rest = np.flatnonzero(ids == NO_TRACK)
+        weak = (boxes.scores > LOW_SCORE) & (boxes.scores < self._new_score)
+        rest = np.flatnonzero(weak & (ids == NO_TRACK))
         if not lost or not len(rest):
             return
         shared = overlaps(np.array([self._last[number][1] for number in lost]), boxes.xyxy[rest])

@@ -26,8 +26,8 @@ class Annotation:
     """For each split: `train`, `val`, `test`, or empty if the video takes no part."""
     group: str = ""
     """What the video belongs to (a person, a camera, a longer recording). A group is never split. Empty: itself."""
-    alternatives: tuple[str, ...] = ()
-    """Labels that may be right, too: nobody has said which of them is. None of them counts as wrong."""
+    alternatives: tuple[str, ...] = field(default=(), compare=False)
+    """Labels that may be right, too: nobody has said which of them is."""
     draws: int = 1
     """How often an epoch draws the video, so that a few clips of one kind can weigh as much as many of another."""
     box: tuple[float, float, float, float] | None = None
@@ -62,6 +62,8 @@ def checked(annotations: Sequence[Annotation], source: str | Path) -> list[Annot
             raise UsageError(f"{each.where}: or = {'|'.join(each.alternatives)!r} has an empty label")
         if each.label in each.alternatives:
             raise UsageError(f"{each.where}: or names {each.label!r}, which is the label already")
+        if len(set(each.alternatives)) < len(each.alternatives):
+            raise UsageError(f"{each.where}: or = {'|'.join(each.alternatives)!r} names a label twice")
         if each.draws < 1:
             raise UsageError(f"{each.where}: draws = {each.draws} is not above 0; leave the row out instead")
         start_s = each.start_s or 0.0
@@ -123,12 +125,18 @@ def apply_label_map(annotations: Sequence[Annotation], mapping: dict[str, str]) 
     unknown = sorted(mapping.keys() - annotated)
     if unknown:
         raise UsageError(f"the label map names {', '.join(unknown)}; annotated are {', '.join(sorted(annotated))}")
-    renamed = [
-        replace(
-            each,
-            label=mapping.get(each.label, each.label),
-            alternatives=tuple(filter(None, (mapping.get(other, other) for other in each.alternatives))),
-        )
-        for each in annotations
-    ]
-    return [annotation for annotation in renamed if annotation.label]
+    return [renamed for each in annotations if (renamed := _renamed(each, mapping)).label]
+
+
+def _renamed(annotation: Annotation, mapping: dict[str, str]) -> Annotation:
+    label, *others = (mapping.get(name, name) for name in (annotation.label, *annotation.alternatives))
+    # Two labels may have become one.
+    alternatives = tuple(name for name in dict.fromkeys(others) if name and name != label)
+    return replace(annotation, label=label, alternatives=alternatives)
+
+
+def check_alternatives(annotations: Sequence[Annotation], labels: Sequence[str]) -> None:
+    """Raise `UsageError` if an annotation leaves open a label that is none of those to learn."""
+    for each in annotations:
+        if unknown := sorted(set(each.alternatives) - set(labels)):
+            raise UsageError(f"{each.where}: or = {', '.join(unknown)}: no label; there are {', '.join(labels)}")

@@ -114,7 +114,8 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
         ),
     ]
     found_labels = {row["label"] for _, _, found in cases_of for row in found}
-    labels = tuple(sorted({each.label for each in annotations} | found_labels))
+    cases_of = [(uri, [_chosen(each, found) for each in spans], found) for uri, spans, found in cases_of]
+    labels = tuple(sorted({each.label for _, spans, _ in cases_of for each in spans} | found_labels))
     ids = {label: number for number, label in enumerate(labels)}
     cases = [
         Case(
@@ -126,6 +127,16 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
         for uri, spans, found in cases_of
     ]
     return cases, labels
+
+
+def _chosen(annotation: Annotation, rows: Sequence[dict[str, Any]]) -> Annotation:
+    """Return an annotation with the one of its possible labels that was found for longest; the first if none was."""
+    lengths = dict.fromkeys((annotation.label, *annotation.alternatives), 0.0)
+    for row in rows:
+        if row["label"] in lengths:
+            shared_s = min(row["end_s"], annotation.end_s or 0.0) - max(row["start_s"], annotation.start_s or 0.0)
+            lengths[row["label"]] += max(0.0, shared_s)
+    return replace(annotation, label=max(lengths, key=lambda label: lengths[label]))
 
 
 def _meant(reader: LakeReader, rows: Sequence[dict[str, Any]], annotation: Annotation) -> list[dict[str, Any]]:

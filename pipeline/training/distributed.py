@@ -108,9 +108,9 @@ def _fit_member(
     use_gpu: bool,
 ) -> dict[str, Any]:
     """Train one member and return its spec and its last state."""
-    draws = [each.draws for each in source.annotations]
+    drawn = [(each.draws, *each.alternatives) for each in source.annotations]
     bodies = zlib.crc32(source.skeletons.joints.tobytes()) if source.skeletons else None
-    data = (source.lake, sorted(training), sorted(validation), list(source.inputs), draws, bodies)
+    data = (source.lake, sorted(training), sorted(validation), list(source.inputs), drawn, bodies)
     config = {
         "source": source,
         "training": frozenset(training),

@@ -85,7 +85,10 @@ def count_said(bundle: Bundle, answered: Sequence[LabelledVideo]) -> dict[str, N
             given = np.concatenate(list(classifier.scores([sequence.inputs]))).argmax(axis=1)
             known = sequence.label_ids != IGNORE
             np.add.at(said, given[known], 1)
-            np.add.at(right, given[known & (given == sequence.label_ids)], 1)
+            agrees = given == sequence.label_ids
+            if sequence.alternatives is not None:
+                agrees |= sequence.alternatives[np.arange(len(given)), given]
+            np.add.at(right, given[known & agrees], 1)
     return counts
 
 

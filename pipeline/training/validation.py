@@ -34,7 +34,8 @@ def validate(
     """Run a model over whole videos, as a job does, and compare with the annotations.
 
     If several people are seen, each step's scores are averaged over them, weighted by their size. If nobody is seen, a
-    span or a step counts as wrong. If an annotation leaves open which of several labels is right, each of them is.
+    span or a step counts as wrong. If an annotation leaves open which of several labels is right, each of them is; as a
+    segment, that of them counts which was found for longest.
 
     Returns:
         `accuracy`: share of annotated spans whose highest mean log score is that of their label;
@@ -104,6 +105,7 @@ def score_steps(
     for item in items:
         span = slice(item.first_step, item.end_step)
         steps.truth[span] = np.where(steps.truth[span] == IGNORE, item.label_id, steps.truth[span])
+        alternatives[span] = np.where((steps.truth[span] == item.label_id)[:, None], False, alternatives[span])
         alternatives[span, list(item.alternative_ids)] |= (steps.truth[span] == item.label_id)[:, None]
     return steps
 
@@ -133,9 +135,10 @@ class _Tally:
         truth = steps.truth
         self._n_steps += int((truth != IGNORE).sum())
         self._n_right += int(steps.is_right.sum())
+        chosen = [(_chosen(item, steps.runs), item) for item in video.items]
         wanted, found = (
-            [Span(each.label_id, each.first_step, each.end_step) for each in spans if each.label_id != self._background]
-            for spans in (video.items, steps.runs)
+            [Span(label_id, each.first_step, each.end_step) for label_id, each in spans if label_id != self._background]
+            for spans in (chosen, [(run.label_id, run) for run in steps.runs])
         )
         self._counts += segment_counts(wanted, found, _OVERLAP)
 
@@ -151,7 +154,7 @@ class _Tally:
         else:
             self._n_unseen += 1
         self._touched[item.label_id] += any(
-            run.label_id == item.label_id and run.first_step < item.end_step and item.first_step < run.end_step
+            run.label_id in item.right_ids and run.first_step < item.end_step and item.first_step < run.end_step
             for run in steps.runs
         )
 
@@ -174,6 +177,15 @@ class _Tally:
             "n_unseen": self._n_unseen,
             "confusion": self._confusion.tolist(),
         }
+
+
+def _chosen(item: Item, runs: Sequence[StepRun]) -> int:
+    """Return which of an item's labels was found for longest within it; the first if none was."""
+    lengths = dict.fromkeys(item.right_ids, 0)
+    for run in runs:
+        if run.label_id in lengths:
+            lengths[run.label_id] += max(0, min(run.end_step, item.end_step) - max(run.first_step, item.first_step))
+    return max(lengths, key=lambda label_id: lengths[label_id])
 
 
 def means_of_splits(results: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -171,3 +171,20 @@ def test_of_two_weak_boxes_where_one_was_lost_the_nearer_is_followed() -> None:
     states = [shapes(LIES)] * 15 + [shapes()] + [weaker(shapes((345, 246, 160, 30), LIES), 0.15)] * 5
     ids = [ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(states)], FPS)]
     assert ids[-1] == [NO_TRACK, 1]
+
+
+def test_a_strong_box_where_one_was_lost_long_ago_is_somebody_else() -> None:
+    """It can begin a track of its own, which joins only those that were lost a moment before."""
+    walks = [shapes((100 + 6 * n, 200, 30, 150)) for n in range(15)]
+    unseen, back = [shapes()] * 22, [shapes((184, 200, 30, 150))] * 5
+    ids = [
+        ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(walks + unseen + back)], FPS)
+    ]
+    assert ids[14] == [1]
+    assert ids[37:] == [[NO_TRACK], *[[2]] * 4]
+
+
+def test_a_box_with_next_to_no_score_is_nobody() -> None:
+    states = [shapes(LIES)] * 15 + [shapes()] * 2 + [weaker(shapes(LIES), 0.05)] * 5
+    ids = [ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(states)], FPS)]
+    assert ids[-1] == [NO_TRACK]

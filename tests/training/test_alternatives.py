@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from pipeline import Config, analyze, open_lake
-from pipeline.activity.bundle import BACKGROUND
+from pipeline.activity.bundle import BACKGROUND, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
 from pipeline.activity.spec import ModelSpec
@@ -20,11 +20,13 @@ from pipeline.engine.train import train
 from pipeline.errors import UsageError
 from pipeline.training.annotations import Annotation, apply_label_map
 from pipeline.training.calibration import answers, fit_temperature
+from pipeline.training.cases import evaluate_lake
 from pipeline.training.checkpoints import purpose_of
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.fit import FitOptions, fit, loss_of_either
 from pipeline.training.formats import read_annotations
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
+from pipeline.training.teaching import count_said
 from pipeline.training.validation import validate
 
 LABELS = (BACKGROUND, "sit", "stand")
@@ -42,6 +44,10 @@ def test_a_table_names_them(table: Path) -> None:
     assert second.alternatives == ()
     mapped, _ = apply_label_map([first, second], {"sit": "rest", "stand": ""})
     assert mapped.alternatives == ("rest",)
+    mapped, _ = apply_label_map([first, second], {"sit": "rest", "stand": "rest"})
+    assert mapped.alternatives == ("rest",)
+    mapped, _ = apply_label_map([first, second], {"sit": "background"})
+    assert (mapped.label, mapped.alternatives) == ("background", ("stand",))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,7 @@ def test_a_table_names_them(table: Path) -> None:
     [
         ("sit|", r"line 2: or = 'sit\|' has an empty label"),
         ("walk", "line 2: or names 'walk', which is the label already"),
+        ("sit|sit", r"line 2: or = 'sit\|sit' names a label twice"),
     ],
 )
 def test_mistakes_are_told(table: Path, cell: str, message: str) -> None:
@@ -168,9 +175,33 @@ def test_each_of_them_is_right() -> None:
     for others, is_right in (((), 0.0), ((2,), 0.0), ((1, 2), 1.0)):
         video = LabelledVideo("v", (sequence,), (replace(item, alternative_ids=others),))
         found = validate(model, [video], LABELS, 15.0, options)
-        assert (found["accuracy"], found["frame_accuracy"]) == (is_right, is_right)
+        assert (found["accuracy"], found["frame_accuracy"], found["segment_f1"]) == (is_right, is_right, is_right)
     unseen = LabelledVideo("v", (), (replace(item, alternative_ids=(1, 2)),))
     assert validate(model, [unseen], LABELS, 15.0, options)["frame_accuracy"] == 0.0
+
+
+def test_an_answer_that_may_be_right_contradicts_nothing() -> None:
+    bundle = replace(load_bundle("jhmdb21-frame"), background=None)
+    n = len(bundle.labels)
+    inputs = np.zeros((6, 1280), np.float16)
+    given = np.concatenate(list(bundle.classifier().scores([inputs]))).argmax(axis=1)
+    others = given[:, None] == np.arange(n)
+    for alternatives, agreed in ((None, 0), (others, 6)):
+        sequence = LabelledSequence(inputs, (given + 1) % n, alternatives=alternatives)
+        said, right = count_said(bundle, [LabelledVideo("v", (sequence,), ())])["v"]
+        assert (said.sum(), right.sum()) == (6, agreed)
+
+
+@pytest.mark.e2e
+def test_a_lake_is_evaluated_by_what_may_be_right(table: Path, numbered: Path, tmp_path: Path) -> None:
+    video, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
+    analyze([video], lake, config=Config(scope="frame"))
+    segments = open_lake(lake).table("segments", ["label", "start_s", "end_s"]).to_pylist()
+    longest = max(segments, key=lambda each: each["end_s"] - each["start_s"])
+    table.write_text(f"video,label,or\n{video},dance,\n")
+    assert evaluate_lake(lake, table).evaluation.figures["accuracy"].value == 0.0
+    table.write_text(f"video,label,or\n{video},dance,sing|{longest['label']}\n")
+    assert evaluate_lake(lake, table).evaluation.figures["accuracy"].value == 1.0
 
 
 def test_a_temperature_counts_them_together() -> None:
