@@ -29,8 +29,8 @@ class TrackOptions:
 # A new track continues one that was lost at most this many seconds before, and this near, as a share of their longest
 # side. Chosen on falls at home and on the first half of a street: larger values join different people there.
 _LOST_S, _REACH = 1.0, 0.45
-# A box that is too weak to begin a track continues one that was lost, if it overlaps its last box by this share of
-# their union.
+# A box of no track, because it is too weak or the first, continues a track that was lost within `gap_s`, if it overlaps
+# the track's last box by this share of their union.
 _SAME_PLACE = 0.4
 # Number of tracks that are remembered, far more than are ever in a picture.
 _MOST_KNOWN = 8192
@@ -46,7 +46,6 @@ class _Follower:
 
     def __init__(self, fps: float, options: TrackOptions, ids: Iterator[int]) -> None:
         self._tracker, self._ids = ByteTrack(options.new_score, max(1, round(options.gap_s * fps))), ids
-        self._new_score = options.new_score
         # Times are not whole numbers. Half a frame is added, so that their last bits do not decide.
         self._gap_s = options.gap_s + 0.5 / fps
         self._lost_s = min(_LOST_S, options.gap_s) + 0.5 / fps
@@ -101,14 +100,13 @@ class _Follower:
             self._carrier = {number: track for number, track in self._carrier.items() if number in numbers}
 
     def _stay(self, boxes: Boxes, ids: NDArray[np.int64]) -> None:
-        """Give the lost ids to weak boxes at the same places: a person who lies still often has no other.
+        """Give the lost ids to boxes of no track at the same places: a person who lies still is often a weak box.
 
         Each such box makes its place known for another `gap_s`, so the id stays for as long as somebody lies there.
         """
         present = set(ids.tolist())
         lost = [number for number in self._last if number not in present]
-        weak = (boxes.scores > LOW_SCORE) & (boxes.scores < self._new_score)
-        rest = np.flatnonzero(weak & (ids == NO_TRACK))
+        rest = np.flatnonzero((ids == NO_TRACK) & (boxes.scores > LOW_SCORE))
         if not lost or not len(rest):
             return
         shared = overlaps(np.array([self._last[number][1] for number in lost]), boxes.xyxy[rest])

@@ -173,15 +173,14 @@ def test_of_two_weak_boxes_where_one_was_lost_the_nearer_is_followed() -> None:
     assert ids[-1] == [NO_TRACK, 1]
 
 
-def test_a_strong_box_where_one_was_lost_long_ago_is_somebody_else() -> None:
-    """It can begin a track of its own, which joins only those that were lost a moment before."""
+@pytest.mark.parametrize(("unseen", "number"), [(22, 1), (32, 2)])
+def test_who_is_seen_again_at_the_same_place_is_the_same_for_a_while(unseen: int, number: int) -> None:
+    """ByteTrack expects the person further on. The place decides, for as long as somebody may be out of sight."""
     walks = [shapes((100 + 6 * n, 200, 30, 150)) for n in range(15)]
-    unseen, back = [shapes()] * 22, [shapes((184, 200, 30, 150))] * 5
-    ids = [
-        ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(walks + unseen + back)], FPS)
-    ]
+    gone, back = [shapes()] * unseen, [shapes((184, 200, 30, 150))] * 5
+    ids = [ids.tolist() for ids in track_video([(n / FPS, boxes) for n, boxes in enumerate(walks + gone + back)], FPS)]
     assert ids[14] == [1]
-    assert ids[37:] == [[NO_TRACK], *[[2]] * 4]
+    assert ids[-4:] == [[number]] * 4
 
 
 def test_a_box_with_next_to_no_score_is_nobody() -> None:
