@@ -105,8 +105,9 @@ def score_steps(
     for item in items:
         span = slice(item.first_step, item.end_step)
         steps.truth[span] = np.where(steps.truth[span] == IGNORE, item.label_id, steps.truth[span])
-        alternatives[span] = np.where((steps.truth[span] == item.label_id)[:, None], False, alternatives[span])
-        alternatives[span, list(item.alternative_ids)] |= (steps.truth[span] == item.label_id)[:, None]
+        of_item, wins = alternatives[span], steps.truth[span] == item.label_id
+        of_item[wins] = False
+        of_item[np.ix_(wins, item.alternative_ids)] = True
     return steps
 
 
