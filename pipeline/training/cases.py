@@ -20,7 +20,7 @@ from pipeline.training.annotations import Annotation, apply_label_map, read_labe
 from pipeline.training.dataset import step_at
 from pipeline.training.evaluation import Case, Evaluation, evaluate_cases
 from pipeline.training.formats import read_annotations
-from pipeline.training.metrics import Span
+from pipeline.training.metrics import Span, found_for_longest
 from pipeline.training.videos import LakeVideos
 
 
@@ -130,13 +130,12 @@ def _cases(reader: LakeReader, annotations: Sequence[Annotation], model: str) ->
 
 
 def _chosen(annotation: Annotation, rows: Sequence[dict[str, Any]]) -> Annotation:
-    """Return an annotation with the one of its possible labels that was found for longest; the first if none was."""
-    lengths = dict.fromkeys((annotation.label, *annotation.alternatives), 0.0)
-    for row in rows:
-        if row["label"] in lengths:
-            shared_s = min(row["end_s"], annotation.end_s or 0.0) - max(row["start_s"], annotation.start_s or 0.0)
-            lengths[row["label"]] += max(0.0, shared_s)
-    return replace(annotation, label=max(lengths, key=lambda label: lengths[label]))
+    """Return an annotation with the one of its possible labels that was found for longest."""
+    labels = (annotation.label, *annotation.alternatives)
+    found = ((row["label"], row["start_s"], row["end_s"]) for row in rows)
+    return replace(
+        annotation, label=found_for_longest(labels, annotation.start_s or 0.0, annotation.end_s or 0.0, found)
+    )
 
 
 def _meant(reader: LakeReader, rows: Sequence[dict[str, Any]], annotation: Annotation) -> list[dict[str, Any]]:

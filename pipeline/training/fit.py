@@ -17,6 +17,7 @@ from pipeline.activity.heads import REMEMBERING
 from pipeline.activity.model import ActivityModel, Member
 from pipeline.activity.spec import ALL, MOTION, ModelSpec, input_dim
 from pipeline.training.checkpoints import Checkpoint, epochs_of, purpose_of
+from pipeline.training.losses import loss_of_either
 from pipeline.training.mirror import mirror_of
 from pipeline.training.packing import packed
 from pipeline.training.sequences import (
@@ -229,27 +230,6 @@ class Fitting:
         if validation_loss < self._best_loss:
             self._best_loss, self._best_epoch = validation_loss, self.epoch
             self._best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-
-
-def loss_of_either(
-    logits: torch.Tensor, label_ids: torch.Tensor, alternatives: torch.Tensor, label_smoothing: float
-) -> torch.Tensor:
-    """Return the cross entropy summed over the labelled steps, where one of several labels may be right.
-
-    It is the negative logarithm of the summed probability of these labels (Cour, Sapp and Taskar, "Learning from
-    Partial Labels", 2011).
-
-    Args:
-        logits: `float32 [T, n_labels]`.
-        label_ids: `int64 [T]`, `IGNORE` for steps without a label.
-        alternatives: `bool [T, n_labels]`: labels that may be right, too.
-        label_smoothing: Share of the loss in which all labels count the same.
-    """
-    is_labelled = label_ids != IGNORE
-    log_scores, label_ids = logits[is_labelled].log_softmax(dim=-1), label_ids[is_labelled]
-    may_be_right = alternatives[is_labelled].scatter(1, label_ids[:, None], True)
-    of_right = log_scores.masked_fill(~may_be_right, -math.inf).logsumexp(dim=-1)
-    return -((1 - label_smoothing) * of_right + label_smoothing * log_scores.mean(dim=-1)).sum()
 
 
 def fit(

@@ -7,8 +7,9 @@ error (Guo et al. 2017). Intervals: percentile bootstrap over videos, never over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ TIOUS_FINE = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """Overlaps of ActivityNet's mean average precision, 0.5 to 0.95."""
 F1_OVERLAPS = (0.10, 0.25, 0.50)
 """Overlaps at which F1 is reported."""
+_Label = TypeVar("_Label", int, str)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,24 @@ def tiou(a: Span, b: Span) -> float:
     shared = min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
     union = max(a.end_s, b.end_s) - min(a.start_s, b.start_s)
     return max(0.0, shared) / union if union > 0 else 0.0
+
+
+def found_for_longest(
+    labels: Sequence[_Label], start: float, end: float, found: Iterable[tuple[_Label, float, float]]
+) -> _Label:
+    """Return which of some labels was found for longest within a span; the first if none was.
+
+    Args:
+        labels: The labels to choose from.
+        start: Start of the span, in any unit.
+        end: Its end.
+        found: Label, start and end of what was found.
+    """
+    lengths = dict.fromkeys(labels, 0.0)
+    for label, first, last in found:
+        if label in lengths:
+            lengths[label] += max(0.0, min(last, end) - max(first, start))
+    return max(lengths, key=lambda label: lengths[label])
 
 
 def detection_hits(true: Sequence[Span], found: Sequence[Span], least: float) -> list[tuple[float, bool]]:

@@ -14,7 +14,15 @@ from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun, find_segments
 from pipeline.training.dataset import Item, LabelledVideo
-from pipeline.training.metrics import ReliabilityBin, Span, expected_calibration_error, f1, reliability, segment_counts
+from pipeline.training.metrics import (
+    ReliabilityBin,
+    Span,
+    expected_calibration_error,
+    f1,
+    found_for_longest,
+    reliability,
+    segment_counts,
+)
 from pipeline.training.sequences import IGNORE
 
 # A segment is right if it shares this much of the union with an annotated span of its label: the F1@25 of the field.
@@ -136,11 +144,12 @@ class _Tally:
         truth = steps.truth
         self._n_steps += int((truth != IGNORE).sum())
         self._n_right += int(steps.is_right.sum())
-        chosen = [(_chosen(item, steps.runs), item) for item in video.items]
-        wanted, found = (
-            [Span(label_id, each.first_step, each.end_step) for label_id, each in spans if label_id != self._background]
-            for spans in (chosen, [(run.label_id, run) for run in steps.runs])
-        )
+        runs = [(run.label_id, run.first_step, run.end_step) for run in steps.runs]
+        true = [
+            (found_for_longest(item.right_ids, item.first_step, item.end_step, runs), item.first_step, item.end_step)
+            for item in video.items
+        ]
+        wanted, found = ([Span(*each) for each in spans if each[0] != self._background] for spans in (true, runs))
         self._counts += segment_counts(wanted, found, _OVERLAP)
 
     def _count_span(self, item: Item, steps: ScoredSteps) -> None:
@@ -178,15 +187,6 @@ class _Tally:
             "n_unseen": self._n_unseen,
             "confusion": self._confusion.tolist(),
         }
-
-
-def _chosen(item: Item, runs: Sequence[StepRun]) -> int:
-    """Return which of an item's labels was found for longest within it; the first if none was."""
-    lengths = dict.fromkeys(item.right_ids, 0)
-    for run in runs:
-        if run.label_id in lengths:
-            lengths[run.label_id] += max(0, min(run.end_step, item.end_step) - max(run.first_step, item.first_step))
-    return max(lengths, key=lambda label_id: lengths[label_id])
 
 
 def means_of_splits(results: Sequence[dict[str, Any]]) -> dict[str, float]:

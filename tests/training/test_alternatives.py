@@ -23,8 +23,9 @@ from pipeline.training.calibration import answers, fit_temperature
 from pipeline.training.cases import evaluate_lake
 from pipeline.training.checkpoints import purpose_of
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
-from pipeline.training.fit import FitOptions, fit, loss_of_either
+from pipeline.training.fit import FitOptions, fit
 from pipeline.training.formats import read_annotations
+from pipeline.training.losses import loss_of_either
 from pipeline.training.sequences import IGNORE, DrawOptions, LabelledSequence, draw_batches
 from pipeline.training.teaching import count_said
 from pipeline.training.validation import validate
