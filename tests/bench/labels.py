@@ -22,9 +22,9 @@ _STEPS = 16
 _NUMBERS = 4 + 3 * len(KEYPOINTS)
 
 
-def key_of(image: Image) -> bytes:
-    """Return what a picture is found again by: what it shows."""
-    return hashlib.sha1(image.tobytes()).digest()[:8]
+def key_of(image: Image, by: str = "") -> bytes:
+    """Return what a picture's labels are found again by: what it shows, and who labelled it if there are several."""
+    return hashlib.sha1(image.tobytes() + by.encode()).digest()[:8]
 
 
 class Labels:
@@ -39,9 +39,9 @@ class Labels:
                 rows = np.split(kept["people"], np.cumsum(kept["counts"])[:-1])
                 self._people = {key.tobytes(): found for key, found in zip(kept["pictures"], rows, strict=True)}
 
-    def of(self, image: Image, make: Callable[[], People]) -> People:
+    def of(self, image: Image, make: Callable[[], People], by: str = "") -> People:
         """Return the people of a picture `uint8 [H, W, 3]`, and let them be made if they are not kept."""
-        key = key_of(image)
+        key = key_of(image, by)
         if key not in self._people:
             people = make()
             places = np.concatenate([people.xyxy.reshape(-1, 2, 2), people.keypoints[..., :2]], axis=1) * _STEPS
@@ -65,9 +65,9 @@ class Labels:
 class RememberingTeacher(Teacher):
     """A teacher that is asked about no picture twice."""
 
-    def __init__(self, teacher: Teacher, labels: Labels) -> None:
-        """Take the teacher, and what it said before."""
-        self._teacher, self._labels = teacher, labels
+    def __init__(self, teacher: Teacher, labels: Labels, name: str = "") -> None:
+        """Take the teacher, what it said before, and its name if there are others."""
+        self._teacher, self._labels, self._name = teacher, labels, name
 
     @property
     def n_keypoints(self) -> int:
@@ -76,4 +76,4 @@ class RememberingTeacher(Teacher):
 
     def label(self, image: Image) -> People:
         """Return who is in a picture."""
-        return self._labels.of(image, lambda: self._teacher.label(image))
+        return self._labels.of(image, lambda: self._teacher.label(image), self._name)
