@@ -79,6 +79,33 @@ def brought_down(rng: np.random.Generator, last: Joints, n: int, seated: bool, s
     return np.array([*bodies, lying])
 
 
+def rolled(lying: Joints, n: int, drop_m: float, rng: np.random.Generator) -> Joints:
+    """Return how somebody who lies, `[18, 3]`, rolls to a side within some steps, and drops to the ground from a bed.
+
+    Args:
+        lying: Who lies, on the ground or on a bed.
+        n: Number of steps.
+        drop_m: Height of the bed. 0: somebody turns over where they are.
+        rng: Where to, how far, and how the limbs lie in the end.
+    """
+    along = (lying[AT["neck"]] - lying[AT["hips"]]) * [1, 0, 1]
+    along /= max(1e-6, float(np.linalg.norm(along)))
+    side, end = rng.choice([-1, 1]), sprawled(lying, rng)
+    aside = side * np.cross(along, [0, 1, 0]) * (rng.uniform(0, 0.25) + (rng.uniform(0.4, 0.7) if drop_m else 0))
+    whole = side * rng.uniform(np.radians(60), np.radians(200))
+    edge = rng.uniform(0.3, 0.6)
+    bodies = []
+    for x in np.linspace(0, 1, n):
+        share = x * x * (3 - 2 * x)
+        middle = lying[AT["hips"]]
+        body = (lying * (1 - share) + end * share - middle) @ turned(along, whole * share).T + middle + aside * share
+        # Over the edge of the bed, somebody drops ever faster.
+        height = drop_m * (1 - max(0.0, (x - edge) / (1 - edge)) ** 2)
+        body[:, 1] += height - body[:, 1].min()
+        bodies.append(body)
+    return np.array(bodies)
+
+
 def leaning(body: Joints, radians: float, ahead: Joints) -> Joints:
     """Return somebody, `[18, 3]`, whose trunk leans forward from the hips by an angle."""
     axis = np.cross(ahead, [0, 1, 0])
@@ -139,6 +166,15 @@ def seated_on_the_ground(body: Joints, rng: np.random.Generator) -> Joints:
         low[ankle] = (low[knee] + ahead * 0.42 * np.cos(bend)) * [1, 0, 1] + [0, 0.08, 0]
         low[foot] = low[ankle] + ahead * 0.1 + [0, 0.08, 0]
     return leaning(low, rng.uniform(-0.4, 0.4), ahead)
+
+
+def seated_there(seated: Joints, body: Joints) -> Joints:
+    """Return somebody seated, `[18, 3]`, on a seat right behind somebody else, `[18, 3]`, facing where they face."""
+    ahead, turn = facing(body), np.arctan2(*facing(body)[[0, 2]]) - np.arctan2(*facing(seated)[[0, 2]])
+    level = np.array([1, 0, 1])
+    brought = (seated - seated[AT["hips"]] * level) @ turned(np.array([0.0, 1, 0]), turn).T
+    there: Joints = brought + body[AT["hips"]] * level - ahead * 0.2
+    return there
 
 
 def limbs_moving(bodies: Joints, arms: float, legs: float, rng: np.random.Generator, hz: int) -> Joints:

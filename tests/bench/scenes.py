@@ -20,7 +20,9 @@ from tests.bench.bodies import (
     leaning,
     limbs_moving,
     lowered,
+    rolled,
     seated_on_the_ground,
+    seated_there,
     squatting,
     stretched,
 )
@@ -119,6 +121,45 @@ def fall(cast: Cast) -> Script:
     (upright, label), *_ = script
     down = brought_down(cast.rng, upright[-1], cast.steps(0.45, 1.4), label == "sit")
     return [*script, (down[:-1], "fall"), (cast.stirring(down[-1], cast.steps(0.3, 4), 0.9, 0.6), "lie")]
+
+
+def collapse(cast: Cast) -> Script:
+    """Somebody stands or walks, the legs give way to a seat or to the ground, and the trunk topples."""
+    script = [(cast.standing(cast.steps(0.3, 2.5)), "stand")]
+    if cast.chance(0.4):
+        script = [(cast.walking(cast.steps(0.6, 2)), "walk")]
+    ((upright, _),) = script
+    body = upright[-1]
+    if cast.chance(0.6):
+        low = seated_on_the_ground(squatting(body, cast.rng) if cast.chance(0.3) else body, cast.rng)
+    else:
+        low = seated_there(cast.seated(), body)
+    sinking = between(body, low, cast.steps(0.25, 0.7))
+    down = brought_down(cast.rng, low, cast.steps(0.3, 0.9), True)
+    falling = np.concatenate([sinking, down[:-1]])
+    return [*script, (falling, "fall"), (cast.stirring(down[-1], cast.steps(0.3, 4), 0.9, 0.6), "lie")]
+
+
+def roll_out_of_bed(cast: Cast) -> Script:
+    """Somebody lies, drops from the bed, and lies on the ground."""
+    high = cast.rng.uniform(0.3, 0.65)
+    before = cast.stirring(_lying(cast) + np.array([0, high, 0]), cast.steps(0.4, 3), 1.0, 0.6)
+    down = rolled(before[-1], cast.steps(0.5, 1.3), high, cast.rng)
+    return [(before, "lie"), (down, "fall"), (cast.stirring(down[-1], cast.steps(0.4, 4), 0.9, 0.6), "lie")]
+
+
+def turn_over(cast: Cast) -> Script:
+    """Somebody lies, and turns over once or more: nobody falls."""
+    parts = [cast.stirring(_lying(cast), cast.steps(0.4, 2), 1.0, 0.6)]
+    for _ in range(cast.rng.integers(1, 4)):
+        parts.append(rolled(parts[-1][-1], cast.steps(0.6, 2.5), 0, cast.rng))
+        parts.append(cast.stirring(parts[-1][-1], cast.steps(0.3, 2), 1.0, 0.6))
+    return [(np.concatenate(parts), "lie")]
+
+
+def _lying(cast: Cast) -> Joints:
+    lying: Joints = brought_down(cast.rng, cast.take(*UPRIGHT)[0], 2, False, slowly=True)[-1]
+    return lying
 
 
 def lie(cast: Cast) -> Script:
@@ -295,7 +336,8 @@ def _there_and_back(cast: Cast, body: Joints, low: Joints, above: str, below: st
 
 
 SHARES: dict[Callable[[Cast], Script], float] = {
-    fall: 0.20, lie: 0.08, stand: 0.09, walk: 0.09, run: 0.06, climb: 0.04, jump: 0.05, sit: 0.07, sit_down: 0.06,
-    get_up: 0.05, bend: 0.07, squat: 0.05, kick: 0.02, wave: 0.03, exercise: 0.06, stumble: 0.02, thing: 0.04,
+    fall: 0.16, collapse: 0.05, roll_out_of_bed: 0.03, turn_over: 0.02, lie: 0.07, stand: 0.09, walk: 0.09, run: 0.06,
+    climb: 0.04, jump: 0.05, sit: 0.07, sit_down: 0.06, get_up: 0.05, bend: 0.07, squat: 0.05, kick: 0.02,
+    wave: 0.03, exercise: 0.06, stumble: 0.02, thing: 0.04,
 }  # fmt: skip
 """How often each is played."""
