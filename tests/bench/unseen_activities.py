@@ -26,7 +26,7 @@ from pipeline.lake.query import open_lake
 from pipeline.steps.label import UNLIKE
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.formats import read_annotations
-from pipeline.training.metrics import ReliabilityBin
+from pipeline.training.metrics import ReliabilityBin, expected_calibration_error, reliability
 from pipeline.training.sequences import IGNORE
 from pipeline.training.splits import divide
 from pipeline.training.validation import means_of_splits, reliability_of_splits, score_steps
@@ -50,6 +50,8 @@ class Counts:
     """Of these, the steps at which nobody was followed."""
     n_right_postures: int = 0
     n_postures: int = 0
+    answers: list[tuple[float, bool]] = field(default_factory=list)
+    """The score of each answer to a step of a posture, and whether it is right, if somebody was followed."""
     n_falls: int = 0
     found: Counter[str] = field(default_factory=Counter)
     """Falls that a segment of each of `KINDS` touches."""
@@ -97,6 +99,9 @@ def count(
         counts.n_nobody += int((steps.answer[named] == IGNORE).sum())
         counts.n_postures += int(is_posture.sum())
         counts.n_right_postures += int(right[is_posture].sum())
+        answered = is_posture & (steps.answer != IGNORE)
+        sure = (steps.score / np.maximum(steps.weight, 1e-9)).max(axis=1)
+        counts.answers += zip(sure[answered].tolist(), right[answered].tolist(), strict=True)
         falls, said = [item for item in video.items if item.label_id == fall], falls_in(steps.runs, labels, rate)
         n_seen = sum(len(sequence.label_ids) for sequence in video.sequences)
         counts.n_seen, counts.n_unlike = counts.n_seen + n_seen, counts.n_unlike + _n_unlike(classifier, video)
@@ -141,6 +146,7 @@ def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: floa
         share(counts.n_right, counts.n_steps),
         share(counts.n_nobody, counts.n_steps),
         share(counts.n_right_postures, counts.n_postures),
+        f"{_calibration_of_steps(counts):.3f}" if counts.answers else "",
         f"{figures['segment_f1']:.3f}",
         f"{', '.join(str(counts.found[kind]) for kind in KINDS)} of {counts.n_falls}" if counts.n_falls else "",
         f"{', '.join(str(counts.alarms[kind]) for kind in KINDS)} in {minutes:.1f} min",
@@ -151,9 +157,14 @@ def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: floa
     return f"| {' | '.join(cells)} |"
 
 
-COLUMNS = ("left out", "steps right", "nobody followed", "of stand, walk, sit, lie", "F1@25",
+def _calibration_of_steps(counts: Counts) -> float:
+    confidence, right = np.array(counts.answers, np.float64).T
+    return expected_calibration_error(reliability(confidence, right))
+
+
+COLUMNS = ("left out", "steps right", "nobody followed", "of stand, walk, sit, lie", "their calibration error", "F1@25",
            "falls: all, sure, then lies", "false falls: the same", "sure false segments a minute",
-           "calibration error (chance)", "unlike")  # fmt: skip
+           "calibration error of spans (chance)", "unlike")  # fmt: skip
 
 
 def main() -> None:
