@@ -325,3 +325,23 @@ def test_steps_are_labelled_by_time_and_the_later_span_wins(numbered: Path, tmp_
     moments = [Annotation("v", "read", at, at) for at in (0.29, 0.5, 2.0)]
     (video,) = load_videos(lake, {"v": uri}, moments, ["read", "sit"], "frame", ["frame"])
     assert [(item.first_step, item.end_step) for item in video.items] == [(2, 3), (5, 6), (19, 20)]
+
+
+@pytest.mark.e2e
+def test_a_file_that_was_copied_again_is_learnt_once(numbered: Path, tmp_path: Path) -> None:
+    clip, lake = tmp_path / "clip.mp4", str(tmp_path / "lake")
+    spans = [Annotation("v", "sit", 0.2, 1.5)]
+    shutil.copy(numbered / "h264.mp4", clip)
+    analyze([str(clip)], lake, model=None, config=Config(scope="frame", sample_fps=10.0))
+    shutil.copy(numbered / "h264.mp4", clip)
+    analyze([str(clip)], lake, model=None, config=Config(scope="frame", sample_fps=10.0))
+    reader = open_lake(lake)
+    assert reader.dataset("videos").count_rows() == 2
+
+    def n_loaded() -> int:
+        return len(load_videos(reader, {"v": str(clip)}, spans, ["read", "sit"], "frame", ["frame"]))
+
+    assert n_loaded() == 1
+    # Nobody knows which version a label is about when the file is gone.
+    clip.unlink()
+    assert n_loaded() == 2
