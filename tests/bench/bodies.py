@@ -20,6 +20,8 @@ AT = {name: number for number, name in enumerate(JOINTS)}
 FEET = [AT[name] for name in ("left_foot", "right_foot", "left_ankle", "right_ankle")]
 _BELOW_HIPS = [AT[f"{side}_{name}"] for name in ("knee", "ankle", "foot") for side in ("left", "right")]
 _ABOVE_LEGS = [number for number in range(len(JOINTS)) if number not in _BELOW_HIPS]
+# Where the middle of the hips is when somebody lies.
+_HIPS_OF_LYING_M = 0.1
 _TRUNK = [number for name, number in AT.items() if number not in _BELOW_HIPS and "hip" not in name]
 
 
@@ -79,13 +81,14 @@ def brought_down(rng: np.random.Generator, last: Joints, n: int, seated: bool, s
     return np.array([*bodies, lying])
 
 
-def rolled(lying: Joints, n: int, drop_m: float, rng: np.random.Generator) -> Joints:
-    """Return how somebody who lies, `[18, 3]`, rolls to a side within some steps, and drops to the ground from a bed.
+def rolled(lying: Joints, n: int, drop_m: float, edge: float, rng: np.random.Generator) -> Joints:
+    """Return how somebody who lies, `[18, 3]`, rolls to a side within some steps, and drops from a bed to the ground.
 
     Args:
         lying: Who lies, on the ground or on a bed.
         n: Number of steps.
         drop_m: Height of the bed. 0: somebody turns over where they are.
+        edge: After this share of the steps somebody drops.
         rng: Where to, how far, and how the limbs lie in the end.
     """
     along = (lying[AT["neck"]] - lying[AT["hips"]]) * [1, 0, 1]
@@ -93,15 +96,37 @@ def rolled(lying: Joints, n: int, drop_m: float, rng: np.random.Generator) -> Jo
     side, end = rng.choice([-1, 1]), sprawled(lying, rng)
     aside = side * np.cross(along, [0, 1, 0]) * (rng.uniform(0, 0.25) + (rng.uniform(0.4, 0.7) if drop_m else 0))
     whole = side * rng.uniform(np.radians(60), np.radians(200))
-    edge = rng.uniform(0.3, 0.6)
+    middle, surface = lying[AT["hips"]], float(lying[:, 1].min())
     bodies = []
     for x in np.linspace(0, 1, n):
         share = x * x * (3 - 2 * x)
-        middle = lying[AT["hips"]]
         body = (lying * (1 - share) + end * share - middle) @ turned(along, whole * share).T + middle + aside * share
         # Over the edge of the bed, somebody drops ever faster.
-        height = drop_m * (1 - max(0.0, (x - edge) / (1 - edge)) ** 2)
-        body[:, 1] += height - body[:, 1].min()
+        height = surface - (drop_m * ((x - edge) / (1 - edge)) ** 2 if x > edge else 0)
+        body[:, 1] += height - surface + share * (_HIPS_OF_LYING_M - middle[1] + surface)
+        body[:, 1] = np.maximum(body[:, 1], height)
+        bodies.append(body)
+    return np.array(bodies)
+
+
+def sunk(body: Joints, n: int, rng: np.random.Generator) -> Joints:
+    """Return how somebody's legs give way, `[n, 18, 3]`: the feet stay, and the seat hits the ground."""
+    low, half = seated_on_the_ground(body, rng), squatting(body, rng)
+    low += (body[FEET].mean(axis=0) - low[FEET].mean(axis=0)) * [1, 0, 1]
+    return np.concatenate([between(body, half, n // 2), between(half, low, n - n // 2 + 1)[1:]])
+
+
+def toppled(low: Joints, n: int, rng: np.random.Generator) -> Joints:
+    """Return how the trunk of somebody who sits on the ground, `[18, 3]`, topples back or to a side."""
+    angle = rng.uniform(-1.8, 1.8)
+    towards = turned(np.array([0.0, 1, 0]), angle) @ -facing(low)
+    axis, whole = np.cross([0, 1, 0], towards), rng.uniform(np.radians(80), np.radians(105))
+    end, hips = sprawled(low, rng), low[AT["hips"]]
+    bodies = []
+    for share in np.linspace(0, 1, n) ** rng.uniform(1.3, 2.2):
+        body = low * (1 - share) + end * share
+        body[_TRUNK] = (body[_TRUNK] - hips) @ turned(axis, whole * share).T + hips
+        body[:, 1] = np.maximum(body[:, 1], 0)
         bodies.append(body)
     return np.array(bodies)
 
@@ -166,15 +191,6 @@ def seated_on_the_ground(body: Joints, rng: np.random.Generator) -> Joints:
         low[ankle] = (low[knee] + ahead * 0.42 * np.cos(bend)) * [1, 0, 1] + [0, 0.08, 0]
         low[foot] = low[ankle] + ahead * 0.1 + [0, 0.08, 0]
     return leaning(low, rng.uniform(-0.4, 0.4), ahead)
-
-
-def seated_there(seated: Joints, body: Joints) -> Joints:
-    """Return somebody seated, `[18, 3]`, on a seat right behind somebody else, `[18, 3]`, facing where they face."""
-    ahead, turn = facing(body), np.arctan2(*facing(body)[[0, 2]]) - np.arctan2(*facing(seated)[[0, 2]])
-    level = np.array([1, 0, 1])
-    brought = (seated - seated[AT["hips"]] * level) @ turned(np.array([0.0, 1, 0]), turn).T
-    there: Joints = brought + body[AT["hips"]] * level - ahead * 0.2
-    return there
 
 
 def limbs_moving(bodies: Joints, arms: float, legs: float, rng: np.random.Generator, hz: int) -> Joints:

@@ -22,9 +22,10 @@ from tests.bench.bodies import (
     lowered,
     rolled,
     seated_on_the_ground,
-    seated_there,
     squatting,
     stretched,
+    sunk,
+    toppled,
 )
 
 Script = list[tuple[Joints, str]]
@@ -124,35 +125,32 @@ def fall(cast: Cast) -> Script:
 
 
 def collapse(cast: Cast) -> Script:
-    """Somebody stands or walks, the legs give way to a seat or to the ground, and the trunk topples."""
+    """Somebody stands or walks, the legs give way, and the trunk topples."""
     script = [(cast.standing(cast.steps(0.3, 2.5)), "stand")]
     if cast.chance(0.4):
         script = [(cast.walking(cast.steps(0.6, 2)), "walk")]
     ((upright, _),) = script
-    body = upright[-1]
-    if cast.chance(0.6):
-        low = seated_on_the_ground(squatting(body, cast.rng) if cast.chance(0.3) else body, cast.rng)
-    else:
-        low = seated_there(cast.seated(), body)
-    sinking = between(body, low, cast.steps(0.25, 0.7))
-    down = brought_down(cast.rng, low, cast.steps(0.3, 0.9), True)
-    falling = np.concatenate([sinking, down[:-1]])
+    sinking = sunk(upright[-1], cast.steps(0.3, 0.8), cast.rng)
+    down = toppled(sinking[-1], cast.steps(0.3, 0.8), cast.rng)
+    falling = np.concatenate([sinking, down[1:]])
     return [*script, (falling, "fall"), (cast.stirring(down[-1], cast.steps(0.3, 4), 0.9, 0.6), "lie")]
 
 
 def roll_out_of_bed(cast: Cast) -> Script:
     """Somebody lies, drops from the bed, and lies on the ground."""
-    high = cast.rng.uniform(0.3, 0.65)
+    high, edge = cast.rng.uniform(0.3, 0.65), cast.rng.uniform(0.2, 0.5)
     before = cast.stirring(_lying(cast) + np.array([0, high, 0]), cast.steps(0.4, 3), 1.0, 0.6)
-    down = rolled(before[-1], cast.steps(0.5, 1.3), high, cast.rng)
-    return [(before, "lie"), (down, "fall"), (cast.stirring(down[-1], cast.steps(0.4, 4), 0.9, 0.6), "lie")]
+    down = rolled(before[-1], cast.steps(0.6, 1.3), high, edge, cast.rng)
+    begins = int(edge * len(down))
+    after = cast.stirring(down[-1], cast.steps(0.4, 4), 0.9, 0.6)
+    return [(before, "lie"), (down[:begins], "lie"), (down[begins:], "fall"), (after, "lie")]
 
 
 def turn_over(cast: Cast) -> Script:
     """Somebody lies, and turns over once or more: nobody falls."""
     parts = [cast.stirring(_lying(cast), cast.steps(0.4, 2), 1.0, 0.6)]
     for _ in range(cast.rng.integers(1, 4)):
-        parts.append(rolled(parts[-1][-1], cast.steps(0.6, 2.5), 0, cast.rng))
+        parts.append(rolled(parts[-1][-1], cast.steps(0.6, 2.5), 0, 1, cast.rng))
         parts.append(cast.stirring(parts[-1][-1], cast.steps(0.3, 2), 1.0, 0.6))
     return [(np.concatenate(parts), "lie")]
 
