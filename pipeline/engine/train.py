@@ -16,6 +16,7 @@ from pipeline.activity.bundle import BACKGROUND, Bundle, check_name, load_bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
 from pipeline.activity.spec import of_tracks_alone
+from pipeline.archive.sources import list_videos
 from pipeline.config import Config
 from pipeline.engine.analyze import analyze, choose_engine
 from pipeline.engine.interrupts import stopping_on_signals
@@ -132,7 +133,8 @@ def train(
         )
     config = _as_in(lake, config)
     on_ray = trainers is not None or choose_engine("auto", address, config) == "ray"
-    source = VideoSource(lake, uris, records, labels, config.scope, inputs, bodies)
+    ids = frozenset(ref.video_id for ref in list_videos(sorted(set(uris.values()))))
+    source = VideoSource(lake, uris, records, labels, config.scope, inputs, bodies, ids)
     checkpoints = Path(f"{os.path.abspath(out)}-checkpoints")
     with stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
         if on_ray:

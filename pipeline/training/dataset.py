@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.activity.bundle import BACKGROUND
-from pipeline.archive.sources import list_videos
-from pipeline.errors import UsageError
 from pipeline.lake.examples import track_at
 from pipeline.lake.query import LakeReader
 from pipeline.lake.sequences import StepSequence
@@ -84,6 +81,7 @@ def load_videos(
     labels: Sequence[str],
     scope: str,
     inputs: Sequence[str],
+    video_ids: Collection[str] | None = None,
 ) -> list[LabelledVideo]:
     """Read the annotated videos' features and label every step of their sequences.
 
@@ -97,17 +95,22 @@ def load_videos(
         labels: The activities, in the order of their ids.
         scope: `frame` for stretches of whole frames, `person` for tracks.
         inputs: The inputs that form an input vector, in order.
+        video_ids: Only these videos count. A lake may also know a file as it was before it changed. None: all.
 
     Returns:
-        Videos with at least one labelled step, in order of name. A video without features is left out. Of a file that
-        has changed since, only what it holds now counts. The inputs are in a temporary file, not in memory.
+        Videos with at least one labelled step, in order of name. A video without features is left out. The inputs are
+        in a temporary file, not in memory.
     """
     rate = float(lake.feature_options["sample_fps"])
     by_video: dict[str, list[Annotation]] = defaultdict(list)
     for annotation in annotations:
         by_video[uris[annotation.video]].append(annotation)
     known = lake.table("videos", ["video_id", "uri"]).to_pylist()
-    uri_of = _as_they_are_now({row["video_id"]: row["uri"] for row in known if row["uri"] in by_video})
+    uri_of = {
+        row["video_id"]: row["uri"]
+        for row in known
+        if row["uri"] in by_video and (video_ids is None or row["video_id"] in video_ids)
+    }
     vectors = _Vectors()
     videos: list[tuple[LabelledVideo, list[slice]]] = []
     for video_id, rows, track_ids in lake.videos(uri_of):
@@ -130,20 +133,6 @@ def load_videos(
         for video, parts in videos
     ]
     return sorted(filled, key=lambda video: video.video)
-
-
-def _as_they_are_now(uri_of: dict[str, str]) -> dict[str, str]:
-    """Leave out the earlier versions of files, given the URI of each video's id.
-
-    The rows of a file that is gone all stay, and so do those of several spans of a file.
-    """
-    earlier: set[str] = set()
-    for uri, n_videos in Counter(uri_of.values()).items():
-        if n_videos > 1:
-            with suppress(UsageError):
-                now = uri_of.keys() & {ref.video_id for ref in list_videos([uri])}
-                earlier |= {each for each, its in uri_of.items() if now and its == uri and each not in now}
-    return {video_id: uri for video_id, uri in uri_of.items() if video_id not in earlier}
 
 
 def _items(annotations: Sequence[Annotation], n_steps: int, rate: float, labels: Sequence[str]) -> Iterator[Item]:

@@ -44,6 +44,8 @@ class VideoSource:
     inputs: Sequence[str]
     skeletons: Skeletons | None = None
     """Skeletons to learn from in addition to the videos."""
+    video_ids: frozenset[str] | None = None
+    """The ids of the files as they are now, because the lake may also know earlier versions. None: all count."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Identifies copies of it in other processes."""
 
@@ -56,7 +58,9 @@ class VideoSource:
     def load(self) -> list[LabelledVideo]:
         """Return the videos (see `load_videos`), then the skeletons."""
         lake = open_lake(self.lake)
-        videos = load_videos(lake, dict(self.uris), self.annotations, self.labels, self.scope, self.inputs)
+        videos = load_videos(
+            lake, dict(self.uris), self.annotations, self.labels, self.scope, self.inputs, self.video_ids
+        )
         if self.skeletons is None or not videos:
             return videos
         rate = float(lake.feature_options["sample_fps"])

@@ -84,7 +84,7 @@ def area_means(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np
 
 def _covered(spans: NDArray[np.float32], n_parts: int, n_places: int) -> NDArray[np.float32]:
     """Return which share of each part of spans `[N, 2]` lies in each place, `float32 [N * n_parts, n_places]`."""
-    ends = spans[:, :1] + (spans[:, 1:] - spans[:, :1]) * _shares(n_parts)
+    ends = spans[:, :1] + (spans[:, 1:] - spans[:, :1]) * _cuts(n_parts)
     starts, ends = ends[:, :-1].reshape(-1, 1), ends[:, 1:].reshape(-1, 1)
     places = np.arange(n_places, dtype=np.float32)
     overlap = (np.minimum(ends, places + 1) - np.maximum(starts, places)).clip(0, None)
@@ -93,9 +93,11 @@ def _covered(spans: NDArray[np.float32], n_parts: int, n_places: int) -> NDArray
 
 
 @cache
-def _shares(n_parts: int) -> NDArray[np.float32]:
+def _cuts(n_parts: int) -> NDArray[np.float32]:
     """Return where a span is cut into equal parts, both ends included, as shares of its length."""
-    return np.linspace(0, 1, n_parts + 1, dtype=np.float32)
+    cuts = np.linspace(0, 1, n_parts + 1, dtype=np.float32)
+    cuts.setflags(write=False)
+    return cuts
 
 
 def sampled(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:

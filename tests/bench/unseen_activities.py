@@ -22,6 +22,7 @@ from pipeline.activity.bundle import BACKGROUND, load_bundle
 from pipeline.activity.classifier import SequenceClassifier
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun
+from pipeline.archive.sources import list_videos
 from pipeline.lake.query import open_lake
 from pipeline.steps.label import UNLIKE
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
@@ -100,8 +101,8 @@ def count(
         counts.n_postures += int(is_posture.sum())
         counts.n_right_postures += int(right[is_posture].sum())
         answered = is_posture & (steps.answer != IGNORE)
-        sure = (steps.score / np.maximum(steps.weight, 1e-9)).max(axis=1)
-        counts.answers += zip(sure[answered].tolist(), right[answered].tolist(), strict=True)
+        confidence = (steps.score / np.maximum(steps.weight, 1e-9)).max(axis=1)
+        counts.answers += zip(confidence[answered].tolist(), right[answered].tolist(), strict=True)
         falls, said = [item for item in video.items if item.label_id == fall], falls_in(steps.runs, labels, rate)
         n_seen = sum(len(sequence.label_ids) for sequence in video.sequences)
         counts.n_seen, counts.n_unlike = counts.n_seen + n_seen, counts.n_unlike + _n_unlike(classifier, video)
@@ -180,7 +181,8 @@ def main() -> None:
     records = folder.locate(read_annotations(arguments.annotations))
     uris = {record.video: folder.uri(record.video) for record in records}
     inputs = any_bundle.spec.inputs
-    data = load_videos(open_lake(arguments.lake), uris, records, any_bundle.labels, any_bundle.scope, inputs)
+    ids = {ref.video_id for ref in list_videos(sorted(set(uris.values())))}
+    data = load_videos(open_lake(arguments.lake), uris, records, any_bundle.labels, any_bundle.scope, inputs, ids)
     torch.set_num_threads(1)
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     of_people, results_of_people = Counts(), []

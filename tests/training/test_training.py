@@ -328,20 +328,22 @@ def test_steps_are_labelled_by_time_and_the_later_span_wins(numbered: Path, tmp_
 
 
 @pytest.mark.e2e
-def test_a_file_that_was_copied_again_is_learnt_once(numbered: Path, tmp_path: Path) -> None:
-    clip, lake = tmp_path / "clip.mp4", str(tmp_path / "lake")
-    spans = [Annotation("v", "sit", 0.2, 1.5)]
-    shutil.copy(numbered / "h264.mp4", clip)
-    analyze([str(clip)], lake, model=None, config=Config(scope="frame", sample_fps=10.0))
-    shutil.copy(numbered / "h264.mp4", clip)
-    analyze([str(clip)], lake, model=None, config=Config(scope="frame", sample_fps=10.0))
-    reader = open_lake(lake)
-    assert reader.dataset("videos").count_rows() == 2
-
-    def n_loaded() -> int:
-        return len(load_videos(reader, {"v": str(clip)}, spans, ["read", "sit"], "frame", ["frame"]))
-
-    assert n_loaded() == 1
-    # Nobody knows which version a label is about when the file is gone.
-    clip.unlink()
-    assert n_loaded() == 2
+def test_of_a_file_that_changed_a_training_learns_what_it_holds_now(numbered: Path, tmp_path: Path) -> None:
+    labels, lake = tmp_path / "labels.csv", str(tmp_path / "lake")
+    labels.write_text(
+        "video,label,start_s,end_s\n"
+        + "".join(f"{name}.mp4,sit,0.2,1\n{name}.mp4,read,1.1,1.5\n" for name in ("clip", "a", "b", "c"))
+    )
+    config, quick = Config(scope="frame", sample_fps=10.0), replace(SMALL, epochs=1)
+    for name in "abc":
+        shutil.copy(numbered / "h264.mp4", tmp_path / f"{name}.mp4")
+    for number in range(2):
+        shutil.copy(numbered / "h264.mp4", tmp_path / "clip.mp4")
+        result = train(labels, str(tmp_path), tmp_path / f"out{number}", lake=lake, config=config, options=quick)
+        assert result.bundle.training["n_videos"] == 4
+    clip = str(tmp_path / "clip.mp4")
+    rows = open_lake(lake).table("videos", ["video_id", "uri"]).to_pylist()
+    ids = [row["video_id"] for row in rows if row["uri"] == clip]
+    spans, uris = [Annotation("v", "sit", 0.2, 1)], {"v": clip}
+    for some, n_videos in ((None, 2), (ids[:1], 1)):
+        assert len(load_videos(open_lake(lake), uris, spans, ["sit"], "frame", ["frame"], some)) == n_videos

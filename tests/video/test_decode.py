@@ -16,7 +16,7 @@ from pipeline.archive.refs import VideoRef
 from pipeline.archive.sources import list_videos
 from pipeline.video.decode import FrameBatch, decode_chunk, scaled_size
 from pipeline.video.frames import DecodeReport
-from pipeline.video.sampling import MAX_HOLD_S
+from pipeline.video.sampling import MAX_HOLD_S, Grid
 from tests.synthetic import RECIPES, Recipe, make_video, numbered_frame, read_number
 
 H264 = RECIPES[0]
@@ -284,3 +284,17 @@ def test_a_last_frame_has_an_end_whatever_the_header_says(numbered: Path, tmp_pa
     batches = list(decode_chunk(ref.uri, probe, Chunk(0, 0, OPEN_END, 2.0), Fraction(30), 320, 100, report))
     assert report.n_errors == 0
     assert report.end_s == pytest.approx(batches[-1].pts_s[-1] + 1.0)
+
+
+@given(
+    pts=st.integers(-(10**12), 10**12),
+    origin=st.integers(-(10**9), 10**9),
+    rate=st.fractions(Fraction(1, 100), 120, max_denominator=100_000),
+    unit=st.sampled_from([Fraction(1, 90_000), Fraction(1001, 30_000), Fraction(1, 10**9), Fraction(1, 25)]),
+)
+def test_steps_are_counted_exactly(pts: int, origin: int, rate: Fraction, unit: Fraction) -> None:
+    grid = Grid(rate, unit, origin)
+    step = grid.first_step(pts)
+    assert (step - 1) / rate < (pts - origin) * unit <= step / rate
+    assert (grid.pts_at(step) - origin) * unit <= step / rate < (grid.pts_at(step) + 1 - origin) * unit
+    assert grid.hold_end(pts) == grid.first_step(pts + int(MAX_HOLD_S / unit))
