@@ -4,7 +4,8 @@
 
 Each source becomes a data set in the layout of Ultralytics: JHMDB's training clips of split 1, the first half of the
 street, GMDCSA24, Leeds Sports Poses Extended. Finished data sets are kept, so the same command resumes.
-`people_labels.npz` holds the networks' labels of each picture. `--anew` makes them again.
+`people_labels.npz` holds the networks' labels of each picture, also those by an earlier `person_pose`. `--anew` makes
+them again.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ _JOINTS = {
 # Joints lie inside the body: the box around them is so much larger, of its own size, on each side.
 _JOINT_MARGIN = 0.12
 _SAME_IOU = 0.4
-# A box that is found at one place in such a share of a video's frames, and in so many (a second), does not move.
-_SAME_PLACE_IOU, _STILL_SHARE, _STILL_FRAMES = 0.7, 0.15, 8
+# A box that is found at one place in such a share of a video's frames, and in so many, does not move.
+_SAME_PLACE_IOU, _STILL_SHARE, _STILL_FRAMES = 0.7, 0.15, 4
 # A box touches a side of the picture that is nearer than this share of the width.
 _AT_SIDE = 0.02
 # Who looks again where the strong teacher finds nobody, and the least score of the one box that counts.

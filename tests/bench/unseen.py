@@ -5,8 +5,9 @@
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --detector person_nano  # measure one
     python -m tests.bench.unseen ../shared/data ../shared/weights PEOPLE --again  # the labels' own networks, mirrored
 
-The ground truth is the labels of `tests.bench.people`: boxes of a strong detector that looks in four orientations, and
-joints annotated by people. No detector is trained on UR Fall Detection. It serves to measure one detector.
+The ground truth is the labels of `tests.bench.people`: boxes of a strong detector that looks in four orientations,
+at home of `person_pose` where that one finds nobody, and joints annotated by people. No detector is trained on UR Fall
+Detection. It serves to measure one detector.
 """
 
 from __future__ import annotations
