@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import Literal
 
 MAX_HOLD_S = 10.0
@@ -34,28 +33,18 @@ class Grid:
 
     def first_step(self, pts: int) -> int:
         """Return the first step at or after a PTS: the first that may show its frame."""
-        steps, units = self._steps_in_units
-        return -((self.origin_pts - pts) * steps // units)
+        steps = (pts - self.origin_pts) * self.time_base * self.rate
+        return -(-steps.numerator // steps.denominator)
 
     def hold_end(self, pts: int) -> int:
         """Return the first step after a PTS at which its frame no longer counts as shown."""
-        return self.first_step(pts + self._held_units)
+        held = int(Fraction(MAX_HOLD_S) / self.time_base)
+        return self.first_step(pts + held)
 
     def pts_at(self, step: int) -> int:
         """Return the largest PTS that is not after a step."""
         units = step / (self.time_base * self.rate)
         return self.origin_pts + units.numerator // units.denominator
-
-    # Every frame of the video is asked about, and whole numbers are ten times as fast as fractions.
-
-    @cached_property
-    def _steps_in_units(self) -> tuple[int, int]:
-        """So many steps take just as long as so many units of PTS."""
-        return (self.time_base * self.rate).as_integer_ratio()
-
-    @cached_property
-    def _held_units(self) -> int:
-        return int(Fraction(MAX_HOLD_S) / self.time_base)
 
 
 def left_out(sampling: str, codec: str, fps: float, rate: Fraction) -> LeftOut:

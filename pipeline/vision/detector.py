@@ -192,9 +192,7 @@ def best_boxes(
     scores = scores[:, likely]
     # An anchor counts for its best class only, even if that class is not wanted.
     best_class = scores.argmax(axis=0)
-    is_wanted = np.zeros(n_classes, bool)
-    is_wanted[list(class_ids)] = True
-    wanted = is_wanted[best_class]
+    wanted = np.isin(best_class, class_ids)
     likely, best_class, scores = likely[wanted], best_class[wanted], scores.max(axis=0)[wanted]
     size = predictions[2:4, likely].T
     corner = predictions[:2, likely].T - size / 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,20 +83,12 @@ def area_means(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np
 
 def _covered(spans: NDArray[np.float32], n_parts: int, n_places: int) -> NDArray[np.float32]:
     """Return which share of each part of spans `[N, 2]` lies in each place, `float32 [N * n_parts, n_places]`."""
-    ends = spans[:, :1] + (spans[:, 1:] - spans[:, :1]) * _cuts(n_parts)
+    ends = spans[:, :1] + (spans[:, 1:] - spans[:, :1]) * np.linspace(0, 1, n_parts + 1, dtype=np.float32)
     starts, ends = ends[:, :-1].reshape(-1, 1), ends[:, 1:].reshape(-1, 1)
     places = np.arange(n_places, dtype=np.float32)
     overlap = (np.minimum(ends, places + 1) - np.maximum(starts, places)).clip(0, None)
     shares: NDArray[np.float32] = overlap / np.maximum(overlap.sum(axis=1, keepdims=True), 1e-6)
     return shares
-
-
-@cache
-def _cuts(n_parts: int) -> NDArray[np.float32]:
-    """Return where a span is cut into equal parts, both ends included, as shares of its length."""
-    cuts = np.linspace(0, 1, n_parts + 1, dtype=np.float32)
-    cuts.setflags(write=False)
-    return cuts
 
 
 def sampled(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
@@ -115,22 +106,19 @@ def sampled(grid: Map, xyxy: NDArray[np.float32], n_cells: int) -> NDArray[np.fl
     down = _interpolated(xyxy[:, 1::2], n_cells, grid.shape[1])
     places = np.ascontiguousarray(grid.transpose(1, 2, 0))
     values = np.empty((len(xyxy), n_cells, n_cells, len(grid)), np.float32)
-    # Most of a map has nothing to do with a box.
-    for value, by_row, by_column, rows, columns in zip(values, down, across, _used(down), _used(across), strict=True):
+    for value, by_row, by_column in zip(values, down, across, strict=True):
+        # Most of a map has nothing to do with a box.
+        rows, columns = _used(by_row), _used(by_column)
         near = places[rows, columns]
         lines = by_row[:, rows] @ near.reshape(len(near), -1)
         np.matmul(by_column[:, columns], lines.reshape(n_cells, *near.shape[1:]), out=value)
     return values
 
 
-def _used(weights: NDArray[np.float32]) -> list[slice]:
-    """Return for each box the range of places that add to any part, given weights `float32 [N, n_parts, n_places]`.
-
-    The range of a box to which no place adds is the whole map.
-    """
-    used = np.asarray(weights.any(axis=1))
-    starts, ends = used.argmax(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1)
-    return [slice(start, end) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+def _used(weights: NDArray[np.float32]) -> slice:
+    """Return the range of places that add to any part, given the weights `float32 [n_parts, n_places]`."""
+    used = np.flatnonzero(weights.any(axis=0))
+    return slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)
 
 
 _SAMPLES = 2
