@@ -133,7 +133,8 @@ def train(
         )
     config = _as_in(lake, config)
     on_ray = trainers is not None or choose_engine("auto", address, config) == "ray"
-    ids = frozenset(ref.video_id for ref in list_videos(sorted(set(uris.values()))))
+    files = sorted(set(uris.values()))
+    ids = frozenset(ref.video_id for ref in list_videos(files))
     source = VideoSource(lake, uris, records, labels, config.scope, inputs, bodies, ids)
     checkpoints = Path(f"{os.path.abspath(out)}-checkpoints")
     with stopping_on_signals(config.grace_s) as stop, ExitStack() as stack:
@@ -141,7 +142,7 @@ def train(
             from pipeline.engine.ray.resources import joined
 
             stack.enter_context(joined(address, config, stop))
-        analyze(sorted(set(uris.values())), lake, None, config, address, observer)
+        analyze(files, lake, None, config, address, observer)
         data = source.load()
         if not data:
             raise UsageError(f"{annotations}: no annotated span lies within its video; check start_s and end_s")

@@ -5,8 +5,7 @@
 Two data sets hold people who walk, sit down, get up, bend, wave and do much else before a depth camera. Nobody falls in
 them. So the script makes falls: it turns standing, walking or sitting people to the ground about their feet or seat, in
 0.4 to 1.4 s and in every direction, and lets them lie there; it lets their legs give way, and rolls them out of bed. It
-also makes movements that are often mistaken for falls:
-lying down slowly, squatting, bending.
+also makes movements that are often mistaken for falls: lying down slowly, turning over, squatting, bending.
 """
 
 from __future__ import annotations
