@@ -186,8 +186,10 @@ def test_on_paper_are_all_lanes_and_the_totals_black_on_white(page: Page, report
     page.set_viewport_size({"width": 1400, "height": 300})
     page.goto(report)
     page.click("#theme")
-    page.keyboard.press("2")
     shown = page.evaluate("TIMELINE.scale()")
+    page.keyboard.press("2")
+    # The first frame lays out the other view; then the page is told that the timeline has no size any more.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.pdf()
     assert (page.evaluate("TIMELINE.scale()"), page.evaluate("document.documentElement.dataset.theme")) == (
         shown,

@@ -46,7 +46,8 @@ const TIMELINE = (() => {
 
   function fit() {
     fitted = true;
-    fitInto(width());
+    // While another view is open the timeline has no width; it is fitted anew once it is in sight.
+    if (width()) fitInto(width());
     draw();
   }
 
