@@ -79,6 +79,8 @@ class StepSequence:
     """Index of each view's box in `BoxRows`; None for whole frames."""
     xyxy: NDArray[np.float32] | None = None
     track_id: int | None = None
+    scores: NDArray[np.float32] | None = None
+    """The detector's score of each box."""
 
     @property
     def n_steps(self) -> int:
@@ -184,7 +186,8 @@ class VideoRows:
             steps = self.frames.step[frame]
             counts = np.append(np.diff(steps), self.frames.n_steps[frame[-1]])
             track_id = int(track_ids[boxes[0]])
-            yield StepSequence(int(steps[0]), counts, frame, boxes, self.boxes.xyxy[boxes], track_id)
+            of_boxes = (self.boxes.xyxy[boxes], track_id, self.boxes.score[boxes])
+            yield StepSequence(int(steps[0]), counts, frame, boxes, *of_boxes)
 
     def inputs(self, sequence: StepSequence, names: Sequence[str]) -> Iterator[NDArray[np.float16]]:
         """Yield the inputs of a sequence, `float16 [t, D]`, block by block, with one row per step.

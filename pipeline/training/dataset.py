@@ -17,7 +17,7 @@ from pipeline.lake.sequences import StepSequence
 from pipeline.training.annotations import Annotation
 from pipeline.training.sequences import IGNORE, LabelledSequence
 
-# Most annotations do not say who acts. It is then everybody whose area is at least this share of any other person's.
+# Most annotations do not say who acts. It is then everybody with at least this share of any other's prominence.
 _LEAST_PROMINENT = 0.4
 
 
@@ -195,26 +195,30 @@ def who(item: Item, tracks: Sequence[StepSequence]) -> StepSequence | None:
 
 
 def main_tracks(tracks: Sequence[StepSequence]) -> list[StepSequence]:
-    """Return the tracks of people who are not much smaller than anybody else visible at the same time."""
+    """Return the tracks of people who are not much less prominent than anybody else visible at the same time."""
     spans = [(track.first_step, track.first_step + track.n_steps) for track in tracks]
-    areas = [float(np.average(_areas(track), weights=track.counts)) for track in tracks]
+    means = [float(np.average(_prominence(track), weights=track.counts)) for track in tracks]
     return [
         track
-        for track, (start, end), area in zip(tracks, spans, areas, strict=True)
+        for track, (start, end), mean in zip(tracks, spans, means, strict=True)
         if all(
-            area >= _LEAST_PROMINENT * other_area
-            for (other_start, other_end), other_area in zip(spans, areas, strict=True)
+            mean >= _LEAST_PROMINENT * other_mean
+            for (other_start, other_end), other_mean in zip(spans, means, strict=True)
             if other_start < end and start < other_end
         )
     ]
 
 
-def _areas(sequence: StepSequence) -> NDArray[np.float32]:
-    if sequence.xyxy is None:
+def _prominence(sequence: StepSequence) -> NDArray[np.float32]:
+    """Return area times score of each view of a person: what the detector takes for a person by mistake has low scores.
+
+    All views of whole frames are as prominent.
+    """
+    if sequence.xyxy is None or sequence.scores is None:
         return np.ones(len(sequence.counts), np.float32)
     sides = sequence.xyxy[:, 2:] - sequence.xyxy[:, :2]
-    areas: NDArray[np.float32] = sides[:, 0] * sides[:, 1]
-    return areas
+    prominence: NDArray[np.float32] = sides[:, 0] * sides[:, 1] * sequence.scores
+    return prominence
 
 
 def _labelled(
@@ -222,7 +226,7 @@ def _labelled(
 ) -> LabelledSequence:
     """Return a sequence with its labels, but without its inputs."""
     first, end = sequence.first_step, sequence.first_step + sequence.n_steps
-    weights = np.repeat(_areas(sequence), sequence.counts)
+    weights = np.repeat(_prominence(sequence), sequence.counts)
     return LabelledSequence(
         np.empty((0, 0), np.float16),
         label_ids[first:end],

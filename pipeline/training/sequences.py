@@ -28,7 +28,7 @@ class LabelledSequence:
     first_step: int = 0
     """The step on the video's sampling grid at which it starts."""
     weights: NDArray[np.float32] | None = None
-    """`float32 [T]`: how much each step counts for the whole video; a larger person counts more. None: all the same."""
+    """`float32 [T]`: how much each step counts for the whole video; more for the prominent. None: all the same."""
     draws: int = 1
     """How often an epoch draws it, so that a few clips of one kind can weigh as much as many of another."""
     alternatives: NDArray[np.bool_] | None = None

@@ -14,8 +14,9 @@ from pipeline import Config, UsageError, analyze, load_bundle, open_lake, train
 from pipeline.activity.bundle import BACKGROUND, Bundle
 from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions
+from pipeline.lake.sequences import BoxRows, FrameRows, VideoRows
 from pipeline.training.annotations import Annotation
-from pipeline.training.dataset import Item, LabelledVideo, load_videos
+from pipeline.training.dataset import Item, LabelledVideo, load_videos, main_tracks
 from pipeline.training.fit import FitOptions, fit
 from pipeline.training.sequences import IGNORE, LabelledSequence
 from pipeline.training.validation import validate
@@ -52,6 +53,34 @@ def test_the_model_learns_what_only_memory_can_tell(remembering: ActivityModel) 
         for i, sequence in enumerate(order_of_cues(40, 1))
     ]
     assert validate(remembering, videos, ("a", "b"), 15.0, SegmentOptions())["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize(
+    ("other", "score", "who"),
+    [
+        ((200, 50), 0.3, [0, 1]),  # Clothes on a rack are as large, but the detector doubts them.
+        ((200, 50), 0.6, [0, 1, 2]),
+        ((50, 60), 0.9, [0, 1]),
+        ((50, 60), 0.2, [0, 1]),
+    ],
+)
+def test_who_acts_is_large_and_surely_somebody(other: tuple[int, int], score: float, who: list[int]) -> None:
+    """Beside somebody of 200 x 50 pixels and a score of 0.8, who is there for two of three frames; then a small one."""
+    sides = np.array([(200, 50), other, (200, 50), other, (20, 10)], np.float32)
+    n = np.arange(3)
+    frames = FrameRows(step=n, n_steps=np.ones(3, np.int64), pts_s=n / 10, piece=0 * n, row=n)
+    boxes = BoxRows(
+        frame=np.array([0, 0, 1, 1, 2]),
+        class_id=np.zeros(5, np.int32),
+        score=np.array([0.8, score, 0.8, score, 0.1], np.float32),
+        xyxy=np.hstack([np.zeros((5, 2), np.float32), sides]),
+        keypoints=np.empty((5, 0, 3), np.float32),
+        piece=np.zeros(5, np.int64),
+        row=np.arange(5),
+    )
+    rows = VideoRows(frames, boxes, lambda piece, name: np.empty((5, 1), np.float16))
+    tracks = list(rows.track_sequences(np.array([0, 2, 0, 2, 1])))
+    assert [track.track_id for track in main_tracks(tracks)] == who
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another() -> None:
