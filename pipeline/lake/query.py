@@ -124,8 +124,11 @@ class LakeReader:
 
     def videos(self, video_ids: Collection[str]) -> Iterator[tuple[str, VideoRows, NDArray[np.int64]]]:
         """Yield the features of some videos, with the track id of every box, in the order of the lake."""
-        wanted = self._shards.keys() & set(video_ids)
-        for shard in sorted({self._shards[video_id] for video_id in wanted}):
+        one_of_them = pc.field("video_id").isin(pa.array(list(video_ids), pa.string()))
+        # Not from `_shards`: parts may have been merged since.
+        located = self.table("videos", ["video_id", "shard"], one_of_them)
+        wanted = set(located["video_id"].to_pylist())
+        for shard in sorted(set(located["shard"].to_pylist())):
             for video_id, rows, track_ids, _ in committed_videos(self._lake, shard):
                 if video_id in wanted:
                     yield video_id, rows, track_ids
