@@ -186,8 +186,8 @@ class VideoRows:
             steps = self.frames.step[frame]
             counts = np.append(np.diff(steps), self.frames.n_steps[frame[-1]])
             track_id = int(track_ids[boxes[0]])
-            of_boxes = (self.boxes.xyxy[boxes], track_id, self.boxes.score[boxes])
-            yield StepSequence(int(steps[0]), counts, frame, boxes, *of_boxes)
+            xyxy, scores = self.boxes.xyxy[boxes], self.boxes.score[boxes]
+            yield StepSequence(int(steps[0]), counts, frame, boxes, xyxy, track_id, scores)
 
     def inputs(self, sequence: StepSequence, names: Sequence[str]) -> Iterator[NDArray[np.float16]]:
         """Yield the inputs of a sequence, `float16 [t, D]`, block by block, with one row per step.
