@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.activity.graphs import Compiled, Weights, encoder_graph, part_of
-from pipeline.activity.scores import novelty, probabilities
+from pipeline.activity.scores import scored
+from pipeline.activity.segments import Scored
 from pipeline.activity.spec import ModelSpec, seen
 from pipeline.activity.spool import Spool
 from pipeline.activity.streams import stream_of
@@ -50,7 +51,7 @@ class SequenceClassifier:
     def scores(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence; see `logits`."""
         for logits in self.logits(inputs):
-            yield self.probabilities(logits)
+            yield self.scored(logits).scores
 
     def logits(self, inputs: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float32]]:
         """Yield logits `float32 [t, n_labels]` for the inputs `[t, input_dim]` of one sequence.
@@ -77,13 +78,9 @@ class SequenceClassifier:
                 ]
                 return [_together(of_one) for of_one in zip(*logits, strict=True)]
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities `float32 [t, n_labels]` for logits."""
-        return np.asarray(probabilities(logits, self._spec.temperature), np.float32)
-
-    def novelty(self, logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Return how new each step is, `float32 [t]`, for logits; None if the model has no `energies`."""
-        return novelty(logits, self._spec.energies) if self._spec.energies else None
+    def scored(self, logits: NDArray[np.float32]) -> Scored:
+        """Return the probabilities for logits, and the novelty, if the model has `energies`."""
+        return scored(logits, self._spec.temperature, self._spec.energies)
 
     @contextmanager
     def _computing(self) -> Iterator[tuple[Stopwatch, ExitStack]]:

@@ -127,7 +127,7 @@ def step_graph(spec: ModelSpec, weights: Weights) -> ov.Model:
     """Return the graph of one step of a whole causal model, with its state as input and output.
 
     Inputs are `x`, `float32 [1, input_dim]`, and `state`, `float32 [S, 1, hidden_dim]`, zeros at the start of a
-    sequence. Outputs are the probabilities, `float32 [1, n_labels]`, and the next state.
+    sequence. Outputs are the logits, `float32 [1, n_labels]`, and the next state.
 
     Args:
         spec: The description of a model of LSTMs or GRUs that are not bidirectional.
@@ -149,9 +149,8 @@ def step_graph(spec: ModelSpec, weights: Weights) -> ov.Model:
             hidden, *carried = _cell(spec, hidden, carried, of_layer)
             after += [op.unsqueeze(each, op.constant(0)) for each in (hidden, *carried)]
         logits.append(linear(hidden, part_of(of_member, "head.output")))
-    total = functools.reduce(op.add, logits)
-    tempered = op.divide(total, op.constant(np.float32(len(logits) * spec.temperature)))
-    return _model([x, state], op.softmax(tempered, 1).output(0), op.concat(after, 0).output(0))
+    mean = op.divide(functools.reduce(op.add, logits), op.constant(np.float32(len(logits))))
+    return _model([x, state], mean.output(0), op.concat(after, 0).output(0))
 
 
 def n_step_states(spec: ModelSpec) -> int:

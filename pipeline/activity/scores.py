@@ -7,6 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.activity.segments import Scored
+
+
+def scored(logits: NDArray[np.float32], temperature: float, energies: Sequence[float]) -> Scored:
+    """Return a model's result for logits `float32 [N, n_labels]`.
+
+    Args:
+        logits: Logits of successive steps.
+        temperature: `ModelSpec.temperature`.
+        energies: `ModelSpec.energies`; empty if the model does not know novelty.
+    """
+    scores = np.asarray(probabilities(logits, temperature), np.float32)
+    return Scored(scores, novelty(logits, energies) if energies else None)
+
 
 def probabilities(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.floating]:
     """Return the softmax of logits `[..., n_labels]` that are divided by a temperature, in their dtype."""

@@ -1,4 +1,4 @@
-"""Turn scores per step into segments: Viterbi smooths, short and doubtful pieces are dropped, neighbours are joined."""
+"""Turn scores per step into segments: Viterbi smooths, short, doubtful and novel pieces are dropped, others joined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,10 @@ class SegmentOptions:
     """Segments of one label are joined if they are no further apart than this."""
     threshold: float = 0.0
     """A segment with a lower mean score is dropped."""
+    most_novel: float = 1.0
+    """A segment with a higher mean novelty is dropped."""
+    most_novel_event: float = 1.0
+    """The same for a single event: a false alarm costs more than a false segment."""
     events: tuple[int, ...] = ()
     """Label ids of single events, such as a fall. Segments of one that closely follow each other are joined."""
     event_gap_s: float = 2.0
@@ -47,6 +51,17 @@ class StepRun:
     end_step: int
     score: float
     """Mean score of the label over the steps."""
+    novelty: float = 0.0
+    """Mean novelty of the steps, from 0 to 1; 0 if the model does not know it."""
+
+
+class Scored(NamedTuple):
+    """A model's result for some successive steps."""
+
+    scores: NDArray[np.float32]
+    """`float32 [t, n_labels]`: probabilities."""
+    novelty: NDArray[np.float32] | None = None
+    """`float32 [t]`, from 0 to 1; None if the model does not know it."""
 
 
 class SegmentFinder:
@@ -68,22 +83,23 @@ class SegmentFinder:
         self._stages: list[_Stage] = [_Smooth(options, sample_fps)]
         self._stages += [_Events(label_id, options.event_gap_s * sample_fps) for label_id in options.events]
 
-    def push(self, scores: NDArray[np.float32]) -> list[StepRun]:
-        """Take the probabilities `float32 [t, n_labels]` of the next steps, and return the segments that are final now.
+    def push(self, block: Scored) -> list[StepRun]:
+        """Take the result for the next steps, and return the segments that are final now.
 
         Segments that are still open need some more steps.
         """
         runs: list[StepRun] = []
-        for of_step in scores:
-            for label, score in self._path.push(of_step):
-                runs += self._runs.push(label, score)
+        novelties = np.zeros(len(block.scores)) if block.novelty is None else block.novelty
+        for of_step, novelty in zip(block.scores, novelties.tolist(), strict=True):
+            for decided in self._path.push(of_step, novelty):
+                runs += self._runs.push(*decided)
         return self._through(runs, self._runs.bound)
 
     def close(self) -> list[StepRun]:
         """End the sequence, and return the remaining segments."""
         runs: list[StepRun] = []
-        for label, score in self._path.close():
-            runs += self._runs.push(label, score)
+        for decided in self._path.close():
+            runs += self._runs.push(*decided)
         return self._through([*runs, *self._runs.close()], lambda _: math.inf)
 
     def _through(self, runs: list[StepRun], bound: _Bound) -> list[StepRun]:
@@ -94,18 +110,18 @@ class SegmentFinder:
 
 
 def find_segments(
-    scores: Iterable[NDArray[np.float32]], first_step: int, sample_fps: float, options: SegmentOptions
+    blocks: Iterable[Scored], first_step: int, sample_fps: float, options: SegmentOptions
 ) -> Iterator[StepRun]:
     """Yield the segments of one unbroken sequence.
 
     Args:
-        scores: Blocks `float32 [T, n_labels]` of probabilities, in order; how they are cut makes no difference.
+        blocks: A model's results, in order; how they are cut makes no difference.
         first_step: Where on the sampling grid the sequence starts.
         sample_fps: Steps per second.
         options: Smoothing, thresholds and shortest duration.
     """
     finder = SegmentFinder(first_step, sample_fps, options)
-    for block in scores:
+    for block in blocks:
         yield from finder.push(block)
     yield from finder.close()
 
@@ -162,22 +178,26 @@ class _Events:
 
 
 def _as_one(parts: Sequence[StepRun]) -> StepRun:
-    """Return one run from the first to the last; the steps between them do not count for its score."""
+    """Return one run from the first to the last; the steps between them do not count for its means."""
     steps = [part.end_step - part.first_step for part in parts]
     score = sum(part.score * n for part, n in zip(parts, steps, strict=True)) / sum(steps)
-    return StepRun(parts[0].label_id, parts[0].first_step, parts[-1].end_step, score)
+    novelty = sum(part.novelty * n for part, n in zip(parts, steps, strict=True)) / sum(steps)
+    return StepRun(parts[0].label_id, parts[0].first_step, parts[-1].end_step, score, novelty)
 
 
 class _Smooth:
-    """Drops runs that are short or doubtful, and joins neighbours of one label."""
+    """Drops runs that are short, doubtful or novel, and joins neighbours of one label."""
 
     def __init__(self, options: SegmentOptions, sample_fps: float) -> None:
-        self._threshold, self._min_steps = options.threshold, options.min_duration_s * sample_fps
-        self._merge_steps = options.merge_gap_s * sample_fps
+        self._options = options
+        self._min_steps, self._merge_steps = options.min_duration_s * sample_fps, options.merge_gap_s * sample_fps
         self._waiting: StepRun | None = None
 
     def push(self, run: StepRun) -> list[StepRun]:
-        if run.score < self._threshold or run.end_step - run.first_step < self._min_steps:
+        options = self._options
+        most_novel = options.most_novel_event if run.label_id in options.events else options.most_novel
+        is_short = run.end_step - run.first_step < self._min_steps
+        if is_short or run.score < options.threshold or run.novelty > most_novel:
             return []
         before, self._waiting = self._waiting, run
         if before is None:
@@ -200,18 +220,19 @@ class _Smooth:
 
 
 class _Runs:
-    """Groups the labels of steps, and their scores, into runs of one label."""
+    """Groups the labels of steps, their scores and novelties into runs of one label."""
 
     def __init__(self, first_step: int) -> None:
         self._start = self._step = first_step
-        self._label, self._total = -1, 0.0
+        self._label, self._score, self._novelty = -1, 0.0, 0.0
 
-    def push(self, label: int, score: float) -> list[StepRun]:
+    def push(self, label: int, score: float, novelty: float) -> list[StepRun]:
         ended = self.close() if label != self._label else []
         if ended:
-            self._start, self._total = self._step, 0.0
+            self._start, self._score, self._novelty = self._step, 0.0, 0.0
         self._label = label
-        self._total += score
+        self._score += score
+        self._novelty += novelty
         self._step += 1
         return ended
 
@@ -220,12 +241,12 @@ class _Runs:
         return self._start if label_id == self._label else self._step
 
     def close(self) -> list[StepRun]:
-        n_steps = self._step - self._start
-        return [StepRun(self._label, self._start, self._step, self._total / n_steps)] if n_steps else []
+        n = self._step - self._start
+        return [StepRun(self._label, self._start, self._step, self._score / n, self._novelty / n)] if n else []
 
 
 class _BestPath:
-    """Finds the label of each step on the best path, with its score: Viterbi with one penalty for every change.
+    """Finds the label of each step on the best path: Viterbi with one penalty for every change.
 
     A prefix is decided as soon as all paths that can still win agree on it, so memory does not grow with the video.
     """
@@ -234,11 +255,14 @@ class _BestPath:
         self._penalty, self._look_every = penalty, look_every
         self._best: NDArray[np.float64] | None = None
         self._came_from: list[NDArray[np.intp]] = []
-        self._pending: list[NDArray[np.float32]] = []
+        self._pending: list[tuple[NDArray[np.float32], float]] = []
         self._n_pushed = 0
 
-    def push(self, scores: NDArray[np.float32]) -> list[tuple[int, float]]:
-        """Take the scores of a step `[n_labels]`, and return the labels and scores that are decided now."""
+    def push(self, scores: NDArray[np.float32], novelty: float) -> list[tuple[int, float, float]]:
+        """Take the scores `[n_labels]` and the novelty of a step.
+
+        Return the label of each step that is decided now, with its score and the step's novelty.
+        """
         likelihood = np.log(np.maximum(scores, _SMALLEST), dtype=np.float64)
         if self._best is None:
             self._best = likelihood
@@ -250,18 +274,18 @@ class _BestPath:
             self._came_from.append(np.where(switches, leader, np.arange(len(scores))))
             self._best = np.where(switches, reached, self._best) + likelihood
             self._best -= self._best.max()
-        self._pending.append(scores)
+        self._pending.append((scores, novelty))
         self._n_pushed += 1
         if self._n_pushed % self._look_every:
             return []
         settled = len(self._pending) < _MAX_PENDING_STEPS
         return self._decide(_agreed(self._came_from) if settled else len(self._pending) // 2)
 
-    def close(self) -> list[tuple[int, float]]:
-        """Return the remaining labels and scores."""
+    def close(self) -> list[tuple[int, float, float]]:
+        """Return the same for the remaining steps."""
         return self._decide(len(self._pending))
 
-    def _decide(self, n: int) -> list[tuple[int, float]]:
+    def _decide(self, n: int) -> list[tuple[int, float, float]]:
         if not n:
             return []
         assert self._best is not None
@@ -269,7 +293,10 @@ class _BestPath:
         for step in range(len(self._pending) - 1, 0, -1):
             labels.append(int(self._came_from[step][labels[-1]]))
         labels.reverse()
-        decided = [(label, float(scores[label])) for scores, label in zip(self._pending[:n], labels[:n], strict=True)]
+        decided = [
+            (label, float(scores[label]), novelty)
+            for (scores, novelty), label in zip(self._pending[:n], labels[:n], strict=True)
+        ]
         del self._came_from[:n], self._pending[:n]
         return decided
 

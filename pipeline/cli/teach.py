@@ -105,6 +105,12 @@ def train(
         typer.Option(help="Labels of single events, such as fall, separated by commas.", show_default="none"),
     ] = None,
     least_score: Annotated[float, typer.Option(help="Drop segments with a lower mean score.", min=0.0, max=1.0)] = 0.0,
+    most_novel: Annotated[
+        float, typer.Option(help="Drop segments with a higher mean novelty.", min=0.0, max=1.0)
+    ] = 1.0,
+    most_novel_event: Annotated[
+        float, typer.Option(help="Drop single events with a higher mean novelty.", min=0.0, max=1.0)
+    ] = 1.0,
     meanings: Annotated[
         Path | None, typer.Option(help="CSV label,meaning that explains each label in the model card.")
     ] = None,
@@ -141,7 +147,7 @@ def train(
         result = run(
             annotations, videos, out_folder, lake, config, options, note, label_map, labels_format, trainers, address,
             display.update, display.epoch, skeletons, split_list(events) or (), least_score,
-            keep_splits, meanings,
+            most_novel, most_novel_event, keep_splits, meanings,
         )  # fmt: skip
     training_table(out, result)
     out.print(f"bundle: {result.folder}")

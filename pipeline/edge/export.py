@@ -138,7 +138,7 @@ def _torch_modules(detector: Path, bundle: Bundle) -> Iterator[_Exported]:
         {"parts": {0: "n"}, "told": {0: "n"}},
     )
     step = Step(bundle.model)
-    yield LSTM, step, step.example(), {"x": {}, "state": {}, "scores": {}, "after": {}}
+    yield LSTM, step, step.example(), {"x": {}, "state": {}, "logits": {}, "after": {}}
 
 
 def _export(module: torch.nn.Module, inputs: tuple[Any, ...], names: dict[str, dict[int, str]], path: Path) -> None:

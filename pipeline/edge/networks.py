@@ -93,7 +93,7 @@ class OpenVinoNetworks:
         return in_groups(lambda some: self._heads(some)[0], parts)
 
     def step(self, x: NDArray[np.float32], state: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return the scores of a step and the state after it, from its inputs and the state before it."""
+        """Return the logits of a step and the state after it, from its inputs and the state before it."""
         return list(self._step([x, state]).values())
 
 
@@ -126,7 +126,7 @@ class OnnxNetworks:
         return in_groups(lambda some: self._run("keypoints", some)[0], parts)
 
     def step(self, x: NDArray[np.float32], state: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Return the scores of a step and the state after it, from its inputs and the state before it."""
+        """Return the logits of a step and the state after it, from its inputs and the state before it."""
         return self._run("lstm", x, state)
 
 

@@ -149,6 +149,8 @@ def _facts(model: Bundle, config: Config, info: dict[str, Any]) -> dict[str, Any
         "frame_px": config.decoded_px,
         "min_track_s": config.min_track_s,
         "state_shape": [n_step_states(model.spec), 1, model.spec.hidden_dim],
+        "temperature": model.spec.temperature,
+        "energies": list(model.spec.energies),
         "segments": asdict(model.segments),
         "track": {"new_score": config.track_score, "gap_s": config.track_gap_s},
         "detector": {

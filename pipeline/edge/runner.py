@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.activity.segments import SegmentFinder, SegmentOptions, StepRun
+from pipeline.activity.scores import scored
+from pipeline.activity.segments import Scored, SegmentFinder, SegmentOptions, StepRun
 from pipeline.edge.eyes import Eyes
 from pipeline.edge.footage import Footage, Picture, pictures
 from pipeline.edge.networks import RUNTIMES, load_networks
@@ -106,7 +107,7 @@ class Person:
         view = self.views[self._n_used]
         is_last = self._n_used + 1 == len(self.views)
         n_steps = view.n_steps if is_last else self.views[self._n_used + 1].step - view.step
-        scores, self._state = self._labeller.scores(list(self.views), self._n_used, n_steps, self._state)
+        block, self._state = self._labeller.scored(list(self.views), self._n_used, n_steps, self._state)
         self._n_used += 1
         while self.views[0].time_s < view.time_s - _BEHIND_S:
             self.views.popleft()
@@ -115,7 +116,7 @@ class Person:
             self._finder = self._labeller.finder(view.step)
         self._places.add(view.step, n_steps, view.xyxy)
         self.n_steps += n_steps
-        yield from self._told(self._finder.push(scores))
+        yield from self._told(self._finder.push(block))
 
     def _told(self, runs: list[StepRun]) -> Iterator[dict[str, Any]]:
         self._early += runs
@@ -145,10 +146,10 @@ class Labeller:
         """Return an object that makes segments from the scores of a sequence."""
         return SegmentFinder(first_step, self._fps, self._options, look_every=4)
 
-    def scores(
+    def scored(
         self, views: list[View], index: int, n_steps: int, state: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the scores of a view, `float32 [n_steps, n_labels]`, and the state after it.
+    ) -> tuple[Scored, NDArray[np.float32]]:
+        """Return the result for a view, for each of its steps, and the state after it.
 
         Args:
             views: The views of the person that are near in time.
@@ -164,9 +165,9 @@ class Labeller:
         parts = [inputs[name]()[index].astype(np.float16).astype(np.float32) for name in self._pack["inputs"]]
         x, said = np.concatenate(parts)[None], []
         for _ in range(n_steps):
-            scores, state = self._step(x, state)
-            said.append(scores[0])
-        return np.stack(said), state
+            logits, state = self._step(x, state)
+            said.append(logits[0])
+        return scored(np.stack(said), self._pack["temperature"], self._pack["energies"]), state
 
     def said(self, run: StepRun) -> dict[str, Any] | None:
         """Return a segment as it is printed; None for the background."""
@@ -174,7 +175,8 @@ class Labeller:
         if label == self._pack["background"]:
             return None
         start_s, end_s = run.first_step / self._fps, run.end_step / self._fps
-        return {"label": label, "score": run.score, "start_s": start_s, "end_s": end_s}
+        novelty = {"novelty": run.novelty} if self._pack["energies"] else {}
+        return {"label": label, "score": run.score, **novelty, "start_s": start_s, "end_s": end_s}
 
 
 def segments(source: Iterable[Picture], fps: float, pack: dict[str, Any], networks: Any) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pipeline.activity.model import ActivityModel, normalised
 
 
 class Step(nn.Module):
-    """Takes inputs and a state, and returns scores and the next state; shapes as in `step_graph`."""
+    """Takes inputs and a state, and returns logits and the next state; shapes as in `step_graph`."""
 
     def __init__(self, model: ActivityModel) -> None:
         """Take a model of LSTMs or GRUs that are not bidirectional."""
@@ -27,7 +27,7 @@ class Step(nn.Module):
         return torch.zeros(1, self.spec.input_dim), torch.zeros(n_step_states(self.spec), 1, self.spec.hidden_dim)
 
     def forward(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scores and the next state."""
+        """Return the logits and the next state."""
         parts = normalised(x, self.spec, self.spec.inputs)
         logits, after = [], []
         before = iter(state.unbind(0))
@@ -44,7 +44,7 @@ class Step(nn.Module):
                 hidden = carried[0]
                 after += carried
             logits.append(own.head.output(hidden))
-        return self.model.scores(self.model.together(logits)), torch.stack(after)
+        return self.model.together(logits), torch.stack(after)
 
 
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

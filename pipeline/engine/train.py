@@ -67,6 +67,8 @@ def train(
     skeletons: str | Path | None = None,
     events: Sequence[str] = (),
     least_score: float = 0.0,
+    most_novel: float = 1.0,
+    most_novel_event: float = 1.0,
     keep_splits: bool = False,
     meanings: str | Path | None = None,
 ) -> TrainResult:
@@ -99,6 +101,8 @@ def train(
             apply to their labels.
         events: Labels of what happens once, such as a fall: two segments of it close together are merged.
         least_score: A segment with a lower mean score is dropped.
+        most_novel: A segment with a higher mean novelty is dropped.
+        most_novel_event: The same for a segment of `events`.
         keep_splits: Also write the model of each split as a bundle of its own in `<out>-splits`, to see what it says
             about videos that it has not seen.
         meanings: CSV with columns `label` and `meaning`, for the model card: what each label stands for, in words.
@@ -123,7 +127,9 @@ def train(
             check_name(f"{Path(out).name}.{name}")
         except UsageError as error:
             raise UsageError(f"--keep-splits and the column {name!r}: {error}") from error
-    segments = _segment_options(labels, events, least_score)
+    segments = _segment_options(
+        labels, events, least_score=least_score, most_novel=most_novel, most_novel_event=most_novel_event
+    )
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
     if (bodies or options.mirror) and not of_tracks_alone(inputs):
@@ -178,19 +184,21 @@ def _located(
     return {record.video: folder.uri(record.video) for record in records}, records
 
 
-def _segment_options(labels: Sequence[str], events: Sequence[str], least_score: float) -> SegmentOptions:
+def _segment_options(labels: Sequence[str], events: Sequence[str], **limits: float) -> SegmentOptions:
     """Return how scores become segments.
 
     Raises:
-        UsageError: There is no such score, or no such label.
+        UsageError: A limit is not between 0 and 1, or there is no such label.
     """
-    if not 0 <= least_score <= 1:
-        raise UsageError(f"least_score = {least_score}: scores lie between 0 and 1")
+    for name, limit in limits.items():
+        if not 0 <= limit <= 1:
+            raise UsageError(f"{name} = {limit}: scores and novelties lie between 0 and 1")
     if BACKGROUND in events:
         raise UsageError(f"--events {BACKGROUND}: it gives no segment")
     if unknown := sorted(set(events) - set(labels)):
         raise UsageError(f"--events {','.join(unknown)}: no such label; there are {', '.join(labels)}")
-    return SegmentOptions(threshold=least_score, events=tuple(labels.index(event) for event in events))
+    least_score = limits.pop("least_score")
+    return SegmentOptions(threshold=least_score, events=tuple(labels.index(event) for event in events), **limits)
 
 
 def _write_splits(bundle: Bundle, trained: Trained, folder: Path) -> None:

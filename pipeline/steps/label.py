@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.activity.bundle import Bundle
 from pipeline.activity.classifier import SequenceClassifier
-from pipeline.activity.segments import StepRun, find_segments
+from pipeline.activity.segments import Scored, StepRun, find_segments
 from pipeline.config import Config
 from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.lake.store import model_folder
@@ -71,13 +71,6 @@ class _Labelled(NamedTuple):
     novelty: NDArray[np.float32] | None
     """`float32 [n_steps]`; None if the model does not know it."""
 
-    def novelty_of(self, run: StepRun) -> float | None:
-        """Return the mean novelty over a run."""
-        if self.novelty is None:
-            return None
-        first = self.sequence.first_step
-        return float(self.novelty[run.first_step - first : run.end_step - first].mean())
-
 
 class Labeller:
     """Labels videos with one model, before or after their commit."""
@@ -117,10 +110,10 @@ class Labeller:
         sequences = list(self._sequences(rows, track_ids, class_names))
         labelled = self._pool.map(lambda some: list(self._label(rows, some)), _side_by_side(sequences))
         said = [of_one for of_some in labelled for of_one in of_some]
-        found = [(of_one.sequence, run, of_one.novelty_of(run)) for of_one in said for run in of_one.runs]
+        found = [(of_one.sequence, run, of_one.novelty is not None) for of_one in said for run in of_one.runs]
         found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
         segments = []
-        for number, (sequence, run, novelty) in enumerate(found):
+        for number, (sequence, run, knows_novelty) in enumerate(found):
             label = bundle.labels[run.label_id]
             if label == bundle.background or (config.labels and label not in config.labels):
                 continue
@@ -135,7 +128,7 @@ class Labeller:
                     "label": label,
                     "label_id": run.label_id,
                     "score": run.score,
-                    "novelty": novelty,
+                    "novelty": run.novelty if knows_novelty else None,
                     "start_s": float(run.first_step / config.grid_rate),
                     "end_s": min(float(run.end_step / config.grid_rate), video_end_s),
                     **(dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True)) if box is not None else {}),
@@ -172,20 +165,19 @@ class Labeller:
             logits = map(self._classifier.logits, inputs)
         for sequence, of_one in zip(sequences, logits, strict=True):
             novelties: list[NDArray[np.float32]] = []
-            scores = _scored(self._classifier, of_one, novelties)
-            runs = list(find_segments(scores, sequence.first_step, self._config.chosen_fps, self.bundle.segments))
+            blocks = _scored(self._classifier, of_one, novelties)
+            runs = list(find_segments(blocks, sequence.first_step, self._config.chosen_fps, self.bundle.segments))
             yield _Labelled(sequence, runs, np.concatenate(novelties) if novelties else None)
 
 
 def _scored(
     classifier: SequenceClassifier, logits: Iterable[NDArray[np.float32]], novelties: list[NDArray[np.float32]]
-) -> Iterator[NDArray[np.float32]]:
-    """Yield scores, and append the novelty of each block to `novelties`, if the model knows it."""
-    for block in logits:
-        novelty = classifier.novelty(block)
-        if novelty is not None:
-            novelties.append(novelty)
-        yield classifier.probabilities(block)
+) -> Iterator[Scored]:
+    """Yield the model's result for each block, and append its novelty to `novelties`, if the model knows it."""
+    for scored in map(classifier.scored, logits):
+        if scored.novelty is not None:
+            novelties.append(scored.novelty)
+        yield scored
 
 
 def _side_by_side(sequences: Sequence[StepSequence]) -> Iterator[Sequence[StepSequence]]:

@@ -102,8 +102,9 @@ def score_steps(
     alternatives = np.zeros((end, n_labels), np.bool_)
     steps = ScoredSteps(np.zeros((end, 1)), score, log_score, np.full(end, IGNORE, np.int64), alternatives, [])
     for sequence in video.sequences:
-        scores = np.concatenate(list(classifier.scores([sequence.inputs])))
-        steps.runs.extend(find_segments([scores], sequence.first_step, sample_fps, options))
+        blocks = list(map(classifier.scored, classifier.logits([sequence.inputs])))
+        scores = np.concatenate([block.scores for block in blocks])
+        steps.runs.extend(find_segments(blocks, sequence.first_step, sample_fps, options))
         seen = slice(sequence.first_step, sequence.first_step + len(scores))
         share = np.ones((len(scores), 1)) if sequence.weights is None else sequence.weights[:, None]
         steps.weight[seen] += share

@@ -111,9 +111,9 @@ def test_step_by_step_a_causal_model_says_the_same(head: str, projection_dim: in
     spec = ModelSpec(inputs, 12, 5, head, 8, False, projection_dim=projection_dim, views=VIEWS, temperature=1.7)
     network = ActivityModel(spec).eval()
     given = np.random.default_rng(1).normal(size=(50, spec.input_dim)).astype(np.float16)
-    expected = np.concatenate(list(network.classifier().scores([given])))
+    expected = np.concatenate(list(network.classifier().logits([given])))
     graph = Compiled(step_graph(spec, network.weights()))
     state = np.zeros((n_step_states(spec), 1, 8), np.float32)
-    for step, scores in zip(given, expected, strict=True):
+    for step, logits in zip(given, expected, strict=True):
         found, state = graph(step[None].astype(np.float32), state)
-        np.testing.assert_allclose(found[0], scores, atol=5e-6)
+        np.testing.assert_allclose(found[0], logits, atol=5e-6)

@@ -17,14 +17,15 @@ def test_it_is_the_share_of_what_was_learnt_that_is_more_familiar() -> None:
     """Logits of 3 and 1 have a free energy of -3.127 (by hand), a quarter of the way from the third to the fourth."""
     model = ActivityModel(ModelSpec(("frame",), 4, 2, "linear", energies=(-9.0, -5.0, -3.377, -2.377, 0.0)))
     logits = np.array([[3.0, 1.0], [20.0, 0.0], [-8.0, -8.0]], np.float32)
-    novelty = model.classifier().novelty(logits)
+    novelty = model.classifier().scored(logits).novelty
     assert novelty is not None
     assert novelty.tolist() == pytest.approx([(2 + 0.25) / 4, 0.0, 1.0], abs=1e-3)
 
 
 def test_a_model_of_before_does_not_know() -> None:
     assert (
-        ActivityModel(ModelSpec(("frame",), 4, 2, "linear")).classifier().novelty(np.zeros((3, 2), np.float32)) is None
+        ActivityModel(ModelSpec(("frame",), 4, 2, "linear")).classifier().scored(np.zeros((3, 2), np.float32)).novelty
+        is None
     )
 
 
@@ -53,7 +54,7 @@ def test_of_what_was_learnt_equal_parts_are_equally_new() -> None:
     novelties = []
     for inputs in (known, new):
         logits = np.concatenate(list(classifier.logits([inputs.astype(np.float16)])))
-        novelty = classifier.novelty(logits)
+        novelty = classifier.scored(logits).novelty
         assert novelty is not None
         novelties.append(novelty)
     assert np.quantile(novelties[0], [0.1, 0.5, 0.95]) == pytest.approx([0.1, 0.5, 0.95], abs=0.01)

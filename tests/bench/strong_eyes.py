@@ -61,7 +61,9 @@ def falls(clip: Path, bundle: Bundle, detector: str, landmarks: LandmarkNetwork)
     return [
         run
         for inputs in tracks(clip, detector, landmarks, bundle.sample_fps)
-        for run in find_segments(classifier.scores([inputs]), 0, bundle.sample_fps, bundle.segments)
+        for run in find_segments(
+            map(classifier.scored, classifier.logits([inputs])), 0, bundle.sample_fps, bundle.segments
+        )
         if run.label_id == fall
     ]
 

@@ -119,7 +119,7 @@ def count(
 
 def _n_unlike(classifier: SequenceClassifier, video: LabelledVideo) -> int:
     blocks = (block for sequence in video.sequences for block in classifier.logits([sequence.inputs]))
-    novelties = (classifier.novelty(block) for block in blocks)
+    novelties = (classifier.scored(block).novelty for block in blocks)
     return sum(int((novelty > UNLIKE).sum()) for novelty in novelties if novelty is not None)
 
 

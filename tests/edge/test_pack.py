@@ -90,6 +90,7 @@ def test_alone_it_says_what_a_job_says(packed: Path, street: Path, tmp_path: Pat
     for each in same:
         row = expected[key(each)]
         assert each["score"] == pytest.approx(row["score"], abs=0.1)
+        assert each["novelty"] == pytest.approx(row["novelty"], abs=0.1)
         assert each["box"] == pytest.approx([row[side] for side in ("x1", "y1", "x2", "y2")], abs=8)
 
 

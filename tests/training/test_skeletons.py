@@ -215,8 +215,10 @@ def test_options_of_segments_that_can_not_be_are_named(tmp_path: Path) -> None:
         train(*told, events=("fall", "lie"))
     with pytest.raises(UsageError, match="--events background: it gives no segment"):
         train(*told, events=("background",))
-    with pytest.raises(UsageError, match="least_score = 2: scores lie between 0 and 1"):
+    with pytest.raises(UsageError, match="least_score = 2: scores and novelties lie between 0 and 1"):
         train(*told, least_score=2)
+    with pytest.raises(UsageError, match="most_novel = -1: scores and"):
+        train(*told, most_novel=-1)
     (tmp_path / "labels.csv").write_text("video,label,split (a)\na.mp4,stand,train\na.mp4,lie,train\n")
     with pytest.raises(UsageError, match=r"--keep-splits and the column 'split \(a\)': a model can't be called"):
         train(*told, keep_splits=True)
@@ -237,11 +239,13 @@ def test_a_model_learns_from_videos_and_skeletons(data_dir: Path, tmp_path: Path
     options = replace(SMALL, row_steps=20, mirror=True)
     result = train(
         tmp_path / "labels.csv", str(clips[0].parent), tmp_path / "model", config=config, options=options,
-        skeletons=tmp_path / "lying.npz", events=("lie",), least_score=0.25, keep_splits=True,
-        meanings=tmp_path / "words.csv",
+        skeletons=tmp_path / "lying.npz", events=("lie",), least_score=0.25, most_novel=0.9, most_novel_event=0.7,
+        keep_splits=True, meanings=tmp_path / "words.csv",
     )  # fmt: skip
     bundle = result.bundle
-    assert (bundle.segments.events, bundle.segments.threshold) == ((0,), 0.25)
+    segments = bundle.segments
+    assert (segments.events, segments.threshold) == ((0,), 0.25)
+    assert (segments.most_novel, segments.most_novel_event) == (0.9, 0.7)
     assert "| `lie` | the trunk is level |" in (tmp_path / "model" / "README.md").read_text()
     of_splits = {name: load_bundle(tmp_path / "model-splits" / name) for name in ("split_a", "split_b")}
     assert len({bundle.sha256, *(each.sha256 for each in of_splits.values())}) == 3
