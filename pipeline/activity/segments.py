@@ -1,4 +1,4 @@
-"""Turn scores per step into segments: Viterbi smooths, short, doubtful and novel pieces are dropped, others joined."""
+"""Turn scores per step into segments: Viterbi smooths, short and doubtful pieces are dropped, neighbours are joined."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ class SegmentFinder:
             options: Smoothing, thresholds and shortest duration.
             look_every: Steps between checks whether more is decided. A smaller number returns segments sooner.
         """
+        self._options = options
         self._path = _BestPath(options.switch_penalty * sample_fps / _PENALTY_FPS, look_every)
         self._runs = _Runs(first_step)
         self._stages: list[_Stage] = [_Smooth(options, sample_fps)]
@@ -106,7 +107,11 @@ class SegmentFinder:
         for stage in self._stages:
             runs = [*(sure for run in runs for sure in stage.push(run)), *stage.settle(bound)]
             bound = partial(stage.bound, bound)
-        return runs
+        return [run for run in runs if run.novelty <= self._most_novel(run)]
+
+    def _most_novel(self, run: StepRun) -> float:
+        options = self._options
+        return options.most_novel_event if run.label_id in options.events else options.most_novel
 
 
 def find_segments(
@@ -186,18 +191,15 @@ def _as_one(parts: Sequence[StepRun]) -> StepRun:
 
 
 class _Smooth:
-    """Drops runs that are short, doubtful or novel, and joins neighbours of one label."""
+    """Drops runs that are short or doubtful, and joins neighbours of one label."""
 
     def __init__(self, options: SegmentOptions, sample_fps: float) -> None:
-        self._options = options
-        self._min_steps, self._merge_steps = options.min_duration_s * sample_fps, options.merge_gap_s * sample_fps
+        self._threshold, self._min_steps = options.threshold, options.min_duration_s * sample_fps
+        self._merge_steps = options.merge_gap_s * sample_fps
         self._waiting: StepRun | None = None
 
     def push(self, run: StepRun) -> list[StepRun]:
-        options = self._options
-        most_novel = options.most_novel_event if run.label_id in options.events else options.most_novel
-        is_short = run.end_step - run.first_step < self._min_steps
-        if is_short or run.score < options.threshold or run.novelty > most_novel:
+        if run.score < self._threshold or run.end_step - run.first_step < self._min_steps:
             return []
         before, self._waiting = self._waiting, run
         if before is None:
