@@ -132,6 +132,9 @@ class Config:
     """Activities to write segments of. Empty: all that the model knows."""
     min_track_s: Annotated[float, Meta(ge=0, le=86_400)] = _option("labels", 0.5)
     """A track shorter than this, in seconds, gives no segment."""
+    most_novel: Share | None = _option("labels", None)
+    """A segment with a higher novelty is dropped: it is unlike what the model has learnt from. 1: none is dropped.
+    None: the model's own limits, which may be lower for single events."""
     name_time: str | None = _option("labels", None)
     """How a file's path tells when it was recorded: `%Y %m %d %H %M %S %f %z`, or `%s` for epoch seconds, and `*` for
     anything between. None: the usual spellings."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -78,6 +78,12 @@ class Bundle:
         """Longest side of that detector's input, in pixels; None if it was not recorded."""
         px: int | None = self.training.get("features", {}).get("detector_px")
         return px
+
+    def limited(self, most_novel: float | None) -> Bundle:
+        """Return the same model with another limit of novelty for all segments; None: with its own limits."""
+        if most_novel is None:
+            return self
+        return replace(self, segments=replace(self.segments, most_novel=most_novel, most_novel_event=most_novel))
 
     @property
     def options_digest(self) -> str:

@@ -131,6 +131,15 @@ Detector = Annotated[
     ),
 ]
 Labels = Annotated[str | None, typer.Option(help="Write only these activities, separated by commas.")]
+MostNovel = Annotated[
+    float | None,
+    typer.Option(
+        help="Drop segments with a higher novelty; 1 drops none.",
+        min=0.0,
+        max=1.0,
+        show_default="the model's own limits",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
 Precision = Annotated[str | None, typer.Option(help="Arithmetic of the networks: auto, f32, bf16 or f16.")]
 Workers = Annotated[int | None, typer.Option(help="Number of decoding workers.", show_default="one per CPU")]

@@ -25,6 +25,7 @@ from pipeline.cli.common import (
     EngineName,
     Labels,
     LakeUri,
+    MostNovel,
     Precision,
     SampleFps,
     Verbose,
@@ -96,6 +97,7 @@ def analyze(
     time_zone: _TimeZone = None,
     camera: _Camera = None,
     labels: Labels = None,
+    most_novel: MostNovel = None,
     engine: Engine = EngineName.auto,
     layout: Annotated[str | None, typer.Option(help="Layout of workers on Ray: auto, fused or split.")] = None,
     workers: Workers = None,
@@ -121,6 +123,7 @@ def analyze(
         "scope": scope.value if scope else None, "detector": detector, "detector_px": detector_px,
         "classes": split_list(classes), "sample_fps": sample_fps, "embedder": embedder, "track": track,
         "name_time": name_time, "time_zone": time_zone, "camera": camera, "labels": split_list(labels),
+        "most_novel": most_novel,
         "layout": layout, "workers": workers, "device": device, "precision": precision,
         "pickled_weights": "refuse" if refuse_pickle else None,
     }  # fmt: skip

@@ -18,6 +18,7 @@ from pipeline.cli.common import (
     Embedder,
     Labels,
     LakeUri,
+    MostNovel,
     SampleFps,
     Scope,
     Verbose,
@@ -225,6 +226,7 @@ def classify(
     model: Annotated[str, typer.Option(help="Folder of a model bundle, or the name of a bundled one.")],
     labels: Labels = None,
     min_track_s: Annotated[float | None, typer.Option(help="Seconds. A shorter track gives no segment.")] = None,
+    most_novel: MostNovel = None,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
@@ -238,7 +240,7 @@ def classify(
     def show(state: ClassifyState) -> None:
         console.print(f"{state.model}: {state.n_done} of {state.n_shards} shards labelled", highlight=False)
 
-    state = run(lake, model, tuple(split_list(labels) or ()), min_track_s, address, show)
+    state = run(lake, model, tuple(split_list(labels) or ()), min_track_s, address, show, most_novel)
     labelled_table(out, state)
     if not state.n_videos:
         return

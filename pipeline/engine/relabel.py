@@ -66,6 +66,7 @@ def classify(
     min_track_s: float | None = None,
     address: str | None = None,
     observer: Callable[[ClassifyState], None] | None = None,
+    most_novel: float | None = None,
 ) -> ClassifyState:
     """Label the committed videos of a lake with a model. Segments of other models are kept.
 
@@ -79,11 +80,12 @@ def classify(
         min_track_s: A shorter track gives no segment. None: the default of `Config`.
         address: A Ray cluster to join.
         observer: Called whenever a shard is labelled.
+        most_novel: A segment with a higher novelty is dropped. None: the model's own limits.
 
     Raises:
         UsageError: There is no lake, or its features are not what the model reads.
     """
-    bundle = model if isinstance(model, Bundle) else load_bundle(model)
+    bundle = (model if isinstance(model, Bundle) else load_bundle(model)).limited(most_novel)
     target = Lake(lake)
     config = _config_of(target, bundle, labels, min_track_s)
     check_fit([bundle], config)

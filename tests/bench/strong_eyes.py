@@ -25,7 +25,7 @@ from pipeline.motion.tracking import NO_TRACK
 from pipeline.training.skeletons import joints_at
 from pipeline.vision.landmarks import LandmarkNetwork
 from pipeline.vision.runtime import choose_runtime
-from tests.bench.falls import LEAST_SCORES
+from tests.bench.falls import LIMITS
 
 _SHORTEST = 3
 """Steps of a track that is looked at."""
@@ -75,14 +75,14 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="folder with yolov8n_coco.pt and pose_landmark_full.tflite")
     parser.add_argument("--model", default="everyday12-pose")
     arguments = parser.parse_args()
-    bundle = load_bundle(arguments.model)
+    bundle = load_bundle(arguments.model).limited(1.0)
     landmarks = LandmarkNetwork(arguments.weights / "pose_landmark_full.tflite", choose_runtime("cpu"))
     clips = sorted(arguments.clips.glob("*.mp4"))
     found = [falls(clip, bundle, str(arguments.weights / "yolov8n_coco.pt"), landmarks) for clip in clips]
-    for least_score in LEAST_SCORES:
-        counts = [sum(run.score >= least_score for run in of_clip) for of_clip in found]
+    for limit in LIMITS:
+        counts = [sum(limit.keeps(run.score, run.novelty) for run in of_clip) for of_clip in found]
         n_found, n_once = sum(count > 0 for count in counts), sum(count == 1 for count in counts)
-        print(f"score >= {least_score:g}: a fall in {n_found} of {len(clips)} clips, just one in {n_once}")
+        print(f"{limit}: a fall in {n_found} of {len(clips)} clips, just one in {n_once}")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,18 @@
     python -m tests.bench.unseen_activities ../shared/data daily/everyday.csv daily/everyday-lake everyday12-pose-splits
 
 `default_annotations.py` writes the table. `actionlake train --keep-splits` makes the lake and the models. Each model
-was trained without one source or person, and is measured on it here.
+was trained without one source or person, and is measured on it here. A second table shows what limits on score and
+novelty do to falls and false alarms, if the model's own limit is lifted.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from pipeline.training.sequences import IGNORE
 from pipeline.training.splits import divide
 from pipeline.training.validation import means_of_splits, reliability_of_splits, score_steps
 from pipeline.training.videos import VideoFolder
+from tests.bench.falls import LIMITS
 
 POSTURES = ("stand", "walk", "sit", "lie")
 STILL = ("stand", "sit")
@@ -55,7 +59,7 @@ class Counts:
     """The score of each answer to a step of a posture, and whether it is right, if somebody was followed."""
     n_falls: int = 0
     found: Counter[str] = field(default_factory=Counter)
-    """Falls that a segment of each of `KINDS` touches."""
+    """Falls that a segment of each of `KINDS`, or within each of `LIMITS`, touches."""
     alarms: Counter[str] = field(default_factory=Counter)
     """Such segments in videos without a fall."""
     n_without_fall: int = 0
@@ -76,12 +80,16 @@ KINDS = ("all", "sure", "then lies")
 """Segments `fall`: of any score, with a score of at least `SURE`, and those that a segment `lie` follows."""
 
 
-def falls_in(runs: Sequence[StepRun], labels: Sequence[str], rate: float) -> dict[str, list[StepRun]]:
-    """Return the segments `fall` of each of `KINDS`."""
+def falls_in(
+    runs: Sequence[StepRun], labels: Sequence[str], rate: float, options: SegmentOptions
+) -> dict[str, list[StepRun]]:
+    """Return the segments `fall` of each of `KINDS`, and those within each of `LIMITS`, from runs of any novelty."""
     falls = [run for run in runs if labels[run.label_id] == "fall"]
-    lies = [run for run in runs if labels[run.label_id] == "lie"]
+    within = {str(limit): [run for run in falls if limit.keeps(run.score, run.novelty)] for limit in LIMITS}
+    falls = [run for run in falls if run.novelty <= options.most_novel_event]
+    lies = [run for run in runs if labels[run.label_id] == "lie" and run.novelty <= options.most_novel]
     then_lies = [run for run in falls if any(-2 <= lie.first_step - run.end_step <= 2 * rate for lie in lies)]
-    return {"all": falls, "sure": [run for run in falls if run.score >= SURE], "then lies": then_lies}
+    return within | {"all": falls, "sure": [run for run in falls if run.score >= SURE], "then lies": then_lies}
 
 
 def count(
@@ -89,11 +97,12 @@ def count(
 ) -> Counts:
     """Count what a model finds in some videos."""
     classifier, counts = model.classifier(), Counts()
+    of_any_novelty = replace(options, most_novel=1.0, most_novel_event=1.0)
     background, fall = labels.index(BACKGROUND), labels.index("fall")
     postures = [labels.index(name) for name in POSTURES]
     quiet = {background, *(labels.index(name) for name in STILL)}
     for video in videos:
-        steps = score_steps(classifier, video, len(labels), rate, options)
+        steps = score_steps(classifier, video, len(labels), rate, of_any_novelty)
         right, is_posture = steps.is_right, np.isin(steps.truth, postures)
         named = (steps.truth != IGNORE) & (steps.truth != background)
         counts.n_steps, counts.n_right = counts.n_steps + int(named.sum()), counts.n_right + int(right[named].sum())
@@ -103,7 +112,10 @@ def count(
         answered = is_posture & (steps.answer != IGNORE)
         confidence = (steps.score / np.maximum(steps.weight, 1e-9)).max(axis=1)
         counts.answers += zip(confidence[answered].tolist(), right[answered].tolist(), strict=True)
-        falls, said = [item for item in video.items if item.label_id == fall], falls_in(steps.runs, labels, rate)
+        falls, said = (
+            [item for item in video.items if item.label_id == fall],
+            falls_in(steps.runs, labels, rate, options),
+        )
         n_seen = sum(len(sequence.label_ids) for sequence in video.sequences)
         counts.n_seen, counts.n_unlike = counts.n_seen + n_seen, counts.n_unlike + _n_unlike(classifier, video)
         counts.n_falls += len(falls)
@@ -113,7 +125,8 @@ def count(
             counts.alarms += Counter({kind: len(runs) for kind, runs in said.items()})
         if all(item.label_id == background for item in video.items):
             counts.n_nameless += n_seen
-            counts.n_false += sum(run.label_id not in quiet and run.score >= SURE for run in steps.runs)
+            sure = [run for run in steps.runs if run.score >= SURE and run.novelty <= options.most_novel]
+            counts.n_false += sum(run.label_id not in quiet for run in sure)
     return counts
 
 
@@ -163,6 +176,19 @@ def _calibration_of_steps(counts: Counts) -> float:
     return expected_calibration_error(reliability(confidence, right))
 
 
+def curve(of_kinds: Mapping[str, Counts], rate: float) -> Iterator[str]:
+    """Yield the second table, line by line, with a column for each kind of split."""
+    yield f"| limit | {' | '.join(f'{kind}: falls found, false falls' for kind in of_kinds)} |"
+    yield "| --- |" + " --- |" * len(of_kinds)
+    for limit in map(str, LIMITS):
+        cells = [
+            (f"{counts.found[limit]} of {counts.n_falls}, " if counts.n_falls else "")
+            + f"{counts.alarms[limit]} in {counts.n_without_fall / rate / 60:.1f} min"
+            for counts in of_kinds.values()
+        ]
+        yield f"| {limit} | {' | '.join(cells)} |"
+
+
 COLUMNS = ("left out", "steps right", "nobody followed", "of stand, walk, sit, lie", "their calibration error", "F1@25",
            "falls: all, sure, then lies", "false falls: the same", "sure false segments a minute",
            "calibration error of spans (chance)", "unlike")  # fmt: skip
@@ -185,16 +211,19 @@ def main() -> None:
     data = load_videos(open_lake(arguments.lake), uris, records, any_bundle.labels, any_bundle.scope, inputs, ids)
     torch.set_num_threads(1)
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
-    of_people, results_of_people = Counts(), []
+    of_kinds: dict[str, list[tuple[Counts, dict[str, Any]]]] = defaultdict(list)
     for name, bundle in bundles.items():
         test, rate = divide(data, name).test, bundle.sample_fps
         counts = count(bundle.model, test, bundle.labels, rate, bundle.segments)
         result = bundle.metrics["splits"][name]
         print(row(name, counts, [result], rate))
-        if "subject" in name:
-            of_people += counts
-            results_of_people.append(result)
-    print(row("people together", of_people, results_of_people, rate))
+        # The names of splits of one kind differ in their digits alone.
+        of_kinds[re.sub(r"\d+", "", name)].append((counts, result))
+    together = {kind: reduce(Counts.__add__, (counts for counts, _ in of_kind)) for kind, of_kind in of_kinds.items()}
+    for kind, of_kind in of_kinds.items():
+        if len(of_kind) > 1:
+            print(row(f"{kind}, together", together[kind], [result for _, result in of_kind], rate))
+    print("\n".join(["", *curve(together, any_bundle.sample_fps)]))
 
 
 if __name__ == "__main__":

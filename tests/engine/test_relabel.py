@@ -67,6 +67,18 @@ def test_the_same_model_finds_the_same_segments_without_the_video(labelled: Path
     assert_same(labelled, lake)
 
 
+def test_segments_of_a_high_novelty_can_be_left_out(lake: Path) -> None:
+    """The limit drops exactly what a query with the same limit leaves out."""
+    found = {}
+    for limit in (1.0, 0.55):
+        name = f"until-{limit:g}"
+        classify(str(lake), replace(BUNDLE, name=name), min_track_s=1.0, most_novel=limit)
+        rows_of = f"SELECT label, score, novelty FROM segments WHERE model = '{name}' ORDER BY segment_id"
+        found[limit] = open_lake(str(lake)).sql(rows_of).to_pylist()
+    assert 0 < len(found[0.55]) < len(found[1.0])
+    assert found[0.55] == [row for row in found[1.0] if row["novelty"] <= 0.55]
+
+
 def test_on_ray_the_segments_are_the_same(labelled: Path, lake: Path, local_ray: None) -> None:
     shutil.rmtree(lake / "segments" / f"model={PERSON}")
     assert classify(str(lake), BUNDLE, min_track_s=1.0).n_videos == 1
