@@ -262,6 +262,11 @@ def benchmark_table(console: Console, found: Benchmark) -> None:
     console.print(
         f"efficiency (time of the stages alone on all cores / job time): {median_and_range(found.efficiency)}"
     )
+    console.print(
+        f"work between the stages: {median_and_range(found.between)}; cores that start, wait, end, or slow each other "
+        f"down: {median_and_range(found.rest)}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def info_table(console: Console, reader: LakeReader, store: Lake) -> None:

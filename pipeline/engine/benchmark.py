@@ -114,13 +114,25 @@ class Benchmark:
         return tuple(alone.busy_s / self.cpus / job_s for alone, job_s in zip(self.alone, self.job_s, strict=True))
 
     @property
+    def between(self) -> tuple[float, ...]:
+        """The work between the stages, on all cores, as a share of the job's time."""
+        pairs = zip(self.alone, self.job_s, strict=True)
+        return tuple((alone.wall_s - alone.busy_s) / self.cpus / job_s for alone, job_s in pairs)
+
+    @property
+    def rest(self) -> tuple[float, ...]:
+        """The share of the job's time in which cores start, wait or end, or slow each other down."""
+        return tuple(1 - stages - between for stages, between in zip(self.efficiency, self.between, strict=True))
+
+    @property
     def hours_per_hour(self) -> tuple[float, ...]:
         """Hours of video processed per hour."""
         return tuple(alone.video_s / job_s for alone, job_s in zip(self.alone, self.job_s, strict=True))
 
     def to_json(self) -> str:
         """Return everything as JSON."""
-        measured = {"efficiency": self.efficiency, "hours_per_hour": self.hours_per_hour}
+        shares = {"efficiency": self.efficiency, "between": self.between, "rest": self.rest}
+        measured = shares | {"hours_per_hour": self.hours_per_hour}
         return json.dumps(asdict(self) | measured, indent=1)
 
 

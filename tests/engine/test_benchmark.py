@@ -41,6 +41,9 @@ def test_efficiency_is_what_the_stages_would_take_on_all_cores_over_what_the_job
     alone = Alone(120.0, 600, 4000, decode=20.0, detect=10.0, embed=60.0, flow=8.0, label=2.0, wall_s=110.0)
     found = Benchmark(2, (62.5, 50.0), (alone, alone))
     assert found.efficiency == (0.8, 1.0)
+    # 110 s in all, of which the stages are 100.
+    assert found.between == (0.08, 0.1)
+    assert found.rest == pytest.approx((0.12, -0.1))
     assert found.hours_per_hour == (1.92, 2.4)
     assert json.loads(found.to_json())["alone"][1]["embed"] == 60.0
 
