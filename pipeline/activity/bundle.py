@@ -80,16 +80,30 @@ class Bundle:
         return px
 
     def limited(self, most_novel: float | None) -> Bundle:
-        """Return the same model with another limit of novelty for all segments; None: with its own limits."""
+        """Return the same model with another limit of novelty, also for single events; None: with its own limits.
+
+        Raises:
+            UsageError: It is no limit, or the model does not know novelty.
+        """
         if most_novel is None:
             return self
-        return replace(self, segments=replace(self.segments, most_novel=most_novel, most_novel_event=most_novel))
+        if not 0 <= most_novel <= 1:
+            raise UsageError(f"most_novel = {most_novel}: novelties lie between 0 and 1")
+        if not self.spec.energies:
+            raise UsageError(f"model {self.name!r} does not know how novel a segment is; leave most_novel out")
+        limit = float(most_novel)
+        return replace(self, segments=replace(self.segments, most_novel=limit, most_novel_event=limit))
 
     @property
     def options_digest(self) -> str:
         """Digest of everything except the weights that determines the segments."""
         names = {"labels": self.labels, "background": self.background, "classes": self.classes}
-        return digest({"model": asdict(self.spec), "segments": asdict(self.segments), **names})
+        segments = asdict(self.segments)
+        # What lakes were labelled with before there were limits of novelty keeps its digest.
+        for limit in ("most_novel", "most_novel_event"):
+            if segments[limit] == 1.0:
+                del segments[limit]
+        return digest({"model": asdict(self.spec), "segments": segments, **names})
 
     @cached_property
     def model(self) -> ActivityModel:
@@ -228,3 +242,6 @@ def _check_numbers(spec: ModelSpec, segments: SegmentOptions) -> None:
         raise ValueError("energies are not numbers, or there is only one")
     if any(each not in range(spec.n_labels) for each in segments.events):
         raise ValueError(f"events are {segments.events!r}")
+    for limit in (segments.most_novel, segments.most_novel_event):
+        if not (isinstance(limit, (int, float)) and 0 <= limit <= 1):
+            raise ValueError(f"a limit of novelty is {limit!r}")

@@ -33,13 +33,20 @@ class SegmentOptions:
     threshold: float = 0.0
     """A segment with a lower mean score is dropped."""
     most_novel: float = 1.0
-    """A segment with a higher mean novelty is dropped."""
+    """A segment with a higher novelty is not told."""
     most_novel_event: float = 1.0
-    """The same for a single event: a false alarm costs more than a false segment."""
+    """The same for single events: a false alarm costs more than a false segment."""
     events: tuple[int, ...] = ()
     """Label ids of single events, such as a fall. Segments of one that closely follow each other are joined."""
     event_gap_s: float = 2.0
     """Largest gap within one event, from the end of a segment to the start of the next."""
+
+    def tells(self, run: StepRun) -> bool:
+        """Whether a segment is told: it is not too unlike what the model has learnt from.
+
+        The finder returns all, so that the numbers of segments do not depend on these limits.
+        """
+        return run.novelty <= (self.most_novel_event if run.label_id in self.events else self.most_novel)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,6 @@ class SegmentFinder:
             options: Smoothing, thresholds and shortest duration.
             look_every: Steps between checks whether more is decided. A smaller number returns segments sooner.
         """
-        self._options = options
         self._path = _BestPath(options.switch_penalty * sample_fps / _PENALTY_FPS, look_every)
         self._runs = _Runs(first_step)
         self._stages: list[_Stage] = [_Smooth(options, sample_fps)]
@@ -107,11 +113,7 @@ class SegmentFinder:
         for stage in self._stages:
             runs = [*(sure for run in runs for sure in stage.push(run)), *stage.settle(bound)]
             bound = partial(stage.bound, bound)
-        return [run for run in runs if run.novelty <= self._most_novel(run)]
-
-    def _most_novel(self, run: StepRun) -> float:
-        options = self._options
-        return options.most_novel_event if run.label_id in options.events else options.most_novel
+        return runs
 
 
 def find_segments(

@@ -134,7 +134,7 @@ Labels = Annotated[str | None, typer.Option(help="Write only these activities, s
 MostNovel = Annotated[
     float | None,
     typer.Option(
-        help="Drop segments with a higher novelty; 1 drops none.",
+        help="Drop segments and events with a higher novelty; 1: none.",
         min=0.0,
         max=1.0,
         show_default="the model's own limits",

@@ -106,12 +106,11 @@ def train(
         typer.Option(help="Labels of single events, such as fall, separated by commas.", show_default="none"),
     ] = None,
     least_score: Annotated[float, typer.Option(help="Drop segments with a lower mean score.", min=0.0, max=1.0)] = 0.0,
-    most_novel: Annotated[
-        float, typer.Option(help="Drop segments with a higher mean novelty.", min=0.0, max=1.0)
-    ] = 1.0,
+    most_novel: Annotated[float, typer.Option(help="Drop segments with a higher novelty.", min=0.0, max=1.0)] = 1.0,
     most_novel_event: Annotated[
-        float, typer.Option(help="Drop single events with a higher mean novelty.", min=0.0, max=1.0)
-    ] = 1.0,
+        float | None,
+        typer.Option(help="The same for single events.", min=0.0, max=1.0, show_default="the same limit"),
+    ] = None,
     meanings: Annotated[
         Path | None, typer.Option(help="CSV label,meaning that explains each label in the model card.")
     ] = None,

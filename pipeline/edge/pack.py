@@ -23,6 +23,7 @@ from pipeline.edge.eyes import Eyes
 from pipeline.edge.flatten import flatten
 from pipeline.edge.footage import pictures
 from pipeline.edge.networks import OpenVinoNetworks
+from pipeline.edge.runner import PACK_FORMAT
 from pipeline.engine.models import config_for, fitted
 from pipeline.errors import UsageError
 from pipeline.extras import require
@@ -32,7 +33,6 @@ RUNTIMES = ("openvino", "onnx")
 """Formats that a pack may hold."""
 PRECISIONS = ("f32", "f16", "int8")
 """The precisions in which its networks can be stored."""
-_FORMAT = 1
 # Pictures that calibrate int8, in all and of one clip; more change nothing.
 _N_CALIBRATION, _OF_A_CLIP = 160, 8
 
@@ -139,7 +139,7 @@ def _facts(model: Bundle, config: Config, info: dict[str, Any]) -> dict[str, Any
         )
     names = {int(number): name for number, name in info["names"].items()}
     return {
-        "format": _FORMAT,
+        "format": PACK_FORMAT,
         "name": model.name,
         "sha256": model.sha256,
         "labels": list(model.labels),
@@ -230,8 +230,8 @@ def _card(told: dict[str, Any], folder: Path, kinds: Sequence[tuple[str, str]], 
     python edge.py rtsp://camera/stream --precision int8
     python edge.py camera:0
 
-`edge.py` prints a JSON line for each segment when it ends: label, score, start and end, track, mean box. It needs
-`numpy`, `opencv-python`, `lap`, and `openvino` or `onnxruntime`; for streams `av`. No other file here is code.
+`edge.py` prints a JSON line for each segment when it ends: label, score, novelty, start and end, track, mean box. It
+needs `numpy`, `opencv-python`, `lap`, and `openvino` or `onnxruntime`; for streams `av`. No other file here is code.
 
 Activities: {labels}. {told["sample_fps"]:g} pictures a second are looked at, by {told["detector"]["name"]}.
 

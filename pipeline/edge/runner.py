@@ -35,6 +35,7 @@ from pipeline.motion.poses import pose_motion
 from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 from pipeline.vision.detector import Boxes
 
+PACK_FORMAT = 2
 # The motion of a box is computed from the views within these seconds after and before it.
 _AHEAD_S, _BEHIND_S = 0.45, 3.0
 # If a person has more places than this, the earlier ones are thinned out, so that memory stays bounded.
@@ -170,9 +171,9 @@ class Labeller:
         return scored(np.stack(said), self._pack["temperature"], self._pack["energies"]), state
 
     def said(self, run: StepRun) -> dict[str, Any] | None:
-        """Return a segment as it is printed; None for the background."""
+        """Return a segment as it is printed; None for the background, and for what is too novel."""
         label = self._pack["labels"][run.label_id]
-        if label == self._pack["background"]:
+        if label == self._pack["background"] or not self._options.tells(run):
             return None
         start_s, end_s = run.first_step / self._fps, run.end_step / self._fps
         novelty = {"novelty": run.novelty} if self._pack["energies"] else {}
@@ -238,6 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         pack = json.loads((asked.pack / "pack.json").read_text(encoding="utf-8"))
+        if pack["format"] != PACK_FORMAT:
+            raise ValueError(f"{asked.pack}: packed by another version; use the edge.py that lies there")
         networks = load_networks(asked.pack, asked.runtime, asked.precision, asked.threads)
         footage = pictures(asked.source, float(pack["sample_fps"]), int(pack["frame_px"]), stop)
         for segment in segments(footage, footage.fps, pack, networks):

@@ -150,5 +150,4 @@ def _fitting(model: str | Path | Bundle | None, config: Config | None) -> tuple[
     check_options(config.name_time, config.time_zone, config.camera)
     if config.sees_people:
         check_trust(config.chosen_detector, config.pickled_weights)
-    bundles = [bundle.limited(config.most_novel) for bundle in bundles]
     return bundles, replace(config, run_id=config.run_id or new_run_id())

@@ -42,8 +42,13 @@ def choose_models(model: str | Path | Bundle | None, scope: str, config: Config 
         config: The other options. The first bundles of the package that fit them are taken.
 
     Raises:
-        UsageError: A bundle can't be read, or labels in another scope.
+        UsageError: A bundle can't be read, or labels in another scope, or does not know novelty and has to limit it.
     """
+    bundles = _named(model, scope, config)
+    return [bundle.limited(config.most_novel) for bundle in bundles] if config is not None else bundles
+
+
+def _named(model: str | Path | Bundle | None, scope: str, config: Config | None) -> list[Bundle]:
     scopes = ("frame", "person") if scope == "both" else (scope,)
     if model is None or model == NO_MODEL:
         return []

@@ -68,7 +68,7 @@ def train(
     events: Sequence[str] = (),
     least_score: float = 0.0,
     most_novel: float = 1.0,
-    most_novel_event: float = 1.0,
+    most_novel_event: float | None = None,
     keep_splits: bool = False,
     meanings: str | Path | None = None,
 ) -> TrainResult:
@@ -101,8 +101,8 @@ def train(
             apply to their labels.
         events: Labels of what happens once, such as a fall: two segments of it close together are merged.
         least_score: A segment with a lower mean score is dropped.
-        most_novel: A segment with a higher mean novelty is dropped.
-        most_novel_event: The same for a segment of `events`.
+        most_novel: A segment with a higher novelty is dropped.
+        most_novel_event: The same for a segment of `events`. None: the same limit.
         keep_splits: Also write the model of each split as a bundle of its own in `<out>-splits`, to see what it says
             about videos that it has not seen.
         meanings: CSV with columns `label` and `meaning`, for the model card: what each label stands for, in words.
@@ -127,6 +127,7 @@ def train(
             check_name(f"{Path(out).name}.{name}")
         except UsageError as error:
             raise UsageError(f"--keep-splits and the column {name!r}: {error}") from error
+    most_novel_event = most_novel if most_novel_event is None else most_novel_event
     segments = _segment_options(
         labels, events, least_score=least_score, most_novel=most_novel, most_novel_event=most_novel_event
     )

@@ -110,12 +110,14 @@ class Labeller:
         sequences = list(self._sequences(rows, track_ids, class_names))
         labelled = self._pool.map(lambda some: list(self._label(rows, some)), _side_by_side(sequences))
         said = [of_one for of_some in labelled for of_one in of_some]
-        found = [(of_one.sequence, run, of_one.novelty is not None) for of_one in said for run in of_one.runs]
+        found = [(of_one.sequence, run) for of_one in said for run in of_one.runs]
         found.sort(key=lambda item: (item[1].first_step, item[0].track_id or 0))
         segments = []
-        for number, (sequence, run, knows_novelty) in enumerate(found):
+        for number, (sequence, run) in enumerate(found):
             label = bundle.labels[run.label_id]
             if label == bundle.background or (config.labels and label not in config.labels):
+                continue
+            if not bundle.segments.tells(run):
                 continue
             box = sequence.mean_box(run.first_step, run.end_step)
             segments.append(
@@ -128,7 +130,7 @@ class Labeller:
                     "label": label,
                     "label_id": run.label_id,
                     "score": run.score,
-                    "novelty": run.novelty if knows_novelty else None,
+                    "novelty": run.novelty if bundle.spec.energies else None,
                     "start_s": float(run.first_step / config.grid_rate),
                     "end_s": min(float(run.end_step / config.grid_rate), video_end_s),
                     **(dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True)) if box is not None else {}),

@@ -76,7 +76,7 @@ class ScoredSteps:
     alternatives: NDArray[np.bool_]
     """`[T, n_labels]`: labels that are right, too."""
     runs: list[StepRun]
-    """The segments."""
+    """The segments, of any novelty."""
 
     @property
     def answer(self) -> NDArray[np.int64]:
@@ -145,7 +145,8 @@ class _Tally:
         truth = steps.truth
         self._n_steps += int((truth != IGNORE).sum())
         self._n_right += int(steps.is_right.sum())
-        runs = [(run.label_id, run.first_step, run.end_step) for run in steps.runs]
+        told = filter(self._options.tells, steps.runs)
+        runs = [(run.label_id, run.first_step, run.end_step) for run in told]
         true = [
             (found_for_longest(item.right_ids, item.first_step, item.end_step, runs), item.first_step, item.end_step)
             for item in video.items
@@ -166,7 +167,7 @@ class _Tally:
             self._n_unseen += 1
         self._touched[item.label_id] += any(
             run.label_id in item.right_ids and run.first_step < item.end_step and item.first_step < run.end_step
-            for run in steps.runs
+            for run in filter(self._options.tells, steps.runs)
         )
 
     def figures(self) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def main() -> None:
                 continue
             low, middle, high = np.quantile(late, [0.1, 0.5, 0.9])
             print(f"{name}: {middle:+.2f} s late in the middle, {low:+.2f} to {high:+.2f} for 8 of 10")
-        print(f"it ships with a limit: {Limit(most_novel=shipped.segments.most_novel_event)}")
+        print(f"it ships with a limit of novelty of {shipped.segments.most_novel_event:g}")
         print("| limit | falls found | just one segment | false alarms | then lies: found | false alarms |")
         print("| --- | --- | --- | --- | --- | --- |")
         falls, false_alarms = (of.sql(FALLS).to_pylist() if of else [] for of in (lake, quiet))

@@ -13,7 +13,7 @@ import argparse
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,8 @@ def falls_in(
     """Return the segments `fall` of each of `KINDS`, and those within each of `LIMITS`, from runs of any novelty."""
     falls = [run for run in runs if labels[run.label_id] == "fall"]
     within = {str(limit): [run for run in falls if limit.keeps(run.score, run.novelty)] for limit in LIMITS}
-    falls = [run for run in falls if run.novelty <= options.most_novel_event]
-    lies = [run for run in runs if labels[run.label_id] == "lie" and run.novelty <= options.most_novel]
+    falls = list(filter(options.tells, falls))
+    lies = [run for run in filter(options.tells, runs) if labels[run.label_id] == "lie"]
     then_lies = [run for run in falls if any(-2 <= lie.first_step - run.end_step <= 2 * rate for lie in lies)]
     return within | {"all": falls, "sure": [run for run in falls if run.score >= SURE], "then lies": then_lies}
 
@@ -97,12 +97,11 @@ def count(
 ) -> Counts:
     """Count what a model finds in some videos."""
     classifier, counts = model.classifier(), Counts()
-    of_any_novelty = replace(options, most_novel=1.0, most_novel_event=1.0)
     background, fall = labels.index(BACKGROUND), labels.index("fall")
     postures = [labels.index(name) for name in POSTURES]
     quiet = {background, *(labels.index(name) for name in STILL)}
     for video in videos:
-        steps = score_steps(classifier, video, len(labels), rate, of_any_novelty)
+        steps = score_steps(classifier, video, len(labels), rate, options)
         right, is_posture = steps.is_right, np.isin(steps.truth, postures)
         named = (steps.truth != IGNORE) & (steps.truth != background)
         counts.n_steps, counts.n_right = counts.n_steps + int(named.sum()), counts.n_right + int(right[named].sum())
@@ -125,7 +124,7 @@ def count(
             counts.alarms += Counter({kind: len(runs) for kind, runs in said.items()})
         if all(item.label_id == background for item in video.items):
             counts.n_nameless += n_seen
-            sure = [run for run in steps.runs if run.score >= SURE and run.novelty <= options.most_novel]
+            sure = [run for run in filter(options.tells, steps.runs) if run.score >= SURE]
             counts.n_false += sum(run.label_id not in quiet for run in sure)
     return counts
 

@@ -188,11 +188,14 @@ def test_what_can_not_be_packed_is_refused(tmp_path: Path) -> None:
 
 def test_a_mistake_gets_one_line(packed: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "former").mkdir()
+    (tmp_path / "former" / "pack.json").write_text('{"format": 1}')
     for arguments, message in (
         (["gone.mp4"], "gone.mp4"),
         ([tmp_path / "broken.mp4"], "broken.mp4"),
         ([tmp_path / "broken.mp4", "--precision", "f16"], "no networks in f16; they are in f32"),
         ([tmp_path / "broken.mp4", "--pack", tmp_path], "pack.json"),
+        ([tmp_path / "broken.mp4", "--pack", tmp_path / "former"], "packed by another version; use the edge.py that"),
     ):
         found, said = run(packed, *arguments)
         assert found == []

@@ -68,15 +68,23 @@ def test_the_same_model_finds_the_same_segments_without_the_video(labelled: Path
 
 
 def test_segments_of_a_high_novelty_can_be_left_out(lake: Path) -> None:
-    """The limit drops exactly what a query with the same limit leaves out."""
+    """The limit drops exactly what a query with the same limit leaves out, and the others keep their ids."""
     found = {}
     for limit in (1.0, 0.55):
         name = f"until-{limit:g}"
         classify(str(lake), replace(BUNDLE, name=name), min_track_s=1.0, most_novel=limit)
-        rows_of = f"SELECT label, score, novelty FROM segments WHERE model = '{name}' ORDER BY segment_id"
+        rows_of = f"SELECT segment_id, label, score, novelty FROM segments WHERE model = '{name}' ORDER BY segment_id"
         found[limit] = open_lake(str(lake)).sql(rows_of).to_pylist()
     assert 0 < len(found[0.55]) < len(found[1.0])
     assert found[0.55] == [row for row in found[1.0] if row["novelty"] <= 0.55]
+
+
+def test_a_limit_of_novelty_needs_a_model_that_knows_it(lake: Path) -> None:
+    with pytest.raises(UsageError, match="does not know how novel a segment is; leave most_novel out"):
+        classify(str(lake), PERSON, most_novel=0.9)
+    with pytest.raises(UsageError, match="most_novel = 90: novelties lie between 0 and 1"):
+        classify(str(lake), BUNDLE, most_novel=90)
+    assert BUNDLE.limited(1.0).options_digest == BUNDLE.options_digest, "what was labelled before needs no labelling"
 
 
 def test_on_ray_the_segments_are_the_same(labelled: Path, lake: Path, local_ray: None) -> None:
