@@ -128,9 +128,7 @@ def train(
         except UsageError as error:
             raise UsageError(f"--keep-splits and the column {name!r}: {error}") from error
     most_novel_event = most_novel if most_novel_event is None else most_novel_event
-    segments = _segment_options(
-        labels, events, least_score=least_score, most_novel=most_novel, most_novel_event=most_novel_event
-    )
+    segments = _segment_options(labels, events, least_score, most_novel, most_novel_event)
     lake = lake or f"{str(out).rstrip('/')}-lake"
     inputs = config.embedded
     if (bodies or options.mirror) and not of_tracks_alone(inputs):
@@ -185,12 +183,15 @@ def _located(
     return {record.video: folder.uri(record.video) for record in records}, records
 
 
-def _segment_options(labels: Sequence[str], events: Sequence[str], **limits: float) -> SegmentOptions:
+def _segment_options(
+    labels: Sequence[str], events: Sequence[str], least_score: float, most_novel: float, most_novel_event: float
+) -> SegmentOptions:
     """Return how scores become segments.
 
     Raises:
         UsageError: A limit is not between 0 and 1, or there is no such label.
     """
+    limits = {"least_score": least_score, "most_novel": most_novel, "most_novel_event": most_novel_event}
     for name, limit in limits.items():
         if not 0 <= limit <= 1:
             raise UsageError(f"{name} = {limit}: scores and novelties lie between 0 and 1")
@@ -198,8 +199,12 @@ def _segment_options(labels: Sequence[str], events: Sequence[str], **limits: flo
         raise UsageError(f"--events {BACKGROUND}: it gives no segment")
     if unknown := sorted(set(events) - set(labels)):
         raise UsageError(f"--events {','.join(unknown)}: no such label; there are {', '.join(labels)}")
-    least_score = limits.pop("least_score")
-    return SegmentOptions(threshold=least_score, events=tuple(labels.index(event) for event in events), **limits)
+    return SegmentOptions(
+        threshold=least_score,
+        most_novel=most_novel,
+        most_novel_event=most_novel_event,
+        events=tuple(labels.index(event) for event in events),
+    )
 
 
 def _write_splits(bundle: Bundle, trained: Trained, folder: Path) -> None:
