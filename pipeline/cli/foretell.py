@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.common import ASK, LOOK, TEACH, Address, LakeUri, Verbose, app, console, log_to_console, out
-from pipeline.cli.tables import forecaster_table, places_tables, warn_of_moving_cameras
-from pipeline.cli.terminal import plain
+from pipeline.cli.tables import forecaster_table, places_tables
+from pipeline.cli.terminal import plain, warn_of_moving_cameras
 
 _Ground = Annotated[
     Path | None, typer.Option(help="File of the camera's 3 x 3 homography, from pixels to metres on the ground.")

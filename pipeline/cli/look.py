@@ -37,12 +37,8 @@ from pipeline.cli.common import (
     out,
     split_list,
 )
-from pipeline.cli.tables import (
-    closing_table,
-    info_table,
-    warn_of_moving_cameras,
-)
-from pipeline.cli.terminal import ProgressDisplay, plain
+from pipeline.cli.tables import closing_table, info_table
+from pipeline.cli.terminal import ProgressDisplay, plain, warn_of_moving_cameras
 from pipeline.config import Config, groups_of_options
 from pipeline.engine.fork_server import fork_server
 from pipeline.options import to_toml

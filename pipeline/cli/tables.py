@@ -257,16 +257,14 @@ def benchmark_table(console: Console, found: Benchmark) -> None:
         per_hour = [trial.stages[name] / trial.video_s * 3600 for trial in found.alone]
         table.add_row(name, median_and_range(seconds, 1), median_and_range(per_hour, 0))
     console.print(table)
-    console.print(f"job, from command to prompt: {median_and_range(found.job_s, 1)} s on {found.cpus} cores")
-    console.print(f"video-hours per hour: {median_and_range(found.hours_per_hour, 1)}")
-    console.print(
-        f"efficiency (time of the stages alone on all cores / job time): {median_and_range(found.efficiency)}"
-    )
-    console.print(
-        f"work between the stages: {median_and_range(found.between)}; cores that start, wait, end, or slow each other "
-        f"down: {median_and_range(found.rest)}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    for line in (
+        f"job, from command to prompt: {median_and_range(found.job_s, 1)} s on {found.cpus} cores",
+        f"video-hours per hour: {median_and_range(found.hours_per_hour, 1)}",
+        f"efficiency (time of the stages alone on all cores / job time): {median_and_range(found.efficiency)}",
+        f"work between the stages / job time: {median_and_range(found.between)}",
+        f"cores that start, wait, end, or slow each other down / job time: {median_and_range(found.rest)}",
+    ):
+        console.print(line, soft_wrap=True)
 
 
 def info_table(console: Console, reader: LakeReader, store: Lake) -> None:
@@ -303,14 +301,6 @@ def forecaster_table(console: Console, bundle: ForecasterBundle) -> None:
         told = [f"{figures[key]:.3f}" for key in ("ade", "fde", "best_ade", "best_fde", "one_sigma")]
         table.add_row(bundle.name if name == "model" else name.replace("_", " "), *told, str(figures["n"]))
     console.print(table)
-
-
-def warn_of_moving_cameras(console: Console, lake: LakeReader, where: str | None = None) -> None:
-    """Name the videos whose camera moves: there, people's paths hold its motion, too."""
-    from pipeline.lake.forecasts import moving_cameras
-
-    if moving := moving_cameras(lake, where):
-        console.print(f"[yellow]Note:[/] {plain(moving)}", highlight=False, soft_wrap=True)
 
 
 def places_tables(console: Console, found: Places, zones: Sequence[str], lines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Output while a command runs: live progress, or plain lines without a terminal."""
+"""Output while a command runs: live progress, or plain lines without a terminal, and notes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 if TYPE_CHECKING:
     from pipeline.engine.board import JobState
     from pipeline.lake.progress import LakeProgress
+    from pipeline.lake.query import LakeReader
 
 # Seconds between two lines of progress where there is no terminal.
 _PLAIN_EVERY_S = 10.0
@@ -150,3 +151,11 @@ def progress_line(now: LakeProgress, before: LakeProgress | None = None) -> str:
         parts.append(f"{speed:.1f} video-hours/h, {left_s / 60:.0f} min left")
     idle = "done" if now.is_done else "nobody works on it; the same `actionlake analyze` goes on from there"
     return plain(f"{', '.join(parts)}; {now.at_work or idle}")
+
+
+def warn_of_moving_cameras(console: Console, lake: LakeReader, where: str | None = None) -> None:
+    """Name the videos whose camera moves: there, people's paths hold its motion, too."""
+    from pipeline.lake.forecasts import moving_cameras
+
+    if moving := moving_cameras(lake, where):
+        console.print(f"[yellow]Note:[/] {plain(moving)}", highlight=False, soft_wrap=True)

@@ -36,6 +36,7 @@ from pipeline.motion.tracking import NO_TRACK, TrackOptions, track_video
 from pipeline.vision.detector import Boxes
 
 PACK_FORMAT = 2
+"""The format of `pack.json` and of the networks beside it."""
 # The motion of a box is computed from the views within these seconds after and before it.
 _AHEAD_S, _BEHIND_S = 0.45, 3.0
 # If a person has more places than this, the earlier ones are thinned out, so that memory stays bounded.

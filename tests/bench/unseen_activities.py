@@ -111,10 +111,8 @@ def count(
         answered = is_posture & (steps.answer != IGNORE)
         confidence = (steps.score / np.maximum(steps.weight, 1e-9)).max(axis=1)
         counts.answers += zip(confidence[answered].tolist(), right[answered].tolist(), strict=True)
-        falls, said = (
-            [item for item in video.items if item.label_id == fall],
-            falls_in(steps.runs, labels, rate, options),
-        )
+        falls = [item for item in video.items if item.label_id == fall]
+        said = falls_in(steps.runs, labels, rate, options)
         n_seen = sum(len(sequence.label_ids) for sequence in video.sequences)
         counts.n_seen, counts.n_unlike = counts.n_seen + n_seen, counts.n_unlike + _n_unlike(classifier, video)
         counts.n_falls += len(falls)
