@@ -120,6 +120,19 @@ def score_steps(
     return steps
 
 
+def counts_of_segments(
+    steps: ScoredSteps, items: Sequence[Item], options: SegmentOptions, background: int | None
+) -> tuple[int, int, int]:
+    """Return the counts of `segment_counts` for the segments of a video that `options` tell, but for the background."""
+    runs = [(run.label_id, run.first_step, run.end_step) for run in filter(options.tells, steps.runs)]
+    true = [
+        (found_for_longest(item.right_ids, item.first_step, item.end_step, runs), item.first_step, item.end_step)
+        for item in items
+    ]
+    wanted, found = ([Span(*each) for each in spans if each[0] != background] for spans in (true, runs))
+    return segment_counts(wanted, found, _OVERLAP)
+
+
 class _Tally:
     """Counts, video after video, what a model gets right."""
 
@@ -145,14 +158,7 @@ class _Tally:
         truth = steps.truth
         self._n_steps += int((truth != IGNORE).sum())
         self._n_right += int(steps.is_right.sum())
-        told = filter(self._options.tells, steps.runs)
-        runs = [(run.label_id, run.first_step, run.end_step) for run in told]
-        true = [
-            (found_for_longest(item.right_ids, item.first_step, item.end_step, runs), item.first_step, item.end_step)
-            for item in video.items
-        ]
-        wanted, found = ([Span(*each) for each in spans if each[0] != self._background] for spans in (true, runs))
-        self._counts += segment_counts(wanted, found, _OVERLAP)
+        self._counts += counts_of_segments(steps, video.items, self._options, self._background)
 
     def _count_span(self, item: Item, steps: ScoredSteps) -> None:
         span = slice(item.first_step, item.end_step)

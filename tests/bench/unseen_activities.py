@@ -4,7 +4,8 @@
 
 `default_annotations.py` writes the table. `actionlake train --keep-splits` makes the lake and the models. Each model
 was trained without one source or person, and is measured on it here. A second table shows what limits on score and
-novelty do to falls and false alarms, if the model's own limit is lifted.
+novelty do to falls and false alarms, if the model's own limit is lifted. A third one shows what a limit on the novelty
+of all other segments does to them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -21,27 +22,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.activity.bundle import BACKGROUND, load_bundle
+from pipeline.activity.bundle import BACKGROUND, Bundle, load_bundle
 from pipeline.activity.classifier import SequenceClassifier
-from pipeline.activity.model import ActivityModel
 from pipeline.activity.segments import SegmentOptions, StepRun
 from pipeline.archive.sources import list_videos
 from pipeline.lake.query import open_lake
 from pipeline.steps.label import UNLIKE
 from pipeline.training.dataset import Item, LabelledVideo, load_videos
 from pipeline.training.formats import read_annotations
-from pipeline.training.metrics import ReliabilityBin, expected_calibration_error, reliability
+from pipeline.training.metrics import ReliabilityBin, expected_calibration_error, f1, reliability
 from pipeline.training.sequences import IGNORE
 from pipeline.training.splits import divide
-from pipeline.training.validation import means_of_splits, reliability_of_splits, score_steps
+from pipeline.training.validation import (
+    ScoredSteps,
+    counts_of_segments,
+    means_of_splits,
+    reliability_of_splits,
+    score_steps,
+)
 from pipeline.training.videos import VideoFolder
 from tests.bench.falls import LIMITS
 
 POSTURES = ("stand", "walk", "sit", "lie")
-STILL = ("stand", "sit")
-"""What people do beside an activity that has no name here: it is no mistake to say so."""
 SURE = 0.5
 """A segment counts from this score on."""
+NOVELTIES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Limits on the novelty of segments that are no single events."""
 
 
 @dataclass
@@ -64,8 +70,8 @@ class Counts:
     """Such segments in videos without a fall."""
     n_without_fall: int = 0
     """Steps of somebody in such videos."""
-    n_false: int = 0
-    """Sure segments in videos of which nothing has a name here."""
+    n_false: Counter[float] = field(default_factory=Counter)
+    """Sure segments in videos of which nothing has a name here, for each of `NOVELTIES` and the model's own limit."""
     n_nameless: int = 0
     """Steps of somebody in such videos."""
     n_seen: int = 0
@@ -93,15 +99,13 @@ def falls_in(
 
 
 def count(
-    model: ActivityModel, videos: Sequence[LabelledVideo], labels: Sequence[str], rate: float, options: SegmentOptions
+    bundle: Bundle, classifier: SequenceClassifier, videos: Sequence[LabelledVideo], scored: Sequence[ScoredSteps]
 ) -> Counts:
-    """Count what a model finds in some videos."""
-    classifier, counts = model.classifier(), Counts()
+    """Count what a model finds in some videos, given its scores for them."""
+    labels, rate, options, counts = bundle.labels, bundle.sample_fps, bundle.segments, Counts()
     background, fall = labels.index(BACKGROUND), labels.index("fall")
     postures = [labels.index(name) for name in POSTURES]
-    quiet = {background, *(labels.index(name) for name in STILL)}
-    for video in videos:
-        steps = score_steps(classifier, video, len(labels), rate, options)
+    for video, steps in zip(videos, scored, strict=True):
         right, is_posture = steps.is_right, np.isin(steps.truth, postures)
         named = (steps.truth != IGNORE) & (steps.truth != background)
         counts.n_steps, counts.n_right = counts.n_steps + int(named.sum()), counts.n_right + int(right[named].sum())
@@ -122,9 +126,24 @@ def count(
             counts.alarms += Counter({kind: len(runs) for kind, runs in said.items()})
         if all(item.label_id == background for item in video.items):
             counts.n_nameless += n_seen
-            sure = [run for run in filter(options.tells, steps.runs) if run.score >= SURE]
-            counts.n_false += sum(run.label_id not in quiet for run in sure)
+            right_ids = {background}.union(*(item.right_ids for item in video.items))
+            false = [run for run in steps.runs if run.score >= SURE and run.label_id not in right_ids]
+            for limit in {*NOVELTIES, options.most_novel}:
+                counts.n_false[limit] += sum(map(replace(options, most_novel=limit).tells, false))
     return counts
+
+
+def f1_within(bundle: Bundle, videos: Sequence[LabelledVideo], scored: Sequence[ScoredSteps]) -> dict[float, float]:
+    """Return F1@25 within each of `NOVELTIES`."""
+    background, found = bundle.labels.index(BACKGROUND), {}
+    for limit in NOVELTIES:
+        options = replace(bundle.segments, most_novel=limit)
+        counts = [
+            counts_of_segments(steps, video.items, options, background)
+            for video, steps in zip(videos, scored, strict=True)
+        ]
+        found[limit] = f1(*np.sum(counts, axis=0))
+    return found
 
 
 def _n_unlike(classifier: SequenceClassifier, video: LabelledVideo) -> int:
@@ -144,7 +163,7 @@ def by_chance(bins: Sequence[ReliabilityBin]) -> float:
     return float((np.abs(shares - confidence) * n).sum(axis=1).mean() / n.sum())
 
 
-def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: float) -> str:
+def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: float, most_novel: float) -> str:
     """Return a line of the table."""
     figures = means_of_splits(results)
 
@@ -161,7 +180,7 @@ def row(name: str, counts: Counts, results: Sequence[dict[str, Any]], rate: floa
         f"{figures['segment_f1']:.3f}",
         f"{', '.join(str(counts.found[kind]) for kind in KINDS)} of {counts.n_falls}" if counts.n_falls else "",
         f"{', '.join(str(counts.alarms[kind]) for kind in KINDS)} in {minutes:.1f} min",
-        f"{counts.n_false / nameless:.2f}" if nameless else "",
+        f"{counts.n_false[most_novel] / nameless:.2f}" if nameless else "",
         f"{figures['calibration_error']:.3f} ({by_chance(reliability_of_splits(results)):.3f})",
         share(counts.n_unlike, counts.n_seen),
     ]
@@ -184,6 +203,19 @@ def curve(of_kinds: Mapping[str, Counts], rate: float) -> Iterator[str]:
             for counts in of_kinds.values()
         ]
         yield f"| {limit} | {' | '.join(cells)} |"
+
+
+def limits(of_kinds: Mapping[str, Counts], f1s: Mapping[str, list[dict[float, float]]], rate: float) -> Iterator[str]:
+    """Yield the third table: F1@25, the mean of the splits of a kind, and sure false segments a minute."""
+    yield f"| most novel | {' | '.join(f'{kind}: F1@25, sure false a minute' for kind in of_kinds)} |"
+    yield "| --- |" + " --- |" * len(of_kinds)
+    for limit in NOVELTIES:
+        cells = [
+            f"{np.mean([of_split[limit] for of_split in f1s[kind]]):.3f}"
+            + (f", {counts.n_false[limit] / counts.n_nameless * rate * 60:.2f}" if counts.n_nameless else "")
+            for kind, counts in of_kinds.items()
+        ]
+        yield f"| {limit:g} | {' | '.join(cells)} |"
 
 
 COLUMNS = ("left out", "steps right", "nobody followed", "of stand, walk, sit, lie", "their calibration error", "F1@25",
@@ -209,18 +241,22 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     of_kinds: dict[str, list[tuple[Counts, dict[str, Any]]]] = defaultdict(list)
+    f1s: dict[str, list[dict[float, float]]] = defaultdict(list)
     for name, bundle in bundles.items():
-        test, rate = divide(data, name).test, bundle.sample_fps
-        counts = count(bundle.model, test, bundle.labels, rate, bundle.segments)
-        result = bundle.metrics["splits"][name]
-        print(row(name, counts, [result], rate))
+        test, rate, classifier = divide(data, name).test, bundle.sample_fps, bundle.classifier()
+        scored = [score_steps(classifier, video, len(bundle.labels), rate, bundle.segments) for video in test]
+        counts, result = count(bundle, classifier, test, scored), bundle.metrics["splits"][name]
+        print(row(name, counts, [result], rate, bundle.segments.most_novel))
         # The names of splits of one kind differ in their digits alone.
-        of_kinds[re.sub(r"\d+", "", name)].append((counts, result))
+        kind = re.sub(r"\d+", "", name)
+        of_kinds[kind].append((counts, result))
+        f1s[kind].append(f1_within(bundle, test, scored))
     together = {kind: reduce(Counts.__add__, (counts for counts, _ in of_kind)) for kind, of_kind in of_kinds.items()}
     for kind, of_kind in of_kinds.items():
         if len(of_kind) > 1:
-            print(row(f"{kind}, together", together[kind], [result for _, result in of_kind], rate))
-    print("\n".join(["", *curve(together, any_bundle.sample_fps)]))
+            results, own = [result for _, result in of_kind], any_bundle.segments.most_novel
+            print(row(f"{kind}, together", together[kind], results, rate, own))
+    print("\n".join(["", *curve(together, rate), "", *limits(together, f1s, rate)]))
 
 
 if __name__ == "__main__":
