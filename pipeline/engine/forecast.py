@@ -18,7 +18,8 @@ from pipeline.engine.shards import over_shards, shards_without
 from pipeline.errors import UnforeseenError, stage
 from pipeline.lake import schemas
 from pipeline.lake.forecasts import check_followed
-from pipeline.lake.store import Lake, by_video, open_part, read_part
+from pipeline.lake.parts import by_video, read_part
+from pipeline.lake.store import Lake, open_part
 from pipeline.motion.forecaster_bundle import ForecasterBundle, load_forecaster
 from pipeline.motion.ground import Ground, read_ground
 from pipeline.steps.breaker import Breaker

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Protocol
 
 from pipeline.activity.bundle import Bundle
@@ -17,12 +20,16 @@ from pipeline.engine.interrupts import StopRequest
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.compact import tidy
 from pipeline.lake.lease import Lease
-from pipeline.lake.store import Lake
+from pipeline.lake.parts import footer_at, states
+from pipeline.lake.store import Lake, model_folder
 from pipeline.lake.work import Receipt
 from pipeline.steps.breaker import SystematicError
 from pipeline.steps.commit import ShardSummary
 from pipeline.steps.decode import ChunkTask
+from pipeline.steps.label import model_facts
 from pipeline.steps.plan import Probed, plan_archive
+
+log = logging.getLogger(__name__)
 
 # How many chunks are taken up at a time, in whole shards: enough that restarting the workers and waiting for the last
 # one hardly matters, and few enough to fit in memory.
@@ -90,8 +97,9 @@ class Job:
             self._lake.claim(self._config.feature_options())
         tidy(self._lake)
         shards = plan_archive(self._lake, videos, self._config, engine.probe, self._lease.check)
+        committed = set(shards) & set(self._lake.committed())
         for bundle in self._bundles:
-            _check_labelled(self._lake, list(shards), bundle)
+            _check_labelled(self._lake, committed, bundle)
         return Board(self._lake, shards, self._state)
 
     def run(self, engine: Engine, board: Board) -> None:
@@ -181,12 +189,25 @@ def commit_failed(cause: str) -> ActionlakeError:
     )
 
 
-def _check_labelled(lake: Lake, shards: Sequence[int], bundle: Bundle) -> None:
-    """Raise if shards were committed without this model's segments. They would silently stay without them."""
-    without = set(shards) & set(lake.committed()) - set(lake.labelled(bundle.name))
+def _check_labelled(lake: Lake, committed: AbstractSet[int], bundle: Bundle) -> None:
+    """Raise if committed shards have none of this model's segments. They would silently stay without them.
+
+    Warn if they have segments of other weights or options. Not all are looked at: a lake has thousands.
+    """
+    without = committed - set(lake.labelled(bundle.name))
     if without:
         there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"
         raise UsageError(
             f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; "
             f"label them with `actionlake classify --lake {lake.uri} --model ...`, then run this again"
         )
+    folder, numbers = model_folder("segments", bundle.name), sorted(committed)
+    some = sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]}) if numbers else []
+    # A damaged part is no obstacle to the other shards; `actionlake verify` finds it.
+    with suppress(ActionlakeError):
+        if not all(states(footer_at(lake, folder, shard), model_facts(bundle)) for shard in some):
+            log.warning(
+                "%s: videos in it were labelled by another version of model %r, or with other limits, and keep those "
+                "segments; `actionlake classify --lake %s` with the same --model and --most-novel labels them again",
+                lake.uri, bundle.name, lake.uri,
+            )  # fmt: skip

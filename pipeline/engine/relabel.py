@@ -17,8 +17,9 @@ from pipeline.engine.models import check_fit
 from pipeline.engine.shards import over_shards, shards_without
 from pipeline.errors import UnforeseenError, UsageError, stage
 from pipeline.lake import schemas
+from pipeline.lake.parts import read_part
 from pipeline.lake.sequences import VideoRows, committed_videos
-from pipeline.lake.store import Lake, open_part, read_part
+from pipeline.lake.store import Lake, open_part
 from pipeline.steps.breaker import Breaker
 from pipeline.steps.label import Labeller, model_facts, on_one_thread, segments_folder
 

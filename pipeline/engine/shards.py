@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeVar
-
-import pyarrow.parquet as pq
 
 from pipeline.config import Config
 from pipeline.engine.analyze import choose_engine
@@ -17,7 +14,8 @@ from pipeline.engine.processes import Pool, Requests
 from pipeline.engine.watchdog import Note
 from pipeline.errors import ActionlakeError, UsageError
 from pipeline.lake.lease import leased
-from pipeline.lake.store import Lake, model_folder, part_name
+from pipeline.lake.parts import footer_at, states
+from pipeline.lake.store import Lake, model_folder
 
 Found = TypeVar("Found")
 
@@ -39,15 +37,9 @@ def shards_without(lake: Lake, table: str, facts: Mapping[str, Any]) -> tuple[li
 
 
 def _is_as(lake: Lake, folder: str, shard: int, facts: Mapping[str, Any]) -> bool:
-    """Whether the footer of a part states exactly these facts, and that no video was left out.
-
-    Earlier versions did not store the options of models.
-    """
-    metadata = pq.read_schema(lake.path(folder, part_name(shard)), filesystem=lake.fs).metadata
-    footer: dict[str, Any] = json.loads(metadata[b"actionlake"])
-    footer.setdefault("model_options", facts["model_options"])
-    is_whole = not footer.get("unlabelled") and not footer.get("untold")
-    return is_whole and all(footer.get(name) == value for name, value in facts.items())
+    """Whether a part was made exactly so, and no video was left out."""
+    footer = footer_at(lake, folder, shard)
+    return not footer.get("unlabelled") and not footer.get("untold") and states(footer, facts)
 
 
 class ShardWorker:

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.lake.parts import by_video, footer_of, read_part
 from pipeline.lake.patience import patiently
 from pipeline.lake.plans import PLAN
-from pipeline.lake.store import MERGED, Lake, by_video, merged_name, open_part, part_name, read_part
+from pipeline.lake.store import MERGED, Lake, merged_name, open_part, part_name
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _schema(lake: Lake, folder: str, number: int) -> pa.Schema:
 
 
 def _footer(schema: pa.Schema) -> dict[str, Any]:
-    footer: dict[str, Any] = json.loads(schema.metadata[b"actionlake"])
+    footer = footer_of(schema)
     # The run may differ: rows tell which run made them.
     if "config" in footer:
         footer["config"]["run_id"] = None

@@ -15,8 +15,9 @@ from pipeline.archive.plan import Chunk, PlannedVideo
 from pipeline.archive.probe import Probe
 from pipeline.archive.refs import VideoRef
 from pipeline.errors import VideoError
+from pipeline.lake.parts import read_part
 from pipeline.lake.patience import patiently
-from pipeline.lake.store import Lake, open_part, read_part
+from pipeline.lake.store import Lake, open_part
 
 PLAN = "_plan"
 """The folder of a lake in which its plan lies."""

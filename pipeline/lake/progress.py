@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pyarrow.compute as pc
 
 from pipeline.lake.lease import held_by
+from pipeline.lake.parts import read_part
 from pipeline.lake.plans import planned_work, read_plan
-from pipeline.lake.store import Lake, read_part
+from pipeline.lake.store import Lake
 from pipeline.lake.work import finished_chunks
 
 

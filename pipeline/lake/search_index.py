@@ -19,8 +19,9 @@ from pyarrow import fs as pafs
 
 from pipeline.errors import ActionlakeError
 from pipeline.lake.likeness import WEIGHTS, Basis, thinned
+from pipeline.lake.parts import read_part
 from pipeline.lake.sequences import StepSequence, VideoRows, committed_videos
-from pipeline.lake.store import Lake, part_name, read_part
+from pipeline.lake.store import Lake, part_name
 from pipeline.lake.stretches import Parts, cut, describe, mean_looks, sequences_of, steps_per_second
 from pipeline.motion.tracking import NO_TRACK
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pyarrow import fs as pafs
 
 from pipeline.errors import UsageError
+from pipeline.lake.parts import by_video, read_part
 from pipeline.lake.schemas import column_of
-from pipeline.lake.store import Lake, by_video, part_name, read_part
+from pipeline.lake.store import Lake, part_name
 from pipeline.motion.kinematics import box_motion
 from pipeline.motion.poses import pose_motion
 from pipeline.motion.tracking import NO_TRACK

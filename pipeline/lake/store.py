@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from pipeline.archive import filesystem
-from pipeline.errors import ActionlakeError, UsageError
+from pipeline.errors import UsageError
 from pipeline.lake.patience import patiently, unless_it_stalls
 from pipeline.lake.schemas import OF_MODELS, SCHEMA_VERSION
 
@@ -314,34 +313,6 @@ def open_part(lake: Lake, folder: str, shard: int, schema: pa.Schema) -> Iterato
         part = PartWriter(writer, schema)
         yield part
         part.flush()
-
-
-def read_part(lake: Lake, folder: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the rows of one part, or some columns of them.
-
-    Raises:
-        ActionlakeError: The part is damaged.
-    """
-    # Read as a file, not as a data set, so that the folder's name does not become a column.
-    with lake.fs.open_input_file(lake.path(folder, part_name(shard))) as source:
-        try:
-            file = pq.ParquetFile(source, page_checksum_verification=True)
-            return file.read(columns=list(columns) if columns is not None else None)
-        except (OSError, pa.ArrowException) as error:
-            raise ActionlakeError(
-                f"{lake.uri}/{folder}/{part_name(shard)}: damaged ({' '.join(str(error).split())[:200]}); "
-                f"`actionlake verify --lake {lake.uri} --repair` takes it out, then the same command makes it again"
-            ) from error
-
-
-def by_video(table: pa.Table) -> Iterator[tuple[str, pa.Table, int]]:
-    """Yield id, rows and index of the first row of each video of a table in which its rows are adjacent."""
-    if not len(table):
-        return
-    ids = table["video_id"].to_numpy()
-    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-    for start, end in zip(starts, np.append(starts[1:], len(ids)), strict=True):
-        yield ids[start], table.slice(start, end - start), int(start)
 
 
 def _json_bytes(record: dict[str, Any]) -> bytes:

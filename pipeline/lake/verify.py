@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from pipeline.config import digest
 from pipeline.errors import ActionlakeError
 from pipeline.lake import schemas
 from pipeline.lake.compact import tidy
+from pipeline.lake.parts import by_video, footer_of
 from pipeline.lake.plans import PLAN, read_plan
-from pipeline.lake.store import Lake, by_video, model_folder, part_name
+from pipeline.lake.store import Lake, model_folder, part_name
 
 _AGAIN = "taken out; the same `actionlake analyze` makes it again"
 # Times of neighbouring segments are computed from the same steps, but may be cut at the end of the video.
@@ -148,7 +148,7 @@ class _ShardChecks:
         with _readable(), self._lake.fs.open_input_file(path) as source:
             file = pq.ParquetFile(source, page_checksum_verification=True)
             found = file.schema_arrow
-            footer = json.loads((found.metadata or {})[b"actionlake"])
+            footer = footer_of(found)
             columns = columns or found.names
             groups = [file.read_row_group(number).select(columns) for number in range(file.num_row_groups)]
         _demand(footer["schema_version"] == schemas.SCHEMA_VERSION, f"is of schema version {footer['schema_version']}")

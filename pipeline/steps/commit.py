@@ -20,6 +20,7 @@ from pipeline.archive.plan import PlannedVideo
 from pipeline.config import Config, digest
 from pipeline.errors import UnforeseenError, stage
 from pipeline.lake import schemas
+from pipeline.lake.parts import read_part
 from pipeline.lake.patience import patiently
 from pipeline.lake.plans import read_plan
 from pipeline.lake.rows import (
@@ -31,7 +32,7 @@ from pipeline.lake.rows import (
     video_row,
 )
 from pipeline.lake.sequences import VideoRows
-from pipeline.lake.store import Lake, PartWriter, open_part, read_part
+from pipeline.lake.store import Lake, PartWriter, open_part
 from pipeline.lake.work import Piece, finished_chunks
 from pipeline.steps.breaker import Breaker
 from pipeline.steps.extract import NetworkFacts

@@ -283,6 +283,26 @@ def test_what_cannot_work_is_refused_before_anything_is_written(numbered: Path, 
         run(source, lake, model=replace(load_bundle("jhmdb21-frame"), name="other"), config=FAST)
 
 
+def test_segments_of_other_weights_or_limits_are_told_of(
+    numbered: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever goes on with a lake after an update, or with other options, has segments of both kinds in it."""
+    source, lake, bundle = str(numbered / "h264.mp4"), tmp_path / "lake", load_bundle("jhmdb21-frame")
+    told = "labelled by another version of model 'jhmdb21-frame', or with other limits"
+    run(source, str(lake), config=ALONE)
+    run(source, str(lake), config=ALONE)
+    assert told not in caplog.text
+    for other in (replace(bundle, sha256="0" * 64), replace(bundle, segments=replace(bundle.segments, threshold=0.5))):
+        caplog.clear()
+        run(source, str(lake), model=other, config=ALONE)
+        assert told in caplog.text
+    # A damaged part is for `actionlake verify`.
+    next((lake / "segments").rglob("*.parquet")).write_bytes(b"")
+    caplog.clear()
+    run(source, str(lake), model=other, config=ALONE)
+    assert told not in caplog.text
+
+
 def test_a_mistake_leaves_no_lake_behind_that_refuses_the_next_try(numbered: Path, tmp_path: Path) -> None:
     source, lake = str(numbered / "h264.mp4"), str(tmp_path / "lake")
     with pytest.raises(UsageError, match=r"/nowhere/yolo\.pt'?: no such file"):
