@@ -100,6 +100,7 @@ class Job:
         committed = set(shards) & set(self._lake.committed())
         for bundle in self._bundles:
             _check_labelled(self._lake, committed, bundle)
+            _warn_of_other_segments(self._lake, committed, bundle)
         return Board(self._lake, shards, self._state)
 
     def run(self, engine: Engine, board: Board) -> None:
@@ -190,10 +191,7 @@ def commit_failed(cause: str) -> ActionlakeError:
 
 
 def _check_labelled(lake: Lake, committed: AbstractSet[int], bundle: Bundle) -> None:
-    """Raise if committed shards have none of this model's segments. They would silently stay without them.
-
-    Warn if they have segments of other weights or options. Not all are looked at: a lake has thousands.
-    """
+    """Raise if committed shards have none of this model's segments. They would silently stay without them."""
     without = committed - set(lake.labelled(bundle.name))
     if without:
         there = f"by {', '.join(lake.models())}" if lake.models() else "as features alone"
@@ -201,11 +199,18 @@ def _check_labelled(lake: Lake, committed: AbstractSet[int], bundle: Bundle) -> 
             f"{lake.uri}: {len(without)} shards were committed {there}, not by model {bundle.name!r}; "
             f"label them with `actionlake classify --lake {lake.uri} --model ...`, then run this again"
         )
-    folder, numbers = model_folder("segments", bundle.name), sorted(committed)
-    some = sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]}) if numbers else []
+
+
+def _warn_of_other_segments(lake: Lake, committed: AbstractSet[int], bundle: Bundle) -> None:
+    """Warn if committed shards have segments of other weights or options of a model.
+
+    Only the first, the middle and the last one are looked at: a lake may have thousands.
+    """
+    numbers, folder, facts = sorted(committed), model_folder("segments", bundle.name), model_facts(bundle)
+    some = {numbers[0], numbers[len(numbers) // 2], numbers[-1]} if numbers else set()
     # A damaged part is no obstacle to the other shards; `actionlake verify` finds it.
     with suppress(ActionlakeError):
-        if not all(states(footer_at(lake, folder, shard), model_facts(bundle)) for shard in some):
+        if not all(states(footer_at(lake, folder, shard), facts) for shard in some):
             log.warning(
                 "%s: videos in it were labelled by another version of model %r, or with other limits, and keep those "
                 "segments; `actionlake classify --lake %s` with the same --model and --most-novel labels them again",

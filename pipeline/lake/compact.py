@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.lake.parts import by_video, footer_of, read_part
+from pipeline.lake.parts import by_video, footer_of, read_part, schema_at
 from pipeline.lake.patience import patiently
 from pipeline.lake.plans import PLAN
 from pipeline.lake.store import MERGED, Lake, merged_name, open_part, part_name
@@ -80,14 +80,9 @@ def _describe(lake: Lake, number: int) -> _Shard:
     videos = read_part(lake, "videos", number, ["covered_s"])
     found = [folder for folder in lake.folders() if lake.has_part(folder, number)]
     # Parts of earlier releases have fewer columns, so column names are compared, too.
-    footers = [(schema.names, _footer(schema)) for schema in (_schema(lake, folder, number) for folder in found)]
+    footers = [(schema.names, _footer(schema)) for schema in (schema_at(lake, folder, number) for folder in found)]
     hours = sum(videos["covered_s"].to_pylist()) / 3600
     return _Shard(number, len(videos), hours, tuple(found), json.dumps(footers, sort_keys=True))
-
-
-def _schema(lake: Lake, folder: str, number: int) -> pa.Schema:
-    with lake.fs.open_input_file(lake.path(folder, part_name(number))) as source:
-        return pq.read_schema(source)
 
 
 def _footer(schema: pa.Schema) -> dict[str, Any]:
@@ -120,7 +115,7 @@ def _merge_parts(lake: Lake, folder: str, sources: Sequence[int], number: int) -
     """Merge several parts into one, sorted by video. Memory holds single row groups, not whole parts."""
     with ExitStack() as stack:
         parts = [_SortedPart(lake, folder, source, stack) for source in sources]
-        schema = parts[0].schema.with_metadata({"actionlake": json.dumps(_footer(_schema(lake, folder, sources[0])))})
+        schema = parts[0].schema.with_metadata({"actionlake": json.dumps(_footer(schema_at(lake, folder, sources[0])))})
         target = stack.enter_context(open_part(lake, folder, number, schema))
         for _, part, start, end in sorted((run for each in parts for run in each.videos()), key=lambda run: run[0]):
             for rows in part.rows(start, end):

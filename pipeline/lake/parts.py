@@ -58,17 +58,30 @@ def footer_of(schema: pa.Schema) -> dict[str, Any]:
     return footer
 
 
-def footer_at(lake: Lake, folder: str, shard: int) -> dict[str, Any]:
-    """Return the footer of a shard's part.
+def schema_at(lake: Lake, folder: str, shard: int) -> pa.Schema:
+    """Return the schema of a shard's part, with its footer.
 
     Raises:
         ActionlakeError: The part is damaged.
     """
     with lake.fs.open_input_file(lake.path(folder, part_name(shard))) as source:
         try:
-            return footer_of(pq.read_schema(source))
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            return pq.read_schema(source)
+        except (OSError, pa.ArrowException) as error:
             raise _damaged(lake, folder, shard, error) from error
+
+
+def footer_at(lake: Lake, folder: str, shard: int) -> dict[str, Any]:
+    """Return the footer of a shard's part.
+
+    Raises:
+        ActionlakeError: The part is damaged.
+    """
+    schema = schema_at(lake, folder, shard)
+    try:
+        return footer_of(schema)
+    except (KeyError, ValueError) as error:
+        raise _damaged(lake, folder, shard, error) from error
 
 
 def states(footer: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
