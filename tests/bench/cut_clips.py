@@ -3,7 +3,7 @@
     python -m tests.bench.cut_clips ../shared/data daily/everyday.csv daily/everyday-lake daily/cut
     actionlake train daily/cut/everyday.csv --videos daily/cut ... --lake daily/cut-lake --out ...    # see accuracy.md
 
-The lake holds the whole clips. A clip in which the person who acts is upright and seen to the knees gives two that end
+The lake holds the whole clips. A clip in which the largest person is upright and seen to the knees gives two that end
 above, at or below the hips. Whoever waves still does so. What the legs do can't be told: the others may be standing or
 sitting, or do nothing that has a name. `OUT` links to the sources of `DATA`, so that the table, which also has the
 spans of the given one, finds all videos below it. A cut clip is in no test part.
