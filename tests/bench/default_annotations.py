@@ -11,14 +11,7 @@ one person.
 `folds.csv` is for the choice of inputs and options. It has three folds inside the training part of JHMDB's first split.
 A group is always in one fold. No test clip of that split is in it.
 
-`everyday.csv` is for training and measuring the bundled model of everyday activities:
-
-    python -m tests.bench.skeletons DATA/skeletons OUT/skeletons.npz
-    actionlake train OUT/everyday.csv --videos DATA --skeletons OUT/skeletons.npz --inputs box,pose \\
-        --row-steps 40 --mirror --input-dropout 0.2 --epochs 12 --members 4 --events fall --least-score 0.3 \\
-        --most-novel 0.9 --most-novel-event 0.7 --keep-splits --meanings tests/bench/everyday_words.csv \\
-        --lake OUT/everyday-lake --out everyday12-pose
-
+`everyday.csv` is for training and measuring the bundled model of everyday activities, as docs/accuracy.md says.
 Its spans in GMDCSA24 are our own, annotated by eye, in `everyday_gmdcsa24.csv`: the data set's own spans have no rest
 after a fall. Eight activities of JHMDB are everyday ones. Other activities count as `background`; their people may as
 well be said to stand or to sit. The splits leave out each person of GMDCSA24, all of JHMDB, each half of JHMDB's source
