@@ -1,9 +1,10 @@
 """Measure a model of everyday activities on sources and people on which it was not trained.
 
-    python -m tests.bench.unseen_activities ../shared/data daily/everyday.csv daily/everyday-lake everyday12-pose-splits
+    python -m tests.bench.unseen_activities daily/eyes daily/eyes/everyday.csv daily/eyes/lake everyday12-pose-splits
 
-`default_annotations.py` writes the table. `actionlake train --keep-splits` makes the lake and the models. Each model
-was trained without one source or person, and is measured on it here. A second table shows what limits on score and
+`unseen_eyes.py` writes the table and the lake, which `actionlake train --keep-splits` completes; it makes the models.
+Each model was trained without one source or person, and is measured on it here, as a detector sees it that has not
+learnt from it either. The columns `F1@25` and calibration error are those of the training. A second table shows what limits on score and
 novelty do to falls and false alarms, if the model's own limit is lifted. A third one shows what a limit on the novelty
 of all other segments does to them.
 """
