@@ -4,9 +4,9 @@
 
 `unseen_eyes.py` writes the table and the lake, which `actionlake train --keep-splits` completes; it makes the models.
 Each model was trained without one source or person, and is measured on it here, as a detector sees it that has not
-learnt from it either. The columns `F1@25` and calibration error are those of the training. A second table shows what limits on score and
-novelty do to falls and false alarms, if the model's own limit is lifted. A third one shows what a limit on the novelty
-of all other segments does to them.
+learnt from it either. The columns `F1@25` and calibration error are those of the training. A second table shows what
+limits on score and novelty do to falls and false alarms, if the model's own limit is lifted. A third one shows what a
+limit on the novelty of all other segments does to them.
 """
 
 from __future__ import annotations
