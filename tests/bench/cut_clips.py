@@ -61,6 +61,18 @@ def _area(track: StepSequence) -> float:
     return float(np.prod(track.xyxy[:, 2:] - track.xyxy[:, :2], axis=1).sum())
 
 
+def not_tested(span: dict[str, str]) -> dict[str, str]:
+    """Return a row of the table that takes no part where it was for testing."""
+    return {name: "" if name.startswith("split") and value == "test" else value for name, value in span.items()}
+
+
+def link(source: Path, name: Path) -> None:
+    """Let a folder also have another name."""
+    name.parent.mkdir(parents=True, exist_ok=True)
+    name.unlink(missing_ok=True)
+    name.symlink_to(source.resolve())
+
+
 def write_cut(source: Path, target: Path, height: int) -> None:
     """Write the upper part of a video."""
     with av.open(str(source)) as whole, av.open(str(target), "w") as part:
@@ -85,9 +97,7 @@ def main() -> None:
         spans = list(csv.DictReader(file))
     (arguments.out / "cut").mkdir(parents=True, exist_ok=True)
     for source in {span["video"].partition("/")[0] for span in spans}:
-        link = arguments.out / source
-        link.unlink(missing_ok=True)
-        link.symlink_to((arguments.data / source).resolve())
+        link(arguments.data / source, arguments.out / source)
     folder = VideoFolder(str(arguments.data))
     of_uri = {folder.uri(span["video"]): span for span in spans if span["video"].startswith("jhmdb/")}
     # A lake may also know earlier versions of the files.
@@ -103,9 +113,8 @@ def main() -> None:
         for number, cut in enumerate(cuts(rows, largest, heights[video_id], rng)):
             name = f"cut/{Path(span['video']).stem}_{number}.mp4"
             write_cut(arguments.data / span["video"], arguments.out / name, cut)
-            parts = {split: "" if part == "test" else part for split, part in span.items() if split.startswith("split")}
             label = {} if span["label"] == "wave" else {"label": "background", "or": "sit|stand"}
-            added.append(span | parts | label | {"video": name, "draws": DRAWS})
+            added.append(not_tested(span) | label | {"video": name, "draws": DRAWS})
     with open(arguments.out / "everyday.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(spans[0]))
         writer.writeheader()

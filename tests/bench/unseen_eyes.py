@@ -26,6 +26,7 @@ from pipeline.config import Config
 from pipeline.engine.analyze import analyze
 from pipeline.lake.store import Lake
 from pipeline.training.videos import VideoFolder
+from tests.bench.cut_clips import link, not_tested
 
 Span = dict[str, str]
 """A row of the table."""
@@ -37,11 +38,10 @@ def views(span: Span, detectors: Mapping[str, Sequence[Path]]) -> Iterator[Span]
     if not unseen:
         yield span
         return
-    not_tested = {split: "" if part == "test" else part for split, part in span.items() if split.startswith("split")}
-    draws = {"draws": str(max(1, round(int(span["draws"]) / (1 + len(unseen)))))}
-    yield span | draws | not_tested
+    drawn = span | {"draws": str(max(1, round(int(span["draws"]) / (1 + len(unseen)))))}
+    yield not_tested(drawn)
     for number, detector in enumerate(unseen):
-        yield span | draws | {"video": f"by-{detector.name}/{span['video']}"} | (not_tested if number else {})
+        yield (not_tested(drawn) if number else drawn) | {"video": f"by-{detector.name}/{span['video']}"}
 
 
 def look(config: Config, uris: Sequence[str], lake: Lake) -> None:
@@ -73,20 +73,15 @@ def main() -> None:
         spans: list[Span] = list(csv.DictReader(file))
     table = [view for span in spans for view in views(span, detectors)]
     lake = Lake(str(out / "lake"))
-    folder, of_folder = VideoFolder(str(out)), defaultdict(set)
-    for row in table:
-        first, second, *_ = row["video"].split("/")
-        of_folder[f"{first}/{second}" if first.startswith("by-") else first].add(folder.uri(row["video"]))
-    for name, uris in of_folder.items():
-        by, _, of_detector = name.rpartition("/")
-        link = out / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to((arguments.data / of_detector).resolve())
-        for detector in detectors[of_detector]:
-            if by == f"by-{detector.name}":
-                unseen = replace(bundled, detector=str(detector), detector_px=480, frame_px=480, embedder="detector")
-                look(unseen, sorted(uris), lake)
+    folder = VideoFolder(str(out))
+    for source in {span["video"].partition("/")[0] for span in spans}:
+        link(arguments.data / source, out / source)
+        for detector in detectors[source]:
+            seen = f"by-{detector.name}/{source}"
+            link(arguments.data / source, out / seen)
+            uris = sorted({folder.uri(row["video"]) for row in table if row["video"].startswith(f"{seen}/")})
+            unseen = replace(bundled, detector=str(detector), detector_px=480, frame_px=480, embedder="detector")
+            look(unseen, uris, lake)
     pass_for(bundled, lake)
     with open(out / "everyday.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(spans[0]))
