@@ -13,9 +13,9 @@ A group is always in one fold. No test clip of that split is in it.
 
 `everyday.csv` is for training and measuring the bundled model of everyday activities, as docs/accuracy.md says.
 Its spans in GMDCSA24 are our own, annotated by eye, in `everyday_gmdcsa24.csv`: the data set's own spans have no rest
-after a fall. Eight activities of JHMDB are everyday ones. Other activities count as `background`; their people may as
-well be said to stand or to sit. The splits leave out each person of GMDCSA24, all of JHMDB, each half of JHMDB's source
-videos, and the street.
+after a fall. Eight activities of JHMDB are everyday ones. What the people of the others do meanwhile, who stand to pour
+or sit to clap, is annotated by eye as well, in `everyday_jhmdb.csv`. The splits leave out each person of GMDCSA24, all
+of JHMDB, each half of JHMDB's source videos, and the street.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import argparse
 import csv
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 # What GMDCSA24 calls its activities, and what they are here. Its people stand and sit still: nothing in particular.
@@ -39,8 +40,8 @@ EVERYDAY = {
 """What JHMDB calls its everyday activities, and what they are: its people sit down, and get up."""
 DRAWS = {"jhmdb": 18, "gmdcsa24": 120, "street": 15}
 """How often an epoch draws a video, so that no source rules; skeletons are drawn once."""
-DRAWS_OF = {("jhmdb", "background"): 9, ("jhmdb", "run"): 27}
-"""The same where it is another: half of JHMDB does nothing in particular, and who runs there looks like who walks."""
+DRAWS_OF_OTHERS, DRAWS_OF_RUN = 9, 27
+"""The same for other activities of JHMDB, which has many of them, and for `run`, which looks like `walk`."""
 SUBJECTS = ("subject1", "subject2", "subject3", "subject4")
 JHMDB = [f"split_jhmdb{i}" for i in (1, 2, 3)]
 BY_SUBJECT = [f"split_{subject}" for subject in SUBJECTS]
@@ -81,33 +82,31 @@ def rows(data: Path) -> list[dict[str, object]]:
 def everyday(data: Path) -> list[dict[str, object]]:
     """Return the spans of everyday activities."""
     found: list[dict[str, object]] = []
+    of_others = {row["video"]: {**row, "draws": DRAWS_OF_OTHERS} for row in _by_eye("jhmdb")}
     with open(data / "jhmdb" / "splits.csv", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            label = EVERYDAY.get(row["label"], "background")
             group = source_of(row["video"], row["label"])
-            also = {"or": "sit|stand"} if label == "background" else {}
             half = {HALVES[zlib.crc32(group.encode()) % 2]: "test"}
-            found.append(_of_everyday("jhmdb", row["video"], label, group) | half | also)
-    with open(Path(__file__).parent / "everyday_gmdcsa24.csv", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            subject = f"subject{Path(row['video']).name[1]}"
-            span = {"start_s": row["start_s"], "end_s": row["end_s"]}
-            found.append(_of_everyday("gmdcsa24", row["video"], row["label"], subject) | span)
-    found.append(_of_everyday("street", "vtest.avi", "walk", "street"))
+            span: dict[str, object] = of_others.get(row["video"]) or {"label": EVERYDAY[row["label"]]}
+            draws = DRAWS_OF_RUN if row["label"] == "run" else DRAWS["jhmdb"]
+            found.append(_of_everyday("jhmdb", row["video"], group, {"draws": draws} | span) | half)
+    for row in _by_eye("gmdcsa24"):
+        found.append(_of_everyday("gmdcsa24", row["video"], f"subject{Path(row['video']).name[1]}", row))
+    found.append(_of_everyday("street", "vtest.avi", "street", {"label": "walk"}))
     return found
 
 
-def _of_everyday(source: str, video: str, label: str, group: str) -> dict[str, object]:
+def _by_eye(source: str) -> list[dict[str, str]]:
+    """Return our own annotations of a source."""
+    with open(Path(__file__).parent / f"everyday_{source}.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _of_everyday(source: str, video: str, group: str, span: Mapping[str, object]) -> dict[str, object]:
     """Return a span: in the test part of the splits that leave out its source or person."""
     held_out = {f"split_{source}", f"split_{group}"}
     parts = {split: "test" if split in held_out else "train" for split in BY_SOURCE}
-    return {
-        "video": f"{source}/{video}",
-        "label": label,
-        "group": group,
-        "draws": DRAWS_OF.get((source, label), DRAWS[source]),
-        **parts,
-    }
+    return {"draws": DRAWS[source], **span, "video": f"{source}/{video}", "group": group, **parts}
 
 
 def write(path: Path, columns: list[str], spans: list[dict[str, object]]) -> None:
