@@ -1,9 +1,9 @@
 """Show the everyday sources as detectors see them that have not learnt from them.
 
-    python -m tests.bench.unseen ../shared/data ../shared/weights people --out runs --px 480 --sources gmdcsa24 jhmdb \
-        --teacher ../shared/weights/yolov8n_coco.pt
+    python -m tests.bench.unseen ../shared/data ../shared/weights people --out runs --px 480 \
+        --sources gmdcsa24 jhmdb street --teacher ../shared/weights/yolov8n_coco.pt
     python -m tests.bench.unseen_eyes daily/cut daily/cut/everyday.csv daily/eyes \
-        gmdcsa24=two-more gmdcsa24=runs/without-gmdcsa24 jhmdb=runs/without-jhmdb
+        gmdcsa24=two-more gmdcsa24=runs/without-gmdcsa24 jhmdb=runs/without-jhmdb street=runs/without-street
 
 A detector remembers the pictures that it learnt from. What it finds there is better than what it finds anywhere else:
 a model of activities that learns from it alone does not learn what the detector gets wrong, and measuring with it
