@@ -73,7 +73,7 @@ class Counts:
     n_without_fall: int = 0
     """Steps of somebody in such videos."""
     n_false: Counter[float] = field(default_factory=Counter)
-    """Wrong sure segments in videos `without_name`, for each of `NOVELTIES` and the model's own limit."""
+    """Wrong sure segments in videos `without_name`, for each of `NOVELTIES` and the own limit of the model."""
     n_nameless: int = 0
     """Steps of somebody in such videos."""
     n_seen: int = 0
