@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,9 @@ def validate(
         label touches; `n_spans`; `n_unseen`: spans in which nobody was found; `confusion`: `[n_labels][n_labels]`,
         rows are the truth.
     """
-    tally = _Tally(model.classifier(), labels, sample_fps, options)
-    for video in videos:
-        tally.add(video)
-    return tally.figures()
+    classifier = model.classifier()
+    scored = (score_steps(classifier, video, len(labels), sample_fps, options) for video in videos)
+    return figures_of(videos, scored, labels, options)
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,16 @@ def score_steps(
     return steps
 
 
+def figures_of(
+    videos: Iterable[LabelledVideo], scored: Iterable[ScoredSteps], labels: Sequence[str], options: SegmentOptions
+) -> dict[str, Any]:
+    """Return the figures of `validate` for videos and a model's scores for each of them, in the same order."""
+    tally = _Tally(labels, options)
+    for video, steps in zip(videos, scored, strict=True):
+        tally.add(video, steps)
+    return tally.figures()
+
+
 def counts_of_segments(
     steps: ScoredSteps, items: Sequence[Item], options: SegmentOptions, background: int | None
 ) -> tuple[int, int, int]:
@@ -136,11 +145,8 @@ def counts_of_segments(
 class _Tally:
     """Counts, video after video, what a model gets right."""
 
-    def __init__(
-        self, classifier: SequenceClassifier, labels: Sequence[str], sample_fps: float, options: SegmentOptions
-    ) -> None:
-        self._classifier, self._labels = classifier, labels
-        self._sample_fps, self._options = sample_fps, options
+    def __init__(self, labels: Sequence[str], options: SegmentOptions) -> None:
+        self._labels, self._options = labels, options
         self._background = labels.index(BACKGROUND) if BACKGROUND in labels else None
         self._confusion: NDArray[np.int64] = np.zeros((len(labels), len(labels)), np.int64)
         self._touched: NDArray[np.int64] = np.zeros(len(labels), np.int64)
@@ -150,9 +156,8 @@ class _Tally:
         self._sure: list[tuple[float, float]] = []
         self._counts = np.zeros(3)
 
-    def add(self, video: LabelledVideo) -> None:
-        """Run the model over a video and count."""
-        steps = score_steps(self._classifier, video, len(self._labels), self._sample_fps, self._options)
+    def add(self, video: LabelledVideo, steps: ScoredSteps) -> None:
+        """Count what the scores for a video say."""
         for item in video.items:
             self._count_span(item, steps)
         truth = steps.truth

@@ -36,10 +36,10 @@ from pipeline.training.splits import divide
 from pipeline.training.validation import (
     ScoredSteps,
     counts_of_segments,
+    figures_of,
     means_of_splits,
     reliability_of_splits,
     score_steps,
-    validate,
 )
 from pipeline.training.videos import VideoFolder
 from tests.bench.default_annotations import EVERYDAY
@@ -254,7 +254,7 @@ def main() -> None:
         test, rate, classifier = divide(data, name).test, bundle.sample_fps, bundle.classifier()
         scored = [score_steps(classifier, video, len(bundle.labels), rate, bundle.segments) for video in test]
         counts = count(bundle, classifier, test, scored)
-        result = validate(bundle.model, test, bundle.labels, rate, bundle.segments)
+        result = figures_of(test, scored, bundle.labels, bundle.segments)
         print(row(name, counts, [result], rate, bundle.segments.most_novel))
         # The names of splits of one kind differ in their digits alone.
         kind = re.sub(r"\d+", "", name)
