@@ -30,6 +30,36 @@ def stretched(take: Joints, n: int) -> Joints:
     return joints_at(take, np.linspace(0, len(take) - 1, n))
 
 
+def one_cycle(take: Joints) -> Joints:
+    """Return the part of a walk, of 18 steps or more, after which the posture is again as at its start.
+
+    What the postures still differ by is made up for little by little.
+    """
+    middle = take[len(take) // 10 : max(6, len(take) * 9 // 10)]
+    posture = middle - middle[:, [AT["hips"]]]
+    later = range(min(18, len(middle) - 1), len(middle))
+    n = min(later, key=lambda step: float(np.square(posture[step] - posture[0]).sum()))
+    rest = (posture[n] - posture[0]) * (np.arange(n) / n)[:, None, None]
+    cycle: Joints = middle[:n] - rest
+    return cycle
+
+
+def on_and_on(cycle: Joints, n: int) -> Joints:
+    """Return somebody who repeats one cycle of a walk for so many steps."""
+    way = cycle[:, AT["hips"]] * [1, 0, 1]
+    stride = (way[-1] - way[0]) * len(cycle) / (len(cycle) - 1)
+    return np.concatenate([cycle + number * stride for number in range(n // len(cycle) + 1)])[:n]
+
+
+def with_smaller_steps(walk: Joints, share: float) -> Joints:
+    """Return somebody whose limbs, and who, come this share of the way in the same time."""
+    hips = walk[:, [AT["hips"]]]
+    posture = walk - hips
+    mean = posture.mean(axis=0)
+    smaller: Joints = hips * [share, 1, share] + mean + share * (posture - mean)
+    return smaller
+
+
 def between(one: Joints, other: Joints, n: int) -> Joints:
     """Return how somebody comes from one posture `[18, 3]` into another, gently."""
     x = np.linspace(0, 1, n)[:, None, None]

@@ -20,12 +20,15 @@ from tests.bench.bodies import (
     leaning,
     limbs_moving,
     lowered,
+    on_and_on,
+    one_cycle,
     rolled,
     seated_on_the_ground,
     squatting,
     stretched,
     sunk,
     toppled,
+    with_smaller_steps,
 )
 
 Script = list[tuple[Joints, str]]
@@ -96,14 +99,13 @@ class Cast:
         if self.chance(0.6):
             return self.stirring(self.take(*UPRIGHT)[0], n, 1.2)
         take = self.slower(self.take(*UPRIGHT), 1, 1.6)
-        return np.concatenate([take] * (n // len(take) + 1))[:n]
+        # The way back joins the end to the start, which differ.
+        return np.concatenate([take, take[::-1]] * (n // len(take) + 1))[:n]
 
-    def walking(self, n: int, label: str = "walk") -> Joints:
-        """Return somebody who walks on and on."""
-        take = self.take(label)
-        take = take[len(take) // 10 : max(6, len(take) * 9 // 10)]
-        stride = (take[-1, AT["hips"]] - take[0, AT["hips"]]) * [1, 0, 1]
-        return np.concatenate([take + number * stride for number in range(n // len(take) + 1)])[:n]
+    def walking(self, n: int) -> Joints:
+        """Return somebody who walks on and on: those before the camera did so briskly, people at home stroll."""
+        cycle = self.slower(one_cycle(self.take("walk")), 0.9, 1.5)
+        return on_and_on(with_smaller_steps(cycle, self.rng.uniform(0.5, 1)), n)
 
     def seated(self) -> Joints:
         """Return somebody who sits, `[18, 3]`."""
@@ -186,13 +188,15 @@ def walk(cast: Cast) -> Script:
     walking = cast.walking(cast.steps(1, 4))
     if cast.chance(0.6):
         return [(walking, "walk")]
-    return [(walking, "walk"), (cast.standing(cast.steps(0.5, 2)) + _place(walking[-1]), "stand")]
+    standing = cast.standing(cast.steps(0.5, 2)) + _place(walking[-1])
+    stopping = between(walking[-1], standing[0], cast.steps(0.2, 0.5))
+    return [(walking, "walk"), (np.concatenate([stopping, standing]), "stand")]
 
 
 def run(cast: Cast) -> Script:
     """Somebody runs: those before the camera did so in place, and not in haste. Cameras often keep up with a runner."""
     n = cast.steps(0.6, 2.5)
-    running = stretched(cast.walking(int(n * cast.rng.uniform(1, 1.7)), "jog"), n)
+    running = stretched(on_and_on(one_cycle(cast.take("jog")), int(n * cast.rng.uniform(1, 1.7))), n)
     return [
         (
             running
