@@ -22,6 +22,8 @@ _BELOW_HIPS = [AT[f"{side}_{name}"] for name in ("knee", "ankle", "foot") for si
 _ABOVE_LEGS = [number for number in range(len(JOINTS)) if number not in _BELOW_HIPS]
 # Where the middle of the hips is when somebody lies.
 _HIPS_OF_LYING_M = 0.1
+# A cycle is one stride of each leg. At 30 moments a second, fewer than these would be the stride of one.
+_SHORTEST_CYCLE = 18
 _TRUNK = [number for name, number in AT.items() if number not in _BELOW_HIPS and "hip" not in name]
 
 
@@ -31,13 +33,13 @@ def stretched(take: Joints, n: int) -> Joints:
 
 
 def one_cycle(take: Joints) -> Joints:
-    """Return the part of a walk, of 18 steps or more, after which the posture is again as at its start.
+    """Return the part of a walk after which the posture is again as at its start; nearly all of a short one.
 
     What the postures still differ by is made up for little by little.
     """
     middle = take[len(take) // 10 : max(6, len(take) * 9 // 10)]
     posture = middle - middle[:, [AT["hips"]]]
-    later = range(min(18, len(middle) - 1), len(middle))
+    later = range(min(_SHORTEST_CYCLE, len(middle) - 1), len(middle))
     n = min(later, key=lambda step: float(np.square(posture[step] - posture[0]).sum()))
     rest = (posture[n] - posture[0]) * (np.arange(n) / n)[:, None, None]
     cycle: Joints = middle[:n] - rest
