@@ -174,19 +174,29 @@ def step_at(time_s: float, rate: float) -> int:
 def _parts(
     video: str, items: Sequence[Item], sequences: Sequence[StepSequence], scope: str
 ) -> Iterator[tuple[str, list[Item], list[StepSequence]]]:
-    """Yield name, spans and sequences: first for the spans without a named person, then for each named person."""
+    """Yield name, spans and sequences: first for the spans without a named person, then for each named person.
+
+    The former are not about those whom boxes name for as long as they are there.
+    """
     by_box = scope == "person"
     plain = [item for item in items if not by_box or item.annotation.box is None]
-    if plain:
-        yield video, plain, main_tracks(sequences) if by_box else list(sequences)
     of_person: dict[int | None, list[Item]] = defaultdict(list)
     for item in items:
         if by_box and item.annotation.box is not None:
             track = who(item, sequences)
             of_person[None if track is None else track.track_id].append(item)
+    if plain:
+        others = [each for each in sequences if not _covered(each, of_person.get(each.track_id, ()))]
+        yield video, plain, main_tracks(others) if by_box else list(sequences)
     for track_id, of_part in of_person.items():
         its_sequences = [sequence for sequence in sequences if track_id is not None and sequence.track_id == track_id]
         yield f"{video} (person {'?' if track_id is None else track_id})", of_part, its_sequences
+
+
+def _covered(sequence: StepSequence, items: Sequence[Item]) -> bool:
+    """Whether every step of a sequence is in a span."""
+    steps = np.arange(sequence.first_step, sequence.first_step + sequence.n_steps)
+    return bool(np.any([(item.first_step <= steps) & (steps < item.end_step) for item in items], axis=0).all())
 
 
 def who(item: Item, tracks: Sequence[StepSequence]) -> StepSequence | None:

@@ -27,6 +27,9 @@ from pipeline.lake.sequences import StepSequence, VideoRows
 from pipeline.training.videos import VideoFolder
 from pipeline.vision.keypoints import KEYPOINTS
 
+Span = dict[str, str]
+"""A row of the table."""
+
 _AT = {name: [KEYPOINTS.index(f"{side}_{name}") for side in ("left", "right")] for name in
        ("shoulder", "hip", "knee", "ankle")}  # fmt: skip
 _LEAST_TORSO_PX, _LEAST_SCORE = 18, 0.5
@@ -62,7 +65,7 @@ def _area(track: StepSequence) -> float:
     return float(np.prod(track.xyxy[:, 2:] - track.xyxy[:, :2], axis=1).sum())
 
 
-def not_tested(span: dict[str, str]) -> dict[str, str]:
+def not_tested(span: Span) -> Span:
     """Return a row of the table that takes no part where it was for testing."""
     return {name: "" if name.startswith("split") and value == "test" else value for name, value in span.items()}
 
@@ -74,7 +77,7 @@ def link(source: Path, name: Path) -> None:
     name.symlink_to(source.resolve())
 
 
-def seen_in_part(span: dict[str, str]) -> dict[str, str]:
+def seen_in_part(span: Span) -> Span:
     """Return what is right for the upper part of a person, in place of the labels of a whole clip."""
     if span["label"] == "wave":
         return {}

@@ -302,19 +302,22 @@ def stumble(cast: Cast) -> Script:
     walking = cast.walking(cast.steps(0.6, 1.5))
     body, n = walking[-1], cast.steps(0.3, 0.6)
     tilted = brought_down(cast.rng, body, n, False)[: max(2, int(n * cast.rng.uniform(0.4, 0.6)))]
-    back = between(tilted[-1], body, cast.steps(0.3, 0.8))
-    return [(walking, "walk"), (np.concatenate([tilted, back]), BACKGROUND), (cast.standing(n) + _place(body), "stand")]
+    standing = cast.standing(n) + _place(body)
+    back = between(tilted[-1], standing[0], cast.steps(0.3, 0.8))
+    return [(walking, "walk"), (np.concatenate([tilted, back]), BACKGROUND), (standing, "stand")]
 
 
 def thing(cast: Cast) -> Script:
-    """A thing or an animal, taken for somebody: joints anywhere, still or on the move."""
+    """A thing or an animal, taken for somebody: joints anywhere, quite still or on the move."""
     size = cast.rng.uniform(0.2, 1, 3)
     body = cast.rng.uniform(-1, 1, (len(JOINTS), 3)) * size
     body[:, 1] -= body[:, 1].min()
     n = cast.steps(0.5, 4)
-    still = limbs_moving(cast.held(body, n), *cast.rng.uniform(0, 0.6, 2), cast.rng, HZ)
+    if cast.chance(0.5):
+        return [(np.tile(body, (n, 1, 1)), BACKGROUND)]
+    moving = limbs_moving(cast.held(body, n), *cast.rng.uniform(0, 0.6, 2), cast.rng, HZ)
     speed = cast.rng.normal(0, 0.7, 3) * [1, 0, 1] * cast.chance(0.5)
-    return [(still + _moving(n, speed), BACKGROUND)]
+    return [(moving + _moving(n, speed), BACKGROUND)]
 
 
 def kick(cast: Cast) -> Script:

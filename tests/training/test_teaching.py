@@ -113,6 +113,20 @@ def test_only_who_is_meant_is_labelled(lake: Path) -> None:
     assert found[uri(2) + " (person ?)"].sequences == ()
 
 
+@pytest.mark.parametrize(("end_s", "n_meant"), [(12.0, 1), (11.0, 2)])
+def test_labels_without_a_box_are_not_about_who_is_named_for_the_whole_time(
+    lake: Path, end_s: float, n_meant: int
+) -> None:
+    """Person 1 is a thing. If only a part of what is seen of it were named, the rest could be whoever is meant."""
+    told = [Annotation(uri(0), "background", 0.0, end_s, box=box_of(1)), Annotation(uri(0), "sit", 0.0, 12.0)]
+    found = {v.video: v for v in load_videos(open_lake(str(lake)), {uri(0): uri(0)}, told, NAMES, "person", INPUTS)}
+    (thing,) = found[uri(0) + " (person 1)"].sequences
+    assert (thing.label_ids == 0).sum() == end_s * FPS
+    others = found[uri(0)].sequences
+    assert len(others) == n_meant
+    assert any(np.array_equal(each.inputs, thing.inputs) for each in others) == (n_meant == 2)
+
+
 def test_corrections_are_learnt_and_the_rest_is_kept(lake: Path, base: Path, tmp_path: Path) -> None:
     """What was called "wave" is "juggle" now, which the model did not know; nobody speaks of those who walk or sit."""
     waving = [(n, track) for n in range(8) for k, track in enumerate((1, 3)) if (n + k) % 3 == 1]
