@@ -225,6 +225,28 @@ def seated_on_the_ground(body: Joints, rng: np.random.Generator) -> Joints:
     return leaning(low, rng.uniform(-0.4, 0.4), ahead)
 
 
+def hanging(bodies: Joints) -> Joints:
+    """Return somebody who holds a bar above the head with straight arms where they are lowest, bent ones elsewhere."""
+    held = bodies.copy()
+    across = bodies[:, AT["left_shoulder"]] - bodies[:, AT["right_shoulder"]]
+    for side, sign in (("left", 1), ("right", -1)):
+        shoulder, elbow, wrist = (AT[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
+        upper, lower = (
+            float(np.linalg.norm(bodies[0, one] - bodies[0, other]))
+            for one, other in ((shoulder, elbow), (elbow, wrist))
+        )
+        lowest = bodies[bodies[:, shoulder, 1].argmin(), shoulder]
+        bar = lowest + np.array([0, 0.99 * (upper + lower), 0])
+        reach = bar - bodies[:, shoulder]
+        far = np.linalg.norm(reach, axis=1, keepdims=True).clip(abs(upper - lower) + 1e-3, upper + lower)
+        # The elbow is where both parts of the arm meet, at a side.
+        along = (upper**2 - lower**2 + far**2) / (2 * far)
+        aside = sign * across / np.linalg.norm(across, axis=1, keepdims=True)
+        held[:, elbow] = bodies[:, shoulder] + along * reach / far + np.sqrt((upper**2 - along**2).clip(0)) * aside
+        held[:, wrist] = bar
+    return held
+
+
 def limbs_moving(bodies: Joints, arms: float, legs: float, rng: np.random.Generator, hz: int) -> Joints:
     """Return somebody, `[T, 18, 3]`, who moves the limbs, by up to so many radians at each joint."""
     moved, seconds = bodies.copy(), np.arange(len(bodies)) / hz

@@ -17,6 +17,7 @@ from tests.bench.bodies import (
     between,
     brought_down,
     facing,
+    hanging,
     leaning,
     limbs_moving,
     lowered,
@@ -297,6 +298,16 @@ def exercise(cast: Cast) -> Script:
     return [(moving, BACKGROUND)]
 
 
+def hang(cast: Cast) -> Script:
+    """Somebody hangs from a bar, and perhaps pulls up again and again: nothing that has a name here."""
+    n = cast.steps(1, 4)
+    legs = limbs_moving(cast.held(cast.take(*UPRIGHT)[0], n), 0, 0.4, cast.rng, HZ)
+    turns = cast.rng.uniform(0.3, 0.8) * np.arange(n) / HZ + cast.rng.uniform(0, 1)
+    pulled = cast.rng.uniform(0, 0.5) * (0.5 - 0.5 * np.cos(2 * np.pi * turns))
+    above_ground = cast.rng.uniform(0, 0.8)
+    return [(hanging(legs + (above_ground + pulled)[:, None, None] * [0, 1, 0]), BACKGROUND)]
+
+
 def stumble(cast: Cast) -> Script:
     """Somebody stumbles, and does not fall."""
     walking = cast.walking(cast.steps(0.6, 1.5))
@@ -343,6 +354,6 @@ def _there_and_back(cast: Cast, body: Joints, low: Joints, above: str, below: st
 SHARES: dict[Callable[[Cast], Script], float] = {
     fall: 0.16, collapse: 0.05, roll_out_of_bed: 0.03, turn_over: 0.02, lie: 0.07, stand: 0.09, walk: 0.09, run: 0.06,
     climb: 0.04, jump: 0.05, sit: 0.07, sit_down: 0.06, get_up: 0.05, bend: 0.07, squat: 0.05, kick: 0.02,
-    wave: 0.03, exercise: 0.06, stumble: 0.02, thing: 0.04,
+    wave: 0.03, exercise: 0.06, hang: 0.02, stumble: 0.02, thing: 0.04,
 }  # fmt: skip
 """How often each is played."""

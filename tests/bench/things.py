@@ -2,7 +2,7 @@
 
 `everyday_things.csv` says where some are, annotated by eye: clothes on a rack, a chair, a sign. Whatever a detector
 follows there gets a row of its own in the table of labels, with its box: a person who does nothing that has a name.
-The labels of the other people in the video are then not about it. A thing is in no test part.
+The labels of the other people in the video are then not about it. What a model says of a thing counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.lake.query import open_lake
 from pipeline.lake.sequences import StepSequence
 from pipeline.lake.store import Lake
 from pipeline.training.videos import VideoFolder
-from tests.bench.cut_clips import Span, not_tested
+from tests.bench.cut_clips import Span
 
 CORNERS = ("x1", "y1", "x2", "y2")
 """Columns of the table that say who is meant."""
@@ -78,4 +78,4 @@ def _row(track: StepSequence, span: Span, rate: float) -> Span:
     assert box is not None
     times = {"start_s": f"{first / rate:.4f}", "end_s": f"{end / rate:.4f}"}
     corners = dict(zip(CORNERS, (f"{side:.1f}" for side in box), strict=True))
-    return not_tested(span) | times | corners | {"label": BACKGROUND, "or": "", "draws": str(DRAWS)}
+    return span | times | corners | {"label": BACKGROUND, "or": "", "draws": str(DRAWS)}
