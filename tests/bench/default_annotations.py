@@ -40,8 +40,8 @@ EVERYDAY = {
 """What JHMDB calls its everyday activities, and what they are: its people sit down, and get up."""
 DRAWS = {"jhmdb": 18, "gmdcsa24": 120, "street": 15}
 """How often an epoch draws a video, so that no source rules; skeletons are drawn once."""
-DRAWS_OF_OTHERS, DRAWS_OF_GAITS = 9, 27
-"""The same for other activities of JHMDB, which has many of them, and for `run` and `walk`, which look alike."""
+DRAWS_OF_OTHERS, DRAWS_OF_RUN = 9, 27
+"""The same for other activities of JHMDB, which has many of them, and for `run`, of which it has few."""
 SUBJECTS = ("subject1", "subject2", "subject3", "subject4")
 JHMDB = [f"split_jhmdb{i}" for i in (1, 2, 3)]
 BY_SUBJECT = [f"split_{subject}" for subject in SUBJECTS]
@@ -89,9 +89,9 @@ def everyday(data: Path) -> list[dict[str, object]]:
             half = {HALVES[zlib.crc32(group.encode()) % 2]: "test"}
             other = of_others.get(row["video"])
             span = other or {"label": EVERYDAY[row["label"]]}
-            draws = DRAWS_OF_OTHERS if other else DRAWS["jhmdb"]
-            if span["label"] in ("run", "walk"):
-                draws = DRAWS_OF_GAITS
+            draws = DRAWS_OF_OTHERS if other and span["label"] != "walk" else DRAWS["jhmdb"]
+            if span["label"] == "run":
+                draws = DRAWS_OF_RUN
             found.append(_of_everyday("jhmdb", row["video"], group, {**span, "draws": draws}) | half)
     for row in _by_eye("gmdcsa24"):
         found.append(_of_everyday("gmdcsa24", row["video"], f"subject{Path(row['video']).name[1]}", row))
