@@ -187,7 +187,7 @@ def _parts(
             of_person[None if track is None else track.track_id].append(item)
     if plain:
         others = [each for each in sequences if not _covered(each, of_person.get(each.track_id, ()))]
-        yield video, plain, main_tracks(others) if by_box else list(sequences)
+        yield video, plain, main_tracks(others) if by_box else others
     for track_id, of_part in of_person.items():
         its_sequences = [sequence for sequence in sequences if track_id is not None and sequence.track_id == track_id]
         yield f"{video} (person {'?' if track_id is None else track_id})", of_part, its_sequences

@@ -40,8 +40,10 @@ EVERYDAY = {
 """What JHMDB calls its everyday activities, and what they are: its people sit down, and get up."""
 DRAWS = {"jhmdb": 18, "gmdcsa24": 120, "street": 15}
 """How often an epoch draws a video, so that no source rules; skeletons are drawn once."""
-DRAWS_OF_OTHERS, DRAWS_OF_RUN = 9, 27
-"""The same for other activities of JHMDB, which has many of them, and for `run`, of which it has few."""
+DRAWS_OF_OTHERS = 9
+"""The same for other activities of JHMDB, which has many of them."""
+DRAWS_OF_GAITS = {"run": 27, "walk": 18}
+"""The same for those who walk or run in JHMDB, whatever else they do; it has few who run."""
 SUBJECTS = ("subject1", "subject2", "subject3", "subject4")
 JHMDB = [f"split_jhmdb{i}" for i in (1, 2, 3)]
 BY_SUBJECT = [f"split_{subject}" for subject in SUBJECTS]
@@ -82,26 +84,24 @@ def rows(data: Path) -> list[dict[str, object]]:
 def everyday(data: Path) -> list[dict[str, object]]:
     """Return the spans of everyday activities."""
     found: list[dict[str, object]] = []
-    of_others = {row["video"]: row for row in _by_eye("jhmdb")}
+    of_others = {row["video"]: row for row in by_eye("jhmdb")}
     with open(data / "jhmdb" / "splits.csv", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             group = source_of(row["video"], row["label"])
             half = {HALVES[zlib.crc32(group.encode()) % 2]: "test"}
             other = of_others.get(row["video"])
             span = other or {"label": EVERYDAY[row["label"]]}
-            draws = DRAWS_OF_OTHERS if other and span["label"] != "walk" else DRAWS["jhmdb"]
-            if span["label"] == "run":
-                draws = DRAWS_OF_RUN
+            draws = DRAWS_OF_GAITS.get(span["label"], DRAWS_OF_OTHERS if other else DRAWS["jhmdb"])
             found.append(_of_everyday("jhmdb", row["video"], group, {**span, "draws": draws}) | half)
-    for row in _by_eye("gmdcsa24"):
+    for row in by_eye("gmdcsa24"):
         found.append(_of_everyday("gmdcsa24", row["video"], f"subject{Path(row['video']).name[1]}", row))
     found.append(_of_everyday("street", "vtest.avi", "street", {"label": "walk"}))
     return found
 
 
-def _by_eye(source: str) -> list[dict[str, str]]:
-    """Return our own annotations of a source."""
-    with open(Path(__file__).parent / f"everyday_{source}.csv", encoding="utf-8") as file:
+def by_eye(name: str) -> list[dict[str, str]]:
+    """Return our own annotations of a source, or of things."""
+    with open(Path(__file__).parent / f"everyday_{name}.csv", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
